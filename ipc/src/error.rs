@@ -1,0 +1,147 @@
+//! The one error of commonhold: opaque, with a kind, a message that says what was tried, and a chain of causes.
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// What went wrong, coarsely: what a program may want to decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The manager has ended, or the connection to it is gone. Guards and snapshots already held stay readable.
+    Disconnected,
+    /// A call was sent and no answer came: whether it took effect is not known.
+    OutcomeUnknown,
+    /// The object holds another type than the one it was opened as.
+    WrongType,
+    /// There is no object, name or manager like that (any more).
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// Bytes in shared memory or on the wire are not what they claim to be.
+    Corrupt,
+    /// The arena's budget, a limit on sessions or another maximum is reached.
+    Full,
+    /// A time-out passed.
+    TimedOut,
+    /// A key, value, name or message is larger than its maximum.
+    TooLarge,
+    /// An index or a number is outside of what is possible here.
+    OutOfRange,
+    /// `commonhold::init()` was not called at the start of `main`.
+    NotInitialised,
+    /// The handle was made before a `fork()` and used in the forked child.
+    UsedAfterFork,
+    /// The manager did not let this process in: another user, another key, another version.
+    Refused,
+    /// A transaction kept losing to other writers.
+    Conflict,
+    /// The system does not offer what is needed, or refused it.
+    System,
+    /// An error of the caller's own, made by [`Error::other`].
+    Other,
+}
+
+/// The error of every fallible function of commonhold.
+///
+/// ```
+/// # use commonhold_ipc as commonhold;
+/// use commonhold::error::{Error, ErrorKind};
+/// let error = Error::other("out of money");
+/// assert_eq!(error.kind(), ErrorKind::Other);
+/// assert_eq!(error.to_string(), "out of money");
+/// assert!(!error.is_disconnected());
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// Commonhold's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of this kind with a message that says what was tried, on what, and what to do.
+    #[cold]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// The same with the error that caused it, which [`source`](StdError::source) then returns.
+    #[cold]
+    pub fn caused(kind: ErrorKind, message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
+        Error(Box::new(Inner { kind, message: message.into(), source: Some(Arc::new(source)) }))
+    }
+
+    /// A system call's failure: kind [`ErrorKind::System`], the system's own words as its source.
+    #[cold]
+    pub fn system(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Error::caused(ErrorKind::System, message, source.into())
+    }
+
+    /// An error of the caller's own, for leaving a transaction.
+    #[cold]
+    pub fn other(message: impl fmt::Display) -> Self {
+        Error::new(ErrorKind::Other, message.to_string())
+    }
+
+    /// What went wrong, coarsely.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the manager has ended or the connection to it is gone.
+    pub fn is_disconnected(&self) -> bool {
+        self.0.kind == ErrorKind::Disconnected
+    }
+
+    /// Whether a call was sent but never answered, so that it may or may not have taken effect.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.0.kind == ErrorKind::OutcomeUnknown
+    }
+
+    /// Whether the object, name or manager does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.0.kind == ErrorKind::NotFound
+    }
+
+    /// Whether a time-out passed.
+    pub fn is_timed_out(&self) -> bool {
+        self.0.kind == ErrorKind::TimedOut
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+/// `main` returning an error prints it by `Debug`: so this shows the message and its causes, in words.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.0.message, self.0.kind)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "; caused by: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|s| s as _)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Error::system(error.to_string(), error)
+    }
+}

@@ -1,0 +1,3 @@
+//! What only a client does.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! commonhold.
+#![deny(missing_docs)]
