@@ -2,6 +2,10 @@
 
 /// Largest archive of one value. rkyv's relative pointers are 32 bits with a sign: 2 GiB less one block header.
 pub const VALUE_BYTES_MAX: u64 = (1 << 31) - 4096;
+/// Largest block of the arena: the largest value and one header of 4096 B.
+pub const BLOCK_BYTES_MAX: u64 = 1 << 31;
+/// Longest arena. The manager numbers its pages of 4096 B in 31 bits, so that sums of two numbers fit in 32.
+pub const ARENA_BYTES_MAX: u64 = 1 << 43;
 /// Largest archive of one key. Keys are compared byte by byte and rewritten with every new value of their entry.
 pub const KEY_BYTES_MAX: u64 = 1 << 20;
 /// Longest name of an object or a manager, in bytes of UTF-8 (a file name of 255 bytes less the suffix `.lock`, and room).
