@@ -1,13 +1,23 @@
 //! What two processes of commonhold must agree on: memory layouts, the wire protocol, type fingerprints, and every system call.
+//!
+//! Part of [commonhold](https://docs.rs/commonhold); not meant to be used by itself.
 #![deny(missing_docs)]
 
+pub mod arena;
 pub mod auth;
+pub mod block;
+pub mod catalog;
 pub mod error;
 pub mod fork;
 pub mod handshake;
+pub mod index;
 pub mod limits;
 pub mod liveness;
+pub mod map;
+pub mod pin;
 pub mod runtime;
+pub mod sequence;
 pub mod socket;
 pub mod sys;
 pub mod value;
+pub mod wire;

@@ -1,5 +1,20 @@
-//! What only the owner of the shared memory does.
+//! What only the owner of commonhold's shared memory does: allocate, write, commit, reclaim, serve.
+//!
+//! Part of [commonhold](https://docs.rs/commonhold); not meant to be used by itself.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+pub mod catalog;
+pub mod demolition;
+mod dicts;
+pub mod index;
+mod lists;
+pub mod memory;
+pub mod objects;
+pub mod points;
+pub mod sequence;
+pub mod store;
+pub mod upload;
+mod values;
+pub mod watch;

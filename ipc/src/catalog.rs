@@ -1,0 +1,214 @@
+//! The catalog: from an object's slot to its record, in every version.
+//!
+//! A radix tree over slot numbers. Leaves hold 8 records of 64 bytes; inner nodes hold 64 offsets. An object's id is its slot
+//! (28 bits) with the slot's generation above it, so that ids are never reused while slots are. A lookup is one load per
+//! level; up to 8 objects there is a leaf alone.
+//!
+//! Record:
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | id, 0 in an empty slot |
+//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number |
+//! | 16 | 8 | number of entries or elements |
+//! | 24 | 8 | version of the last change |
+//! | 32 | 8 | dict: next insertion number |
+//! | 40 | 8 | offset of the descriptor: fingerprint, length of the type's text, the text |
+//! | 48 | 1 | kind |
+//! | 49 | 1 | list: inner levels of its sequence |
+//! | 50 | 1 | dict: alignment of values in their entry, 8 or 16 |
+//! | 52 | 4 | list: bytes of one element that lies in its leaf, 0 if elements are blocks of their own |
+//! | 56 | 8 | version that made the object |
+
+use crate::arena::Root;
+use crate::error::{Error, ErrorKind, Result};
+use crate::map::ArenaReader;
+
+/// Bits of an id that are its slot.
+pub const SLOT_BITS: u32 = 28;
+/// Bytes of a record.
+pub const RECORD_BYTES: u64 = 64;
+/// Records of a leaf.
+pub const LEAF_RECORDS: u64 = 8;
+/// Offsets of an inner node.
+pub const FAN_OUT: u64 = 64;
+/// Bytes of a leaf, and of an inner node.
+pub const NODE_BYTES: u64 = 512;
+
+const _: () = assert!(NODE_BYTES == LEAF_RECORDS * RECORD_BYTES && NODE_BYTES == FAN_OUT * 8);
+
+/// The slot of an object's id.
+#[inline]
+pub fn slot_of(id: u64) -> u64 {
+    id & ((1 << SLOT_BITS) - 1)
+}
+
+/// How many slots a catalog of this height has.
+#[inline]
+pub fn slots_of_height(height: u32) -> u64 {
+    LEAF_RECORDS << (6 * height)
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Key → value.
+    Dict = 1,
+    /// Position → element.
+    List = 2,
+    /// One value.
+    Value = 3,
+    /// Name → value of any type.
+    Namespace = 4,
+    /// A signed number.
+    Counter = 5,
+}
+
+impl Kind {
+    /// The kind of this code, if there is one.
+    #[inline]
+    pub fn from_code(code: u8) -> Option<Kind> {
+        match code {
+            1 => Some(Kind::Dict),
+            2 => Some(Kind::List),
+            3 => Some(Kind::Value),
+            4 => Some(Kind::Namespace),
+            5 => Some(Kind::Counter),
+            _ => None,
+        }
+    }
+
+    /// Its name, as users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Dict => "Dict",
+            Kind::List => "List",
+            Kind::Value => "Value",
+            Kind::Namespace => "Namespace",
+            Kind::Counter => "Counter",
+        }
+    }
+}
+
+/// An object in one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its id.
+    pub id: u64,
+    /// See the table.
+    pub root: u64,
+    /// Entries, elements, or bytes of a value.
+    pub len: u64,
+    /// Version of the last change.
+    pub modified: u64,
+    /// Next insertion number of a dict.
+    pub next_insertion: u64,
+    /// Offset of the descriptor.
+    pub descriptor: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Inner levels of a list.
+    pub height: u8,
+    /// Alignment of a dict's values.
+    pub value_align: u8,
+    /// Bytes of an inline element of a list.
+    pub element_bytes: u32,
+    /// Version that made it.
+    pub created: u64,
+}
+
+impl Record {
+    /// The record at an offset, if there is one.
+    #[inline]
+    pub fn read(arena: &ArenaReader, at: u64) -> Option<Record> {
+        let kinds = arena.word(at + 48);
+        Some(Record {
+            id: arena.word(at),
+            root: arena.word(at + 8),
+            len: arena.word(at + 16),
+            modified: arena.word(at + 24),
+            next_insertion: arena.word(at + 32),
+            descriptor: arena.word(at + 40),
+            kind: Kind::from_code(kinds as u8)?,
+            height: (kinds >> 8) as u8,
+            value_align: (kinds >> 16) as u8,
+            element_bytes: (kinds >> 32) as u32,
+            created: arena.word(at + 56),
+        })
+    }
+
+    /// The record's eight words, as they lie in a leaf.
+    pub fn words(&self) -> [u64; 8] {
+        let kinds =
+            self.kind as u64 | u64::from(self.height) << 8 | u64::from(self.value_align) << 16 | u64::from(self.element_bytes) << 32;
+        [self.id, self.root, self.len, self.modified, self.next_insertion, self.descriptor, kinds, self.created]
+    }
+}
+
+/// Offset of the leaf record of a slot, 0 if the catalog has none there.
+#[inline]
+pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
+    if root.catalog == 0 || slot >= slots_of_height(root.height) {
+        return 0;
+    }
+    let mut node = root.catalog;
+    for level in (1..=root.height).rev() {
+        let child = (slot >> (3 + 6 * (level - 1))) & (FAN_OUT - 1);
+        node = arena.word(node + child * 8);
+        if node == 0 {
+            return 0;
+        }
+    }
+    node + (slot & (LEAF_RECORDS - 1)) * RECORD_BYTES
+}
+
+/// The record of an object in a pinned version.
+#[inline]
+pub fn find(arena: &ArenaReader, root: &Root, id: u64) -> Option<Record> {
+    let at = record_offset(arena, root, slot_of(id));
+    if at == 0 || arena.word(at) != id {
+        return None;
+    }
+    Record::read(arena, at)
+}
+
+/// All records of a pinned version, by slot.
+pub fn records<'a>(arena: &'a ArenaReader, root: &'a Root) -> impl Iterator<Item = Record> + 'a {
+    let slots = if root.catalog == 0 { 0 } else { slots_of_height(root.height) };
+    let mut slot = 0;
+    std::iter::from_fn(move || {
+        while slot < slots {
+            let at = record_offset(arena, root, slot);
+            if at == 0 {
+                slot = (slot / LEAF_RECORDS + 1) * LEAF_RECORDS;
+                continue;
+            }
+            slot += 1;
+            if arena.word(at) != 0 {
+                return Record::read(arena, at);
+            }
+        }
+        None
+    })
+}
+
+/// The type that an object was made with.
+pub struct Descriptor<'p> {
+    /// Hash of the text.
+    pub fingerprint: u64,
+    /// The type in words.
+    pub text: &'p str,
+}
+
+/// Bytes of a descriptor before its text.
+pub const DESCRIPTOR_HEAD: u64 = 16;
+
+/// The descriptor of a record.
+pub fn descriptor<'p>(arena: &ArenaReader, record: &Record) -> Result<Descriptor<'p>> {
+    let fingerprint = arena.word(record.descriptor);
+    let len = arena.word(record.descriptor + 8);
+    let text = std::str::from_utf8(arena.bytes(record.descriptor + DESCRIPTOR_HEAD, len))
+        .map_err(|e| Error::caused(ErrorKind::Corrupt, format!("object {} has no readable type", record.id), e))?;
+    Ok(Descriptor { fingerprint, text })
+}

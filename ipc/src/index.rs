@@ -1,0 +1,296 @@
+//! The index of a dict, read: a trie over the key's hash with open-addressing buckets at its leaves.
+//!
+//! ```text
+//! hash, 64 bits:  | level 0: 6 | level 1: 6 | … | level 7: 6 | tag: 16 |
+//! ```
+//! A *child word* names a part of the index: an offset in its low 48 bits, what is there in the 16 above.
+//!
+//! | bits above the offset | what |
+//! |---|---|
+//! | 0–1 | 0 nothing, 1 bucket, 2 inner node, 3 collision leaf |
+//! | 2–4 | bucket: its capacity, as an index in [`CAPACITIES`] |
+//! | 5–7 | bucket: how many of its level's 6 hash bits it has to itself (*depth*) |
+//! | 8–15 | bucket: number of its entries |
+//!
+//! - **Inner node**: 64 child words, by the 6 bits of its level. A bucket of depth *d* stands in 2^(6−d) of them.
+//! - **Bucket**: as many slots as its capacity: tag of the hash in the 16 upper bits, offset of the entry in the 48 lower
+//!   ones, 0 if empty. An entry's home is its tag scaled to the capacity; from there, the next free slot, around the end.
+//!   At most 7/8 are taken, so that every probe ends at an empty slot.
+//! - **Collision leaf**, below level 7: number of entries, then their offsets. Only keys whose upper 48 bits of hash are equal.
+//!
+//! The root is a child word too, so a small dict is one bucket. Everything here is immutable once published; the writing
+//! side is `manager::index`.
+
+use crate::block::Entry;
+use crate::map::ArenaReader;
+
+/// Levels of the trie.
+pub const LEVELS: u32 = 8;
+/// Child words of an inner node.
+pub const FAN_OUT: u64 = 64;
+/// Bytes of an inner node.
+pub const INNER_BYTES: u64 = FAN_OUT * 8;
+/// Slots that a bucket can have.
+pub const CAPACITIES: [u64; 8] = [8, 16, 24, 32, 48, 64, 96, 128];
+const OFFSET_MASK: u64 = (1 << 48) - 1;
+
+/// Most entries of a bucket with this many slots.
+#[inline]
+pub fn capacity_limit(capacity: u64) -> u64 {
+    capacity / 8 * 7
+}
+
+/// What a child word names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// Nothing.
+    Empty,
+    /// A bucket.
+    Bucket(Bucket),
+    /// An inner node, at this offset.
+    Inner(u64),
+    /// A collision leaf, at this offset.
+    Collision(u64),
+}
+
+/// A bucket's word, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Where its slots are.
+    pub offset: u64,
+    /// Index of its capacity.
+    pub class: u8,
+    /// Hash bits of its level that it has to itself.
+    pub depth: u8,
+    /// Number of its entries.
+    pub count: u8,
+}
+
+impl Bucket {
+    /// Number of its slots.
+    #[inline]
+    pub fn capacity(&self) -> u64 {
+        CAPACITIES[usize::from(self.class & 7)]
+    }
+}
+
+impl Child {
+    /// Unpacks a child word.
+    #[inline(always)]
+    pub fn unpack(word: u64) -> Child {
+        let offset = word & OFFSET_MASK;
+        match (word >> 48) & 3 {
+            1 => Child::Bucket(Bucket {
+                offset,
+                class: (word >> 50) as u8 & 7,
+                depth: (word >> 53) as u8 & 7,
+                count: (word >> 56) as u8,
+            }),
+            2 => Child::Inner(offset),
+            3 => Child::Collision(offset),
+            _ => Child::Empty,
+        }
+    }
+
+    /// Packs it again.
+    pub fn pack(self) -> u64 {
+        match self {
+            Child::Empty => 0,
+            Child::Bucket(b) => {
+                b.offset | 1 << 48 | u64::from(b.class) << 50 | u64::from(b.depth) << 53 | u64::from(b.count) << 56
+            }
+            Child::Inner(offset) => offset | 2 << 48,
+            Child::Collision(offset) => offset | 3 << 48,
+        }
+    }
+}
+
+/// The hash of keys: rapidhash v3, whose results are documented to be stable, with the arena's seed.
+#[derive(Clone, Copy)]
+pub struct KeyHash {
+    secrets: rapidhash::v3::RapidSecrets,
+    mask: u64,
+}
+
+impl KeyHash {
+    /// The hash of an arena. `mask` is all ones; tests clear bits of it to make keys collide.
+    pub fn new(seed: u64, mask: u64) -> Self {
+        KeyHash { secrets: rapidhash::v3::RapidSecrets::seed(seed), mask }
+    }
+
+    /// The hash of a key's archive.
+    #[inline]
+    pub fn of(&self, key: &[u8]) -> u64 {
+        rapidhash::v3::rapidhash_v3_seeded(key, &self.secrets) & self.mask
+    }
+}
+
+/// The hash bits of a level.
+#[inline(always)]
+pub fn level_bits(hash: u64, level: u32) -> u64 {
+    (hash >> (58 - 6 * level)) & (FAN_OUT - 1)
+}
+
+/// The tag of a hash.
+#[inline(always)]
+pub fn tag(hash: u64) -> u64 {
+    hash & 0xffff
+}
+
+/// Where probing for a tag begins in a bucket of this capacity.
+#[inline(always)]
+pub fn home(tag: u64, capacity: u64) -> u64 {
+    (tag * capacity) >> 16
+}
+
+/// The entry of a slot word.
+#[inline(always)]
+pub fn slot_entry(slot: u64) -> u64 {
+    slot & OFFSET_MASK
+}
+
+/// The tag of a slot word.
+#[inline(always)]
+pub fn slot_tag(slot: u64) -> u64 {
+    slot >> 48
+}
+
+/// A slot word of a tag and an entry.
+#[inline(always)]
+pub fn slot_word(tag: u64, entry: u64) -> u64 {
+    tag << 48 | entry
+}
+
+/// The entry of a key in the index that starts at a child word of a pinned version.
+#[inline]
+pub fn find(arena: &ArenaReader, root: u64, align: u8, key: &[u8], hash: u64) -> Option<Entry> {
+    let mut child = Child::unpack(root);
+    let mut level = 0;
+    loop {
+        match child {
+            Child::Empty => return None,
+            Child::Inner(node) => {
+                if level >= LEVELS {
+                    return None;
+                }
+                child = Child::unpack(arena.word(node + level_bits(hash, level) * 8));
+                level += 1;
+            }
+            Child::Bucket(bucket) => return find_in_bucket(arena, &bucket, align, key, tag(hash)),
+            Child::Collision(leaf) => {
+                return collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(|e| e.key(arena) == key);
+            }
+        }
+    }
+}
+
+#[inline]
+fn find_in_bucket(arena: &ArenaReader, bucket: &Bucket, align: u8, key: &[u8], tag: u64) -> Option<Entry> {
+    let capacity = bucket.capacity();
+    let mut at = home(tag, capacity);
+    // A published bucket has an empty slot; the bound is for damaged ones.
+    for _ in 0..capacity {
+        let slot = arena.word(bucket.offset + at * 8);
+        if slot == 0 {
+            return None;
+        }
+        if slot_tag(slot) == tag {
+            let entry = Entry::read(arena, slot_entry(slot), align);
+            if entry.key(arena) == key {
+                return Some(entry);
+            }
+        }
+        at += 1;
+        if at == capacity {
+            at = 0;
+        }
+    }
+    None
+}
+
+/// Offsets of the entries of a collision leaf.
+pub fn collisions<'a>(arena: &'a ArenaReader, leaf: u64) -> impl Iterator<Item = u64> + 'a {
+    (0..arena.word(leaf)).map(move |i| arena.word(leaf + 8 + 8 * i))
+}
+
+/// All entries, in hash order: a walk with a fixed stack.
+#[derive(Clone)]
+pub struct Entries {
+    arena: ArenaReader,
+    align: u8,
+    /// Inner nodes on the way: offset, next child.
+    path: [(u64, u8); LEVELS as usize],
+    depth: usize,
+    /// The leaf that is being read: offset of its words, next, number of them.
+    leaf: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Entries {
+    /// A walk over the index at a child word of a pinned version.
+    pub fn new(arena: &ArenaReader, root: u64, align: u8) -> Self {
+        let mut walk = Entries { arena: arena.clone(), align, path: [(0, 0); LEVELS as usize], depth: 0, leaf: 0, next: 0, end: 0 };
+        walk.enter(Child::unpack(root));
+        walk
+    }
+
+    fn enter(&mut self, child: Child) {
+        match child {
+            Child::Empty => {}
+            Child::Inner(node) if self.depth < LEVELS as usize => {
+                self.path[self.depth] = (node, 0);
+                self.depth += 1;
+            }
+            Child::Inner(_) => {}
+            Child::Bucket(bucket) => (self.leaf, self.next, self.end) = (bucket.offset, 0, bucket.capacity()),
+            Child::Collision(leaf) => (self.leaf, self.next, self.end) = (leaf + 8, 0, self.arena.word(leaf)),
+        }
+    }
+
+    /// The next leaf below the innermost node of the path that has any left.
+    fn advance(&mut self) -> bool {
+        while self.depth > 0 {
+            let (node, child) = self.path[self.depth - 1];
+            if u64::from(child) == FAN_OUT {
+                self.depth -= 1;
+                continue;
+            }
+            let child_word = Child::unpack(self.arena.word(node + u64::from(child) * 8));
+            // A bucket stands in several child words side by side: step over all of them.
+            let step = match child_word {
+                Child::Bucket(bucket) => 64 >> bucket.depth.min(6),
+                _ => 1,
+            };
+            self.path[self.depth - 1].1 = (child + step).min(FAN_OUT as u8);
+            self.enter(child_word);
+            if self.next < self.end {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Entry;
+
+    #[inline]
+    fn next(&mut self) -> Option<Entry> {
+        loop {
+            while self.next < self.end {
+                let slot = self.arena.word(self.leaf + self.next * 8);
+                self.next += 1;
+                if slot != 0 {
+                    // The entries of a bucket lie anywhere: have the ones a little further on ready.
+                    let ahead = self.arena.word(self.leaf + (self.next + 6) * 8);
+                    self.arena.prefetch(slot_entry(ahead));
+                    return Some(Entry::read(&self.arena, slot_entry(slot), self.align));
+                }
+            }
+            if !self.advance() {
+                return None;
+            }
+        }
+    }
+}

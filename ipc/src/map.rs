@@ -1,0 +1,288 @@
+//! Mappings of shared segments, and the only ways to touch their bytes.
+//!
+//! Three views of memory that several processes map:
+//! - [`Segment`]: a small region that both sides may write (a session page). Touched through atomics alone.
+//! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
+//!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
+//!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
+//! - [`ArenaWriter`]: the manager's own view: stores and copies by offset, no references at all (INV-3).
+//!
+//! Readers treat an offset outside of the arena as pointing to zeros: a walk over damaged words ends at a null link, and a
+//! value read from there fails its check. The writer asserts instead: a wrong offset there is a bug of ours.
+#![allow(unsafe_code)] // raw loads and stores in mappings; each block argues from the numbered invariants
+
+use crate::error::{Error, ErrorKind, Result};
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Which way a segment is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Loads only; a store would end the process.
+    ReadOnly,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
+    let file = File::from(fd.try_clone().map_err(|e| Error::system("cannot duplicate the descriptor of a shared segment", e))?);
+    let too_large = || Error::new(ErrorKind::System, format!("a segment of {len} bytes does not fit this machine's address space"));
+    let mut options = MmapOptions::new();
+    options.len(usize::try_from(len).map_err(|_| too_large())?);
+    let mapped = match access {
+        Access::ReadOnly => options.map_raw_read_only(&file),
+        Access::ReadWrite => options.map_raw(&file),
+    };
+    mapped.map_err(|e| {
+        Error::system(format!("cannot map {len} bytes of shared memory (is the limit on address space, `ulimit -v`, lower than that? give the manager a smaller `capacity`)"), e)
+    })
+}
+
+/// A region that two processes write: atomics only.
+pub struct Segment {
+    raw: MmapRaw,
+}
+
+impl Segment {
+    /// Maps the first `len` bytes of a sealed memfd.
+    pub fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<Self> {
+        let raw = map(fd, len, access)?;
+        Ok(Segment { raw })
+    }
+
+    /// Keeps the region out of forked children: they must not write into their parent's pins.
+    pub fn keep_from_children(&self) -> Result<()> {
+        crate::sys::madvise_dont_fork(&self.raw)
+    }
+
+    /// The word at a byte offset, which must be a multiple of 8 inside of the segment.
+    #[inline]
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
+        // SAFETY: in bounds and aligned (asserted); the memory is mapped as long as `self`, sealed against shrinking, and
+        // everybody touches it through atomics alone.
+        unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
+    }
+}
+
+#[derive(Clone)]
+struct Span {
+    raw: Arc<MmapRaw>,
+    base: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: the pointer is into a mapping that `raw` keeps; what it points to is shared between processes anyway, and is
+// reached through atomics, or through slices of blocks that nobody writes.
+unsafe impl Send for Span {}
+// SAFETY: as above.
+unsafe impl Sync for Span {}
+
+impl Span {
+    fn new(raw: MmapRaw) -> Self {
+        let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
+        let len = raw.len() as u64;
+        Span { raw: Arc::new(raw), base, len }
+    }
+
+    #[inline]
+    fn covers(&self, offset: u64, len: u64) -> bool {
+        offset <= self.len && len <= self.len - offset
+    }
+
+    /// The address of `offset`, which must lie inside.
+    #[inline]
+    fn at(&self, offset: u64) -> *mut u8 {
+        debug_assert!(offset <= self.len);
+        // SAFETY: every caller has checked `covers`.
+        unsafe { self.base.as_ptr().add(offset as usize) }
+    }
+}
+
+/// The arena, read.
+#[derive(Clone)]
+pub struct ArenaReader {
+    span: Span,
+}
+
+impl ArenaReader {
+    /// Maps the whole arena read-only.
+    pub fn map(fd: &OwnedFd, len: u64) -> Result<Self> {
+        let reader = ArenaReader { span: Span::new(map(fd, len, Access::ReadOnly)?) };
+        crate::sys::madvise_dont_dump(&reader.span.raw)?;
+        Ok(reader)
+    }
+
+    /// The arena's length in bytes, backed or not.
+    pub fn len(&self) -> u64 {
+        self.span.len
+    }
+
+    /// Whether the arena has no bytes at all (it never is).
+    pub fn is_empty(&self) -> bool {
+        self.span.len == 0
+    }
+
+    /// The word at `offset`; 0 outside of the arena or between words.
+    #[inline(always)]
+    pub fn word(&self, offset: u64) -> u64 {
+        self.load(offset, Ordering::Relaxed)
+    }
+
+    /// The word at `offset`, loaded with an ordering of the caller's.
+    #[inline(always)]
+    pub fn load(&self, offset: u64, ordering: Ordering) -> u64 {
+        if offset & 7 != 0 || !self.span.covers(offset, 8) {
+            return 0;
+        }
+        // SAFETY: in bounds and aligned (checked). An atomic load of shared memory is defined whoever writes it.
+        unsafe { AtomicU64::from_ptr(self.span.at(offset).cast()).load(ordering) }
+    }
+
+    /// The 32-bit word at `offset` for futex calls; `None` outside of the arena.
+    #[inline]
+    pub fn half_word(&self, offset: u64) -> Option<&AtomicU32> {
+        (offset & 3 == 0 && self.span.covers(offset, 4)).then(|| {
+            // SAFETY: in bounds and aligned (checked), mapped as long as `self`. Nobody here stores to it: readers only
+            // load it and name it to the kernel, which may wait on and wake words of read-only mappings.
+            unsafe { AtomicU32::from_ptr(self.span.at(offset).cast()) }
+        })
+    }
+
+    /// `len` bytes of a block that a pin holds; empty if that is outside of the arena.
+    ///
+    /// The block must be reachable from the version that the caller has pinned (INV-2): then nobody writes it for as long
+    /// as the pin. All callers are the walks of this crate (`index`, `sequence`, `catalog`), which start at a pinned root,
+    /// and the values that a reply lends.
+    #[inline]
+    pub fn bytes<'p>(&self, offset: u64, len: u64) -> &'p [u8] {
+        if !self.span.covers(offset, len) {
+            return &[];
+        }
+        // SAFETY: in bounds (checked). INV-1: a block of a published version is never written again while a pin lies in its
+        // life. INV-4: the guard that `'p` comes from keeps both the pin and this mapping.
+        unsafe { std::slice::from_raw_parts(self.span.at(offset), len as usize) }
+    }
+
+    /// Brings the cache line at `offset` nearer, ahead of its use.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if self.span.covers(offset, 8) {
+            // SAFETY: a prefetch has no effect but on caches, for any address.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.span.at(offset).cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+}
+
+/// The arena, written: the manager's alone.
+pub struct ArenaWriter {
+    reader: ArenaReader,
+    fd: OwnedFd,
+}
+
+impl ArenaWriter {
+    /// Maps the whole arena for writing.
+    pub fn map(fd: OwnedFd, len: u64) -> Result<Self> {
+        let reader = ArenaReader { span: Span::new(map(&fd, len, Access::ReadWrite)?) };
+        crate::sys::madvise_dont_dump(&reader.span.raw)?;
+        Ok(ArenaWriter { reader, fd })
+    }
+
+    /// The same memory, read.
+    #[inline(always)]
+    pub fn reader(&self) -> &ArenaReader {
+        &self.reader
+    }
+
+    /// The memfd behind it.
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Gives a range of pages memory, so that touching them cannot fail.
+    pub fn back(&self, range: std::ops::Range<u64>) -> Result<()> {
+        crate::sys::back(&self.fd, range)
+    }
+
+    /// Gives the memory of a range of pages back to the system.
+    pub fn punch(&self, range: std::ops::Range<u64>) -> Result<()> {
+        crate::sys::punch(&self.fd, range)
+    }
+
+    #[inline(always)]
+    fn check(&self, offset: u64, len: u64) {
+        assert!(self.reader.span.covers(offset, len), "arena offset {offset} + {len} is outside of {}", self.reader.span.len);
+    }
+
+    /// A word that readers look at while it changes.
+    #[inline]
+    pub fn atomic(&self, offset: u64) -> &AtomicU64 {
+        self.check(offset, 8);
+        assert!(offset.is_multiple_of(8));
+        // SAFETY: in bounds and aligned (checked), mapped as long as `self`; everybody touches it through atomics.
+        unsafe { AtomicU64::from_ptr(self.reader.span.at(offset).cast()) }
+    }
+
+    /// A 32-bit word that readers wait on.
+    #[inline]
+    pub fn atomic_half(&self, offset: u64) -> &AtomicU32 {
+        self.check(offset, 4);
+        assert!(offset.is_multiple_of(4));
+        // SAFETY: as in `atomic`.
+        unsafe { AtomicU32::from_ptr(self.reader.span.at(offset).cast()) }
+    }
+
+    /// Stores a word into a block that no published version reaches.
+    #[inline(always)]
+    pub fn store(&self, offset: u64, word: u64) {
+        self.atomic(offset).store(word, Ordering::Relaxed);
+    }
+
+    /// Copies bytes into a block that no published version reaches.
+    #[inline]
+    pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        self.check(offset, bytes.len() as u64);
+        // SAFETY: in bounds (checked). INV-3: the manager writes only blocks born in the commit it is making, to which no
+        // reference exists anywhere. `bytes` is private memory or another block.
+        unsafe { std::ptr::copy(bytes.as_ptr(), self.reader.span.at(offset), bytes.len()) }
+    }
+
+    /// Copies a block's bytes to another block.
+    #[inline]
+    pub fn copy_block(&self, from: u64, to: u64, len: u64) {
+        self.check(from, len);
+        self.check(to, len);
+        // SAFETY: both in bounds (checked); the target as in `copy_in`; `copy` allows overlap.
+        unsafe { std::ptr::copy(self.reader.span.at(from), self.reader.span.at(to), len as usize) }
+    }
+
+    /// Sets a range to zeros.
+    #[inline]
+    pub fn zero(&self, offset: u64, len: u64) {
+        self.check(offset, len);
+        // SAFETY: as in `copy_in`.
+        unsafe { std::ptr::write_bytes(self.reader.span.at(offset), 0, len as usize) }
+    }
+
+    /// Receives bytes from a stream socket straight into a block that no published version reaches, without waiting.
+    ///
+    /// Returns the number of bytes, 0 at the end of the stream; `WouldBlock` when nothing is there.
+    pub fn receive(&self, from: impl AsFd, offset: u64, len: u64) -> std::io::Result<usize> {
+        self.check(offset, len);
+        // SAFETY: in bounds (checked); the target as in `copy_in`: the kernel writes there, and nobody refers to it.
+        unsafe { crate::sys::receive_raw(from.as_fd(), self.reader.span.at(offset), len as usize) }
+    }
+
+    /// Touches a range of pages ahead of their use, so that a commit does not pay for their first touch. Best effort.
+    pub fn populate(&self, range: std::ops::Range<u64>) {
+        self.check(range.start, range.end - range.start);
+        crate::sys::madvise_populate_write(&self.reader.span.raw, range);
+    }
+}

@@ -1,0 +1,566 @@
+//! Pins: how a reader keeps the version it reads from being reclaimed.
+//!
+//! Each session has a page that its client and the manager map. The client writes it, the manager only reads it, with
+//! suspicion: whatever stands there can delay a reclaim of the session's own making, and cause none.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | *blocks used*: the manager looks at no block beyond |
+//! | 8 | 8 | *floor*: 0, or: this version and all newer ones are pinned |
+//! | 128 × (1 + b) | 120 | 15 pin words of block *b*: 0, or a pinned version |
+//! | … + 120 | 8 | *acknowledged* of lane *b*: the last call whose lent values the client has pinned or does not want |
+//!
+//! A block belongs to one thread (and is then its lane, too), or to the table itself for pins that travel between threads.
+//!
+//! **Pin word.** States: 0 free; *v* pinned. Only its owner writes it.
+//!
+//! | | who | step | |
+//! |---|---|---|---|
+//! | 1 | reader | load *version* → v | |
+//! | 2 | reader | store v into a free word | announce |
+//! | 3 | reader | full fence | |
+//! | 4 | reader | load *version* again; unless it is v, back to 2 with the newer one | re-check |
+//! | a | manager | store *version* = v + 1 | publish |
+//! | b | manager | full fence | |
+//! | c | manager | load all pin words | scan |
+//!
+//! Of the two fences one comes first. If 3 precedes b, the scan sees the pin. If b precedes 3, the re-check sees v + 1. So a
+//! block that version v shows and v + 1 does not is freed only if nobody holds v. Announcing after the check, without a
+//! re-check, loses this (the canary in `tests/pin_model.rs`). Unpinning is a store of 0, Release, so that all reads are over.
+//!
+//! A second guard of a thread on the same version shares the word, by a count in private memory. When a thread's 15 words
+//! are taken by 15 different versions, pins come from shared blocks, and when the page is full, from the floor.
+
+use crate::arena::{self, Root};
+use crate::error::{Error, ErrorKind, Result};
+use crate::map::{Access, ArenaReader, Segment};
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Bytes of a session page.
+pub const PAGE_BYTES: u64 = 65_536;
+const BLOCK_BYTES: usize = 128;
+/// Pin words of a block.
+pub const WORDS: usize = 15;
+/// Blocks of a page, and so lanes of a session.
+pub const BLOCKS: usize = PAGE_BYTES as usize / BLOCK_BYTES - 1;
+/// The lane that all threads share who have none of their own.
+pub const SHARED_LANE: u16 = 0;
+const BLOCKS_USED: usize = 0;
+const FLOOR: usize = 8;
+
+fn word_offset(block: usize, word: usize) -> usize {
+    BLOCK_BYTES * (1 + block) + 8 * word
+}
+
+fn acknowledged_offset(lane: usize) -> usize {
+    word_offset(lane, WORDS)
+}
+
+/// The words that announcing a version works on: shared memory, or a model of it.
+pub trait PinWords {
+    /// Loads the number of the newest version.
+    fn current(&self) -> u64;
+    /// Stores a version into the reader's word.
+    fn announce(&self, version: u64);
+    /// A full fence.
+    fn fence(&self);
+}
+
+/// Steps 1 to 4 of the table: returns a version that is pinned from now on.
+#[inline(always)]
+pub fn announce(words: &impl PinWords) -> u64 {
+    let mut version = words.current();
+    loop {
+        words.announce(version);
+        words.fence();
+        let newer = words.current();
+        if newer == version {
+            return version;
+        }
+        version = newer;
+    }
+}
+
+struct Announcement<'a> {
+    arena: &'a ArenaReader,
+    word: &'a AtomicU64,
+}
+
+impl PinWords for Announcement<'_> {
+    #[inline(always)]
+    fn current(&self) -> u64 {
+        arena::version(self.arena)
+    }
+
+    #[inline(always)]
+    fn announce(&self, version: u64) {
+        self.word.store(version, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        // SYNC: pairs with the SeqCst fence before the manager's scan, see the table.
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// What a pin word means to the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pinned {
+    /// This version.
+    At(u64),
+    /// This version and all newer ones.
+    From(u64),
+}
+
+/// The manager's view of a session's page: never believed, never written.
+pub struct PinScan {
+    page: Segment,
+}
+
+impl PinScan {
+    /// Maps a session's page read-only.
+    pub fn map(page: &OwnedFd) -> Result<Self> {
+        Ok(PinScan { page: Segment::map(page, PAGE_BYTES, Access::ReadOnly)? })
+    }
+
+    /// Calls `found` with each pin that can be true: of a version from 1 to `newest`.
+    ///
+    /// The caller has published its last version and issued a full fence before (step b).
+    pub fn scan(&self, newest: u64, mut found: impl FnMut(Pinned)) {
+        let floor = self.page.word(FLOOR).load(Ordering::Acquire);
+        if floor != 0 {
+            found(Pinned::From(floor.min(newest)));
+        }
+        let used = self.page.word(BLOCKS_USED).load(Ordering::Acquire).min(BLOCKS as u64) as usize;
+        for block in 0..used {
+            for word in 0..WORDS {
+                // SYNC: Acquire pairs with the Release store of 0: the reads under that pin are over.
+                let version = self.page.word(word_offset(block, word)).load(Ordering::Acquire);
+                if version != 0 && version <= newest {
+                    found(Pinned::At(version));
+                }
+            }
+        }
+    }
+
+    /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.
+    pub fn acknowledged(&self, lane: u16) -> u64 {
+        // SYNC: Acquire pairs with the Release store in `Lane::acknowledge`: a pin made before it is visible after it.
+        if usize::from(lane) < BLOCKS { self.page.word(acknowledged_offset(lane.into())).load(Ordering::Acquire) } else { u64::MAX }
+    }
+}
+
+/// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
+#[derive(Default)]
+struct BlockState {
+    versions: [AtomicU64; WORDS],
+    counts: [AtomicU32; WORDS],
+    /// The word that was used last: most often the one that is wanted again.
+    recent: AtomicU32,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Blocks that no thread has, to be used again first.
+    returned: Vec<u32>,
+    next_block: u32,
+    /// Blocks whose thread has gone while words of them were taken.
+    orphans: Vec<u32>,
+    /// Blocks for pins that are no thread's. The first is also the shared lane.
+    travelling: Vec<u32>,
+    floor_count: u64,
+}
+
+/// A session's pins, as its client sees them.
+pub struct PinTable {
+    page: Segment,
+    arena: ArenaReader,
+    id: u64,
+    blocks: Box<[BlockState]>,
+    shared: Mutex<Shared>,
+    this: Weak<PinTable>,
+}
+
+/// A thread's claims on blocks, one for each table it has used.
+struct Claims {
+    list: RefCell<Vec<(u64, u32, Weak<PinTable>)>>,
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        RECENT.set((0, 0));
+        for (_, block, table) in self.list.take() {
+            if let Some(table) = table.upgrade() {
+                table.give_back(block);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static CLAIMS: Claims = const { Claims { list: RefCell::new(Vec::new()) } };
+    /// The table used last and the thread's block in it.
+    static RECENT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// A version held in place, with what it shows. Dropping it lets the version go.
+pub struct Pin<'g> {
+    table: &'g PinTable,
+    /// Block and word, or one of the marks below.
+    place: u32,
+    root: Root,
+    /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
+    _thread: PhantomData<*const ()>,
+}
+
+const FLOOR_PLACE: u32 = u32::MAX;
+const TRAVELLING: u32 = 1 << 31;
+
+impl PinTable {
+    /// A table on a session's page, for reading this arena.
+    pub fn new(page: &OwnedFd, arena: ArenaReader) -> Result<Arc<Self>> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let page = Segment::map(page, PAGE_BYTES, Access::ReadWrite)?;
+        page.keep_from_children()?;
+        // Block 0 is the table's own: for pins that travel, and as the lane of threads that have none.
+        page.word(BLOCKS_USED).store(1, Ordering::Release);
+        Ok(Arc::new_cyclic(|this| PinTable {
+            page,
+            arena,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            blocks: (0..BLOCKS).map(|_| BlockState::default()).collect(),
+            shared: Mutex::new(Shared { next_block: 1, travelling: vec![0], ..Shared::default() }),
+            this: this.clone(),
+        }))
+    }
+
+    /// The arena that this table's pins are for.
+    #[inline]
+    pub fn arena(&self) -> &ArenaReader {
+        &self.arena
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calling thread's block, claimed at its first use; `None` when there are none left.
+    #[inline]
+    fn block(&self) -> Option<u32> {
+        let (table, block) = RECENT.get();
+        if table == self.id { Some(block) } else { self.find_block() }
+    }
+
+    #[cold]
+    fn find_block(&self) -> Option<u32> {
+        // While the thread's storage is being torn down there are no claims any more: such late pins travel.
+        CLAIMS
+            .try_with(|claims| {
+                let mut list = claims.list.borrow_mut();
+                let known = list.iter().find(|(table, ..)| *table == self.id).map(|(_, block, _)| *block);
+                let block = known.or_else(|| {
+                    list.retain(|(.., table)| table.strong_count() > 0);
+                    let block = self.claim()?;
+                    list.push((self.id, block, self.this.clone()));
+                    Some(block)
+                })?;
+                RECENT.set((self.id, block));
+                Some(block)
+            })
+            .ok()
+            .flatten()
+    }
+
+    fn claim(&self) -> Option<u32> {
+        let mut shared = self.lock();
+        Self::adopt_orphans(&mut shared, &self.blocks);
+        if let Some(block) = shared.returned.pop() {
+            return Some(block);
+        }
+        if shared.next_block as usize >= BLOCKS {
+            return None;
+        }
+        let block = shared.next_block;
+        shared.next_block += 1;
+        // Before the first pin in it: the manager must know of the block to see it.
+        self.page.word(BLOCKS_USED).store(u64::from(shared.next_block), Ordering::Release);
+        Some(block)
+    }
+
+    fn is_empty(state: &BlockState) -> bool {
+        // SYNC: Acquire pairs with the Release in `unpin`: the words were cleared before the count was.
+        state.counts.iter().all(|count| count.load(Ordering::Acquire) == 0)
+    }
+
+    fn adopt_orphans(shared: &mut Shared, blocks: &[BlockState]) {
+        let (empty, still): (Vec<u32>, Vec<u32>) =
+            shared.orphans.drain(..).partition(|block| Self::is_empty(&blocks[*block as usize]));
+        shared.returned.extend(empty);
+        shared.orphans = still;
+    }
+
+    fn give_back(&self, block: u32) {
+        let mut shared = self.lock();
+        // A guard that was forgotten, or lives in another thread-local, keeps its word: the block waits until it is clear.
+        if Self::is_empty(&self.blocks[block as usize]) { shared.returned.push(block) } else { shared.orphans.push(block) }
+    }
+
+    /// Pins the newest version for the calling thread.
+    #[inline]
+    pub fn pin(&self) -> Pin<'_> {
+        let Some(block) = self.block() else { return self.pin_travelling() };
+        match self.pin_in(block) {
+            Some((place, root)) => Pin::at(self, place, root),
+            None => self.pin_travelling(),
+        }
+    }
+
+    /// Pins the newest version in a block that the caller owns; `None` if all its words are taken by other versions.
+    #[inline]
+    fn pin_in(&self, block: u32) -> Option<(u32, Root)> {
+        let state = &self.blocks[block as usize];
+        loop {
+            let recent = state.recent.load(Ordering::Relaxed) as usize % WORDS;
+            let version = arena::version(&self.arena);
+            let word = if state.counts[recent].load(Ordering::Relaxed) == 0 {
+                self.announce_in(block, recent);
+                recent
+            } else if state.versions[recent].load(Ordering::Relaxed) == version {
+                recent
+            } else {
+                self.other_word(block, version)?
+            };
+            let version = state.versions[word].load(Ordering::Relaxed);
+            if let Some(root) = arena::root_of(&self.arena, version) {
+                let count = &state.counts[word];
+                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                return Some((block * WORDS as u32 + word as u32, root));
+            }
+            // The record has been reused: 64 commits since the announcement. Again, with a newer version.
+            if state.counts[word].load(Ordering::Relaxed) == 0 {
+                self.page.word(word_offset(block as usize, word)).store(0, Ordering::Release);
+            }
+        }
+    }
+
+    fn announce_in(&self, block: u32, word: usize) {
+        let words = Announcement { arena: &self.arena, word: self.page.word(word_offset(block as usize, word)) };
+        self.blocks[block as usize].versions[word].store(announce(&words), Ordering::Relaxed);
+    }
+
+    /// A word of the block that holds `version` already, or a free one with the newest version announced in it.
+    #[cold]
+    fn other_word(&self, block: u32, version: u64) -> Option<usize> {
+        let state = &self.blocks[block as usize];
+        let taken = |word: &usize| state.counts[*word].load(Ordering::Relaxed) > 0;
+        let same = (0..WORDS).find(|w| taken(w) && state.versions[*w].load(Ordering::Relaxed) == version);
+        let word = match same {
+            Some(word) => word,
+            None => {
+                let free = (0..WORDS).find(|w| !taken(w))?;
+                self.announce_in(block, free);
+                free
+            }
+        };
+        state.recent.store(word as u32, Ordering::Relaxed);
+        Some(word)
+    }
+
+    /// Pins the newest version for nobody in particular: the pin may travel between threads.
+    #[cold]
+    pub fn pin_travelling(&self) -> Pin<'_> {
+        let mut shared = self.lock();
+        let mut tried = 0;
+        loop {
+            for &block in &shared.travelling[tried..] {
+                if let Some((place, root)) = self.pin_in(block) {
+                    return Pin::at(self, place | TRAVELLING, root);
+                }
+            }
+            tried = shared.travelling.len();
+            drop(shared);
+            let more = self.claim();
+            shared = self.lock();
+            match more {
+                Some(block) => shared.travelling.push(block),
+                None => return self.pin_floor(shared),
+            }
+        }
+    }
+
+    /// The last resort: one word for all further pins, that holds its version and everything newer.
+    fn pin_floor(&self, mut shared: MutexGuard<'_, Shared>) -> Pin<'_> {
+        let floor = self.page.word(FLOOR);
+        loop {
+            if shared.floor_count == 0 {
+                announce(&Announcement { arena: &self.arena, word: floor });
+            }
+            // Newer versions than the floor are held, so any current version will do.
+            if let Some(root) = arena::root_of(&self.arena, arena::version(&self.arena)) {
+                shared.floor_count += 1;
+                return Pin::at(self, FLOOR_PLACE, root);
+            }
+        }
+    }
+
+    /// Pins a version that the manager lends with a reply, and so keeps alive until [`acknowledge`](Self::acknowledge).
+    pub fn pin_lent(&self, version: u64) -> Option<Pin<'_>> {
+        let lent = Root { version, ..Root::default() };
+        let (block, travelling) = match self.block() {
+            Some(block) => (block, None),
+            None => (0, Some(self.lock())),
+        };
+        let state = &self.blocks[block as usize];
+        let taken = |word: &usize| state.counts[*word].load(Ordering::Relaxed) > 0;
+        let same = (0..WORDS).find(|w| taken(w) && state.versions[*w].load(Ordering::Relaxed) == version);
+        let word = same.or_else(|| (0..WORDS).find(|w| !taken(w)))?;
+        if same.is_none() {
+            state.versions[word].store(version, Ordering::Relaxed);
+            // SYNC: visible to the manager before the acknowledgement, which is a Release store later in this thread.
+            self.page.word(word_offset(block as usize, word)).store(version, Ordering::Release);
+        }
+        let count = &state.counts[word];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let place = block * WORDS as u32 + word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
+        Some(Pin::at(self, place, lent))
+    }
+
+    /// The calling thread's lane, and a lock if it is the shared one.
+    pub fn lane(&self) -> u16 {
+        self.block().map_or(SHARED_LANE, |block| block as u16)
+    }
+
+    /// Tells the manager that the values lent by this call of a lane are pinned, or not wanted.
+    pub fn acknowledge(&self, lane: u16, call: u64) {
+        // SYNC: Release pairs with the Acquire in `PinScan::acknowledged`.
+        self.page.word(acknowledged_offset(lane.into())).store(call, Ordering::Release);
+    }
+
+    #[inline]
+    fn unpin(&self, place: u32) {
+        if place & TRAVELLING == 0 { self.release(place) } else { self.unpin_shared(place) }
+    }
+
+    #[cold]
+    fn unpin_shared(&self, place: u32) {
+        let mut shared = self.lock();
+        if place != FLOOR_PLACE {
+            return self.release(place & !TRAVELLING);
+        }
+        shared.floor_count -= 1;
+        if shared.floor_count == 0 {
+            self.page.word(FLOOR).store(0, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn release(&self, place: u32) {
+        let (block, word) = (place as usize / WORDS, place as usize % WORDS);
+        let count = &self.blocks[block].counts[word];
+        let left = count.load(Ordering::Relaxed) - 1;
+        if left == 0 {
+            // SYNC: Release pairs with the Acquire in `PinScan::scan`.
+            self.page.word(word_offset(block, word)).store(0, Ordering::Release);
+        }
+        count.store(left, Ordering::Release);
+    }
+
+    /// How many pins this process holds, for tests and introspection.
+    pub fn held(&self) -> u64 {
+        let counts = self.blocks.iter().flat_map(|b| &b.counts).map(|c| u64::from(c.load(Ordering::Relaxed))).sum::<u64>();
+        counts + self.lock().floor_count
+    }
+}
+
+impl<'g> Pin<'g> {
+    #[inline]
+    fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
+        Pin { table, place, root, _thread: PhantomData }
+    }
+
+    /// What the pinned version shows.
+    #[inline]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The table that this pin is of.
+    #[inline]
+    pub fn table(&self) -> &'g PinTable {
+        self.table
+    }
+}
+
+impl<'g> Clone for Pin<'g> {
+    /// Another pin on the same version, of the same kind.
+    fn clone(&self) -> Pin<'g> {
+        let shared = (self.place & TRAVELLING != 0).then(|| self.table.lock());
+        if self.place == FLOOR_PLACE {
+            if let Some(mut shared) = shared {
+                shared.floor_count += 1;
+            }
+        } else {
+            let place = (self.place & !TRAVELLING) as usize;
+            let count = &self.table.blocks[place / WORDS].counts[place % WORDS];
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        Pin::at(self.table, self.place, self.root)
+    }
+}
+
+impl Drop for Pin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a forked child the page is not mapped, and the words are the parent's.
+        if crate::fork::in_original_process() {
+            self.table.unpin(self.place);
+        }
+    }
+}
+
+/// A pin that owns its table: for snapshots, which travel and outlive the handles they were made from.
+pub struct OwnedPin {
+    table: Arc<PinTable>,
+    place: u32,
+    root: Root,
+}
+
+impl OwnedPin {
+    /// Pins the newest version.
+    pub fn new(table: &Arc<PinTable>) -> OwnedPin {
+        let pin = table.pin_travelling();
+        let owned = OwnedPin { table: table.clone(), place: pin.place, root: pin.root };
+        std::mem::forget(pin);
+        owned
+    }
+
+    /// What the pinned version shows.
+    #[inline]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The table that this pin is of.
+    #[inline]
+    pub fn table(&self) -> &Arc<PinTable> {
+        &self.table
+    }
+}
+
+impl Drop for OwnedPin {
+    fn drop(&mut self) {
+        if crate::fork::in_original_process() {
+            self.table.unpin(self.place);
+        }
+    }
+}
+
+/// Shows that a page is as long as the layout says.
+pub fn check_page(len: u64) -> Result<()> {
+    if len == PAGE_BYTES { Ok(()) } else { Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}"))) }
+}

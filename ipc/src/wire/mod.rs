@@ -1,0 +1,328 @@
+//! What a call is, whatever carries it: frames of requests and replies, as bytes.
+//!
+//! A frame is a head of 16 bytes and a payload. All numbers are little-endian. Nothing here does I/O, allocates by a foreign
+//! length, or recurses. A request that cannot be read ends its connection; one that can be read but not done gets an error.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | bytes of the payload |
+//! | 4 | 1 | request: code of the call; reply: status |
+//! | 5 | 1 | 0 |
+//! | 6 | 2 | lane of the caller |
+//! | 8 | 8 | request and reply: number of the call on its lane, from 1; upload: the upload's number |
+//!
+//! Mutations all travel as one call, [`Call::Commit`]: conditions that must hold, then operations that happen together or
+//! not at all. A plain `insert` is a commit of one operation, a batch one of many, a transaction one with conditions.
+//! Large values are sent ahead, as uploads, and named by the operations that use them (see [`Payload`]).
+
+pub mod commit;
+pub mod reply;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a frame's head.
+pub const HEAD_BYTES: usize = 16;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Call {
+    /// Conditions and operations, see [`commit`].
+    Commit = 1,
+    /// Makes an object: see [`NewObject`]. The session holds a reference from then on.
+    Create = 2,
+    /// Takes a reference of the session's on an object: its id.
+    Retain = 3,
+    /// Lets references go: ids. Not answered.
+    Release = 4,
+    /// Gives an object a name: id, 1 if an older bearer loses it, name.
+    Publish = 5,
+    /// The object with a name, with a reference on it: name.
+    Lookup = 6,
+    /// Takes a name away: name.
+    Unpublish = 7,
+    /// Arms the watch words of an object: id.
+    Arm = 8,
+    /// Asks for the writer's ticket.
+    Ticket = 9,
+    /// Gives the writer's ticket back. Not answered.
+    TicketBack = 10,
+    /// The manager's figures, as text.
+    Stats = 11,
+    /// Checks every invariant: empty, or what is wrong.
+    Audit = 12,
+    /// Ends the manager.
+    Shutdown = 13,
+    /// A value that later operations use: prefix and length of the value, then its bytes. Not answered.
+    Upload = 14,
+    /// The published names, one a line, each with its object's id before it.
+    Names = 15,
+}
+
+impl Call {
+    /// The call of this code, if there is one.
+    pub fn from_code(code: u8) -> Option<Call> {
+        use Call::*;
+        [
+            Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
+        ]
+        .into_iter()
+        .find(|call| *call as u8 == code)
+    }
+
+    /// Whether no reply is sent.
+    pub fn is_one_way(self) -> bool {
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload)
+    }
+}
+
+/// A frame's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes of the payload.
+    pub len: u32,
+    /// Call or status.
+    pub code: u8,
+    /// Lane of the caller.
+    pub lane: u16,
+    /// Number of the call, or of the upload.
+    pub number: u64,
+}
+
+impl Head {
+    /// As bytes.
+    pub fn to_bytes(self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[..4].copy_from_slice(&self.len.to_le_bytes());
+        bytes[4] = self.code;
+        bytes[6..8].copy_from_slice(&self.lane.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.number.to_le_bytes());
+        bytes
+    }
+
+    /// From the front of `bytes`; `None` if there are too few.
+    pub fn parse(bytes: &[u8]) -> Option<Head> {
+        let mut read = Reader::new(bytes.get(..HEAD_BYTES)?);
+        let len = read.u32()?;
+        let code = read.u8()?;
+        read.u8()?;
+        Some(Head { len, code, lane: read.u16()?, number: read.u64()? })
+    }
+}
+
+/// Bytes of an upload's payload before the value.
+pub const UPLOAD_HEAD_BYTES: usize = 16;
+
+/// An upload's payload begins with this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadHead {
+    /// Bytes that the block needs before the value: an entry's or an element's head and key.
+    pub prefix: u64,
+    /// Bytes of the value.
+    pub len: u64,
+    /// Handles that will be listed behind the value.
+    pub handles: u32,
+}
+
+impl UploadHead {
+    /// As bytes.
+    pub fn to_bytes(self) -> [u8; UPLOAD_HEAD_BYTES] {
+        let mut bytes = [0; UPLOAD_HEAD_BYTES];
+        bytes[..4].copy_from_slice(&(self.prefix as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.handles.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    /// From the front of `bytes`.
+    pub fn parse(bytes: &[u8]) -> Option<UploadHead> {
+        let mut read = Reader::new(bytes);
+        Some(UploadHead { prefix: read.u32()?.into(), handles: read.u32()?, len: read.u64()? })
+    }
+}
+
+/// What [`Call::Create`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewObject<'a> {
+    /// Code of the object's kind.
+    pub kind: u8,
+    /// Dict: alignment of values.
+    pub value_align: u8,
+    /// List: bytes of an inline element, or 0.
+    pub element_bytes: u32,
+    /// Hash of the type's text.
+    pub fingerprint: u64,
+    /// The type in words.
+    pub text: &'a str,
+}
+
+impl NewObject<'_> {
+    /// Appends it as bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(self.kind);
+        out.push(self.value_align);
+        out.extend_from_slice(&self.element_bytes.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.to_le_bytes());
+        put_bytes(out, self.text.as_bytes());
+    }
+}
+
+impl<'a> NewObject<'a> {
+    /// Reads it.
+    pub fn parse(read: &mut Reader<'a>) -> Option<NewObject<'a>> {
+        Some(NewObject {
+            kind: read.u8()?,
+            value_align: read.u8()?,
+            element_bytes: read.u32()?,
+            fingerprint: read.u64()?,
+            text: std::str::from_utf8(read.bytes()?).ok()?,
+        })
+    }
+}
+
+/// Numbers and byte strings from the front of a slice. `None`: the slice is too short for what it claims.
+#[derive(Clone)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+macro_rules! numbers {
+    ($($name:ident)*) => {$(
+        #[doc = concat!("The next `", stringify!($name), "`.")]
+        #[inline]
+        pub fn $name(&mut self) -> Option<$name> {
+            let (front, rest) = self.rest.split_first_chunk()?;
+            self.rest = rest;
+            Some($name::from_le_bytes(*front))
+        }
+    )*};
+}
+
+impl<'a> Reader<'a> {
+    /// Reads from here.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Reader { rest: bytes }
+    }
+
+    numbers!(u8 u16 u32 u64 i64);
+
+    /// The next `len` bytes.
+    #[inline]
+    pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (front, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(front)
+    }
+
+    /// A byte string: its length in 4 bytes, then it.
+    #[inline]
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()?;
+        self.take(len as usize)
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+/// Appends a byte string: its length in 4 bytes, then it.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Numbers packed 8 bytes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    /// Over these bytes, whose number is a multiple of 8.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        bytes.len().is_multiple_of(8).then_some(Words(bytes))
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
+        self.0.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len() / 8
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A value inside an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload<'a> {
+    /// Its archive, or where that is.
+    pub source: Source<'a>,
+    /// Ids of the handles in it.
+    pub handles: Words<'a>,
+}
+
+/// Where a value's archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// Here.
+    Inline(&'a [u8]),
+    /// In the upload with this number, which this use consumes.
+    Upload(u64),
+}
+
+impl Payload<'_> {
+    /// Appends it as bytes: 0 or 1, the bytes or the number, then the handles.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self.source {
+            Source::Inline(bytes) => {
+                out.push(0);
+                put_bytes(out, bytes);
+            }
+            Source::Upload(number) => {
+                out.push(1);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        put_bytes(out, self.handles.0);
+    }
+}
+
+impl<'a> Payload<'a> {
+    /// A value without handles, here.
+    pub fn inline(bytes: &'a [u8]) -> Self {
+        Payload { source: Source::Inline(bytes), handles: Words(&[]) }
+    }
+
+    /// Reads it.
+    pub fn parse(read: &mut Reader<'a>) -> Option<Payload<'a>> {
+        let source = match read.u8()? {
+            0 => Source::Inline(read.bytes()?),
+            1 => Source::Upload(read.u64()?),
+            _ => return None,
+        };
+        Some(Payload { source, handles: Words::new(read.bytes()?)? })
+    }
+}
+
+/// The error of bytes that are not what they should be.
+pub fn malformed(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a {what} that cannot be read: does the other side run another version of commonhold?"))
+}
+
+/// Reads all of a payload by `parse`, or says that it is malformed.
+pub fn whole<'a, T>(bytes: &'a [u8], what: &str, parse: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Result<T> {
+    let mut read = Reader::new(bytes);
+    parse(&mut read).filter(|_| read.is_empty()).ok_or_else(|| malformed(what))
+}

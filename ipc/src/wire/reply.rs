@@ -1,0 +1,129 @@
+//! Replies: a status, the version, and a result for each operation.
+//!
+//! Payload of [`Status::Done`]: version of the commit (8 bytes; 0 if the call made none), then results.
+//! Payload of [`Status::Failed`]: code of the error's kind, its message. Payload of [`Status::Conflict`]: none.
+
+use super::{Reader, put_bytes};
+use crate::block::Place;
+use crate::error::{Error, ErrorKind};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// It took effect.
+    Done = 0,
+    /// A condition does not hold any more: nothing happened.
+    Conflict = 1,
+    /// It could not be done: nothing happened.
+    Failed = 2,
+}
+
+impl Status {
+    /// The status of this code, if there is one.
+    pub fn from_code(code: u8) -> Option<Status> {
+        [Status::Done, Status::Conflict, Status::Failed].into_iter().find(|s| *s as u8 == code)
+    }
+}
+
+/// What one operation gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: there was none, or it was not asked for.
+    Nothing,
+    /// A value that the manager lends until the call is acknowledged, in the reply's version.
+    Lent(Place),
+    /// A value that was there already and has been left, lent likewise.
+    Existing(Place),
+    /// Bytes of an inline element, or of a number.
+    Bytes(Vec<u8>),
+    /// There was something, which is not lent.
+    Something,
+    /// A number: an id, a count.
+    Number(u64),
+    /// Words for people.
+    Text(String),
+}
+
+fn put_place(out: &mut Vec<u8>, place: &Place) {
+    for word in [place.offset, place.len, place.birth, place.block] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+fn place(read: &mut Reader<'_>) -> Option<Place> {
+    Some(Place { offset: read.u64()?, len: read.u64()?, birth: read.u64()?, block: read.u64()? })
+}
+
+impl Outcome {
+    /// Appends it as bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Outcome::Nothing => out.push(0),
+            Outcome::Lent(at) => {
+                out.push(1);
+                put_place(out, at);
+            }
+            Outcome::Existing(at) => {
+                out.push(2);
+                put_place(out, at);
+            }
+            Outcome::Bytes(bytes) => {
+                out.push(3);
+                put_bytes(out, bytes);
+            }
+            Outcome::Something => out.push(4),
+            Outcome::Number(number) => {
+                out.push(5);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            Outcome::Text(text) => {
+                out.push(6);
+                put_bytes(out, text.as_bytes());
+            }
+        }
+    }
+
+    /// Reads one.
+    pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
+        Some(match read.u8()? {
+            0 => Outcome::Nothing,
+            1 => Outcome::Lent(place(read)?),
+            2 => Outcome::Existing(place(read)?),
+            3 => Outcome::Bytes(read.bytes()?.to_vec()),
+            4 => Outcome::Something,
+            5 => Outcome::Number(read.u64()?),
+            6 => Outcome::Text(String::from_utf8(read.bytes()?.to_vec()).ok()?),
+            _ => return None,
+        })
+    }
+}
+
+const KINDS: [(u8, ErrorKind); 13] = [
+    (1, ErrorKind::Disconnected),
+    (2, ErrorKind::OutcomeUnknown),
+    (3, ErrorKind::WrongType),
+    (4, ErrorKind::NotFound),
+    (5, ErrorKind::AlreadyExists),
+    (6, ErrorKind::Corrupt),
+    (7, ErrorKind::Full),
+    (8, ErrorKind::TimedOut),
+    (9, ErrorKind::TooLarge),
+    (10, ErrorKind::OutOfRange),
+    (11, ErrorKind::Refused),
+    (12, ErrorKind::Conflict),
+    (13, ErrorKind::System),
+];
+
+/// Appends an error as the payload of a failed call.
+pub fn write_error(out: &mut Vec<u8>, error: &Error) {
+    out.push(KINDS.iter().find(|(_, kind)| *kind == error.kind()).map_or(0, |(code, _)| *code));
+    put_bytes(out, error.to_string().as_bytes());
+}
+
+/// Reads an error.
+pub fn parse_error(read: &mut Reader<'_>) -> Option<Error> {
+    let code = read.u8()?;
+    let kind = KINDS.iter().find(|(c, _)| *c == code).map_or(ErrorKind::Other, |(_, kind)| *kind);
+    Some(Error::new(kind, String::from_utf8_lossy(read.bytes()?)))
+}

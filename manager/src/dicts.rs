@@ -1,0 +1,215 @@
+//! Operations on dicts and namespaces.
+
+use crate::index::IndexWriter;
+use crate::store::Store;
+use crate::upload::{Upload, Uploads, too_large};
+use commonhold_ipc::block::{Entry, EntryShape};
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::index;
+use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::value::add_number;
+use commonhold_ipc::wire::commit::Condition;
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, Source, malformed};
+
+const DICTS: &[Kind] = &[Kind::Dict, Kind::Namespace];
+
+/// A value that is about to be stored: its length, and its bytes or where they are.
+pub(crate) enum Arrived<'a> {
+    Here(&'a [u8]),
+    Sent(u64, Upload),
+}
+
+impl<'a> Arrived<'a> {
+    /// Finds a payload's bytes, and sees that they are within the limits.
+    pub(crate) fn find(payload: &Payload<'a>, uploads: &Uploads) -> Result<Arrived<'a>> {
+        if payload.handles.len() > HANDLES_PER_VALUE_MAX {
+            let text = format!("a value with {} handles cannot be stored: the most is {HANDLES_PER_VALUE_MAX}", payload.handles.len());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let arrived = match payload.source {
+            Source::Inline(bytes) => Arrived::Here(bytes),
+            Source::Upload(number) => Arrived::Sent(number, uploads.look(number)?),
+        };
+        if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Arrived::Here(bytes) => bytes.len() as u64,
+            Arrived::Sent(_, upload) => upload.len,
+        }
+    }
+}
+
+impl Store {
+    /// Whether a condition holds for the commit that is being made.
+    pub(crate) fn holds(&self, condition: &Condition<'_>) -> bool {
+        let reader = self.memory.reader();
+        let record = |id: u64| self.objects.get(id).map(|object| &object.record);
+        match *condition {
+            Condition::EntryIs { object, key, block } => record(object).is_some_and(|record| {
+                let entry = index::find(reader, record.root, record.value_align, key, self.hash.of(key));
+                entry.map_or(0, |entry| entry.block) == block
+            }),
+            Condition::Unmodified { object, modified } => record(object).is_some_and(|record| record.modified == modified),
+            Condition::ElementIs { object, position, block } => record(object).is_some_and(|record| {
+                commonhold_ipc::sequence::find(reader, record, position).map_or(0, |place| place.block) == block
+            }),
+            Condition::ElementBytes { object, position, bytes } => record(object).is_some_and(|record| {
+                let place = commonhold_ipc::sequence::find(reader, record, position);
+                place.is_some_and(|place| reader.bytes(place.offset, place.len) == bytes)
+            }),
+            Condition::LenIs { object, len } => record(object).is_some_and(|record| record.len == len),
+            Condition::RootIs { object, root } => record(object).is_some_and(|record| record.root == root),
+        }
+    }
+
+    fn index(&mut self, id: u64) -> Option<IndexWriter<'_>> {
+        let object = self.objects.get_mut(id)?;
+        let align = object.record.value_align;
+        Some(IndexWriter { memory: &mut self.memory, hash: &self.hash, root: &mut object.record.root, align })
+    }
+
+    fn find_entry(&mut self, id: u64, key: &[u8]) -> Result<(u64, Option<Entry>)> {
+        let hash = self.hash.of(key);
+        let (root, align) = {
+            let record = &self.object(id, DICTS)?.record;
+            (record.root, record.value_align)
+        };
+        Ok((hash, index::find(self.memory.reader(), root, align, key, hash)))
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        id: u64,
+        key: &[u8],
+        value: Payload<'_>,
+        only_if_absent: bool,
+        lend: bool,
+        uploads: &mut Uploads,
+    ) -> Result<Outcome> {
+        if key.len() as u64 > KEY_BYTES_MAX {
+            let text = format!("a key of {} bytes cannot be stored: the most is {KEY_BYTES_MAX}; use a hash of it as the key", key.len());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let (hash, old) = self.find_entry(id, key)?;
+        if let Some(old) = old
+            && only_if_absent
+        {
+            return Ok(Outcome::Existing(old.value_place(self.memory.reader())));
+        }
+        let arrived = Arrived::find(&value, uploads)?;
+        let align = u64::from(self.object(id, DICTS)?.record.value_align);
+        let shape =
+            EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
+        if let Arrived::Sent(_, upload) = &arrived
+            && upload.prefix != shape.value()
+        {
+            return Err(malformed("upload's prefix"));
+        }
+        self.reserve(shape.bytes())?;
+        self.refer(id, value.handles.iter(), 1)?;
+        let insertion = match old {
+            Some(old) => old.insertion(),
+            None => self.object(id, DICTS)?.record.next_insertion,
+        };
+        let entry = self.fill_entry(&shape, &arrived, key, insertion, uploads)?;
+        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
+        let mut index = self.index(id).expect("the dict has been found");
+        match old {
+            Some(old) => {
+                index.replace(hash, old.block, entry)?;
+                self.retire_entry(id, &old)?;
+            }
+            None => {
+                index.add(hash, entry)?;
+                let record = &mut self.object(id, DICTS)?.record;
+                record.len += 1;
+                record.next_insertion += 1;
+            }
+        }
+        self.touch(id);
+        Ok(match old {
+            Some(old) if lend => Outcome::Lent(old.value_place(self.memory.reader())),
+            Some(_) => Outcome::Something,
+            None => Outcome::Nothing,
+        })
+    }
+
+    /// A block with all of an entry but the ids of its handles.
+    fn fill_entry(
+        &mut self,
+        shape: &EntryShape,
+        arrived: &Arrived<'_>,
+        key: &[u8],
+        insertion: u64,
+        uploads: &mut Uploads,
+    ) -> Result<u64> {
+        match arrived {
+            Arrived::Here(bytes) => {
+                let entry = self.memory.allocate(shape.bytes())?;
+                shape.write_head(self.memory.arena(), entry, insertion, key, self.memory.version());
+                self.memory.arena().copy_in(entry + shape.value(), bytes);
+                Ok(entry)
+            }
+            Arrived::Sent(number, upload) => {
+                let birth = self.memory.adopt(upload.block);
+                uploads.take(*number);
+                shape.write_head(self.memory.arena(), upload.block, insertion, key, birth);
+                Ok(upload.block)
+            }
+        }
+    }
+
+    fn retire_entry(&mut self, id: u64, entry: &Entry) -> Result<()> {
+        let handles = entry.handles(self.memory.reader());
+        self.refer(id, handles.into_iter(), -1)?;
+        self.memory.retire_value(entry.block);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, id: u64, key: &[u8], lend: bool) -> Result<Outcome> {
+        let (hash, old) = self.find_entry(id, key)?;
+        let Some(old) = old else { return Ok(Outcome::Nothing) };
+        self.reserve(0)?;
+        self.index(id).expect("the dict has been found").remove(hash, old.block)?;
+        self.object(id, DICTS)?.record.len -= 1;
+        self.retire_entry(id, &old)?;
+        self.touch(id);
+        Ok(if lend { Outcome::Lent(old.value_place(self.memory.reader())) } else { Outcome::Something })
+    }
+
+    pub(crate) fn add(&mut self, id: u64, key: &[u8], number: u8, delta: &[u8]) -> Result<Outcome> {
+        let (_, old) = self.find_entry(id, key)?;
+        let current = match old {
+            Some(old) => {
+                let place = old.value_place(self.memory.reader());
+                self.memory.reader().bytes(place.offset, place.len).to_vec()
+            }
+            None => vec![0; delta.len()],
+        };
+        let sum = add_number(number, &current, delta).ok_or_else(|| {
+            let text = "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
+            Error::new(ErrorKind::OutOfRange, text)
+        })?;
+        let sum = &sum.as_ref()[..delta.len()];
+        self.insert(id, key, Payload::inline(sum), false, false, &mut Uploads::default())?;
+        Ok(Outcome::Bytes(sum.to_vec()))
+    }
+
+    pub(crate) fn clear(&mut self, id: u64) -> Result<Outcome> {
+        let record = self.object(id, &[Kind::Dict, Kind::Namespace, Kind::List])?.record;
+        if record.len == 0 {
+            return Ok(Outcome::Nothing);
+        }
+        self.reserve(0)?;
+        self.cut_contents(&record);
+        let object = self.object(id, &[record.kind])?;
+        (object.record.root, object.record.len, object.record.height) = (0, 0, 0);
+        object.tail = Default::default();
+        self.touch(id);
+        Ok(Outcome::Something)
+    }
+}

@@ -1,0 +1,224 @@
+//! The commit that is being made, at the level of blocks: allocate, change, retire.
+//!
+//! Rules that everything above builds on:
+//! - A block is written only by the commit that bore it ([`Memory::is_new`]); an older one is copied first (path copying).
+//! - A block that the next version will not show is *retired*. If this commit bore it, nobody has ever seen it, and it is
+//!   free at once; otherwise it waits until no pin lies in its life.
+//! - A life ends one version *after* the block was taken out. Values that a reply lends (what `insert` replaced, what `pop`
+//!   took) are pinned by the client in the version of the commit, which so holds them still. For the same reason a block
+//!   with a value always waits, even if this commit bore it.
+//! - An *attempt* (a request of several operations) can be taken back: its blocks are freed, its retirements forgotten.
+
+use crate::allocator::{Allocator, Backing, Pin, Retired, Usage};
+use commonhold_ipc::error::Result;
+use commonhold_ipc::map::{ArenaReader, ArenaWriter};
+use commonhold_ipc::pin::Pinned;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The memfd behind the arena, as the allocator sees it.
+pub struct ArenaBacking(Arc<ArenaWriter>);
+
+impl Backing for ArenaBacking {
+    fn back(&mut self, range: Range<u64>) -> Result<()> {
+        self.0.back(range.clone())?;
+        // Ahead of their use, so that no commit pays for the first touch of a page.
+        self.0.populate(range);
+        Ok(())
+    }
+
+    fn punch(&mut self, range: Range<u64>) {
+        // A failure leaves the pages with us, zeroed or not: they are backed again before they are used.
+        let _ = self.0.punch(range);
+    }
+}
+
+/// Blocks of the arena during a commit.
+pub struct Memory {
+    arena: Arc<ArenaWriter>,
+    blocks: Allocator<ArenaBacking>,
+    retired: Retired,
+    /// The version that is being made.
+    version: u64,
+    /// Blocks that the next version will not show.
+    doomed: Vec<u64>,
+    /// During an attempt, the blocks it has allocated or taken over, with their births.
+    attempt: Option<Vec<(u64, u64)>>,
+}
+
+impl Memory {
+    /// Memory of a fresh arena, for making version `version`.
+    pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
+        let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
+        let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
+        Memory { arena, blocks, retired: Retired::new(), version, doomed: Vec::new(), attempt: None }
+    }
+
+    /// The arena, to write.
+    #[inline]
+    pub fn arena(&self) -> &ArenaWriter {
+        &self.arena
+    }
+
+    /// The arena, to read.
+    #[inline]
+    pub fn reader(&self) -> &ArenaReader {
+        self.arena.reader()
+    }
+
+    /// The version that is being made.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Makes sure that allocations of this sum, and the path copies around them, will succeed.
+    #[inline]
+    pub fn reserve(&mut self, bytes: u64) -> Result<()> {
+        self.blocks.reserve(bytes)
+    }
+
+    /// A block of at least `len` bytes, its contents undefined.
+    #[inline]
+    pub fn allocate(&mut self, len: u64) -> Result<u64> {
+        let offset = self.blocks.allocate(len, self.version)?;
+        if let Some(born) = &mut self.attempt {
+            born.push((offset, self.version));
+        }
+        Ok(offset)
+    }
+
+    /// Whether this commit bore the block, so that nobody sees it yet.
+    #[inline]
+    pub fn is_new(&self, offset: u64) -> bool {
+        self.blocks.born(offset) == self.version
+    }
+
+    /// Bytes that a block has in truth.
+    #[inline]
+    pub fn size_of(&self, offset: u64) -> u64 {
+        self.blocks.size_of(offset)
+    }
+
+    /// The next version will not show this block.
+    #[inline]
+    pub fn retire(&mut self, offset: u64) {
+        if self.is_new(offset) { self.blocks.release(offset) } else { self.doomed.push(offset) }
+    }
+
+    /// The same for a block with a value, which a reply may lend.
+    #[inline]
+    pub fn retire_value(&mut self, offset: u64) {
+        self.doomed.push(offset);
+    }
+
+    /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
+    pub fn adopt(&mut self, offset: u64) -> u64 {
+        let birth = self.blocks.born(offset);
+        if let Some(born) = &mut self.attempt {
+            born.push((offset, birth));
+        }
+        birth
+    }
+
+    /// Frees a block that no version has ever shown.
+    pub fn discard(&mut self, offset: u64) {
+        self.blocks.release(offset);
+    }
+
+    /// The block itself if it is new; else a new copy of its first `len` bytes, and the old one is retired.
+    #[inline]
+    pub fn writable(&mut self, offset: u64, len: u64) -> Result<u64> {
+        if self.is_new(offset) {
+            return Ok(offset);
+        }
+        let copy = self.allocate(len)?;
+        self.arena.copy_block(offset, copy, len);
+        self.doomed.push(offset);
+        Ok(copy)
+    }
+
+    /// From now on until the end of the attempt, everything can be taken back. No change may be unpublished.
+    pub fn begin_attempt(&mut self) {
+        debug_assert!(self.doomed.is_empty());
+        self.attempt = Some(Vec::new());
+    }
+
+    /// Ends the attempt: it stays, or all its blocks are freed and nothing is retired.
+    pub fn end_attempt(&mut self, keep: bool) {
+        let Some(born) = self.attempt.take() else { return };
+        if keep {
+            return;
+        }
+        self.doomed.clear();
+        for (offset, birth) in born {
+            // A block may have been freed, and its place taken again, within the attempt.
+            if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
+                self.blocks.release(offset);
+            }
+        }
+    }
+
+    /// The version has been published: what it does not show is retired, and the next version begins.
+    pub fn advance(&mut self) {
+        debug_assert!(self.attempt.is_none());
+        for offset in self.doomed.drain(..) {
+            let (born, size) = (self.blocks.born(offset), self.blocks.size_of(offset));
+            self.retired.retire(offset, born, size, self.version + 1);
+        }
+        self.version += 1;
+    }
+
+    /// Frees what is retired and not held by these pins.
+    pub fn reclaim(&mut self, pins: &mut Vec<Pinned>) {
+        pins.sort_unstable_by_key(|pin| match pin {
+            Pinned::At(v) => (*v, false),
+            Pinned::From(v) => (*v, true),
+        });
+        pins.dedup();
+        let pins: Vec<Pin> = pins
+            .iter()
+            .map(|pin| match pin {
+                Pinned::At(v) => Pin::At(*v),
+                Pinned::From(v) => Pin::From(*v),
+            })
+            .collect();
+        let blocks = &mut self.blocks;
+        self.retired.reclaim(&pins, |offset| blocks.release(offset));
+    }
+
+    /// Bytes that are retired and not free yet.
+    pub fn retired_bytes(&self) -> u64 {
+        self.retired.held_bytes()
+    }
+
+    /// Number of blocks that are retired and not free yet.
+    pub fn retired_blocks(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// Gives free memory back to the system, but for this much.
+    pub fn trim(&mut self, keep_bytes: u64) {
+        self.blocks.trim(keep_bytes);
+    }
+
+    /// What is used.
+    pub fn usage(&self) -> Usage {
+        self.blocks.usage()
+    }
+
+    /// Every block there is: offset, size, version that bore it. For the audit.
+    pub fn all_blocks(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.blocks.blocks()
+    }
+
+    /// Every block that waits for its pins to go. For the audit.
+    pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
+        self.retired.blocks().map(|block| block.offset).chain(self.doomed.iter().copied())
+    }
+
+    /// Checks the allocator's own books.
+    pub fn check(&self) -> Result<(), String> {
+        self.blocks.check()
+    }
+}

@@ -1,0 +1,426 @@
+//! The store: all objects of a manager, and the commit that is being made of them.
+//!
+//! The owner of the arena calls [`Store::apply`] for each request, [`Store::publish`] once for all that came together, and
+//! between requests [`Store::rest`], which reclaims, drops what nobody holds and takes apart what was cut off. A request is
+//! applied whole or not at all: one simple operation checks everything and reserves its worst case before its first
+//! change; several operations are an *attempt* in a commit of their own, which is taken back if one of them fails.
+
+use crate::catalog;
+use crate::demolition::{Demolition, Piece};
+use crate::memory::Memory;
+use crate::objects::{Change, Object, Objects, gone};
+use crate::upload::Uploads;
+use crate::watch::Watches;
+use commonhold_ipc::arena::{self, Root};
+use commonhold_ipc::catalog::{DESCRIPTOR_HEAD, Kind, Record};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::index::KeyHash;
+use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
+use commonhold_ipc::map::{ArenaReader, ArenaWriter};
+use commonhold_ipc::pin::Pinned;
+use commonhold_ipc::wire::NewObject;
+use commonhold_ipc::wire::commit::{Commit, Op, Values};
+use commonhold_ipc::wire::reply::Outcome;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Room that path copies of one operation and of the catalog may need at the most.
+const PATH_BYTES: u64 = 64 << 10;
+/// Room for the catalog's path to one changed record.
+const RECORD_PATH_BYTES: u64 = 4 << 10;
+/// Blocks that are taken apart in one slice.
+const SLICE_BLOCKS: usize = 2_000;
+
+/// Reasons why a commit did not happen.
+#[derive(Debug)]
+pub enum Rejected {
+    /// A condition does not hold.
+    Conflict,
+    /// An operation could not be done.
+    Failed(Error),
+}
+
+impl From<Error> for Rejected {
+    fn from(error: Error) -> Self {
+        Rejected::Failed(error)
+    }
+}
+
+/// Everything that a manager keeps.
+pub struct Store {
+    pub(crate) memory: Memory,
+    pub(crate) hash: KeyHash,
+    pub(crate) objects: Objects,
+    pub(crate) demolition: Demolition,
+    pub(crate) names: BTreeMap<String, u64>,
+    root: Root,
+    /// Objects changed since the last publication.
+    dirty: Vec<u64>,
+    /// Whether anything at all has changed since then.
+    changed: bool,
+    /// References that appear or go with the request that is being applied.
+    pub(crate) changes: Vec<Change>,
+    watches: Watches,
+}
+
+impl Store {
+    /// An empty store in a fresh arena: version 1, no objects.
+    pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, manager: u64, hash_seed: u64, hash_mask: u64) -> Self {
+        arena::write_header(&arena, manager, hash_seed, hash_mask);
+        let root = Root { version: 1, ..Root::default() };
+        arena::write_root(&arena, &root);
+        arena::publish(&arena, 1);
+        Store {
+            hash: KeyHash::new(hash_seed, hash_mask),
+            memory: Memory::new(arena, budget_bytes, 2),
+            objects: Objects::default(),
+            demolition: Demolition::default(),
+            names: BTreeMap::new(),
+            root,
+            dirty: Vec::new(),
+            changed: false,
+            changes: Vec::new(),
+            watches: Watches::default(),
+        }
+    }
+
+    /// The newest published version.
+    pub fn version(&self) -> u64 {
+        self.memory.version() - 1
+    }
+
+    /// The arena, to read.
+    pub fn reader(&self) -> &ArenaReader {
+        self.memory.reader()
+    }
+
+    /// The newest published root, or the one in the making.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Makes sure that an operation that adds `bytes` cannot run out of memory on its way.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
+        self.memory.reserve(bytes + PATH_BYTES + RECORD_PATH_BYTES * self.dirty.len() as u64)
+    }
+
+    /// The object, if it is of one of these kinds.
+    pub(crate) fn object(&mut self, id: u64, kinds: &[Kind]) -> Result<&mut Object> {
+        let object = self.objects.get_mut(id).ok_or_else(|| gone(id))?;
+        if kinds.contains(&object.record.kind) {
+            return Ok(object);
+        }
+        let text = format!("object {id} is a {}: it does not have this method", object.record.kind.name());
+        Err(Error::new(ErrorKind::WrongType, text))
+    }
+
+    /// The object has been changed by this commit.
+    pub(crate) fn touch(&mut self, id: u64) {
+        self.changed = true;
+        let version = self.memory.version();
+        if let Some(object) = self.objects.get_mut(id) {
+            object.record.modified = version;
+            if !object.dirty {
+                object.dirty = true;
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// A value with these handles appears in (or goes from) an object. They must exist when they appear.
+    pub(crate) fn refer(&mut self, from: u64, handles: impl Iterator<Item = u64>, by: i64) -> Result<()> {
+        for handle in handles {
+            if by > 0 && self.objects.get(handle).is_none() {
+                return Err(gone(handle));
+            }
+            self.changes.push((from, handle, by));
+        }
+        Ok(())
+    }
+
+    /// Makes an object that one session holds. Returns its id.
+    pub fn create(&mut self, new: &NewObject<'_>) -> Result<u64> {
+        let kind = Kind::from_code(new.kind).ok_or_else(|| commonhold_ipc::wire::malformed("kind of an object"))?;
+        if new.text.len() > SCHEMA_BYTES_MAX {
+            let text = format!("the description of this type has {} bytes, the most is {SCHEMA_BYTES_MAX}: it has too many parts", new.text.len());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let inline_max = commonhold_ipc::sequence::INLINE_BYTES_MAX;
+        if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
+            return Err(commonhold_ipc::wire::malformed("description of an object"));
+        }
+        self.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
+        let id = self.objects.new_id()?;
+        let descriptor = match self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64) {
+            Ok(offset) => offset,
+            Err(error) => {
+                self.objects.forget_id(id);
+                return Err(error);
+            }
+        };
+        self.memory.arena().store(descriptor, new.fingerprint);
+        self.memory.arena().store(descriptor + 8, new.text.len() as u64);
+        self.memory.arena().copy_in(descriptor + DESCRIPTOR_HEAD, new.text.as_bytes());
+        let version = self.memory.version();
+        self.objects.add(Record {
+            id,
+            root: 0,
+            len: 0,
+            modified: version,
+            next_insertion: 0,
+            descriptor,
+            kind,
+            height: 0,
+            value_align: new.value_align,
+            element_bytes: new.element_bytes,
+            created: version,
+        });
+        self.dirty.push(id);
+        self.changed = true;
+        self.objects.hold(id)?;
+        Ok(id)
+    }
+
+    /// A session holds an object from now on.
+    pub fn retain(&mut self, id: u64) -> Result<()> {
+        self.objects.hold(id)
+    }
+
+    /// A session lets an object go.
+    pub fn release(&mut self, id: u64) {
+        self.objects.unhold(id);
+    }
+
+    /// Gives an object a name.
+    pub fn name(&mut self, name: &str, id: u64, replace: bool) -> Result<()> {
+        if let Some(bearer) = self.names.get(name)
+            && !replace
+        {
+            let text = format!("the name {name:?} is taken by object {bearer}: open it, unpublish it first, or choose another name");
+            return Err(Error::new(ErrorKind::AlreadyExists, text));
+        }
+        self.objects.hold(id)?;
+        if let Some(bearer) = self.names.insert(name.to_owned(), id) {
+            self.objects.unhold(bearer);
+        }
+        Ok(())
+    }
+
+    /// The object with a name, held by a session from now on.
+    pub fn lookup(&mut self, name: &str) -> Option<u64> {
+        let id = *self.names.get(name)?;
+        self.objects.hold(id).ok()?;
+        Some(id)
+    }
+
+    /// Takes a name away; whether there was one.
+    pub fn unname(&mut self, name: &str) -> bool {
+        let bearer = self.names.remove(name);
+        if let Some(id) = bearer {
+            self.objects.unhold(id);
+        }
+        bearer.is_some()
+    }
+
+    /// The names and their bearers.
+    pub fn names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.names.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// Applies a request whole, or not at all. Outcomes of operations are appended to `outcomes`.
+    ///
+    /// What it changed is not visible before [`publish`](Self::publish).
+    pub fn apply(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<(), Rejected> {
+        for condition in commit.conditions() {
+            if !self.holds(&condition) {
+                return Err(Rejected::Conflict);
+            }
+        }
+        let mut ops = commit.ops();
+        let attempt = match (ops.next(), ops.next()) {
+            (None, _) => return Ok(()),
+            (Some(op), None) => self.is_compound(&op),
+            _ => true,
+        };
+        if attempt {
+            self.publish();
+            self.memory.begin_attempt();
+        }
+        let pieces = self.demolition.len();
+        let done = commit.ops().try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+        if attempt {
+            self.memory.end_attempt(done.is_ok());
+        }
+        match done {
+            Ok(()) => {
+                let changes = std::mem::take(&mut self.changes);
+                self.objects.settle(changes.into_iter());
+                Ok(())
+            }
+            Err(error) => {
+                outcomes.clear();
+                self.changes.clear();
+                if attempt {
+                    self.demolition.cut(pieces);
+                    self.take_back();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// After a failed attempt, which followed a publication: the records are what the catalog says.
+    fn take_back(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            let record = commonhold_ipc::catalog::find(self.memory.reader(), &self.root, id);
+            if let (Some(object), Some(record)) = (self.objects.get_mut(id), record) {
+                (object.record, object.tail, object.dirty) = (record, Default::default(), false);
+            }
+        }
+        self.changed = false;
+    }
+
+    fn do_op(&mut self, op: &Op<'_>, uploads: &mut Uploads) -> Result<Outcome> {
+        match *op {
+            Op::Insert { object, key, value, only_if_absent, lend } => self.insert(object, key, value, only_if_absent, lend, uploads),
+            Op::Remove { object, key, lend } => self.remove(object, key, lend),
+            Op::Add { object, key, number, delta } => self.add(object, key, number, delta),
+            Op::Clear { object } => self.clear(object),
+            Op::ListSet { object, position, value, lend } => self.list_set(object, position, value, lend, uploads),
+            Op::ListRemove { object, position, lend } => self.list_remove(object, position, lend),
+            Op::ListSplice { object, position, remove, values } => self.list_splice(object, position, remove, values, uploads),
+            Op::ListSwap { object, a, b } => self.list_swap(object, a, b),
+            Op::ListReverse { object } => self.list_reverse(object),
+            Op::ListPermute { object, from } => self.list_permute(object, from),
+            Op::ValueSet { object, value } => self.value_set(object, value, uploads),
+            Op::CounterAdd { object, delta } => self.counter_add(object, delta),
+        }
+    }
+
+    /// Whether something waits for [`publish`](Self::publish).
+    pub fn has_unpublished(&self) -> bool {
+        self.changed
+    }
+
+    /// Makes everything applied so far visible, in one store, and wakes who waits for it.
+    pub fn publish(&mut self) {
+        if !self.changed {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        for id in &dirty {
+            if let Some(object) = self.objects.get_mut(*id) {
+                object.dirty = false;
+                // Each operation has reserved room for this.
+                catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
+            }
+        }
+        self.root.version = self.memory.version();
+        self.root.objects = self.objects.len();
+        crate::points::reached("commit: before the root record");
+        arena::write_root(self.memory.arena(), &self.root);
+        crate::points::reached("commit: before the version");
+        arena::publish(self.memory.arena(), self.root.version);
+        crate::points::reached("commit: after the version");
+        self.watches.touched(self.memory.arena(), self.root.version, &dirty);
+        self.memory.advance();
+        self.changed = false;
+        self.dirty = dirty;
+        self.dirty.clear();
+        crate::points::reached("commit: done");
+    }
+
+    /// Wakes sleepers on an object's watch words from now on, as long as there are any.
+    pub fn arm(&mut self, id: u64) {
+        self.watches.arm(self.memory.arena(), id);
+    }
+
+    /// Frees what no pin holds.
+    pub fn reclaim(&mut self, pins: &mut Vec<Pinned>) {
+        self.memory.reclaim(pins);
+    }
+
+    /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether more is left.
+    pub fn rest(&mut self) -> bool {
+        for id in self.objects.take_unheld() {
+            self.drop_object(id);
+        }
+        if !self.demolition.is_empty() {
+            self.changed = true;
+            let mut fell = Vec::new();
+            self.demolition.work(&mut self.memory, SLICE_BLOCKS, |from, to| fell.push((from, to, -1)));
+            // The references of an object that is gone fell all together, with it.
+            fell.retain(|(from, ..)| self.objects.get(*from).is_some());
+            self.objects.settle(fell.into_iter());
+        }
+        self.publish();
+        !self.demolition.is_empty() || self.objects.has_unheld()
+    }
+
+    /// Drops the objects that only refer to each other. Walks all objects and references.
+    pub fn collect_circles(&mut self) {
+        if self.objects.is_suspicious() {
+            for id in self.objects.find_circles() {
+                self.drop_object(id);
+            }
+        }
+    }
+
+    /// Whether [`collect_circles`](Self::collect_circles) may find something.
+    pub fn may_have_circles(&self) -> bool {
+        self.objects.is_suspicious()
+    }
+
+    fn drop_object(&mut self, id: u64) {
+        // Without room for the catalog's path the object stays until there is some.
+        if self.reserve(0).is_err() {
+            return;
+        }
+        let Some(object) = self.objects.remove(id) else { return };
+        let record = object.record;
+        self.dirty.retain(|dirty| *dirty != id);
+        // An object that was never published is not in the catalog; removing it there only costs a path.
+        catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
+        self.changed = true;
+        self.cut_contents(&record);
+        self.demolition.push(id, Piece::Block(record.descriptor));
+        // Its references fall now, all together; its blocks follow in their time.
+        for (to, count) in object.edges() {
+            self.objects.settle((0..*count).map(|_| (0, *to, -1)));
+        }
+    }
+
+    /// Hands an object's contents to demolition; the record is to be emptied by the caller.
+    pub(crate) fn cut_contents(&mut self, record: &Record) {
+        if record.root == 0 {
+            return;
+        }
+        let piece = match record.kind {
+            Kind::Dict | Kind::Namespace => Piece::Index(record.root, record.value_align),
+            Kind::List => {
+                let node = commonhold_ipc::sequence::Child::unpack(record.root);
+                Piece::Sequence(node, record.height.into(), record.len, record.element_bytes, true)
+            }
+            Kind::Value => Piece::Element(record.root),
+            Kind::Counter => return,
+        };
+        self.demolition.push(record.id, piece);
+    }
+
+    /// Whether an operation consists of several changes, so that a failure may come in the middle.
+    fn is_compound(&self, op: &Op<'_>) -> bool {
+        match op {
+            Op::ListSplice { object, remove, values, .. } => {
+                let one = match values {
+                    Values::Each(count, _) => *count == 1,
+                    Values::Packed(bytes) => {
+                        self.objects.get(*object).is_some_and(|list| bytes.len() == list.record.element_bytes as usize)
+                    }
+                };
+                *remove > 0 || !one
+            }
+            Op::ListReverse { .. } | Op::ListPermute { .. } | Op::ListSwap { .. } => true,
+            _ => false,
+        }
+    }
+}
