@@ -40,3 +40,21 @@ pub const CONFLICTS_BEFORE_TICKET: u32 = 4;
 pub const AUTHKEY_BYTES_MIN: usize = 8;
 /// Longest authkey.
 pub const AUTHKEY_BYTES_MAX: usize = 1024;
+/// Longest program name a client tells the manager: a file name cut short, for messages such as "pinned by …".
+pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
+/// Longest text of a refused handshake: two or three sentences.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
+/// Longest address of a local socket: `sockaddr_un` holds 108 bytes, one of them the end (or the start, if abstract).
+pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
+/// Descriptors taken from one received message; the welcome sends 2, and whatever comes beyond is closed on the spot.
+pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 4;
+/// Descriptors that one call may wait for: one bit each of the answer.
+pub const DESCRIPTORS_POLLED_MAX: usize = 64;
+/// Longest spin before a sleep, in nanoseconds: about what the sleep and the wake-up it saves would cost.
+pub const SPIN_NS_MAX: u64 = 50_000;
+/// Longest sleep without a look at the manager's alive word, in milliseconds: the backstop of a wake-up that got lost (see `liveness`).
+pub const SLEEP_SLICE_MS: u64 = 10_000;
+/// The same where the kernel has no `futex_waitv`, so that the manager's death wakes nobody.
+pub const SLEEP_SLICE_WITHOUT_WAITV_MS: u64 = 20;
+/// Names that are listed in one runtime directory.
+pub const NAMES_LISTED_MAX: usize = 65_536;

@@ -1,1 +1,383 @@
-//! (to be written)
+//! Every system call of commonhold, each behind a safe function.
+//!
+//! Three rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/machine.rs` what
+//! the machine has. Most of it is rustix's; libc fills the gaps.
+//!
+//! | call | since Linux | without it |
+//! |---|---|---|
+//! | `futex_waitv` | 5.16 | sleeps end every 20 ms to look at the second word |
+//! | `pidfd_open` | 5.3 | needed |
+//! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
+//! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
+//! | open-file-description locks | 3.15 | needed |
+//!
+//! Futexes are never PRIVATE here: a private one wakes nobody in another process. Waiting and waking both work on read-only
+//! mappings. Deadlines are moments of CLOCK_MONOTONIC, which is what [`Instant`] is made of; `None` is for ever.
+#![allow(unsafe_code)] // The workspace's place for raw system calls: each is wrapped in a safe function.
+
+mod machine;
+mod memory;
+
+pub(crate) use machine::cut_short;
+pub use machine::{address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, own_uid, process_name, raise_nofile_limit};
+pub use memory::{back, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at};
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use memmap2::MmapRaw;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::futex;
+use rustix::time::ClockId;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{DESCRIPTORS_POLLED_MAX, SLEEP_SLICE_WITHOUT_WAITV_MS};
+
+// ---------------------------------------------------------------------------------------------------------------------- words
+
+/// See [`word_at`], its public name.
+fn word_in_mapping(map: &MmapRaw, offset: usize) -> &AtomicU32 {
+    let end = offset.checked_add(size_of::<AtomicU32>());
+    assert!(end.is_some_and(|end| end <= map.len()), "the word at {offset} is not inside of a mapping of {} bytes", map.len());
+    assert!(offset.is_multiple_of(align_of::<AtomicU32>()), "the word at {offset} is not aligned");
+    // SAFETY: the four bytes lie inside of the mapping (asserted), which lives as long as the reference; mappings begin at a page,
+    // so the word is aligned. Other processes change it, but only as an atomic; nobody has a plain reference into a `MmapRaw`.
+    unsafe { AtomicU32::from_ptr(map.as_mut_ptr().add(offset).cast()) }
+}
+
+// -------------------------------------------------------------------------------------------------------------------- futexes
+
+/// Why a sleep on one or two words ended. Whatever it says, look at the words again: wake-ups can be meant for somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitOutcome {
+    /// Somebody woke sleepers of the first (or only) word.
+    Woken,
+    /// Somebody woke sleepers of the second word.
+    WokenBySecond,
+    /// A word was no longer what was expected, so there was no sleep, or it ended.
+    Changed,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// Wakes up to `count` sleepers of `word`, in any process, and returns how many there were.
+pub fn futex_wake(word: &AtomicU32, count: u32) -> usize {
+    // The kernel's counter is signed. There is no failure that a caller could act on: an unmapped word would be a bug.
+    futex::wake(word, futex::Flags::empty(), count.min(i32::MAX as u32)).unwrap_or(0)
+}
+
+/// Wakes all sleepers of `word`.
+pub fn futex_wake_all(word: &AtomicU32) -> usize {
+    futex_wake(word, u32::MAX)
+}
+
+/// Sleeps while `word` holds `expected`, until woken or until the deadline.
+pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<WaitOutcome> {
+    let timeout = deadline.map(monotonic);
+    loop {
+        match futex::wait_bitset(word, futex::Flags::empty(), expected, timeout.as_ref(), std::num::NonZeroU32::MAX) {
+            Ok(()) => return Ok(WaitOutcome::Woken),
+            Err(Errno::AGAIN) => return Ok(WaitOutcome::Changed),
+            Err(Errno::TIMEDOUT) => return Ok(WaitOutcome::TimedOut),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(Error::system("could not sleep on a word of shared memory", errno)),
+        }
+    }
+}
+
+/// Sleeps while `word_a` holds `expected_a` *and* `word_b` holds `expected_b`, until either is woken or until the deadline.
+pub fn futex_wait_either(
+    word_a: &AtomicU32,
+    expected_a: u32,
+    word_b: &AtomicU32,
+    expected_b: u32,
+    deadline: Option<Instant>,
+) -> Result<WaitOutcome> {
+    static WITHOUT_WAITV: AtomicBool = AtomicBool::new(false);
+    if WITHOUT_WAITV.load(Ordering::Relaxed) {
+        return wait_in_slices(word_a, expected_a, word_b, expected_b, deadline);
+    }
+    let waiter = |word: &AtomicU32, expected: u32| {
+        let mut wait = futex::Wait::new();
+        wait.val = u64::from(expected);
+        wait.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
+        wait.flags = futex::WaitFlags::SIZE_U32;
+        wait
+    };
+    let waiters = [waiter(word_a, expected_a), waiter(word_b, expected_b)];
+    let timeout = deadline.map(monotonic);
+    loop {
+        match futex::waitv(&waiters, futex::WaitvFlags::empty(), timeout.as_ref(), ClockId::Monotonic) {
+            Ok(0) => return Ok(WaitOutcome::Woken),
+            Ok(_) => return Ok(WaitOutcome::WokenBySecond),
+            Err(Errno::AGAIN) => return Ok(WaitOutcome::Changed),
+            Err(Errno::TIMEDOUT) => return Ok(WaitOutcome::TimedOut),
+            Err(Errno::INTR) => continue,
+            // EPERM: what filters of system calls answer (seccomp) to a number that they do not know.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                WITHOUT_WAITV.store(true, Ordering::Relaxed);
+                return wait_in_slices(word_a, expected_a, word_b, expected_b, deadline);
+            }
+            Err(errno) => return Err(Error::system("could not sleep on two words of shared memory", errno)),
+        }
+    }
+}
+
+/// [`futex_wait_either`] without `futex_waitv`: sleeps on the first word, and looks at the second every few milliseconds.
+fn wait_in_slices(
+    word_a: &AtomicU32,
+    expected_a: u32,
+    word_b: &AtomicU32,
+    expected_b: u32,
+    deadline: Option<Instant>,
+) -> Result<WaitOutcome> {
+    loop {
+        // SYNC: pairs with the Release store of whoever changes the second word and then wakes.
+        if word_b.load(Ordering::Acquire) != expected_b {
+            return Ok(WaitOutcome::Changed);
+        }
+        let slice = Instant::now() + Duration::from_millis(SLEEP_SLICE_WITHOUT_WAITV_MS);
+        let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+        match futex_wait(word_a, expected_a, Some(until))? {
+            WaitOutcome::TimedOut if deadline != Some(until) => continue,
+            outcome => return Ok(outcome),
+        }
+    }
+}
+
+/// The same moment as the kernel counts it.
+fn monotonic(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());
+    let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+    Timespec {
+        tv_sec: now.tv_sec.saturating_add(seconds).saturating_add(nanoseconds / 1_000_000_000),
+        tv_nsec: nanoseconds % 1_000_000_000,
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- robust futexes
+
+/// A robust list of one word, as the kernel reads it when the thread ends. The word need not lie in the list: the kernel finds it at
+/// `futex_offset` from the entry, so that list and entry can be private memory and the shared page shows no address of ours.
+#[repr(C)]
+struct RobustList {
+    /// The first entry, which leads back to this field, its own address.
+    first: *const libc::c_void,
+    futex_offset: libc::c_long,
+    pending: *const libc::c_void,
+    /// The entry: the address of the head.
+    entry: *const libc::c_void,
+}
+
+const _: () = assert!(mem::offset_of!(RobustList, entry) == 3 * size_of::<usize>());
+
+/// Runs `body` while this thread is bound to `word`: should the thread end meanwhile by whatever means (SIGKILL of the process
+/// included), and the word then hold the thread's id, the kernel replaces it by `FUTEX_OWNER_DIED` (keeping `FUTEX_WAITERS`) and,
+/// if `FUTEX_WAITERS` was set, wakes one sleeper. `body` gets the thread's id.
+///
+/// For a thread of its own: it replaces the thread's robust list, where the C library keeps its robust mutexes.
+pub fn with_robust_word<R>(word: &AtomicU32, body: impl FnOnce(u32) -> R) -> Result<R> {
+    /// Whatever way `body` ends, the kernel must forget addresses of this stack frame.
+    struct Registered;
+    impl Drop for Registered {
+        fn drop(&mut self) {
+            // SAFETY: a null head with the right size is "no list".
+            unsafe { libc::syscall(libc::SYS_set_robust_list, ptr::null::<RobustList>(), 3 * size_of::<usize>()) };
+        }
+    }
+    let mut list = RobustList { first: ptr::null(), futex_offset: 0, pending: ptr::null(), entry: ptr::null() };
+    let list = &raw mut list;
+    // SAFETY: `list` points to the local above. It is written through this pointer only, before the kernel knows it.
+    unsafe {
+        (*list).entry = list.cast();
+        (*list).first = (&raw const (*list).entry).cast();
+        (*list).futex_offset = (word.as_ptr() as isize).wrapping_sub((*list).first as isize) as libc::c_long;
+    }
+    // SAFETY: the head, its one entry and the word all stay where they are and valid until `Registered` is dropped, before this
+    // function returns or unwinds: head and entry are locals, the word is borrowed for longer. The kernel walks the list at this
+    // thread's end only, and copes with any content.
+    let code = unsafe { libc::syscall(libc::SYS_set_robust_list, list, 3 * size_of::<usize>()) };
+    if code != 0 {
+        return Err(Error::system(
+            "could not ask the kernel to announce this thread's death (set_robust_list); is a filter of system calls in the way?",
+            io::Error::last_os_error(),
+        ));
+    }
+    let registered = Registered;
+    let result = body(rustix::thread::gettid().as_raw_nonzero().get() as u32);
+    drop(registered);
+    Ok(result)
+}
+
+// ------------------------------------------------------------------------------------------------------- processes and sockets
+
+/// A descriptor that becomes readable when the process ends. The pid must not have been waited for yet, or it may be another's.
+pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
+    let no_such = |errno| Error::caused(ErrorKind::NotFound, format!("there is no process {pid}"), io::Error::from(errno));
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| no_such(Errno::SRCH))?;
+    rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
+        Errno::SRCH => no_such(errno),
+        _ => Error::system(format!("could not get a descriptor for process {pid} (pidfd_open, Linux 5.3)"), errno),
+    })
+}
+
+/// A descriptor that becomes readable when the process at the other end of the socket (as of its connect) ends.
+pub fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
+    /// `SO_PEERPIDFD` of most architectures; the libc crate has no name for it yet.
+    const SO_PEERPIDFD: libc::c_int = 77;
+    match socket_option::<libc::c_int>(socket.as_fd(), SO_PEERPIDFD) {
+        // SAFETY: the kernel has just installed this descriptor for us, nobody else owns it.
+        Ok(raw) if raw >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(raw) }),
+        Ok(_) | Err(Errno::NOPROTOOPT) => pidfd_open(peer_credentials(socket)?.pid),
+        // The peer is dead and waited for.
+        Err(errno @ (Errno::SRCH | Errno::INVAL | Errno::NODATA)) => {
+            Err(Error::caused(ErrorKind::NotFound, "the process at the other end of the socket has ended", io::Error::from(errno)))
+        }
+        Err(errno) => Err(Error::system("could not get a descriptor for the process at the other end of a socket", errno)),
+    }
+}
+
+/// Who is at the other end of a socket, as of its connect (or listen).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Its process id; 0 if it lives in a pid namespace that we do not see.
+    pub pid: u32,
+    /// Its user; the overflow uid if that user has no number in our user namespace.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// Who is at the other end of the socket, by the kernel's word.
+pub fn peer_credentials(socket: impl AsFd) -> Result<PeerCredentials> {
+    // Not rustix's: it declares the pid non-zero, but the kernel says 0 for a process of a namespace that is hidden from us.
+    let credentials: libc::ucred = socket_option(socket.as_fd(), libc::SO_PEERCRED)
+        .map_err(|errno| Error::system("could not ask who is at the other end of a socket (SO_PEERCRED)", errno))?;
+    Ok(PeerCredentials { pid: credentials.pid.cast_unsigned(), uid: credentials.uid, gid: credentials.gid })
+}
+
+/// A value that the kernel may fill in with any bytes.
+trait PlainOption: Copy {}
+impl PlainOption for libc::c_int {}
+impl PlainOption for libc::ucred {}
+
+fn socket_option<T: PlainOption>(socket: BorrowedFd<'_>, option: libc::c_int) -> Result<T, Errno> {
+    let mut value = mem::MaybeUninit::<T>::zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of `value`, and `len` itself; both live on our stack.
+    let code = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value.as_mut_ptr().cast(), &raw mut len) };
+    match code {
+        // SAFETY: all bytes were zero before and any bytes are a valid value of these types of plain integers.
+        0 => Ok(unsafe { value.assume_init() }),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
+    }
+}
+
+/// Waits until one of the descriptors is readable, at its end or in error: bit n of the answer stands for descriptor n. 0: the
+/// deadline passed.
+pub fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<u64> {
+    assert!(fds.len() <= DESCRIPTORS_POLLED_MAX, "{} descriptors at once; the maximum is {DESCRIPTORS_POLLED_MAX}", fds.len());
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    poll(&mut polled, deadline)?;
+    let ready = polled.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty());
+    Ok(ready.fold(0, |bits, (n, _)| bits | 1 << n))
+}
+
+/// Waits until the descriptor takes bytes, is at its end or in error. `false`: the deadline passed.
+pub fn wait_writable(fd: impl AsFd, deadline: Option<Instant>) -> Result<bool> {
+    let mut polled = [PollFd::new(&fd, PollFlags::OUT)];
+    poll(&mut polled, deadline)?;
+    Ok(!polled[0].revents().is_empty())
+}
+
+fn poll(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<()> {
+    loop {
+        let left = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
+        });
+        match rustix::event::poll(polled, left.as_ref()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(Error::system("could not wait for descriptors", errno)),
+        }
+    }
+}
+
+/// Makes this process the leader of a session of its own, so that no terminal reaches it. Harmless if it is one already.
+pub fn setsid() -> Result<()> {
+    match rustix::process::setsid() {
+        // EPERM: this process already leads a group, which is what a shell's job is.
+        Ok(_) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(Error::system("could not leave the terminal's session (setsid)", errno)),
+    }
+}
+
+/// Ignores what is meant for others (SIGHUP, SIGINT: the app's terminal) and what comes back as an error anyway (SIGXFSZ, SIGPIPE).
+/// For managers and hosts. Programs that they execute inherit it.
+pub fn ignore_signals() -> Result<()> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGXFSZ, libc::SIGPIPE] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(Error::system(format!("could not ignore signal {signal}"), io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether this program runs with more rights than whoever started it (set-user-id and the like): environment variables are then
+/// an attacker's.
+pub fn is_secure_execution() -> bool {
+    // SAFETY: reads the auxiliary vector, which the kernel wrote before the program began.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+// ----------------------------------------------------------------------------------------------------------------- file locks
+
+/// Locks the whole file for the holder of this descriptor, if nobody else holds a lock: `false` if somebody does. The kernel drops
+/// the lock with the last copy of the descriptor, so at the process's death at the latest.
+///
+/// These are locks of the open file (`F_OFD_SETLK`), because only they can be asked about without being taken: see
+/// [`is_file_locked`].
+pub fn try_lock_file(file: impl AsFd) -> Result<bool> {
+    let mut whole = whole_file();
+    // SAFETY: the kernel reads the structure, which lives on our stack; the file is open.
+    let code = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw mut whole) };
+    if code == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        error => Err(Error::system("could not lock a file; does its file system have locks?", error)),
+    }
+}
+
+/// Whether somebody holds the lock of this file, through another opening of it than this one.
+pub fn is_file_locked(file: impl AsFd) -> Result<bool> {
+    let mut whole = whole_file();
+    // SAFETY: the kernel reads and writes the structure, which lives on our stack; the file is open.
+    let code = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole) };
+    if code != 0 {
+        return Err(Error::system("could not ask who has locked a file", io::Error::last_os_error()));
+    }
+    Ok(whole.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+fn whole_file() -> libc::flock {
+    // SAFETY: a structure of integers, for which zeros are valid: from the start to the end, and no pid, as these locks demand.
+    let mut whole: libc::flock = unsafe { mem::zeroed() };
+    whole.l_type = libc::F_WRLCK as libc::c_short;
+    whole.l_whence = libc::SEEK_SET as libc::c_short;
+    whole
+}
+
+#[cfg(test)]
+mod tests;

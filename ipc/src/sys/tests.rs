@@ -1,0 +1,161 @@
+//! Tests of futexes, robust words, peers, polling and locks.
+use super::*;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+
+fn after(ms: u64) -> Option<Instant> {
+    Some(Instant::now() + Duration::from_millis(ms))
+}
+
+#[test]
+fn a_changed_word_is_not_slept_on() {
+    let (a, b) = (AtomicU32::new(1), AtomicU32::new(2));
+    assert_eq!(futex_wait(&a, 0, None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(futex_wait_either(&a, 0, &b, 2, None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(futex_wait_either(&a, 1, &b, 0, None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(wait_in_slices(&a, 0, &b, 2, None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(wait_in_slices(&a, 1, &b, 0, None).unwrap(), WaitOutcome::Changed);
+}
+
+#[test]
+fn deadlines_end_sleeps_and_are_not_early() {
+    let (a, b) = (AtomicU32::new(0), AtomicU32::new(0));
+    let start = Instant::now();
+    assert_eq!(futex_wait(&a, 0, after(30)).unwrap(), WaitOutcome::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(30));
+    assert_eq!(futex_wait_either(&a, 0, &b, 0, after(30)).unwrap(), WaitOutcome::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(60));
+    assert_eq!(wait_in_slices(&a, 0, &b, 0, after(30)).unwrap(), WaitOutcome::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(90));
+    assert_eq!(futex_wait(&a, 0, Some(start)).unwrap(), WaitOutcome::TimedOut);
+}
+
+/// Runs `sleep` on two words in a thread, changes and wakes one of them, and checks that the sleep ends.
+fn wakes(second: bool, sleep: fn(&AtomicU32, &AtomicU32) -> Result<WaitOutcome>) -> WaitOutcome {
+    let words = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+    let sleeper = thread::spawn({
+        let words = Arc::clone(&words);
+        move || sleep(&words[0], &words[1]).unwrap()
+    });
+    let word = &words[usize::from(second)];
+    word.store(1, Ordering::Release);
+    while !sleeper.is_finished() {
+        futex_wake_all(word);
+        thread::yield_now();
+    }
+    sleeper.join().unwrap()
+}
+
+#[test]
+fn either_word_wakes() {
+    for second in [false, true] {
+        let outcome = wakes(second, |a, b| futex_wait_either(a, 0, b, 0, None));
+        let woken = if second { WaitOutcome::WokenBySecond } else { WaitOutcome::Woken };
+        assert!(outcome == woken || outcome == WaitOutcome::Changed, "{outcome:?}");
+        wakes(second, |a, b| wait_in_slices(a, 0, b, 0, None));
+    }
+    wakes(false, |a, _| futex_wait(a, 0, None));
+}
+
+#[test]
+fn a_thread_that_ends_leaves_its_mark() {
+    const WAITERS: u32 = 0x8000_0000;
+    let word = Arc::new(AtomicU32::new(0));
+    let (to_thread, gate) = std::sync::mpsc::channel::<()>();
+    let holder = thread::spawn({
+        let word = Arc::clone(&word);
+        move || {
+            with_robust_word(&word, |tid| {
+                word.store(tid | WAITERS, Ordering::Release);
+                gate.recv().unwrap();
+                // Ends the thread, and nothing else, without a way back.
+                // SAFETY: nothing of this thread is needed any more; what it owns is leaked, which is safe.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            })
+        }
+    });
+    while word.load(Ordering::Acquire) == 0 {
+        thread::yield_now();
+    }
+    let held = word.load(Ordering::Acquire);
+    to_thread.send(()).unwrap();
+    while word.load(Ordering::Acquire) == held {
+        futex_wait(&word, held, after(1000)).unwrap();
+    }
+    assert_eq!(word.load(Ordering::Acquire), WAITERS | 0x4000_0000);
+    // It never returned, so there is no result: it stays unjoined.
+    mem::forget(holder);
+}
+
+#[test]
+fn a_body_that_returns_or_panics_leaves_the_word_alone() {
+    thread::spawn(|| {
+        let word = AtomicU32::new(0);
+        let tid = with_robust_word(&word, |tid| {
+            word.store(tid, Ordering::Relaxed);
+            tid
+        });
+        assert_eq!(word.load(Ordering::Relaxed), tid.unwrap());
+        let unwound = std::panic::catch_unwind(|| with_robust_word(&AtomicU32::new(0), |_| panic!("on purpose")));
+        assert!(unwound.is_err());
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn peers_are_known() {
+    let (a, _b) = UnixStream::pair().unwrap();
+    let peer = peer_credentials(&a).unwrap();
+    assert_eq!((peer.pid, peer.uid), (std::process::id(), own_uid()));
+    let alive = peer_pidfd(&a).unwrap();
+    assert_eq!(wait_readable(&[alive.as_fd()], after(0)).unwrap(), 0);
+    assert!(rustix::io::fcntl_getfd(&alive).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+}
+
+#[test]
+fn a_pidfd_tells_of_a_death() {
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pidfd = pidfd_open(child.id()).unwrap();
+    assert_eq!(wait_readable(&[pidfd.as_fd()], after(0)).unwrap(), 0);
+    child.kill().unwrap();
+    assert_eq!(wait_readable(&[pidfd.as_fd()], None).unwrap(), 1);
+    child.wait().unwrap();
+    assert!(pidfd_open(0).unwrap_err().is_not_found());
+    assert!(pidfd_open(u32::MAX).unwrap_err().is_not_found());
+}
+
+#[test]
+fn polling_tells_which_descriptor_is_ready() {
+    let (a, b) = UnixStream::pair().unwrap();
+    let (c, d) = UnixStream::pair().unwrap();
+    assert_eq!(wait_readable(&[a.as_fd(), c.as_fd()], after(10)).unwrap(), 0);
+    rustix::io::write(&d, b"x").unwrap();
+    assert_eq!(wait_readable(&[a.as_fd(), c.as_fd()], None).unwrap(), 0b10);
+    drop(b);
+    assert_eq!(wait_readable(&[a.as_fd(), c.as_fd()], None).unwrap(), 0b11);
+    assert!(wait_writable(&c, None).unwrap());
+}
+
+#[test]
+fn file_locks_exclude_and_can_be_asked_about() {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let open = || std::fs::OpenOptions::new().read(true).write(true).open(path.path()).unwrap();
+    let (first, second) = (open(), open());
+    assert!(!is_file_locked(&second).unwrap());
+    assert!(try_lock_file(&first).unwrap());
+    assert!(is_file_locked(&second).unwrap());
+    assert!(!try_lock_file(&second).unwrap());
+    drop(first);
+    // A process that another test is starting may hold a copy of the closed descriptor for an instant.
+    while is_file_locked(&second).unwrap() {
+        thread::yield_now();
+    }
+    assert!(try_lock_file(&second).unwrap());
+}
+
+#[test]
+fn this_test_runs_with_plain_rights() {
+    assert!(!is_secure_execution());
+}
