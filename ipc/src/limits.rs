@@ -36,3 +36,7 @@ pub const CONFLICTS_BEFORE_TICKET: u32 = 4;
 pub const AUTHKEY_BYTES_MIN: usize = 8;
 /// Longest authkey.
 pub const AUTHKEY_BYTES_MAX: usize = 1024;
+/// Bytes of a thread's serialising buffer that are kept between uses; one that grew past it is given back.
+pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
+/// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
+pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
