@@ -1,1 +1,31 @@
-//! Derive macros of commonhold.
+//! Derive macros of commonhold. A program reaches them through the `commonhold` crate, whose hidden `__rt` module has all that
+//! their expansions name.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod key;
+mod shape;
+mod shared;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, Error, parse_macro_input};
+
+/// Lets values of a type live in shared memory, where other processes read them in place.
+///
+/// The type may be a struct or an enum, generic, recursive, private or local; all its fields must be shared types. The derive
+/// also makes the archived form, `Archived` before the type's name: what a guard on such a value derefs to. It has the same
+/// fields and variants, prints and compares like the value, and has `to_owned()`. Where the type itself is `Eq`, `Hash` or
+/// `Ord`, so is the archived form: such types can be keys of maps inside other shared types.
+#[proc_macro_derive(Shared)]
+pub fn derive_shared(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    shared::expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}
+
+/// Lets a shared type be a dict's key. All its fields must be keys: dicts compare keys by their bytes, so there are no floats,
+/// hash maps or handles in them.
+#[proc_macro_derive(Key)]
+pub fn derive_key(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    key::expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}

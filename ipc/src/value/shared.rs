@@ -1,0 +1,73 @@
+//! The traits: what may live in shared memory, and what can be written as it.
+use std::fmt::{self, Formatter};
+
+use rkyv::bytecheck::CheckBytes;
+use rkyv::{Archive, Deserialize, Portable, Serialize};
+
+use super::codec::{Check, De, Fault};
+use super::schema::Schema;
+use super::serialise::Ser;
+
+/// A type whose values can live in shared memory. Derive it.
+///
+/// Shared are all fixed-size numbers, `bool`, `char`, `String`, `()`, `Duration`, `Option`, `Result`, `Box`, `Vec`, `VecDeque`,
+/// arrays, the maps and sets of the standard library and tuples of up to twelve, of shared types; and types of your own that
+/// consist of such.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared between processes",
+    label = "not a shared type",
+    note = "`usize` and `isize` differ between programs: use `u64` and `i64`",
+    note = "put `#[derive(commonhold::Shared)]` on it; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process"
+)]
+pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Check> + Deserialize<Self, De>> + Serialize<Ser> {
+    /// What a guard on such a value derefs to: the native type for numbers, `bool` and `char`, the archived form for the rest.
+    type View: ?Sized;
+
+    /// Whether the archived form has no out-of-line part and can hold no handle, so that it may lie inline in a list's leaves.
+    const FLAT: bool;
+
+    #[doc(hidden)]
+    fn view(archived: &Self::Archived) -> &Self::View;
+
+    /// Describes the type's structure.
+    #[doc(hidden)]
+    fn schema(schema: &mut Schema);
+
+    /// What `Debug` of the value itself would print.
+    #[doc(hidden)]
+    fn debug(archived: &Self::Archived, f: &mut Formatter<'_>) -> fmt::Result;
+
+    #[doc(hidden)]
+    fn eq_archived(archived: &Self::Archived, value: &Self) -> bool;
+
+    /// Whether what rkyv's check leaves unchecked is as it should be: the inner structure of hash tables and B-trees in the
+    /// value. Asked once after that check. Types that contain neither cost nothing.
+    #[doc(hidden)]
+    fn intact(archived: &Self::Archived) -> bool;
+}
+
+/// A shared type as it lies in shared memory.
+pub type Archived<T> = <T as Archive>::Archived;
+
+/// `T` itself, `&T`, a guard on a `T`, or a borrowed form of it (`&str` for `String`, `&[T]` for `Vec<T>`).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `{T}`",
+    note = "pass the value, a reference to it, or `&str` for `String` and `&[T]` for `Vec<T>`"
+)]
+pub trait AsShared<T: Shared> {
+    /// Lays down the same bytes as a `T` would.
+    #[doc(hidden)]
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault>;
+}
+
+/// Prints an archived value like the value itself.
+pub struct AsDebug<'a, T: Shared>(pub &'a T::Archived);
+
+impl<T: Shared> fmt::Debug for AsDebug<'_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        T::debug(self.0, f)
+    }
+}
+
+/// Compiles for shared types only: what the derive calls for every field, so that the compiler points at the field.
+pub fn need_shared<T: Shared>() {}

@@ -1,0 +1,22 @@
+//! `#[derive(Key)]`.
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, Result, parse_quote};
+
+use crate::shape::{Shape, checks};
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let shape = Shape::of(input, "be a key")?;
+    let mut generics = input.generics.clone();
+    for parameter in generics.type_params_mut() {
+        parameter.bounds.push(parse_quote!(::commonhold::Key));
+    }
+    let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    let name = &input.ident;
+    let checks = checks(&shape.field_types(), &generics, &parse_quote!(::commonhold::__rt::need_key));
+    Ok(quote! {
+        #[automatically_derived]
+        impl #impl_generics ::commonhold::Key for #name #type_generics #where_clause {}
+        #checks
+    })
+}
