@@ -1,0 +1,228 @@
+//! commonhold itself: a manager process of its own, used from this one.
+//!
+//! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
+use ::commonhold::{Dict, List, Manager};
+
+use crate::Result;
+use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::systems::System;
+use crate::workload::{Indices, Plan, key, touch, value};
+
+/// A small value.
+pub type Small = [u8; SMALL];
+
+/// Entries in one batch while a dict is filled.
+const FILL_BATCH: usize = 10_000;
+/// Bytes in one batch while a dict of large values is filled.
+const FILL_BATCH_BYTES: usize = 4 << 20;
+
+/// The manager and handles on its containers.
+pub struct Commonhold {
+    manager: Manager,
+    dict_64: Dict<u64, Small>,
+    dict_1k: Dict<u64, Vec<u8>>,
+    dict_1m: Dict<u64, Vec<u8>>,
+    list_64: List<Small>,
+    pushed: List<Small>,
+}
+
+impl Commonhold {
+    /// Starts a manager with empty containers.
+    pub fn start() -> Result<Self> {
+        let manager = Manager::start()?;
+        Ok(Commonhold {
+            dict_64: manager.dict([])?,
+            dict_1k: manager.dict([])?,
+            dict_1m: manager.dict([])?,
+            list_64: manager.list([])?,
+            pushed: manager.list([])?,
+            manager,
+        })
+    }
+}
+
+/// A small value to write.
+pub fn small() -> Result<Small> {
+    Ok(value(SMALL).as_slice().try_into()?)
+}
+
+/// Bytes of memory behind a manager's arena: what the kernel has given it.
+pub fn backed_bytes(manager: &Manager) -> Result<u64> {
+    Ok(manager.stats()?.backed_bytes)
+}
+
+/// Bytes of a manager's arena that hold something: live blocks with their rounding, no free space.
+pub fn live_bytes(manager: &Manager) -> Result<u64> {
+    Ok(manager.stats()?.live_bytes)
+}
+
+/// Inserts `count` entries of small values, in random order and in batches.
+pub fn fill_small(manager: &Manager, dict: &Dict<u64, Small>, count: u64) -> Result<()> {
+    let small = small()?;
+    for chunk in Indices::shuffled(count).chunks(FILL_BATCH) {
+        manager.batch(|batch| {
+            for index in chunk {
+                batch.insert(dict, &key(*index), &small)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn fill_large(manager: &Manager, dict: &Dict<u64, Vec<u8>>, count: u64, bytes: usize) -> Result<()> {
+    let large = value(bytes);
+    for chunk in Indices::shuffled(count).chunks((FILL_BATCH_BYTES / bytes).max(1)) {
+        manager.batch(|batch| {
+            for index in chunk {
+                batch.insert(dict, &key(*index), &large)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads values by random keys below `count`.
+pub fn get_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<f64>> {
+    let mut indices = Indices::below(count);
+    plan.time(|| {
+        let found = dict.get(&indices.next_key())?.ok_or("a key is not there")?;
+        touch(&found[..]);
+        Ok(())
+    })
+}
+
+/// Overwrites values by random keys below `count`, one commit each.
+pub fn set_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<f64>> {
+    let small = small()?;
+    let mut indices = Indices::below(count);
+    plan.time(|| {
+        dict.insert(&indices.next_key(), &small)?;
+        Ok(())
+    })
+}
+
+impl System for Commonhold {
+    fn has(&self, _row: Row) -> bool {
+        true
+    }
+
+    fn prepare(&mut self, data: DataSet) -> Result<()> {
+        let (count, bytes) = data.shape();
+        match data {
+            DataSet::Dict64 => fill_small(&self.manager, &self.dict_64, count),
+            DataSet::Dict1k => fill_large(&self.manager, &self.dict_1k, count, bytes),
+            DataSet::Dict1m => fill_large(&self.manager, &self.dict_1m, count, bytes),
+            DataSet::List64 => {
+                let small = small()?;
+                Ok(self.list_64.extend((0..count).map(|_| small))?)
+            }
+        }
+    }
+
+    fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        match row {
+            Row::DictGet64 => get_small(&self.dict_64, ENTRIES, plan),
+            Row::DictGet1k => get_large(&self.dict_1k, ENTRIES_1K, plan),
+            Row::DictGet1m => get_large(&self.dict_1m, ENTRIES_1M, plan),
+            Row::DictSet64 => set_small(&self.dict_64, ENTRIES, plan),
+            Row::DictSet1m => self.set_1m(plan),
+            Row::DictSetBatch10k => self.set_batch(plan),
+            Row::DictIterate100k => plan.time(|| {
+                for (key, value) in self.dict_64.iter()? {
+                    std::hint::black_box(*key);
+                    touch(&value[..]);
+                }
+                Ok(())
+            }),
+            Row::ListPush64 => self.push(plan),
+            Row::ListGet => self.list_get(plan),
+            Row::Snapshot => self.snapshot(plan),
+            Row::BytesPerEntry => bytes_per_entry(),
+            Row::ManagerStart => start(plan),
+        }
+    }
+}
+
+impl Commonhold {
+    fn set_1m(&self, plan: Plan) -> Result<Vec<f64>> {
+        let large = value(1 << 20);
+        let mut indices = Indices::below(ENTRIES_1M);
+        plan.time(|| {
+            self.dict_1m.insert(&indices.next_key(), &large)?;
+            Ok(())
+        })
+    }
+
+    fn set_batch(&self, plan: Plan) -> Result<Vec<f64>> {
+        let small = small()?;
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            self.manager.batch(|batch| {
+                for _ in 0..BATCH {
+                    batch.insert(&self.dict_64, &indices.next_key(), &small)?;
+                }
+                Ok(())
+            })?;
+            Ok(())
+        })
+    }
+
+    fn push(&self, plan: Plan) -> Result<Vec<f64>> {
+        let small = small()?;
+        self.pushed.clear()?;
+        plan.time(|| {
+            self.pushed.push(&small)?;
+            Ok(())
+        })
+    }
+
+    fn list_get(&self, plan: Plan) -> Result<Vec<f64>> {
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            let found = self.list_64.get(indices.next_index() as usize)?.ok_or("an element is not there")?;
+            touch(&found[..]);
+            Ok(())
+        })
+    }
+
+    fn snapshot(&self, plan: Plan) -> Result<Vec<f64>> {
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            let now = self.manager.snapshot()?;
+            let found = self.dict_64.at(&now).get(&indices.next_key()).ok_or("a key is not there")?;
+            touch(&found[..]);
+            Ok(())
+        })
+    }
+}
+
+fn get_large(dict: &Dict<u64, Vec<u8>>, count: u64, plan: Plan) -> Result<Vec<f64>> {
+    let mut indices = Indices::below(count);
+    plan.time(|| {
+        let found = dict.get(&indices.next_key())?.ok_or("a key is not there")?;
+        touch(&found[..]);
+        Ok(())
+    })
+}
+
+/// In a manager of its own, so that no free space of earlier rows is in the figure.
+fn bytes_per_entry() -> Result<Vec<f64>> {
+    let manager = Manager::start()?;
+    let dict = manager.dict([])?;
+    let before = live_bytes(&manager)?;
+    fill_small(&manager, &dict, ENTRIES)?;
+    Ok(vec![live_bytes(&manager)?.saturating_sub(before) as f64 / ENTRIES as f64])
+}
+
+fn start(plan: Plan) -> Result<Vec<f64>> {
+    let small = small()?;
+    plan.time_starts(|| {
+        let manager = Manager::start()?;
+        let dict: Dict<u64, Small> = manager.dict([])?;
+        dict.insert(&key(1), &small)?;
+        drop(dict);
+        Ok(manager)
+    })
+}

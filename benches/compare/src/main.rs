@@ -1,0 +1,240 @@
+//! One table of commonhold and its peers on the same work, measured in alternation in the same run.
+//!
+//! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
+//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output. `scale` and `churn` are about commonhold alone.
+mod child;
+#[cfg(feature = "ours")]
+mod commonhold;
+mod hashmap;
+mod lmdb;
+mod measure;
+mod python;
+mod redis;
+mod report;
+mod resp;
+mod rows;
+#[cfg(feature = "ours")]
+mod scale;
+mod systems;
+mod workload;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::measure::{Contest, Effort, Outcome};
+use crate::report::RowResult;
+use crate::rows::{Row, SystemName};
+
+/// Whatever goes wrong here is told to a person and nothing else.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Rounds per row, and with `--quick`.
+const ROUNDS: usize = 9;
+const ROUNDS_QUICK: usize = 3;
+
+/// Compares commonhold with its peers: one table, everybody on the same work, in alternation in the same run.
+///
+/// Every row is measured in rounds, the systems taking turns in each. A round of one system takes about 25 ms; its figure is its time divided
+/// by its operations. Shown is the median over the rounds. The 99th percentile (--json) is over single operations where one takes at least a
+/// microsecond, over groups of operations of about a microsecond where it takes less. Absolute figures vary with the machine and the hour:
+/// compare inside one run, and quote ratios. Peers behind a socket have two speeds: a wake-up costs about 4 µs where the scheduler has put client
+/// and server on one core, 50 µs where it has not; which one is measured is its choice, as it would be for anybody.
+///
+/// Peers that are not on the machine are shown as missing. Servers are started by this program, on sockets of their own, and end with it.
+#[derive(Parser)]
+#[command(name = "compare", version, args_conflicts_with_subcommands = true, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    comparison: Comparison,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Comparison {
+    /// Only these rows, separated by commas (see --list)
+    #[arg(long, value_delimiter = ',', value_name = "ROWS", hide_possible_values = true)]
+    rows: Vec<Row>,
+    /// Only these systems, separated by commas (see --list)
+    #[arg(long, value_delimiter = ',', value_name = "SYSTEMS", hide_possible_values = true)]
+    systems: Vec<SystemName>,
+    /// 3 rounds instead of 9
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object per line and cell, as measured: row, system, unit, median, p99, n (rounds)
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// The table in Markdown, as it stands in the README
+    #[arg(long)]
+    markdown: bool,
+    /// List rows and systems, and measure nothing
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes
+    Scale(ScaleOptions),
+    /// commonhold alone: many millions of overwrites with values of changing size, and the memory behind them over time
+    Churn(ChurnOptions),
+}
+
+/// What `compare scale` takes.
+#[derive(Args)]
+pub struct ScaleOptions {
+    /// Numbers of entries, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
+    pub entries: Vec<u64>,
+    /// Numbers of client processes, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
+    pub clients: Vec<u32>,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `compare churn` takes.
+#[derive(Args)]
+pub struct ChurnOptions {
+    /// Overwrites in all
+    #[arg(long, default_value_t = 20_000_000)]
+    pub overwrites: u64,
+    /// Entries that are overwritten again and again
+    #[arg(long, default_value_t = 100_000)]
+    pub entries: u64,
+    /// Overwrites in one commit
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: u64,
+    /// Lines to print on the way
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lines: u64,
+    /// Largest value in bytes; sizes are random up to it
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    pub value_bytes_max: u64,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn main() -> ExitCode {
+    #[cfg(feature = "ours")]
+    ::commonhold::init();
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => compare(&cli.comparison),
+        Some(Command::Scale(options)) => scale(&options),
+        Some(Command::Churn(options)) => churn(&options),
+    };
+    match done {
+        Ok(code) => code,
+        // Whoever reads our output may stop early (`| head`): that is no failure.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Comparison) -> Result<ExitCode> {
+    if options.list {
+        return list();
+    }
+    let rows = chosen(&options.rows);
+    let systems = chosen(&options.systems);
+    let effort = Effort { rounds: if options.quick { ROUNDS_QUICK } else { ROUNDS } };
+    let progress = progress(rows.len() as u64);
+    let mut contest = Contest::new(&systems, effort, progress.clone());
+    let mut results = Vec::new();
+    for row in rows {
+        let cells = contest.measure(row);
+        if options.json {
+            print_lines(cells.iter().filter_map(report::json_line))?;
+        }
+        results.push(RowResult { row, cells });
+    }
+    progress.finish_and_clear();
+    drop(contest);
+    if !options.json {
+        let bullet = if options.markdown { "- " } else { "" };
+        let notes = report::notes(&results, &systems).into_iter().map(|note| format!("{bullet}{note}"));
+        print_lines([report::table(&results, &systems, options.markdown), String::new()].into_iter().chain(notes))?;
+    }
+    let failed = results.iter().flat_map(|result| &result.cells).any(|cell| matches!(cell.outcome, Outcome::Failed(_)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The chosen values in their natural order and once each; all if none were chosen.
+fn chosen<T: ValueEnum + PartialEq + Copy>(chosen: &[T]) -> Vec<T> {
+    T::value_variants().iter().copied().filter(|value| chosen.is_empty() || chosen.contains(value)).collect()
+}
+
+fn list() -> Result<ExitCode> {
+    let rows = Row::value_variants().iter().map(|row| format!("  {:<20} {}", row.name(), row.about()));
+    let systems = SystemName::value_variants().iter().map(|system| format!("  {:<20} {}", system.name(), system.about()));
+    print_lines(std::iter::once("Rows:".to_owned()).chain(rows).chain(["Systems:".to_owned()]).chain(systems))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_lines(lines: impl IntoIterator<Item = String>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+fn progress(rows: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{pos}/{len} {bar:20} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(rows).with_style(style)
+}
+
+#[cfg(feature = "ours")]
+fn scale(options: &ScaleOptions) -> Result<ExitCode> {
+    scale::scale(options).map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "ours")]
+fn churn(options: &ChurnOptions) -> Result<ExitCode> {
+    scale::churn(options).map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(not(feature = "ours"))]
+fn scale(_options: &ScaleOptions) -> Result<ExitCode> {
+    Err(not_ours("scale"))
+}
+
+#[cfg(not(feature = "ours"))]
+fn churn(_options: &ChurnOptions) -> Result<ExitCode> {
+    Err(not_ours("churn"))
+}
+
+#[cfg(not(feature = "ours"))]
+fn not_ours(command: &str) -> Box<dyn std::error::Error> {
+    format!("`{command}` measures commonhold, and this program was built without it: run `cargo run --release -p compare --features ours -- {command}`").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_row_is_told_all_rows() {
+        let error = Cli::try_parse_from(["compare", "--rows", "dict_get_64,nonsense"]).err().unwrap().to_string();
+        assert!(error.contains("nonsense"), "{error}");
+        assert!(Row::value_variants().iter().all(|row| error.contains(&row.name())), "{error}");
+    }
+}

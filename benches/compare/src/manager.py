@@ -1,0 +1,206 @@
+"""The Python side of the comparison: runs rows against multiprocessing.Manager() as the Rust side asks for them.
+
+Reads one JSON object per line from standard input, {"row": ..., "groups": ..., "operations": ...} or {"prepare": ...} or {"end": ...}, and
+prints one JSON object per line: {"ns": [nanoseconds per group, ...]}, {"ready": true}, {"ended": true} or {"error": ...}. Sizes arrive as the
+first argument.
+"""
+
+import ctypes  # noqa: F401  (so that forked managers find it imported)
+import functools
+import itertools
+import json
+import multiprocessing
+import multiprocessing.managers
+import os
+import random
+import sys
+import time
+
+SIZES = json.loads(sys.argv[1])
+# The manager shall not outlive us, should we be killed: PR_SET_PDEATHSIG is 1, SIGKILL is 9.
+DIE_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9)"
+
+
+def start_manager():
+    """What multiprocessing.Manager() does, with an initializer."""
+    manager = multiprocessing.managers.SyncManager(ctx=multiprocessing.get_context())
+    manager.start(exec, (DIE_WITH_PARENT,))
+    return manager
+
+
+def key(index):
+    return (index * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+
+
+@functools.cache
+def value(size):
+    return bytes(at % 251 + 1 for at in range(size))
+
+
+def distinct(size, index):
+    """A value that no other index has: pickle sends an object that occurs twice in one message only once."""
+    return value(size)[:-8] + (index + 1).to_bytes(8, "big")
+
+
+def touch(found):
+    return found[0] + found[-1]
+
+
+def endless(items):
+    """A function that returns random items, drawn beforehand so that drawing is not on the clock."""
+    drawn = random.Random(1).choices(items, k=10_000)
+    return itertools.cycle(drawn).__next__
+
+
+def timed(groups, operations, operation):
+    clock = time.perf_counter_ns
+    result = []
+    for _ in range(groups):
+        turns = range(operations)
+        start = clock()
+        for _ in turns:
+            operation()
+        result.append(clock() - start)
+    return result
+
+
+class Rows:
+    def __init__(self):
+        self.manager = start_manager()
+        self.data = {}
+
+    def prepare(self, name):
+        entries, size = SIZES[name]
+        if name == "list_64":
+            self.data[name] = self.manager.list([distinct(size, index) for index in range(entries)])
+            return
+        indices = list(range(entries))
+        random.Random(2).shuffle(indices)
+        made = self.manager.dict()
+        for at in range(0, entries, 1000):
+            made.update({key(index): distinct(size, index) for index in indices[at : at + 1000]})
+        self.data[name] = made
+
+    def run(self, row, groups, operations):
+        return getattr(self, row)(groups, operations)
+
+    def keys(self, name):
+        return [key(index) for index in range(SIZES[name][0])]
+
+    def get(self, name, groups, operations):
+        made = self.data[name]
+        next_key = endless(self.keys(name))
+        return timed(groups, operations, lambda: touch(made[next_key()]))
+
+    def set(self, name, groups, operations):
+        made = self.data[name]
+        next_key = endless(self.keys(name))
+        one = value(SIZES[name][1])
+        # made[k] = v, in the form that is an expression; it is the same single call.
+        return timed(groups, operations, lambda: made.__setitem__(next_key(), one))
+
+    def dict_get_64(self, groups, operations):
+        return self.get("dict_64", groups, operations)
+
+    def dict_get_1k(self, groups, operations):
+        return self.get("dict_1k", groups, operations)
+
+    def dict_get_1m(self, groups, operations):
+        return self.get("dict_1m", groups, operations)
+
+    def dict_set_64(self, groups, operations):
+        return self.set("dict_64", groups, operations)
+
+    def dict_set_1m(self, groups, operations):
+        return self.set("dict_1m", groups, operations)
+
+    def dict_set_batch_10k(self, groups, operations):
+        made = self.data["dict_64"]
+        entries, size = SIZES["dict_64"]
+        chosen = random.Random(3).sample(range(entries), SIZES["batch"])
+        batch = {key(index): distinct(size, index) for index in chosen}
+        return timed(groups, operations, lambda: made.update(batch))
+
+    def dict_iterate_100k(self, groups, operations):
+        made = self.data["dict_64"]
+
+        def iterate():
+            for _, found in made.items():
+                touch(found)
+
+        return timed(groups, operations, iterate)
+
+    def list_push_64(self, groups, operations):
+        made = self.manager.list()
+        one = value(SIZES["list_64"][1])
+        return timed(groups, operations, lambda: made.append(one))
+
+    def list_get(self, groups, operations):
+        made = self.data["list_64"]
+        next_index = endless(range(SIZES["list_64"][0]))
+        return timed(groups, operations, lambda: touch(made[next_index()]))
+
+    def snapshot(self, groups, operations):
+        made = self.data["dict_64"]
+        next_key = endless(self.keys("dict_64"))
+        return timed(groups, operations, lambda: touch(made.copy()[next_key()]))
+
+    def bytes_per_entry(self, _groups, _operations):
+        """Growth of a fresh manager's resident memory; no figure could be had from inside, as proxies do not tell."""
+        entries, size = SIZES["dict_64"]
+        manager = start_manager()
+        try:
+            made = manager.dict()
+            made.update({0: value(size)})
+            before = resident_bytes(manager)
+            for at in range(0, entries, 1000):
+                made.update({key(index): distinct(size, index) for index in range(at, at + 1000)})
+            return [(resident_bytes(manager) - before) / entries]
+        finally:
+            manager.shutdown()
+
+    def manager_start(self, groups, operations):
+        one = value(SIZES["dict_64"][1])
+        result = []
+        for _ in range(groups):
+            spent = 0
+            for _ in range(operations):
+                start = time.perf_counter_ns()
+                manager = start_manager()
+                manager.dict()[key(1)] = one
+                spent += time.perf_counter_ns() - start
+                manager.shutdown()
+            result.append(spent)
+        return result
+
+
+def resident_bytes(manager):
+    with open(f"/proc/{manager._process.pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def main():
+    rows = Rows()
+    answer(ready=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            if "end" in asked:
+                break
+            if "prepare" in asked:
+                rows.prepare(asked["prepare"])
+                answer(ready=True)
+            else:
+                answer(ns=rows.run(asked["row"], asked["groups"], asked["operations"]))
+        except Exception as error:
+            answer(error=f"{type(error).__name__}: {error}")
+    rows.manager.shutdown()
+    answer(ended=True)
+
+
+if __name__ == "__main__":
+    main()

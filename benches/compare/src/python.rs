@@ -1,0 +1,87 @@
+//! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked.
+//!
+//! It must never hang us: every answer is waited for with a deadline, and the interpreter's whole process group dies with the guard.
+use std::io::Write;
+use std::process::{ChildStdin, Command};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::child::{Helper, Lines};
+use crate::rows::{BATCH, DataSet, Row};
+use crate::systems::System;
+use crate::workload::Plan;
+
+const SCRIPT: &str = include_str!("manager.py");
+/// How long one answer may take. The longest, filling 100,000 entries, takes less than a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the manager may take to shut down before it is killed.
+const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+
+/// The interpreter.
+pub struct Python {
+    stdin: ChildStdin,
+    answers: Lines,
+    _interpreter: Helper,
+}
+
+impl Python {
+    /// Starts the interpreter and its manager. `None`: there is no python3 on this machine.
+    pub fn start() -> Result<Option<Self>> {
+        let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
+            .map(|data| (data.name().to_owned(), json!(data.shape())))
+            .into_iter()
+            .chain([("batch".to_owned(), json!(BATCH))])
+            .collect();
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT, &Value::Object(sizes).to_string()]);
+        let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
+            return Ok(None);
+        };
+        let mut python = Python { stdin, answers, _interpreter: interpreter };
+        python.answer()?;
+        Ok(Some(python))
+    }
+
+    fn ask(&mut self, question: &Value) -> Result<Value> {
+        writeln!(self.stdin, "{question}")?;
+        self.stdin.flush()?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Value> {
+        let line = self.answers.next_line(PATIENCE).map_err(|error| format!("python3: {error}"))?;
+        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("python3 printed {line:?}: {error}"))?;
+        match answer.get("error") {
+            Some(error) => Err(format!("python3: {error}").into()),
+            None => Ok(answer),
+        }
+    }
+}
+
+impl Drop for Python {
+    /// Lets Python shut its manager down and reap it; whatever does not work out is left to the guard, which kills.
+    fn drop(&mut self) {
+        if writeln!(self.stdin, "{}", json!({ "end": true })).is_ok() {
+            let _ = self.answers.next_line(PATIENCE_AT_END);
+        }
+    }
+}
+
+impl System for Python {
+    fn has(&self, _row: Row) -> bool {
+        true
+    }
+
+    fn prepare(&mut self, data: DataSet) -> Result<()> {
+        self.ask(&json!({ "prepare": data.name() })).map(|_| ())
+    }
+
+    fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        let answer = self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations }))?;
+        let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
+        times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
+    }
+}

@@ -1,0 +1,215 @@
+//! Redis over a unix socket: a server of our own, without persistence, started and ended by this program.
+//!
+//! A dict is a hash (HSET, HGET, HGETALL), a list is a list (RPUSH, LINDEX), a batch is MULTI … EXEC in one pipeline. There are no snapshots:
+//! that row copies the whole hash. The server's directory holds nothing but its socket and is removed once we are connected.
+use std::process::{ChildStdin, Command};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::Result;
+use crate::child::{Helper, Lines};
+use crate::resp::{Connection, Reply};
+use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::systems::System;
+use crate::workload::{Indices, Plan, key, touch, value};
+
+/// How long the server may take to say that it is ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What redis-server prints last when it starts; the words before differ between its versions.
+const READY: &str = "eady to accept connections";
+/// Commands sent before replies are read when a container is filled.
+const PIPELINE: usize = 1000;
+
+/// A server and the connection to it. The pipes are held because the server would find them broken otherwise.
+pub struct Redis {
+    connection: Connection,
+    _server: Helper,
+    _stdin: ChildStdin,
+    _log: Lines,
+}
+
+impl Redis {
+    /// Starts a server and connects to it. `None`: there is no redis-server on this machine.
+    pub fn start() -> Result<Option<Self>> {
+        let directory = tempfile::Builder::new().prefix("compare-redis-").tempdir()?;
+        let socket = directory.path().join("socket");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", ""]);
+        command.arg("--unixsocket").arg(&socket).args(["--unixsocketperm", "700"]).arg("--dir").arg(directory.path());
+        let Some((server, stdin, mut log)) = Helper::spawn(&mut command)? else {
+            return Ok(None);
+        };
+        loop {
+            let line = log.next_line(PATIENCE).map_err(|error| format!("redis-server did not come up: {error}"))?;
+            if line.contains(READY) {
+                break;
+            }
+        }
+        let connection = Connection::open(&socket)?;
+        directory.close()?;
+        Ok(Some(Redis { connection, _server: server, _stdin: stdin, _log: log }))
+    }
+
+    fn expect(&mut self, wanted: Reply) -> Result<()> {
+        let reply = self.connection.reply(|_| {})?;
+        if reply == wanted { Ok(()) } else { Err(format!("redis answered {reply:?} instead of {wanted:?}").into()) }
+    }
+
+    /// Fills the hash `name`, sending many commands before reading their replies.
+    fn fill(&mut self, name: &str, indices: &[u64], value: &[u8]) -> Result<()> {
+        // Large values are sent a few at a time: both sides hold what is under way.
+        let pipeline = PIPELINE.min((4 << 20) / value.len()).max(1);
+        for chunk in indices.chunks(pipeline) {
+            for index in chunk {
+                self.connection.queue(&[b"HSET", name.as_bytes(), &key(*index).to_le_bytes(), value]);
+            }
+            self.connection.flush()?;
+            for _ in chunk {
+                self.expect(Reply::Integer(1))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, data: DataSet, count: u64, plan: Plan) -> Result<Vec<f64>> {
+        let mut indices = Indices::below(count);
+        plan.time(|| {
+            let key = indices.next_key().to_le_bytes();
+            found(self.connection.call(&[b"HGET", data.name().as_bytes(), &key], touch)?)
+        })
+    }
+
+    fn set(&mut self, data: DataSet, plan: Plan) -> Result<Vec<f64>> {
+        let (count, bytes) = data.shape();
+        let value = value(bytes);
+        let mut indices = Indices::below(count);
+        plan.time(|| {
+            let key = indices.next_key().to_le_bytes();
+            self.connection.call(&[b"HSET", data.name().as_bytes(), &key, &value], |_| {}).map(|_| ())
+        })
+    }
+
+    fn set_batch(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        let name = DataSet::Dict64.name().as_bytes();
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            self.connection.queue(&[b"MULTI"]);
+            for _ in 0..BATCH {
+                self.connection.queue(&[b"HSET", name, &indices.next_key().to_le_bytes(), &value]);
+            }
+            self.connection.queue(&[b"EXEC"]);
+            self.connection.flush()?;
+            // +OK for MULTI, +QUEUED for each set.
+            for _ in 0..=BATCH {
+                self.expect(Reply::Status)?;
+            }
+            self.expect(Reply::Array(BATCH as usize))
+        })
+    }
+
+    fn iterate(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        plan.time(|| {
+            let reply = self.connection.call(&[b"HGETALL", DataSet::Dict64.name().as_bytes()], touch)?;
+            if reply == Reply::Array(2 * ENTRIES as usize) { Ok(()) } else { Err(format!("HGETALL answered {reply:?}").into()) }
+        })
+    }
+
+    fn snapshot(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            let mut copy: HashMap<u64, Vec<u8>> = HashMap::with_capacity(ENTRIES as usize);
+            let mut pending = None;
+            self.connection.call(&[b"HGETALL", DataSet::Dict64.name().as_bytes()], |bytes| match pending.take() {
+                None => pending = <[u8; 8]>::try_from(bytes).ok().map(u64::from_le_bytes),
+                Some(key) => {
+                    copy.insert(key, bytes.to_vec());
+                }
+            })?;
+            touch(copy.get(&indices.next_key()).ok_or("a key is not in the copy")?);
+            Ok(())
+        })
+    }
+
+    fn push(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        self.connection.call(&[b"DEL", b"pushed"], |_| {})?;
+        plan.time(|| self.connection.call(&[b"RPUSH", b"pushed", &value], |_| {}).map(|_| ()))
+    }
+
+    fn list_get(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let mut indices = Indices::below(ENTRIES);
+        plan.time(|| {
+            let index = indices.next_index().to_string();
+            found(self.connection.call(&[b"LINDEX", DataSet::List64.name().as_bytes(), index.as_bytes()], touch)?)
+        })
+    }
+
+    fn used_bytes(&mut self) -> Result<f64> {
+        let mut text = String::new();
+        self.connection.call(&[b"INFO", b"memory"], |bytes| text = String::from_utf8_lossy(bytes).into_owned())?;
+        let used = text.lines().find_map(|line| line.strip_prefix("used_memory:")).ok_or("INFO has no used_memory")?;
+        Ok(used.trim().parse()?)
+    }
+
+    fn bytes_per_entry(&mut self) -> Result<Vec<f64>> {
+        let before = self.used_bytes()?;
+        self.fill("bytes_per_entry", &Indices::shuffled(ENTRIES), &value(SMALL))?;
+        let after = self.used_bytes()?;
+        self.connection.call(&[b"DEL", b"bytes_per_entry"], |_| {})?;
+        Ok(vec![(after - before) / ENTRIES as f64])
+    }
+}
+
+impl System for Redis {
+    fn has(&self, _row: Row) -> bool {
+        true
+    }
+
+    fn prepare(&mut self, data: DataSet) -> Result<()> {
+        let (count, bytes) = data.shape();
+        let value = value(bytes);
+        if data != DataSet::List64 {
+            return self.fill(data.name(), &Indices::shuffled(count), &value);
+        }
+        for _ in 0..count {
+            self.connection.queue(&[b"RPUSH", data.name().as_bytes(), &value]);
+        }
+        self.connection.flush()?;
+        for length in 1..=count {
+            self.expect(Reply::Integer(length as i64))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        match row {
+            Row::DictGet64 => self.get(DataSet::Dict64, ENTRIES, plan),
+            Row::DictGet1k => self.get(DataSet::Dict1k, ENTRIES_1K, plan),
+            Row::DictGet1m => self.get(DataSet::Dict1m, ENTRIES_1M, plan),
+            Row::DictSet64 => self.set(DataSet::Dict64, plan),
+            Row::DictSet1m => self.set(DataSet::Dict1m, plan),
+            Row::DictSetBatch10k => self.set_batch(plan),
+            Row::DictIterate100k => self.iterate(plan),
+            Row::ListPush64 => self.push(plan),
+            Row::ListGet => self.list_get(plan),
+            Row::Snapshot => self.snapshot(plan),
+            Row::BytesPerEntry => self.bytes_per_entry(),
+            Row::ManagerStart => start(plan),
+        }
+    }
+}
+
+fn found(reply: Reply) -> Result<()> {
+    if reply == Reply::Bulk { Ok(()) } else { Err(format!("redis answered {reply:?} instead of a value").into()) }
+}
+
+fn start(plan: Plan) -> Result<Vec<f64>> {
+    let value = value(SMALL);
+    plan.time_starts(|| {
+        let mut redis = Redis::start()?.ok_or("redis-server is gone")?;
+        redis.connection.call(&[b"HSET", b"first", &key(1).to_le_bytes(), &value], |_| {})?;
+        Ok(redis)
+    })
+}

@@ -1,0 +1,203 @@
+//! What is measured: the rows of the table, the systems, and the data each row works on.
+//!
+//! Row and system names are those of the JSON lines, so they stay as they are once published. The doc comment of a row is its line in `--list`
+//! and in `--help`.
+use clap::ValueEnum;
+
+/// Small entries in a dict, and elements in a list.
+pub const ENTRIES: u64 = 100_000;
+/// Entries of the dict of 1 KiB values.
+pub const ENTRIES_1K: u64 = 10_000;
+/// Entries of the dict of 1 MiB values.
+pub const ENTRIES_1M: u64 = 16;
+/// Sets in one transaction of `dict_set_batch_10k`.
+pub const BATCH: u64 = 10_000;
+/// Size of a small value and of a list's element.
+pub const SMALL: usize = 64;
+/// Pushes between two clearings of the list of `list_push_64`, so that it cannot eat the machine's memory.
+const PUSHES_MAX: u64 = 200_000;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Row {
+    /// Read a 64-byte value of 100,000 by a random 8-byte key; its first and last byte are looked at
+    #[value(name = "dict_get_64")]
+    DictGet64,
+    /// Read a 1 KiB value of 10,000; first and last byte
+    #[value(name = "dict_get_1k")]
+    DictGet1k,
+    /// Read a 1 MiB value of 16; first and last byte
+    #[value(name = "dict_get_1m")]
+    DictGet1m,
+    /// Overwrite a 64-byte value of 100,000; one commit each
+    #[value(name = "dict_set_64")]
+    DictSet64,
+    /// Overwrite a 1 MiB value of 16; one commit each
+    #[value(name = "dict_set_1m")]
+    DictSet1m,
+    /// 10,000 sets of 64-byte values in one batch, all or nothing
+    #[value(name = "dict_set_batch_10k")]
+    DictSetBatch10k,
+    /// Go through all 100,000 entries, looking at each key and value
+    #[value(name = "dict_iterate_100k")]
+    DictIterate100k,
+    /// Append a 64-byte element to a list
+    #[value(name = "list_push_64")]
+    ListPush64,
+    /// Read a 64-byte element of a list of 100,000 by a random index
+    #[value(name = "list_get")]
+    ListGet,
+    /// Take one consistent view of a dict of 100,000, read one value of it, let it go (a full copy where there are no snapshots)
+    #[value(name = "snapshot")]
+    Snapshot,
+    /// Memory per entry of a dict of 100,000: 8-byte key, 64-byte value
+    #[value(name = "bytes_per_entry")]
+    BytesPerEntry,
+    /// Start the manager (server; or environment) until its first write is answered
+    #[value(name = "manager_start")]
+    ManagerStart,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Nanoseconds per operation.
+    Nanoseconds,
+    /// Bytes.
+    Bytes,
+}
+
+/// What a row works on. Filled once per system and kept for the rows after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataSet {
+    /// [`ENTRIES`] entries of 64 bytes.
+    Dict64,
+    /// [`ENTRIES_1K`] entries of 1 KiB.
+    Dict1k,
+    /// [`ENTRIES_1M`] entries of 1 MiB.
+    Dict1m,
+    /// A list of [`ENTRIES`] elements of 64 bytes.
+    List64,
+}
+
+impl DataSet {
+    /// Number of entries and size of a value.
+    pub fn shape(self) -> (u64, usize) {
+        match self {
+            DataSet::Dict64 | DataSet::List64 => (ENTRIES, SMALL),
+            DataSet::Dict1k => (ENTRIES_1K, 1 << 10),
+            DataSet::Dict1m => (ENTRIES_1M, 1 << 20),
+        }
+    }
+
+    /// The name under which systems that need one keep it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DataSet::Dict64 => "dict_64",
+            DataSet::Dict1k => "dict_1k",
+            DataSet::Dict1m => "dict_1m",
+            DataSet::List64 => "list_64",
+        }
+    }
+}
+
+impl Row {
+    /// The row's name in JSON lines and on the command line.
+    pub fn name(self) -> String {
+        value_name(self)
+    }
+
+    /// One line on what is done.
+    pub fn about(self) -> String {
+        self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// What its figures count.
+    pub fn unit(self) -> Unit {
+        match self {
+            Row::BytesPerEntry => Unit::Bytes,
+            _ => Unit::Nanoseconds,
+        }
+    }
+
+    /// The data it needs before it is measured.
+    pub fn data(self) -> Option<DataSet> {
+        match self {
+            Row::DictGet64 | Row::DictSet64 | Row::DictSetBatch10k | Row::DictIterate100k | Row::Snapshot => Some(DataSet::Dict64),
+            Row::DictGet1k => Some(DataSet::Dict1k),
+            Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
+            Row::ListGet => Some(DataSet::List64),
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart => None,
+        }
+    }
+
+    /// Operations that may follow each other without a pause for cleaning up.
+    pub fn operations_max(self) -> u64 {
+        match self {
+            Row::ListPush64 => PUSHES_MAX,
+            _ => u64::MAX,
+        }
+    }
+}
+
+impl Unit {
+    /// As it stands in JSON lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Nanoseconds => "ns",
+            Unit::Bytes => "B",
+        }
+    }
+}
+
+/// Whom we measure. The order is that of the table's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum SystemName {
+    /// This project: a manager process of its own, used from this one
+    Commonhold,
+    /// hashbrown's map and a Vec behind a std RwLock, in this process: the ceiling, no sharing between processes
+    Hashmap,
+    /// LMDB through heed, on tmpfs where there is room, WRITEMAP and NOSYNC; writer and reader are this process, one transaction per operation
+    Lmdb,
+    /// redis-server on a unix socket of its own, started and ended by this program, no persistence; HGET, HSET, LINDEX, RPUSH
+    Redis,
+    /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
+    Python,
+}
+
+impl SystemName {
+    /// The system's name in JSON lines and on the command line.
+    pub fn name(self) -> String {
+        value_name(self)
+    }
+
+    /// One line on what it is and how it is used.
+    pub fn about(self) -> String {
+        self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// Whether other processes can share its data: only those count as rivals.
+    pub fn is_shared(self) -> bool {
+        self != SystemName::Hashmap
+    }
+}
+
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_and_system_has_a_name_and_a_description() {
+        for row in Row::value_variants() {
+            assert!(!row.name().is_empty() && !row.about().is_empty(), "{row:?}");
+            assert!(row.name().chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{row:?}");
+        }
+        for system in SystemName::value_variants() {
+            assert!(!system.name().is_empty() && !system.about().is_empty(), "{system:?}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The interface every measured system has, and how each comes into being.
+use crate::Result;
+use crate::rows::{DataSet, Row, SystemName};
+use crate::workload::Plan;
+
+/// One system under measurement.
+pub trait System {
+    /// Whether it has a counterpart of this row.
+    fn has(&self, row: Row) -> bool;
+
+    /// Fills in what `data` describes. Called once for each data set, before the first row that works on it.
+    fn prepare(&mut self, data: DataSet) -> Result<()>;
+
+    /// Runs a row as planned. Returns nanoseconds per group; for [`Row::BytesPerEntry`] one figure in bytes, whatever the plan.
+    fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>>;
+}
+
+/// A system that is ready, or the reason why it is not here.
+pub enum Presence {
+    /// Ready.
+    Here(Box<dyn System>),
+    /// Not on this machine, or not in this build.
+    Missing(String),
+}
+
+/// Starts a system. An error: it is here, but does not work.
+pub fn start(name: SystemName) -> Result<Presence> {
+    let here = |system: Option<Box<dyn System>>, reason: &str| match system {
+        Some(system) => Presence::Here(system),
+        None => Presence::Missing(reason.to_owned()),
+    };
+    Ok(match name {
+        SystemName::Commonhold => commonhold()?,
+        SystemName::Hashmap => Presence::Here(Box::new(crate::hashmap::Hashmap::new())),
+        SystemName::Lmdb => Presence::Here(Box::new(crate::lmdb::Lmdb::new()?)),
+        SystemName::Redis => here(boxed(crate::redis::Redis::start()?), "redis-server is not installed (not in PATH)"),
+        SystemName::Python => here(boxed(crate::python::Python::start()?), "python3 is not installed (not in PATH)"),
+    })
+}
+
+fn boxed<S: System + 'static>(system: Option<S>) -> Option<Box<dyn System>> {
+    system.map(|system| Box::new(system) as Box<dyn System>)
+}
+
+#[cfg(feature = "ours")]
+fn commonhold() -> Result<Presence> {
+    Ok(Presence::Here(Box::new(crate::commonhold::Commonhold::start()?)))
+}
+
+#[cfg(not(feature = "ours"))]
+fn commonhold() -> Result<Presence> {
+    Ok(Presence::Missing("this program was built without the feature `ours`".to_owned()))
+}
