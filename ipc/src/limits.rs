@@ -40,7 +40,6 @@ pub const CONFLICTS_BEFORE_TICKET: u32 = 4;
 pub const AUTHKEY_BYTES_MIN: usize = 8;
 /// Longest authkey.
 pub const AUTHKEY_BYTES_MAX: usize = 1024;
-<<<<<<< HEAD
 /// Longest program name a client tells the manager: a file name cut short, for messages such as "pinned by …".
 pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
 /// Longest text of a refused handshake: two or three sentences.
@@ -59,9 +58,7 @@ pub const SLEEP_SLICE_MS: u64 = 10_000;
 pub const SLEEP_SLICE_WITHOUT_WAITV_MS: u64 = 20;
 /// Names that are listed in one runtime directory.
 pub const NAMES_LISTED_MAX: usize = 65_536;
-=======
 /// Bytes of a thread's serialising buffer that are kept between uses; one that grew past it is given back.
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
 /// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
->>>>>>> value

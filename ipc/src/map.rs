@@ -56,7 +56,7 @@ impl Segment {
 
     /// Keeps the region out of forked children: they must not write into their parent's pins.
     pub fn keep_from_children(&self) -> Result<()> {
-        crate::sys::madvise_dont_fork(&self.raw)
+        crate::sys::exclude_from_forks(&self.raw)
     }
 
     /// The word at a byte offset, which must be a multiple of 8 inside of the segment.
@@ -113,7 +113,7 @@ impl ArenaReader {
     /// Maps the whole arena read-only.
     pub fn map(fd: &OwnedFd, len: u64) -> Result<Self> {
         let reader = ArenaReader { span: Span::new(map(fd, len, Access::ReadOnly)?) };
-        crate::sys::madvise_dont_dump(&reader.span.raw)?;
+        crate::sys::exclude_from_dumps(&reader.span.raw)?;
         Ok(reader)
     }
 
@@ -191,7 +191,7 @@ impl ArenaWriter {
     /// Maps the whole arena for writing.
     pub fn map(fd: OwnedFd, len: u64) -> Result<Self> {
         let reader = ArenaReader { span: Span::new(map(&fd, len, Access::ReadWrite)?) };
-        crate::sys::madvise_dont_dump(&reader.span.raw)?;
+        crate::sys::exclude_from_dumps(&reader.span.raw)?;
         Ok(ArenaWriter { reader, fd })
     }
 
@@ -276,13 +276,15 @@ impl ArenaWriter {
     /// Returns the number of bytes, 0 at the end of the stream; `WouldBlock` when nothing is there.
     pub fn receive(&self, from: impl AsFd, offset: u64, len: u64) -> std::io::Result<usize> {
         self.check(offset, len);
-        // SAFETY: in bounds (checked); the target as in `copy_in`: the kernel writes there, and nobody refers to it.
-        unsafe { crate::sys::receive_raw(from.as_fd(), self.reader.span.at(offset), len as usize) }
+        // SAFETY: in bounds (checked); the target as in `copy_in`: the kernel writes there, and nobody refers to it. The slice
+        // is of bytes that may be uninitialised, and lives for this call only.
+        let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
+        crate::sys::receive_uninit(from, target)
     }
 
     /// Touches a range of pages ahead of their use, so that a commit does not pay for their first touch. Best effort.
     pub fn populate(&self, range: std::ops::Range<u64>) {
         self.check(range.start, range.end - range.start);
-        crate::sys::madvise_populate_write(&self.reader.span.raw, range);
+        let _ = crate::sys::populate_for_writing(&self.reader.span.raw, range.start as usize..range.end as usize);
     }
 }

@@ -183,6 +183,7 @@ pub struct PinTable {
     id: u64,
     blocks: Box<[BlockState]>,
     shared: Mutex<Shared>,
+    stamp: crate::fork::Stamp,
     this: Weak<PinTable>,
 }
 
@@ -234,6 +235,7 @@ impl PinTable {
             arena,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             blocks: (0..BLOCKS).map(|_| BlockState::default()).collect(),
+            stamp: crate::fork::Stamp::now(),
             shared: Mutex::new(Shared { next_block: 1, travelling: vec![0], ..Shared::default() }),
             this: this.clone(),
         }))
@@ -470,6 +472,12 @@ impl PinTable {
         count.store(left, Ordering::Release);
     }
 
+    /// An error if this process was forked off the one that the table belongs to.
+    #[inline]
+    pub fn check_process(&self) -> Result<()> {
+        self.stamp.check()
+    }
+
     /// How many pins this process holds, for tests and introspection.
     pub fn held(&self) -> u64 {
         let counts = self.blocks.iter().flat_map(|b| &b.counts).map(|c| u64::from(c.load(Ordering::Relaxed))).sum::<u64>();
@@ -517,7 +525,7 @@ impl Drop for Pin<'_> {
     #[inline]
     fn drop(&mut self) {
         // In a forked child the page is not mapped, and the words are the parent's.
-        if crate::fork::in_original_process() {
+        if self.table.stamp.is_current() {
             self.table.unpin(self.place);
         }
     }
@@ -554,7 +562,7 @@ impl OwnedPin {
 
 impl Drop for OwnedPin {
     fn drop(&mut self) {
-        if crate::fork::in_original_process() {
+        if self.table.stamp.is_current() {
             self.table.unpin(self.place);
         }
     }

@@ -381,3 +381,21 @@ fn whole_file() -> libc::flock {
 
 #[cfg(test)]
 mod tests;
+
+/// Receives from a stream socket into memory that nobody refers to, without waiting. Descriptors that come along are closed.
+pub fn receive_uninit(socket: impl AsFd, target: &mut [std::mem::MaybeUninit<u8>]) -> std::io::Result<usize> {
+    loop {
+        // A plain receive: the kernel discards descriptors that have no room to arrive in.
+        match rustix::net::recv(&socket, &mut *target, rustix::net::RecvFlags::DONTWAIT) {
+            Ok((_, received)) => return Ok(received),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Ends this process by SIGKILL, at this instruction: for tests of what the others see then.
+pub fn kill_self() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
+}

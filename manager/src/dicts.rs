@@ -8,7 +8,7 @@ use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::index;
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use commonhold_ipc::value::add_number;
+use commonhold_ipc::value::{NumberKind, add_number};
 use commonhold_ipc::wire::commit::Condition;
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Payload, Source, malformed};
@@ -190,12 +190,12 @@ impl Store {
             }
             None => vec![0; delta.len()],
         };
+        let number = NumberKind::from_code(number).ok_or_else(|| malformed("kind of a number"))?;
         let sum = add_number(number, &current, delta).ok_or_else(|| {
             let text = "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
             Error::new(ErrorKind::OutOfRange, text)
         })?;
-        let sum = &sum.as_ref()[..delta.len()];
-        self.insert(id, key, Payload::inline(sum), false, false, &mut Uploads::default())?;
+        self.insert(id, key, Payload::inline(&sum), false, false, &mut Uploads::default())?;
         Ok(Outcome::Bytes(sum.to_vec()))
     }
 
