@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    pub(super) fn welcome() -> Welcome {
+    fn welcome() -> Welcome {
         Welcome {
             session: 1,
             manager: 2,
@@ -351,8 +351,10 @@ mod tests {
         }
     }
 
+    type Parsed<T> = Result<Option<(T, usize)>>;
+
     /// Every beginning of a message asks for more, the whole is read, and what follows is left alone.
-    fn round_trips<T: PartialEq + std::fmt::Debug>(bytes: Vec<u8>, parse: fn(&[u8]) -> Result<Option<(T, usize)>>, expected: T) {
+    fn round_trips<T: PartialEq + std::fmt::Debug>(bytes: Vec<u8>, parse: fn(&[u8]) -> Parsed<T>, expected: T) {
         for len in 0..bytes.len() {
             assert!(parse(&bytes[..len]).unwrap().is_none(), "after {len} bytes");
         }

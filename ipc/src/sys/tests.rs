@@ -69,9 +69,7 @@ fn a_thread_that_ends_leaves_its_mark() {
             with_robust_word(&word, |tid| {
                 word.store(tid | WAITERS, Ordering::Release);
                 gate.recv().unwrap();
-                // Ends the thread, and nothing else, without a way back.
-                // SAFETY: nothing of this thread is needed any more; what it owns is leaked, which is safe.
-                unsafe { libc::syscall(libc::SYS_exit, 0) };
+                end_thread();
             })
         }
     });
