@@ -297,3 +297,32 @@ impl NameLock {
 
 #[cfg(test)]
 mod tests;
+
+/// A descriptor that becomes readable when something in a directory is removed or renamed: for a manager that wants to know when
+/// its own socket is gone. [`drain`](DirectoryWatch::drain) it, then look.
+pub struct DirectoryWatch {
+    inotify: OwnedFd,
+}
+
+impl DirectoryWatch {
+    /// Watches the directory of a manager's socket.
+    pub fn new(directory: &Path) -> Result<Self> {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let failed = |errno| Error::system(format!("cannot watch the directory {}", directory.display()), errno);
+        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
+        add_watch(&inotify, directory, WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::DELETE_SELF).map_err(failed)?;
+        Ok(DirectoryWatch { inotify })
+    }
+
+    /// Takes what has been reported.
+    pub fn drain(&self) {
+        let mut buffer = [0u8; 4096];
+        while rustix::io::read(&self.inotify, &mut buffer).is_ok_and(|bytes| bytes > 0) {}
+    }
+}
+
+impl std::os::fd::AsFd for DirectoryWatch {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod objects;
 pub mod points;
 pub mod sequence;
+pub mod server;
 pub mod store;
 pub mod upload;
 mod values;

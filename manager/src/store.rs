@@ -340,6 +340,11 @@ impl Store {
         self.memory.reclaim(pins);
     }
 
+    /// Whether [`rest`](Self::rest) has something to do.
+    pub fn has_work(&self) -> bool {
+        self.changed || !self.demolition.is_empty() || self.objects.has_unheld()
+    }
+
     /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether more is left.
     pub fn rest(&mut self) -> bool {
         for id in self.objects.take_unheld() {
@@ -354,7 +359,7 @@ impl Store {
             self.objects.settle(fell.into_iter());
         }
         self.publish();
-        !self.demolition.is_empty() || self.objects.has_unheld()
+        self.has_work()
     }
 
     /// Drops the objects that only refer to each other. Walks all objects and references.

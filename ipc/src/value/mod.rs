@@ -35,6 +35,9 @@ pub use schema::{Schema, fingerprint, text};
 pub use serialise::{HandleSink, Ser, Serializer, Sink, with_scratch};
 pub use shared::{Archived, AsDebug, AsShared, Shared, need_shared};
 
+/// Names the archive format in the handshake: rkyv 0.8's default format, little-endian, aligned, 32-bit relative pointers.
+pub const ARCHIVE_FORMAT: u64 = 0x0008_0001;
+
 /// The archive format as this program was built. Any crate of the build may change it by turning on a feature of rkyv: this
 /// stops such a build, instead of letting two programs misread each other.
 const _: () = {

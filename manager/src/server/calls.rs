@@ -1,0 +1,314 @@
+//! Doing requests: from a frame to its answer.
+
+use super::session::Next;
+use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
+use crate::store::Rejected;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
+use commonhold_ipc::wire::commit::Commit;
+use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
+use std::time::{Duration, Instant};
+
+/// What doing a request came to.
+enum Done {
+    /// Answer this, with the version of the commit that it made, or 0.
+    Answer(u64, Vec<Outcome>),
+    /// A condition did not hold.
+    Conflict,
+    /// It could not be done.
+    Failed(Error),
+    /// The answer comes later, or there is none.
+    NoAnswer,
+    /// The bytes make no sense: the session is over.
+    Nonsense,
+    /// It is another's turn: leave the request where it is.
+    Later,
+}
+
+impl From<Result<Vec<Outcome>>> for Done {
+    fn from(result: Result<Vec<Outcome>>) -> Self {
+        match result {
+            Ok(outcomes) => Done::Answer(0, outcomes),
+            Err(error) => Done::Failed(error),
+        }
+    }
+}
+
+impl Server {
+    /// Does the requests that a session has sent, for one turn.
+    pub(super) fn work(&mut self, index: usize) {
+        let mut turn = 0;
+        loop {
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+            if !session.settle_upload(&mut self.store) || session.waits_for_ticket {
+                return;
+            }
+            if session.is_stuffed() {
+                break;
+            }
+            let (head, payload) = match session.next() {
+                Next::Nothing => break,
+                Next::Nonsense => return self.close(index),
+                Next::Request(head, payload) => (head, payload),
+            };
+            turn += HEAD_BYTES + payload.len();
+            if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
+                self.unfinished.push_back(index);
+                break;
+            }
+            if head.code == Call::Upload as u8 {
+                if !session.begin_upload(&head, payload, &mut self.store) {
+                    return self.close(index);
+                }
+                continue;
+            }
+            let requests = session.take_requests();
+            let done = self.call(index, &head, &requests[payload.clone()]);
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+            session.put_requests_back(requests);
+            match done {
+                Done::Later => {
+                    session.waits_for_ticket = true;
+                    break;
+                }
+                Done::Nonsense => return self.close(index),
+                done => {
+                    session.finish(payload.end);
+                    self.answer(index, &head, done);
+                }
+            }
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+        if !session.adjust(&self.poller, token_of(token::CHANNEL, index)) {
+            self.close(index);
+        }
+    }
+
+    fn answer(&mut self, index: usize, head: &Head, done: Done) {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+        let (status, version, outcomes, error) = match done {
+            Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
+            Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
+            Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
+            Done::NoAnswer | Done::Nonsense | Done::Later => return,
+        };
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
+            session.lend(head.lane, head.number, version);
+        }
+        let answers = session.answers();
+        let start = answers.len();
+        answers.extend_from_slice(&[0; HEAD_BYTES]);
+        match (status, error) {
+            (Status::Failed, Some(error)) => write_error(answers, &error),
+            (Status::Done, _) => {
+                answers.extend_from_slice(&version.to_le_bytes());
+                outcomes.iter().for_each(|outcome| outcome.write(answers));
+            }
+            _ => {}
+        }
+        let len = (answers.len() - start - HEAD_BYTES) as u32;
+        let head = Head { len, code: status as u8, lane: head.lane, number: head.number };
+        answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
+        if self.unanswered.last() != Some(&index) {
+            self.unanswered.push(index);
+        }
+    }
+
+    fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+        let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
+        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+            session.begin_call(head.lane);
+        }
+        match call {
+            Call::Commit => self.commit(index, head, payload),
+            Call::Create => match whole(payload, "description of an object", NewObject::parse) {
+                Ok(new) => self.create(index, &new).into(),
+                Err(_) => Done::Nonsense,
+            },
+            Call::Retain => self.with_id(payload, |server, id| server.hold(index, id).into()),
+            Call::Release => match Words::new(payload) {
+                Some(ids) => self.release(index, ids),
+                None => Done::Nonsense,
+            },
+            Call::Publish => self.publish_name(payload),
+            Call::Lookup => self.lookup(index, payload),
+            Call::Unpublish => match std::str::from_utf8(payload) {
+                Ok(name) => Done::Answer(0, vec![if self.store.unname(name) { Outcome::Something } else { Outcome::Nothing }]),
+                Err(_) => Done::Nonsense,
+            },
+            Call::Arm => self.with_id(payload, |server, id| {
+                server.store.arm(id);
+                Done::Answer(0, Vec::new())
+            }),
+            Call::Ticket => self.take_ticket(index, head),
+            Call::TicketBack => {
+                if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
+                    self.ticket = None;
+                }
+                Done::NoAnswer
+            }
+            Call::Stats => Done::Answer(0, vec![Outcome::Text(self.stats())]),
+            Call::Audit => self.audit(),
+            Call::Names => {
+                let lines = self.store.names().map(|(name, id)| format!("{id} {name}\n")).collect();
+                Done::Answer(0, vec![Outcome::Text(lines)])
+            }
+            Call::Shutdown => {
+                self.ending = true;
+                Done::Answer(0, Vec::new())
+            }
+            Call::Upload => Done::Nonsense,
+        }
+    }
+
+    fn with_id(&mut self, payload: &[u8], then: impl FnOnce(&mut Self, u64) -> Done) -> Done {
+        match whole(payload, "id", Reader::u64) {
+            Ok(id) => then(self, id),
+            Err(_) => Done::Nonsense,
+        }
+    }
+
+    fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+        if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
+            return Done::Later;
+        }
+        let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        let mut uploads = session.take_uploads(head.lane);
+        let mut outcomes = Vec::new();
+        crate::points::reached("call: before it is applied");
+        let applied = self.store.apply(&commit, &mut uploads, &mut outcomes);
+        uploads.clear(&mut self.store.memory);
+        crate::points::reached("call: applied, not published");
+        match applied {
+            // The version that is being made, if this changed anything: published before the answer is sent.
+            Ok(()) => Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes),
+            Err(Rejected::Conflict) => Done::Conflict,
+            Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
+        }
+    }
+
+    /// If memory is full because a pin holds it, says whose.
+    fn explain_full(&mut self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Full {
+            return error;
+        }
+        self.store.publish();
+        self.reclaim();
+        let held = self.store.memory.retired_bytes();
+        match self.oldest_pin() {
+            Some((version, who)) if held > 0 => {
+                let text = format!("{error}; {held} bytes are held by readers of older versions, the oldest (version {version}) in {who}");
+                Error::caused(ErrorKind::Full, text, error)
+            }
+            _ => error,
+        }
+    }
+
+    fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
+        let id = self.store.create(new)?;
+        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+            session.hold(id);
+        }
+        Ok(vec![Outcome::Number(id)])
+    }
+
+    fn hold(&mut self, index: usize, id: u64) -> Result<Vec<Outcome>> {
+        self.store.retain(id)?;
+        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+            session.hold(id);
+        }
+        Ok(Vec::new())
+    }
+
+    fn release(&mut self, index: usize, ids: Words<'_>) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        for id in ids.iter() {
+            if session.let_go(id) {
+                self.store.release(id);
+            }
+        }
+        Done::NoAnswer
+    }
+
+    fn publish_name(&mut self, payload: &[u8]) -> Done {
+        let mut read = Reader::new(payload);
+        let (Some(id), Some(replace)) = (read.u64(), read.u8()) else { return Done::Nonsense };
+        let Ok(name) = std::str::from_utf8(read.rest()) else { return Done::Nonsense };
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            let text = format!("a name of {} bytes cannot be given: names have 1 to {NAME_BYTES_MAX} bytes", name.len());
+            return Done::Failed(Error::new(ErrorKind::OutOfRange, text));
+        }
+        self.store.name(name, id, replace != 0).map(|()| Vec::new()).into()
+    }
+
+    fn lookup(&mut self, index: usize, payload: &[u8]) -> Done {
+        let Ok(name) = std::str::from_utf8(payload) else { return Done::Nonsense };
+        let Some(id) = self.store.lookup(name) else {
+            let known: Vec<_> = self.store.names().take(8).map(|(name, _)| format!("{name:?}")).collect();
+            let known = if known.is_empty() { "it has no named objects yet".to_owned() } else { format!("there are {}", known.join(", ")) };
+            let text = format!("this manager has no object named {name:?}: {known}");
+            return Done::Failed(Error::new(ErrorKind::NotFound, text));
+        };
+        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+            session.hold(id);
+        }
+        Done::Answer(0, vec![Outcome::Number(id)])
+    }
+
+    fn take_ticket(&mut self, index: usize, head: &Head) -> Done {
+        if self.ticket.is_none() && self.ticket_queue.is_empty() {
+            self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+            return Done::Answer(0, Vec::new());
+        }
+        self.ticket_queue.push_back((index, head.lane, head.number));
+        Done::NoAnswer
+    }
+
+    /// A ticket that is given back, or over its time, goes to the next who waits; without one, everybody goes on.
+    pub(super) fn pass_ticket_on(&mut self) {
+        if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
+            self.ticket = None;
+        }
+        if self.ticket.is_none() {
+            while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
+                if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
+                    self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+                    let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
+                    self.answer(index, &head, Done::Answer(0, Vec::new()));
+                    self.flush_all();
+                    break;
+                }
+            }
+        }
+        let holder = self.ticket.as_ref().map(|ticket| ticket.session);
+        for index in 0..self.connections.len() {
+            if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
+                && session.waits_for_ticket
+                && holder.is_none_or(|holder| holder == index)
+            {
+                session.waits_for_ticket = false;
+                self.unfinished.push_back(index);
+            }
+        }
+    }
+
+    fn audit(&mut self) -> Done {
+        self.store.publish();
+        let uploads: Vec<u64> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter_map(|connection| match connection {
+                Connection::Session(session) => Some(session.upload_blocks()),
+                Connection::Greeting { .. } => None,
+            })
+            .flatten()
+            .collect();
+        match self.store.audit(uploads.into_iter()) {
+            Ok(()) => Done::Answer(0, vec![Outcome::Text(String::new())]),
+            Err(what) => Done::Answer(0, vec![Outcome::Text(what)]),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the manager does besides answering: reclaim, drop, take apart, give memory back.
+//!
+//! While requests come, memory is reclaimed every few commits, so that blocks come back while they are still in the cache.
+//! When nothing comes any more, what is left is done before the sleep. A reader that still holds a pin then is looked at
+//! again a few times, at longer and longer intervals, and after that only when something happens: an idle manager does not
+//! run at all.
+
+use super::{Connection, Server};
+use commonhold_ipc::pin::Pinned;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+/// Reclaim when so many bytes have been retired since the last time.
+const RECLAIM_BYTES: u64 = 256 << 10;
+/// Free memory that is kept for the next writes.
+const KEEP_BYTES: u64 = 16 << 20;
+/// When to look again for pins that have gone: after so many milliseconds, one after the other.
+const LOOK_AGAIN_MS: [u64; 5] = [1, 10, 100, 1_000, 5_000];
+
+/// When what was done last.
+#[derive(Default)]
+pub struct Housekeeping {
+    /// What waited after the last reclaim: more than that is new.
+    held_bytes: u64,
+    /// How many times it has been looked again.
+    looks: usize,
+    look_at: Option<Instant>,
+    /// When circles may be looked for again: looking took its time.
+    circles_at: Option<Instant>,
+    pressed: bool,
+}
+
+impl Housekeeping {
+    /// When something is to be done though nothing happens.
+    pub fn next(&self) -> Option<Instant> {
+        match (self.look_at, self.circles_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// A session has ended: its pins and references are gone, look at once.
+    pub fn something_ended(&mut self) {
+        self.pressed = true;
+        self.looks = 0;
+    }
+}
+
+impl Server {
+    /// Whether the store has things to do that nobody asked for.
+    pub(super) fn store_has_work(&self) -> bool {
+        self.store.has_work()
+    }
+
+    /// After each round.
+    pub(super) fn keep_house(&mut self) {
+        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + RECLAIM_BYTES {
+            self.reclaim();
+        }
+        if self.store.has_work() {
+            self.store.rest();
+        }
+    }
+
+    /// Nothing is left to do but this.
+    pub(super) fn before_sleep(&mut self) {
+        let now = Instant::now();
+        let due = self.housekeeping.look_at.is_none_or(|at| at <= now) || self.housekeeping.pressed;
+        let news = self.store.memory.retired_bytes() != self.housekeeping.held_bytes;
+        if news || (due && self.housekeeping.look_at.is_some()) || self.housekeeping.pressed {
+            self.reclaim();
+            if news || self.housekeeping.pressed {
+                self.housekeeping.looks = 0;
+            }
+            self.housekeeping.pressed = false;
+            let left = self.store.memory.retired_blocks() > 0;
+            let wait = LOOK_AGAIN_MS.get(self.housekeeping.looks).filter(|_| left);
+            self.housekeeping.look_at = wait.map(|ms| now + Duration::from_millis(*ms));
+            self.housekeeping.looks += 1;
+        }
+        if self.store.may_have_circles() && self.housekeeping.circles_at.is_none_or(|at| at <= now) {
+            self.store.collect_circles();
+            while self.store.rest() {}
+            // Never more than a twentieth of the time.
+            self.housekeeping.circles_at = Some(now + now.elapsed() * 20);
+        } else if !self.store.may_have_circles() && self.housekeeping.circles_at.is_some_and(|at| at <= now) {
+            self.housekeeping.circles_at = None;
+        }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let usage = self.store.memory.usage();
+        let keep = KEEP_BYTES.max(usage.backed_bytes / 4);
+        if usage.free_backed_bytes > keep {
+            self.store.memory.trim(keep);
+        }
+    }
+
+    /// Frees what nobody pins.
+    pub(super) fn reclaim(&mut self) {
+        // SYNC: step b of `ipc::pin`: between the store of the version and the scan.
+        fence(Ordering::SeqCst);
+        let newest = self.store.version();
+        let mut pins = Vec::new();
+        for connection in self.connections.iter_mut().flatten() {
+            if let Connection::Session(session) = connection {
+                session.pins(newest, &mut pins);
+            }
+        }
+        self.store.reclaim(&mut pins);
+        self.housekeeping.held_bytes = self.store.memory.retired_bytes();
+    }
+
+    /// The oldest version that anybody pins, and who.
+    pub(super) fn oldest_pin(&mut self) -> Option<(u64, String)> {
+        let newest = self.store.version();
+        let mut oldest: Option<(u64, String)> = None;
+        for connection in self.connections.iter_mut().flatten() {
+            let Connection::Session(session) = connection else { continue };
+            let mut pins = Vec::new();
+            session.pins(newest, &mut pins);
+            let first = pins.iter().map(|pin| match pin {
+                Pinned::At(version) | Pinned::From(version) => *version,
+            });
+            if let Some(version) = first.min()
+                && oldest.as_ref().is_none_or(|(older, _)| version < *older)
+            {
+                oldest = Some((version, session.describe()));
+            }
+        }
+        oldest
+    }
+
+    /// The manager's figures: a word and a number a line.
+    pub(super) fn stats(&mut self) -> String {
+        self.store.publish();
+        self.reclaim();
+        let usage = self.store.memory.usage();
+        let oldest = self.oldest_pin();
+        let mut text = String::new();
+        for (word, number) in [
+            ("version", self.store.version()),
+            ("objects", self.store.root().objects),
+            ("sessions", self.sessions as u64),
+            ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),
+            ("retired_bytes", self.store.memory.retired_bytes()),
+            ("backed_bytes", usage.backed_bytes),
+            ("budget_bytes", usage.budget_bytes),
+            ("metadata_bytes", usage.metadata_bytes),
+            ("blocks", usage.blocks),
+            ("oldest_pin", oldest.as_ref().map_or(0, |(version, _)| *version)),
+        ] {
+            text.push_str(&format!("{word} {number}\n"));
+        }
+        if let Some((_, who)) = oldest {
+            text.push_str(&format!("oldest_pin_holder {who}\n"));
+        }
+        text
+    }
+}

@@ -1,0 +1,475 @@
+//! The manager's event loop: one thread that reads requests, applies what came together as one commit, publishes, answers.
+//!
+//! A round: wait (spinning a little first, where that pays) → read and apply the requests of every session that has any →
+//! publish once → answer → when nothing is left to do: reclaim, drop, take apart, give memory back. A session's unread
+//! answers, its half-sent requests and its stopped process are its own affair: nothing here waits for one client.
+
+mod calls;
+mod housekeeping;
+mod session;
+
+use crate::store::Store;
+use commonhold_ipc::arena::ALIVE;
+use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::handshake::{Admission, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal};
+use commonhold_ipc::limits::*;
+use commonhold_ipc::liveness::AliveKeeper;
+use commonhold_ipc::map::ArenaWriter;
+use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
+use commonhold_ipc::poller::{Interest, Poller};
+use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
+use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
+use commonhold_ipc::sys;
+use commonhold_ipc::value::ARCHIVE_FORMAT;
+use housekeeping::Housekeeping;
+use session::Session;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+/// How a manager is made.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes of memory that the arena may take at the most.
+    pub capacity_bytes: u64,
+    /// A key that every client must know.
+    pub authkey: Option<AuthKey>,
+    /// Sessions at a time, at the most.
+    pub sessions_max: usize,
+    /// End when there has been no session for so long.
+    pub idle_timeout: Option<Duration>,
+    /// Bits that clients read in their welcome.
+    pub options: u64,
+    /// All ones; tests make keys collide.
+    pub hash_mask: u64,
+}
+
+/// Option bit: clients check every value at every read.
+pub const OPTION_CHECK_ALWAYS: u64 = 1;
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            capacity_bytes: sys::memory_budget_default(),
+            authkey: None,
+            sessions_max: SESSIONS_MAX,
+            idle_timeout: None,
+            options: 0,
+            hash_mask: u64::MAX,
+        }
+    }
+}
+
+/// The least that a manager can work with: the room that the largest small operation reserves, and some to store.
+pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
+
+/// Requests of one session that are read before the others have their turn.
+const TURN_BYTES: usize = 256 << 10;
+
+/// The alive word in the arena, for the thread that holds it.
+struct AliveWord(Arc<ArenaWriter>);
+
+impl AsRef<AtomicU32> for AliveWord {
+    fn as_ref(&self) -> &AtomicU32 {
+        self.0.atomic_half(ALIVE)
+    }
+}
+
+enum Connection {
+    /// Not let in yet: until when it must be.
+    Greeting { channel: Channel, handshake: ServerHandshake, until: Instant, owner: bool },
+    Session(Box<Session>),
+}
+
+/// What a descriptor is, in the poller's tokens: two bits, then an index.
+mod token {
+    pub const LISTENER: u64 = 0;
+    pub const CHANNEL: u64 = 1;
+    pub const PROCESS: u64 = 2;
+    pub const DIRECTORY: u64 = 3;
+}
+
+fn token_of(kind: u64, index: usize) -> u64 {
+    (index as u64) << 2 | kind
+}
+
+/// The writer's ticket: whose commits alone are done, and until when.
+struct Ticket {
+    session: usize,
+    until: Instant,
+}
+
+/// A manager.
+pub struct Server {
+    config: Config,
+    offer: ServerOffer,
+    store: Store,
+    arena: Arc<ArenaWriter>,
+    manager: u64,
+    hash_seed: u64,
+    poller: Poller,
+    spin: Spin,
+    listener: Option<Listener>,
+    name: Option<(NameLock, DirectoryWatch)>,
+    connections: Vec<Option<Connection>>,
+    greeting: usize,
+    sessions: usize,
+    next_session: u64,
+    /// Sessions with requests that are read but not done: their turn was over, or they waited for the ticket.
+    unfinished: VecDeque<usize>,
+    /// Sessions with answers that are not sent yet.
+    unanswered: Vec<usize>,
+    ticket: Option<Ticket>,
+    /// Sessions that wait for the ticket: with lane and number of their call.
+    ticket_queue: VecDeque<(usize, u16, u64)>,
+    housekeeping: Housekeeping,
+    /// Without any session since then.
+    idle_since: Option<Instant>,
+    ending: bool,
+    alive: Option<AliveKeeper>,
+}
+
+impl Server {
+    /// A manager with an empty store. `owner` is a connection whose end is the manager's end, if there is one; `listener`
+    /// and `name` where others find it.
+    pub fn new(config: Config, owner: Option<Channel>, listener: Option<Listener>, name: Option<NameLock>) -> Result<Server> {
+        if config.capacity_bytes < CAPACITY_BYTES_MIN {
+            let text = format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        }
+        let arena = Arc::new(make_arena(config.capacity_bytes)?);
+        let random = fresh_nonce()?;
+        let number = |i: usize| u64::from_le_bytes(random[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
+        let (manager, hash_seed) = (number(0) | 1, number(1));
+        let store = Store::new(arena.clone(), config.capacity_bytes, manager, hash_seed, config.hash_mask);
+        let alive = AliveKeeper::start(AliveWord(arena.clone()))?;
+        let offer = ServerOffer { versions: Versions::ours(ARCHIVE_FORMAT), authkey: config.authkey.clone(), own_uid: sys::own_uid() };
+        let mut server = Server {
+            offer,
+            store,
+            arena,
+            manager,
+            hash_seed,
+            poller: Poller::new()?,
+            spin: Spin::new(),
+            listener: None,
+            name: None,
+            connections: Vec::new(),
+            greeting: 0,
+            sessions: 0,
+            next_session: 1,
+            unfinished: VecDeque::new(),
+            unanswered: Vec::new(),
+            ticket: None,
+            ticket_queue: VecDeque::new(),
+            housekeeping: Housekeeping::default(),
+            idle_since: Some(Instant::now()),
+            ending: false,
+            alive: Some(alive),
+            config,
+        };
+        if let Some(listener) = listener {
+            server.poller.add(&listener, token_of(token::LISTENER, 0), Interest::READ)?;
+            server.listener = Some(listener);
+        }
+        if let Some(name) = name {
+            if let commonhold_ipc::socket::Address::Path(path) = name.address() {
+                let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
+                server.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
+                server.name = Some((name, watch));
+            }
+        }
+        if let Some(owner) = owner {
+            server.greet(owner, true)?;
+        }
+        Ok(server)
+    }
+
+    /// Serves until the owner ends, somebody says so, or the name is taken away. Nothing is left in the file system.
+    pub fn run(mut self) -> Result<()> {
+        while !self.ending {
+            self.wait()?;
+            self.round();
+        }
+        self.flush_all();
+        if let Some((name, _)) = self.name.take() {
+            name.remove()?;
+        }
+        drop(self.alive.take());
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        if !self.unfinished.is_empty() || self.store_has_work() {
+            self.poller.look()?;
+            return Ok(());
+        }
+        let mut failed = None;
+        let poller = &mut self.poller;
+        let ready = self.spin.wait(|| match poller.look() {
+            Ok(ready) => ready,
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !ready {
+            self.before_sleep();
+            let deadline = self.next_deadline();
+            self.poller.wait(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The earliest moment at which something is to be done though nothing happens.
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.store_has_work() {
+            return Some(Instant::now());
+        }
+        let greetings = self.connections.iter().flatten().filter_map(|connection| match connection {
+            Connection::Greeting { until, .. } => Some(*until),
+            Connection::Session(_) => None,
+        });
+        let greeting = if self.greeting > 0 { greetings.min() } else { None };
+        let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
+        let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
+        [greeting, idle, ticket, self.housekeeping.next()].into_iter().flatten().min()
+    }
+
+    fn round(&mut self) {
+        let happened: Vec<_> = self.poller.happenings().collect();
+        for happening in happened {
+            let index = (happening.token >> 2) as usize;
+            match happening.token & 3 {
+                token::LISTENER => self.accept(),
+                token::DIRECTORY => self.look_for_name(),
+                token::PROCESS => self.close(index),
+                _ => {
+                    if happening.writable {
+                        self.unanswered.push(index);
+                    }
+                    if happening.readable {
+                        self.read(index);
+                    }
+                }
+            }
+        }
+        for _ in 0..self.unfinished.len() {
+            if let Some(index) = self.unfinished.pop_front() {
+                self.work(index);
+            }
+        }
+        self.store.publish();
+        self.flush_all();
+        self.pass_ticket_on();
+        self.keep_house();
+        self.end_what_is_late();
+    }
+
+    fn accept(&mut self) {
+        // What is left in the queue shows again in the next round.
+        for _ in 0..16 {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok(Some(channel)) if self.greeting < HANDSHAKES_MAX => {
+                    // A peer that is gone already, or of whom the kernel says nothing, is not a client.
+                    let _ = self.greet(channel, false);
+                }
+                Ok(Some(_)) => {}
+                // Out of descriptors: whoever waits in the queue gets a place when a session ends.
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn greet(&mut self, channel: Channel, owner: bool) -> Result<()> {
+        let peer = sys::peer_credentials(&channel)?;
+        let (handshake, hello) = ServerHandshake::begin(&self.offer, peer)?;
+        channel.send(&hello)?;
+        let index = match self.connections.iter().position(Option::is_none) {
+            Some(index) => index,
+            None => {
+                self.connections.push(None);
+                self.connections.len() - 1
+            }
+        };
+        self.poller.add(&channel, token_of(token::CHANNEL, index), Interest::READ)?;
+        let until = Instant::now() + Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
+        self.connections[index] = Some(Connection::Greeting { channel, handshake, until, owner });
+        self.greeting += 1;
+        Ok(())
+    }
+
+    fn read(&mut self, index: usize) {
+        match self.connections.get_mut(index) {
+            Some(Some(Connection::Greeting { .. })) => self.read_greeting(index),
+            Some(Some(Connection::Session(session))) => {
+                if session.read(&self.arena) {
+                    self.work(index);
+                } else {
+                    self.close(index);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn read_greeting(&mut self, index: usize) {
+        let Some(Some(Connection::Greeting { channel, handshake, .. })) = self.connections.get_mut(index) else { return };
+        let mut buffer = [0; 512];
+        let received = match channel.receive(&mut buffer) {
+            Ok(Received::Bytes(count)) => &buffer[..count],
+            Ok(Received::Nothing) => return,
+            Ok(Received::Ended) | Err(_) => return self.close(index),
+        };
+        match handshake.receive(&self.offer, received) {
+            Step::More => {}
+            Step::Refused { reply, .. } => {
+                let _ = channel.send(&reply);
+                self.close(index);
+            }
+            Step::Admitted(admission) => self.admit(index, &admission),
+        }
+    }
+
+    fn admit(&mut self, index: usize, admission: &Admission) {
+        let Some(Some(Connection::Greeting { channel, owner, .. })) = self.connections.get_mut(index) else { return };
+        let owner = *owner;
+        if self.sessions >= self.config.sessions_max && !owner {
+            let _ = channel.send(&write_refusal(Refusal::ManagerFull { sessions_max: self.config.sessions_max as u32 }));
+            return self.close(index);
+        }
+        let Some(Connection::Greeting { channel, .. }) = self.connections[index].take() else { return };
+        self.greeting -= 1;
+        match self.welcome(&channel, admission, index) {
+            Ok((process, pins)) => {
+                let session = Session::new(self.next_session, channel, process, pins, admission, owner);
+                self.next_session += 1;
+                self.sessions += 1;
+                self.idle_since = None;
+                self.connections[index] = Some(Connection::Session(Box::new(session)));
+            }
+            // Out of memory or descriptors, or the client is gone: it sees the connection end.
+            Err(_) => self.poller.remove(&channel),
+        }
+    }
+
+    /// Sends the welcome; returns what the session needs: the client's process and its page.
+    fn welcome(&mut self, channel: &Channel, admission: &Admission, index: usize) -> Result<(std::os::fd::OwnedFd, Option<PinScan>)> {
+        let process = sys::peer_pidfd(channel)?;
+        let welcome = Welcome {
+            session: self.next_session,
+            manager: self.manager,
+            arena_len: self.arena.reader().len(),
+            session_page_len: PAGE_BYTES,
+            hash_seed: self.hash_seed,
+            options: self.config.options,
+            value_bytes_max: VALUE_BYTES_MAX,
+            frame_bytes_max: FRAME_BYTES_MAX as u64,
+            inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
+        };
+        let bytes = admission.welcome(&welcome);
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let pins = if admission.hello.purpose == Purpose::Session {
+            let page = sys::memfd_sealed("commonhold-session", PAGE_BYTES)?;
+            let pins = PinScan::map(&page)?;
+            let arena = sys::reopen_read_only(self.arena.descriptor())?;
+            channel.send_all(&bytes, &[arena.as_fd(), page.as_fd()], deadline)?;
+            Some(pins)
+        } else {
+            channel.send_all(&bytes, &[], deadline)?;
+            None
+        };
+        self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
+        Ok((process, pins))
+    }
+
+    fn close(&mut self, index: usize) {
+        match self.connections.get_mut(index).and_then(Option::take) {
+            None => {}
+            Some(Connection::Greeting { channel, owner, .. }) => {
+                self.poller.remove(&channel);
+                self.greeting -= 1;
+                self.ending |= owner;
+            }
+            Some(Connection::Session(mut session)) => {
+                self.poller.remove(session.channel());
+                self.poller.remove(session.process());
+                self.ending |= session.is_owner();
+                session.end(&mut self.store);
+                self.sessions -= 1;
+                if self.sessions == 0 {
+                    self.idle_since = Some(Instant::now());
+                }
+                self.ticket_queue.retain(|(waiting, ..)| *waiting != index);
+                if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
+                    self.ticket = None;
+                }
+                self.housekeeping.something_ended();
+            }
+        }
+    }
+
+    fn look_for_name(&mut self) {
+        if let Some((name, watch)) = &self.name {
+            watch.drain();
+            // Somebody has removed our socket: nobody can find us any more.
+            let gone = match name.address() {
+                commonhold_ipc::socket::Address::Path(path) => !path.exists(),
+                commonhold_ipc::socket::Address::Abstract(_) => false,
+            };
+            self.ending |= gone || !name.is_current().unwrap_or(false);
+        }
+    }
+
+    fn end_what_is_late(&mut self) {
+        if self.greeting > 0 {
+            let now = Instant::now();
+            let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
+            let late: Vec<usize> = (0..self.connections.len()).filter(|index| late(&self.connections[*index])).collect();
+            late.into_iter().for_each(|index| self.close(index));
+        }
+        if let (Some(since), Some(timeout)) = (self.idle_since, self.config.idle_timeout)
+            && since.elapsed() >= timeout
+            && self.greeting == 0
+        {
+            self.ending = true;
+        }
+    }
+
+    /// Sends what is ready, of every session that has something.
+    fn flush_all(&mut self) {
+        for index in std::mem::take(&mut self.unanswered) {
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { continue };
+            if session.flush(&self.poller, token_of(token::CHANNEL, index)) {
+                // It may have stopped reading requests because its answers were not read.
+                if session.has_requests() && !self.unfinished.contains(&index) {
+                    self.unfinished.push_back(index);
+                }
+            } else {
+                self.close(index);
+            }
+        }
+    }
+}
+
+/// The arena's memfd: twice as long as what it may take, so that free pages can be found in one piece, but at most half of
+/// the address space that this process may use.
+fn make_arena(capacity_bytes: u64) -> Result<ArenaWriter> {
+    let wanted = capacity_bytes.saturating_mul(2).min(ARENA_BYTES_MAX);
+    let most = sys::address_space_limit().map_or(wanted, |limit| limit / 2);
+    let len = wanted.min(most).max(capacity_bytes.min(most)) & !0xffff;
+    let fd = sys::memfd_sealed("commonhold-arena", len)?;
+    let header = 0..commonhold_ipc::arena::BLOCKS;
+    sys::back(&fd, header)?;
+    ArenaWriter::map(fd, len)
+}
+
+/// A table of sessions by lane, small.
+type ByLane<T> = HashMap<u16, T>;

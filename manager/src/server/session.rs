@@ -1,0 +1,340 @@
+//! One client process: its connection, and all that it holds here.
+//!
+//! Requests are gathered in a buffer and done one after the other; an upload's bytes go from the socket straight into the
+//! arena. All that a session holds (references, uploads, lent versions, pins in its page) goes with it.
+
+use super::{ByLane, TURN_BYTES};
+use crate::store::Store;
+use crate::upload::{self, Upload, Uploads};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::handshake::Admission;
+use commonhold_ipc::limits::{FRAME_BYTES_MAX, REPLIES_PENDING_BYTES_MAX, UPLOADS_PER_SESSION_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::map::ArenaWriter;
+use commonhold_ipc::pin::{PinScan, Pinned};
+use commonhold_ipc::poller::{Interest, Poller};
+use commonhold_ipc::socket::{Channel, Received};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, UPLOAD_HEAD_BYTES, UploadHead};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// An upload whose bytes are on their way.
+struct Arriving {
+    lane: u16,
+    number: u64,
+    /// Where they go; or why they are read and thrown away.
+    target: Result<Upload>,
+    len: u64,
+    done: u64,
+}
+
+/// A session.
+pub struct Session {
+    number: u64,
+    channel: Channel,
+    process: OwnedFd,
+    pins: Option<PinScan>,
+    pid: u32,
+    program: String,
+    owner: bool,
+    requests: Vec<u8>,
+    /// Bytes of `requests` that are done.
+    done: usize,
+    arriving: Option<Arriving>,
+    uploads: ByLane<Uploads>,
+    answers: Vec<u8>,
+    sent: usize,
+    interest: Interest,
+    /// Objects it holds, and how often.
+    held: HashMap<u64, u64>,
+    /// For each lane, the call whose reply lent values, and the version they are in.
+    lent: ByLane<(u64, u64)>,
+    /// It must wait until somebody else gives the writer's ticket back.
+    pub waits_for_ticket: bool,
+}
+
+/// What a session's buffer holds next.
+pub enum Next {
+    /// Not a whole request.
+    Nothing,
+    /// This request, whose payload is this long and begins at the offset.
+    Request(Head, std::ops::Range<usize>),
+    /// Something that no client of ours sends.
+    Nonsense,
+}
+
+impl Session {
+    /// The session of a client that has just been let in.
+    pub fn new(number: u64, channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
+        Session {
+            number,
+            channel,
+            process,
+            pins,
+            pid: if admission.peer.pid == 0 { admission.hello.pid } else { admission.peer.pid },
+            program: admission.hello.program.clone(),
+            owner,
+            requests: Vec::new(),
+            done: 0,
+            arriving: None,
+            uploads: ByLane::default(),
+            answers: Vec::new(),
+            sent: 0,
+            interest: Interest::READ,
+            held: HashMap::new(),
+            lent: ByLane::default(),
+            waits_for_ticket: false,
+        }
+    }
+
+    /// Its number, never used again.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its connection.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// A descriptor that becomes readable when the process ends.
+    pub fn process(&self) -> &OwnedFd {
+        &self.process
+    }
+
+    /// Who it is, in words.
+    pub fn describe(&self) -> String {
+        format!("{} (pid {})", self.program, self.pid)
+    }
+
+    /// Whether the manager ends with it.
+    pub fn is_owner(&self) -> bool {
+        self.owner
+    }
+
+    /// Reads what has come, as much as fits into one turn. `false`: the session is over.
+    pub fn read(&mut self, arena: &ArenaWriter) -> bool {
+        if self.arriving.is_some() {
+            return self.read_upload(arena);
+        }
+        if self.done > 0 {
+            self.requests.drain(..self.done);
+            self.done = 0;
+        }
+        let start = self.requests.len();
+        // A frame may be longer than a turn; more is read only if the frame in front is not whole.
+        if start >= FRAME_BYTES_MAX + HEAD_BYTES || (start >= TURN_BYTES && !matches!(self.next(), Next::Nothing)) {
+            return true;
+        }
+        self.requests.resize(start + TURN_BYTES, 0);
+        let received = self.channel.receive(&mut self.requests[start..]);
+        let count = match received {
+            Ok(Received::Bytes(count)) => count,
+            Ok(Received::Nothing) => 0,
+            Ok(Received::Ended) | Err(_) => return false,
+        };
+        self.requests.truncate(start + count);
+        true
+    }
+
+    /// Takes more of an upload from the socket into its block.
+    fn read_upload(&mut self, arena: &ArenaWriter) -> bool {
+        let Some(arriving) = &mut self.arriving else { return true };
+        let left = (arriving.len - arriving.done).min(TURN_BYTES as u64 * 4);
+        let received = match &arriving.target {
+            Ok(upload) => arena.receive(&self.channel, upload.block + upload.prefix + arriving.done, left),
+            Err(_) => {
+                let mut thrown_away = vec![0; left.min(TURN_BYTES as u64) as usize];
+                match self.channel.receive(&mut thrown_away) {
+                    Ok(Received::Bytes(count)) => Ok(count),
+                    Ok(Received::Nothing) => Err(std::io::ErrorKind::WouldBlock.into()),
+                    Ok(Received::Ended) => Ok(0),
+                    Err(_) => return false,
+                }
+            }
+        };
+        match received {
+            Ok(0) => false,
+            Ok(count) => {
+                arriving.done += count as u64;
+                true
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// What is to be done next.
+    pub fn next(&self) -> Next {
+        let bytes = &self.requests[self.done..];
+        let Some(head) = Head::parse(bytes) else { return Next::Nothing };
+        let Some(call) = Call::from_code(head.code) else { return Next::Nonsense };
+        let start = self.done + HEAD_BYTES;
+        let whole = if call == Call::Upload { UPLOAD_HEAD_BYTES } else { head.len as usize };
+        if call != Call::Upload && head.len as usize > FRAME_BYTES_MAX {
+            return Next::Nonsense;
+        }
+        if bytes.len() < HEAD_BYTES + whole { Next::Nothing } else { Next::Request(head, start..start + whole) }
+    }
+
+    /// Whether requests wait to be done here (and not for the ticket, or for answers to be read).
+    pub fn has_requests(&self) -> bool {
+        !self.waits_for_ticket && self.arriving.is_none() && !matches!(self.next(), Next::Nothing)
+    }
+
+    /// The bytes of a request that [`next`](Self::next) named. They are taken out for as long as it is being done.
+    pub fn take_requests(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// Puts them back.
+    pub fn put_requests_back(&mut self, requests: Vec<u8>) {
+        self.requests = requests;
+    }
+
+    /// The request that ended here in the buffer is done.
+    pub fn finish(&mut self, end: usize) {
+        self.done = end;
+        if self.done == self.requests.len() {
+            self.requests.clear();
+            self.done = 0;
+        }
+    }
+
+    /// Begins an upload, with the part of it that is in the buffer already. `false`: nonsense.
+    pub fn begin_upload(&mut self, head: &Head, payload: std::ops::Range<usize>, store: &mut Store) -> bool {
+        let Some(upload) = UploadHead::parse(&self.requests[payload.clone()]) else { return false };
+        if upload.len != u64::from(head.len).saturating_sub(UPLOAD_HEAD_BYTES as u64) || upload.len > VALUE_BYTES_MAX {
+            return false;
+        }
+        let waiting: usize = self.uploads.values().map(Uploads::len).sum();
+        let target = if waiting >= UPLOADS_PER_SESSION_MAX {
+            let text = format!("more than {UPLOADS_PER_SESSION_MAX} large values in one request: send fewer at a time");
+            Err(Error::new(ErrorKind::Full, text))
+        } else {
+            upload::begin(&mut store.memory, upload.prefix, upload.len, upload.handles.into())
+        };
+        let here = (self.requests.len() - payload.end).min(upload.len as usize);
+        if let Ok(target) = &target {
+            let bytes = &self.requests[payload.end..payload.end + here];
+            store.memory.arena().copy_in(target.block + target.prefix, bytes);
+        }
+        self.arriving = Some(Arriving { lane: head.lane, number: head.number, target, len: upload.len, done: here as u64 });
+        self.finish(payload.end + here);
+        true
+    }
+
+    /// If an upload is on its way: whether it has arrived whole, and so is ready for its commit.
+    pub fn settle_upload(&mut self, store: &mut Store) -> bool {
+        match &self.arriving {
+            None => true,
+            Some(arriving) if arriving.done < arriving.len => false,
+            Some(_) => {
+                if let Some(arrived) = self.arriving.take() {
+                    self.uploads.entry(arrived.lane).or_default().add(arrived.number, arrived.target, &mut store.memory);
+                }
+                true
+            }
+        }
+    }
+
+    /// The uploads of a lane, for its commit.
+    pub fn take_uploads(&mut self, lane: u16) -> Uploads {
+        self.uploads.remove(&lane).unwrap_or_default()
+    }
+
+    /// The session holds an object once more.
+    pub fn hold(&mut self, id: u64) {
+        *self.held.entry(id).or_default() += 1;
+    }
+
+    /// The session lets an object go once; whether it held it.
+    pub fn let_go(&mut self, id: u64) -> bool {
+        let Some(count) = self.held.get_mut(&id) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.held.remove(&id);
+        }
+        true
+    }
+
+    /// A call of a lane has begun: what the one before lent is over.
+    pub fn begin_call(&mut self, lane: u16) {
+        self.lent.remove(&lane);
+    }
+
+    /// The reply to a call lends values of this version.
+    pub fn lend(&mut self, lane: u16, call: u64, version: u64) {
+        self.lent.insert(lane, (call, version));
+    }
+
+    /// What the session pins: lent versions that are not acknowledged, then what its page says.
+    pub fn pins(&mut self, newest: u64, found: &mut Vec<Pinned>) {
+        let Some(page) = &self.pins else { return };
+        // First the acknowledgements, then the pins that were made before them.
+        self.lent.retain(|lane, (call, version)| {
+            let lent = page.acknowledged(*lane) < *call;
+            if lent {
+                found.push(Pinned::At(*version));
+            }
+            lent
+        });
+        page.scan(newest, |pin| found.push(pin));
+    }
+
+    /// Room for a reply.
+    pub fn answers(&mut self) -> &mut Vec<u8> {
+        &mut self.answers
+    }
+
+    /// Whether so many answers wait to be read that no more requests are taken.
+    pub fn is_stuffed(&self) -> bool {
+        self.answers.len() - self.sent > REPLIES_PENDING_BYTES_MAX
+    }
+
+    /// Sends what there is room for, and says what to wake up for. `false`: the session is over.
+    pub fn flush(&mut self, poller: &Poller, token: u64) -> bool {
+        while self.sent < self.answers.len() {
+            match self.channel.send(&self.answers[self.sent..]) {
+                Ok(0) => break,
+                Ok(count) => self.sent += count,
+                Err(_) => return false,
+            }
+        }
+        if self.sent == self.answers.len() {
+            self.answers.clear();
+            self.sent = 0;
+        } else if self.sent > REPLIES_PENDING_BYTES_MAX {
+            self.answers.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.adjust(poller, token)
+    }
+
+    /// Tells the poller what the session waits for. `false`: that failed, and the session is over.
+    pub fn adjust(&mut self, poller: &Poller, token: u64) -> bool {
+        let wanted = Interest { read: !self.is_stuffed() && !self.waits_for_ticket, write: self.sent < self.answers.len() };
+        if wanted != self.interest {
+            self.interest = wanted;
+            return poller.modify(self.channel.as_fd(), token, wanted).is_ok();
+        }
+        true
+    }
+
+    /// The session is over: all it held goes.
+    pub fn end(&mut self, store: &mut Store) {
+        for (id, count) in self.held.drain() {
+            (0..count).for_each(|_| store.release(id));
+        }
+        if let Some(Arriving { target: Ok(upload), .. }) = self.arriving.take() {
+            store.memory.discard(upload.block);
+        }
+        for (_, mut uploads) in self.uploads.drain() {
+            uploads.clear(&mut store.memory);
+        }
+    }
+
+    /// Blocks of uploads that no commit has used yet. For the audit.
+    pub fn upload_blocks(&self) -> impl Iterator<Item = u64> + '_ {
+        let arriving = self.arriving.iter().filter_map(|arriving| arriving.target.as_ref().ok()).map(|upload| upload.block);
+        self.uploads.values().flat_map(Uploads::blocks).chain(arriving)
+    }
+}
