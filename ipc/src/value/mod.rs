@@ -33,7 +33,7 @@ pub use key::{Key, need_key};
 pub use numbers::{Number, NumberBytes, NumberKind, add_number};
 pub use schema::{Schema, fingerprint, text};
 pub use serialise::{HandleSink, Ser, Serializer, Sink, with_scratch};
-pub use shared::{Archived, AsDebug, AsShared, Shared, need_shared};
+pub use shared::{Archived, AsDebug, AsShared, Field, Shared, need_shared};
 
 /// The archive format as this program was built. Any crate of the build may change it by turning on a feature of rkyv: this
 /// stops such a build, instead of letting two programs misread each other.
