@@ -9,8 +9,8 @@ pub use commonhold_macros::{Key, Shared};
 #[doc(hidden)]
 pub mod __rt {
     pub use commonhold_ipc::value::{
-        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, HandleSink, HandleSource, NumberKind, Schema, Ser, Serializer,
-        access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
+        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, Schema, Ser,
+        Serializer, access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
     };
     pub use rkyv;
 }

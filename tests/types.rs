@@ -126,11 +126,11 @@ struct r#Awkward {
 struct Commented {
     /// A field
     /** with two comments. */
-    #[cfg(all())]
+    #[cfg(not(any(windows, unix, target_os = "wasi")))]
+    elsewhere: std::time::Instant,
+    #[cfg(target_endian = "little")]
     present: u8,
-    #[cfg(any())]
-    absent: std::time::Instant,
-    #[cfg_attr(all(), allow(non_snake_case))]
+    #[cfg_attr(target_endian = "little", allow(non_snake_case))]
     Upper: u8,
     #[deprecated]
     old: u8,
@@ -421,11 +421,28 @@ fn many_values_share_a_buffer() {
     let mut ser = Ser::buffer();
     let key = ser.put::<String>(&"key").unwrap();
     let value = ser.put::<Vec<String>>(&vec!["a text out of line".to_string()]).unwrap();
-    let copy = ser.put_archive(&ser.bytes()[value.clone()].to_vec(), &[(1, 2)]).unwrap();
+    let archive = ser.bytes()[value.clone()].to_vec();
+    let copy = ser.put_archive(&archive, &[(1, 2)]).unwrap();
     assert_eq!(access::<String>(&ser.bytes()[key]).unwrap(), "key");
     assert_eq!(access::<Vec<String>>(&ser.bytes()[value.clone()]).unwrap()[0], "a text out of line");
     assert_eq!(ser.bytes()[copy], ser.bytes()[value]);
     assert_eq!(ser.handles(), [(1, 2)]);
+}
+
+#[test]
+fn positions_count_from_the_values_start() {
+    // Past 4 GiB, where rkyv's 32-bit positions would wrap: counted, with two values in one go.
+    let mut count = Ser::count();
+    let half = vec![0u8; 1 << 30];
+    for _ in 0..5 {
+        count.put::<Vec<u8>>(&half).unwrap();
+    }
+    let last = count.put::<(Vec<String>, u8)>(&(vec!["a text out of line".into()], 1)).unwrap();
+    assert!(last.start > 5 << 30 && last.start.is_multiple_of(16));
+    drop(half);
+    let error = count.put::<[Vec<u8>; 3]>(&std::array::from_fn(|_| vec![0; 1 << 30])).unwrap_err();
+    assert_eq!(error.kind(), commonhold::ErrorKind::TooLarge);
+    assert!(error.to_string().contains("Vec<u8>") && error.to_string().contains("2147479552"), "{error}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub const KEY_BYTES_MAX: u64 = 1 << 20;
 pub const NAME_BYTES_MAX: usize = 200;
 /// Longest text of a type (see `value::Schema`), sent once when a container is made.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
-/// Deepest nesting of an archive's out-of-line parts. The checker recurses once a level: 128 levels of about 500 B of stack.
+/// Deepest nesting of an archive, its root included. The checker recurses once a level: at most 192 KiB of stack in a debug build.
 pub const ARCHIVE_DEPTH_MAX: u32 = 128;
 /// Handles inside one value (8 B each in its block).
 pub const HANDLES_PER_VALUE_MAX: usize = 65_536;

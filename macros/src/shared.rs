@@ -8,7 +8,8 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 use syn::ext::IdentExt;
-use syn::{Data, DeriveInput, Fields, GenericParam, Generics, Result, WherePredicate, parse_quote};
+use syn::spanned::Spanned;
+use syn::{Data, DeriveInput, Fields, GenericParam, Generics, Result, WherePredicate, parse_quote, parse_quote_spanned};
 
 use crate::shape::{Shape, Style, Variant, checks};
 
@@ -363,7 +364,8 @@ impl Expansion<'_> {
 /// Takes the user's attributes from fields, and gives them the one that switches rkyv's bounds off.
 fn omit_bounds(fields: &mut Fields) {
     for field in fields.iter_mut() {
-        field.attrs = vec![parse_quote!(#[rkyv(omit_bounds)])];
+        // In the field's place in the source, so that the compiler points there when it is not a shared type.
+        field.attrs = vec![parse_quote_spanned!(field.ty.span()=> #[rkyv(omit_bounds, with = ::commonhold::__rt::Field)])];
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::RwLock;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::shared::Shared;
+use crate::limits::ARCHIVE_DEPTH_MAX;
 
 /// Part of the format: another seed would make every fingerprint another.
 const FINGERPRINT_SEED: RapidSecrets = RapidSecrets::seed(0x636f_6d6d_6f6e_686f);
@@ -142,10 +143,8 @@ impl Schema {
 pub(super) struct Described {
     pub(super) text: String,
     pub(super) fingerprint: u64,
-    /// Whether the type contains itself, so that only a value has a depth.
-    pub(super) is_recursive: bool,
-    /// Most levels of nesting that a value of a type that is not recursive can have, its root included.
-    pub(super) levels: u32,
+    /// Whether a value can be nested deeper than readers follow: only then its depth must be looked at.
+    pub(super) may_be_too_deep: bool,
 }
 
 impl Described {
@@ -153,7 +152,9 @@ impl Described {
         let mut schema = Schema::default();
         schema.ty::<T>();
         let fingerprint = rapidhash_v3_seeded(schema.text.as_bytes(), &FINGERPRINT_SEED);
-        Described { text: schema.text, fingerprint, is_recursive: schema.is_recursive, levels: 1 + schema.deepest }
+        // The root is a level of its own.
+        let may_be_too_deep = schema.is_recursive || 1 + schema.deepest > ARCHIVE_DEPTH_MAX;
+        Described { text: schema.text, fingerprint, may_be_too_deep }
     }
 }
 

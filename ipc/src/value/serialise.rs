@@ -6,9 +6,9 @@
 //! (through a lock or cell of its own) shows as a difference of [`Ser::written`], which the caller must look at.
 //!
 //! Nesting. A value that is nested deeper than the checker follows must be refused here, or it could be written and never be
-//! read. Types that are not recursive have a depth that is known from the type alone, so they cost nothing. Values of recursive
-//! types are run through the checker after they were written; where they are counted or streamed, they are put together in a
-//! buffer for that.
+//! read. For a type that is not recursive the greatest depth follows from the type alone, so this costs nothing. Values of
+//! recursive types are run through the checker after they were written; where they are counted or streamed, they are put
+//! together in a buffer for that.
 use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
@@ -58,8 +58,8 @@ pub struct Ser {
     pending: AlignedVec<ARCHIVE_ALIGN>,
     /// Bytes that are no longer in `pending`, or never were.
     passed: usize,
-    /// Where the value that is being written must end at the latest.
-    end_max: usize,
+    /// Where the value that is being written starts. rkyv sees positions from there on: it keeps them in 32 bits.
+    start: usize,
     output: Output,
     handles: Vec<(u64, u64)>,
     /// Why serialising failed: rkyv's own errors carry nothing.
@@ -83,7 +83,7 @@ impl Ser {
     }
 
     fn new(output: Output) -> Self {
-        Ser { pending: AlignedVec::new(), passed: 0, end_max: VALUE_BYTES_MAX as usize, output, handles: Vec::new(), failure: None }
+        Ser { pending: AlignedVec::new(), passed: 0, start: 0, output, handles: Vec::new(), failure: None }
     }
 
     /// Writes a value's archive at the next multiple of 16 and returns where it lies. The range is the whole archive, with its
@@ -106,26 +106,22 @@ impl Ser {
         let start = self.start_archive()?;
         if T::FLAT {
             value.write(self)?;
-            return Ok(start..self.pos());
-        }
-        let type_ = described::<T>();
-        if !type_.is_recursive && type_.levels > ARCHIVE_DEPTH_MAX {
-            return Err(self.too_deep());
+            return Ok(start..self.end());
         }
         let handles_before = self.handles.len();
-        if type_.is_recursive {
-            self.write_recursive::<T>(value, start)?;
+        if described::<T>().may_be_too_deep {
+            self.write_and_check::<T>(value, start)?;
         } else {
             value.write(self)?;
         }
         if self.handles.len() - handles_before > HANDLES_PER_VALUE_MAX {
             return Err(self.too_many_handles());
         }
-        Ok(start..self.pos())
+        Ok(start..self.end())
     }
 
     /// Writes a value and looks whether it can be read again.
-    fn write_recursive<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), start: usize) -> std::result::Result<(), Fault> {
+    fn write_and_check<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), start: usize) -> std::result::Result<(), Fault> {
         if let Output::Buffer = self.output {
             value.write(self)?;
             return if is_readable::<T>(&self.pending[start..]) { Ok(()) } else { Err(self.too_deep()) };
@@ -147,7 +143,7 @@ impl Ser {
         match start {
             Ok(start) => {
                 self.handles.extend_from_slice(handles);
-                Ok(start..self.pos())
+                Ok(start..self.end())
             }
             Err(Fault { .. }) => Err(self.failed_as("an archive")),
         }
@@ -155,11 +151,17 @@ impl Ser {
 
     #[inline]
     fn start_archive(&mut self) -> std::result::Result<usize, Fault> {
-        self.end_max = usize::MAX;
-        let start = self.pos().next_multiple_of(ARCHIVE_ALIGN);
-        self.write(&[0; ARCHIVE_ALIGN][..start - self.pos()])?;
-        self.end_max = start + VALUE_BYTES_MAX as usize;
-        Ok(start)
+        let padding = self.end().next_multiple_of(ARCHIVE_ALIGN) - self.end();
+        self.start = self.end();
+        self.write(&[0; ARCHIVE_ALIGN][..padding])?;
+        self.start = self.end();
+        Ok(self.start)
+    }
+
+    /// How many bytes there are, whether or not they are still here.
+    #[inline]
+    fn end(&self) -> usize {
+        self.passed + self.pending.len()
     }
 
     /// Hands what is left to the sink and returns how many bytes were written in all.
@@ -176,7 +178,7 @@ impl Ser {
     /// How many bytes were written, counted or streamed since the beginning or the last [`reset`](Ser::reset).
     #[inline]
     pub fn written(&self) -> u64 {
-        self.pos() as u64
+        self.end() as u64
     }
 
     /// What was written into the buffer. Starts at a multiple of 16. Empty for a serialiser that counts or streams.
@@ -199,6 +201,7 @@ impl Ser {
     pub fn reset(&mut self) {
         self.pending.clear();
         self.passed = 0;
+        self.start = 0;
         self.handles.clear();
         self.failure = None;
     }
@@ -295,14 +298,14 @@ impl Fallible for Ser {
 impl Positional for Ser {
     #[inline]
     fn pos(&self) -> usize {
-        self.passed + self.pending.len()
+        self.end() - self.start
     }
 }
 
 impl Writer for Ser {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> std::result::Result<(), Fault> {
-        if bytes.len() > self.end_max.saturating_sub(self.pos()) {
+        if (self.pos() + bytes.len()) as u64 > VALUE_BYTES_MAX {
             return Err(self.too_large());
         }
         match self.output {

@@ -2,7 +2,9 @@
 use std::fmt::{self, Formatter};
 
 use rkyv::bytecheck::CheckBytes;
-use rkyv::{Archive, Deserialize, Portable, Serialize};
+use rkyv::rancor::Fallible;
+use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
+use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 
 use super::codec::{Check, De, Fault};
 use super::schema::Schema;
@@ -71,3 +73,31 @@ impl<T: Shared> fmt::Debug for AsDebug<'_, T> {
 
 /// Compiles for shared types only: what the derive calls for every field, so that the compiler points at the field.
 pub fn need_shared<T: Shared>() {}
+
+/// How rkyv's derive archives a field: as its type says. By way of this type it is [`Shared`] that a field lacks, and not a trait
+/// of rkyv's that nobody asked for.
+pub struct Field;
+
+impl<T: Shared> ArchiveWith<T> for Field {
+    type Archived = T::Archived;
+    type Resolver = T::Resolver;
+
+    #[inline]
+    fn resolve_with(field: &T, resolver: T::Resolver, out: Place<T::Archived>) {
+        field.resolve(resolver, out);
+    }
+}
+
+impl<T: Shared + Serialize<S>, S: Fallible + ?Sized> SerializeWith<T, S> for Field {
+    #[inline]
+    fn serialize_with(field: &T, serializer: &mut S) -> Result<T::Resolver, S::Error> {
+        field.serialize(serializer)
+    }
+}
+
+impl<A: Deserialize<T, D>, T, D: Fallible + ?Sized> DeserializeWith<A, T, D> for Field {
+    #[inline]
+    fn deserialize_with(field: &A, deserializer: &mut D) -> Result<T, D::Error> {
+        field.deserialize(deserializer)
+    }
+}

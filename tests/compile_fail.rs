@@ -1,0 +1,9 @@
+//! What must not compile, and what the compiler says then.
+
+#[test]
+fn misuse_does_not_compile() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/*.rs");
+    // With a case that passes trybuild builds instead of checking, which some of the errors need.
+    cases.pass("tests/ui/pass/*.rs");
+}

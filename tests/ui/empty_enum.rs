@@ -1,0 +1,4 @@
+#[derive(commonhold::Shared)]
+enum Never {}
+
+fn main() {}

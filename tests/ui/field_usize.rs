@@ -1,0 +1,6 @@
+#[derive(commonhold::Shared)]
+struct Page {
+    number: usize,
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[derive(commonhold::Key)]
+struct Plain(u8);
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[derive(commonhold::Shared)]
+struct Borrowed<'a> {
+    name: &'a str,
+}
+
+fn main() {}
