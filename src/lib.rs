@@ -1,11 +1,53 @@
-//! commonhold.
+//! What Python's `multiprocessing` gives a Python program, for Rust: shared lists and dicts in a manager process, read in place
+//! at memory speed, safe against the death of any process at any instruction.
+//!
+//! ```
+//! use commonhold::Manager;
+//!
+//! fn main() -> commonhold::Result<()> {
+//!     commonhold::init();                                  // first line of every main: processes that we start begin here
+//!     let manager = Manager::start()?;                     // a process of its own; it ends with us, however we end
+//!     let list = manager.list((0..10).map(|i| i * i))?;    // a List<i32>
+//!     assert_eq!(list.to_string(), "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]");
+//!     assert_eq!(*list.get(4)?.unwrap(), 16);              // read in place
+//!     assert_eq!(list.slice(2..5)?, [4, 9, 16]);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - A **manager** is a process that owns shared containers. [`Manager::start`] makes one that belongs to this program,
+//!   [`Manager::open_or_start`] finds or makes one by name, which outlives it and serves unrelated programs.
+//! - **Containers**: [`Dict`], [`List`], [`Value`], [`Counter`], [`Namespace`], of any type that is [`Shared`]. The handles on
+//!   them are values: clone them, store them in other containers, send their [`Token`] to another program.
+//! - **Reading** costs no call: a guard ([`Ref`]) or a [`Snapshot`] holds one version in place, and writers never wait for
+//!   readers, nor readers for writers.
+//! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
+//!   writes one.
+//!
+//! What happens when a process dies: readers leave nothing behind; a writer's call is wholly applied or not at all; the
+//! manager's death is an error ([`Error::is_disconnected`]) of every later call, while what guards and snapshots hold stays
+//! readable.
 #![deny(missing_docs)]
 extern crate self as commonhold;
 
-pub use commonhold_ipc::error::{Error, ErrorKind, Result};
-pub use commonhold_ipc::value::{Any, Archived, AsShared, Key, Number, Shared};
-pub use commonhold_macros::{Key, Shared};
+mod boot;
+mod builder;
+mod init;
+mod manager;
+mod started;
 
+pub use builder::ManagerBuilder;
+pub use commonhold_ipc::error::{Error, ErrorKind, Result};
+pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
+pub use commonhold_macros::{Key, Shared};
+pub use commonhold_proxy::{
+    Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Namespace, Readable, Ref, Session, Slice,
+    Snapshot, Stats, Token, Transaction, Value, View,
+};
+pub use init::init;
+pub use manager::{Manager, list_managers};
+
+/// What the derive macros' output refers to. Not for use by hand.
 #[doc(hidden)]
 pub mod __rt {
     pub use commonhold_ipc::value::{

@@ -94,9 +94,10 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the manager has ended or the connection to it is gone.
+    /// Whether the manager has ended or the connection to it is gone. Also if that happened in the middle of a call, see
+    /// [`is_outcome_unknown`](Self::is_outcome_unknown).
     pub fn is_disconnected(&self) -> bool {
-        self.0.kind == ErrorKind::Disconnected
+        matches!(self.0.kind, ErrorKind::Disconnected | ErrorKind::OutcomeUnknown)
     }
 
     /// Whether a call was sent but never answered, so that it may or may not have taken effect.

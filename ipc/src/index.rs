@@ -80,12 +80,7 @@ impl Child {
     pub fn unpack(word: u64) -> Child {
         let offset = word & OFFSET_MASK;
         match (word >> 48) & 3 {
-            1 => Child::Bucket(Bucket {
-                offset,
-                class: (word >> 50) as u8 & 7,
-                depth: (word >> 53) as u8 & 7,
-                count: (word >> 56) as u8,
-            }),
+            1 => Child::Bucket(Bucket { offset, class: (word >> 50) as u8 & 7, depth: (word >> 53) as u8 & 7, count: (word >> 56) as u8 }),
             2 => Child::Inner(offset),
             3 => Child::Collision(offset),
             _ => Child::Empty,
@@ -96,9 +91,7 @@ impl Child {
     pub fn pack(self) -> u64 {
         match self {
             Child::Empty => 0,
-            Child::Bucket(b) => {
-                b.offset | 1 << 48 | u64::from(b.class) << 50 | u64::from(b.depth) << 53 | u64::from(b.count) << 56
-            }
+            Child::Bucket(b) => b.offset | 1 << 48 | u64::from(b.class) << 50 | u64::from(b.depth) << 53 | u64::from(b.count) << 56,
             Child::Inner(offset) => offset | 2 << 48,
             Child::Collision(offset) => offset | 3 << 48,
         }

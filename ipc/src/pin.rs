@@ -34,11 +34,12 @@
 use crate::arena::{self, Root};
 use crate::error::{Error, ErrorKind, Result};
 use crate::map::{Access, ArenaReader, Segment};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Bytes of a session page.
 pub const PAGE_BYTES: u64 = 65_536;
@@ -184,6 +185,7 @@ pub struct PinTable {
     blocks: Box<[BlockState]>,
     shared: Mutex<Shared>,
     stamp: crate::fork::Stamp,
+    owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     this: Weak<PinTable>,
 }
 
@@ -209,14 +211,19 @@ thread_local! {
     static RECENT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
 }
 
-/// A version held in place, with what it shows. Dropping it lets the version go.
-pub struct Pin<'g> {
+/// A version held in place. Dropping it lets the version go.
+pub struct Hold<'g> {
     table: &'g PinTable,
     /// Block and word, or one of the marks below.
     place: u32,
-    root: Root,
     /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
     _thread: PhantomData<*const ()>,
+}
+
+/// A version held in place, with what it shows.
+pub struct Pin<'g> {
+    hold: Hold<'g>,
+    root: Root,
 }
 
 const FLOOR_PLACE: u32 = u32::MAX;
@@ -236,6 +243,7 @@ impl PinTable {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             blocks: (0..BLOCKS).map(|_| BlockState::default()).collect(),
             stamp: crate::fork::Stamp::now(),
+            owner: OnceLock::new(),
             shared: Mutex::new(Shared { next_block: 1, travelling: vec![0], ..Shared::default() }),
             this: this.clone(),
         }))
@@ -300,8 +308,7 @@ impl PinTable {
     }
 
     fn adopt_orphans(shared: &mut Shared, blocks: &[BlockState]) {
-        let (empty, still): (Vec<u32>, Vec<u32>) =
-            shared.orphans.drain(..).partition(|block| Self::is_empty(&blocks[*block as usize]));
+        let (empty, still): (Vec<u32>, Vec<u32>) = shared.orphans.drain(..).partition(|block| Self::is_empty(&blocks[*block as usize]));
         shared.returned.extend(empty);
         shared.orphans = still;
     }
@@ -472,6 +479,23 @@ impl PinTable {
         count.store(left, Ordering::Release);
     }
 
+    /// Number of this table in its process, never used again.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Says once whose table this is.
+    pub fn set_owner(&self, owner: Weak<dyn Any + Send + Sync>) {
+        // Only the first word counts.
+        let _ = self.owner.set(owner);
+    }
+
+    /// Whose table this is, if that still lives: what handles in a value are given as their session.
+    pub fn owner(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.owner.get()?.upgrade()
+    }
+
     /// An error if this process was forked off the one that the table belongs to.
     #[inline]
     pub fn check_process(&self) -> Result<()> {
@@ -488,7 +512,19 @@ impl PinTable {
 impl<'g> Pin<'g> {
     #[inline]
     fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
-        Pin { table, place, root, _thread: PhantomData }
+        Pin { hold: Hold { table, place, _thread: PhantomData }, root }
+    }
+
+    /// The hold without the root.
+    #[inline]
+    pub fn into_hold(self) -> Hold<'g> {
+        self.hold
+    }
+
+    /// The hold.
+    #[inline]
+    pub fn hold(&self) -> &Hold<'g> {
+        &self.hold
     }
 
     /// What the pinned version shows.
@@ -500,13 +536,28 @@ impl<'g> Pin<'g> {
     /// The table that this pin is of.
     #[inline]
     pub fn table(&self) -> &'g PinTable {
+        self.hold.table
+    }
+}
+
+impl Clone for Pin<'_> {
+    fn clone(&self) -> Self {
+        Pin { hold: self.hold.clone(), root: self.root }
+    }
+}
+
+impl<'g> Hold<'g> {
+    /// The table that this hold is of.
+    #[inline]
+    pub fn table(&self) -> &'g PinTable {
         self.table
     }
 }
 
-impl<'g> Clone for Pin<'g> {
-    /// Another pin on the same version, of the same kind.
-    fn clone(&self) -> Pin<'g> {
+impl<'g> Clone for Hold<'g> {
+    /// Another hold on the same version, of the same kind.
+    #[inline]
+    fn clone(&self) -> Hold<'g> {
         let shared = (self.place & TRAVELLING != 0).then(|| self.table.lock());
         if self.place == FLOOR_PLACE {
             if let Some(mut shared) = shared {
@@ -517,11 +568,11 @@ impl<'g> Clone for Pin<'g> {
             let count = &self.table.blocks[place / WORDS].counts[place % WORDS];
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
-        Pin::at(self.table, self.place, self.root)
+        Hold { table: self.table, place: self.place, _thread: PhantomData }
     }
 }
 
-impl Drop for Pin<'_> {
+impl Drop for Hold<'_> {
     #[inline]
     fn drop(&mut self) {
         // In a forked child the page is not mapped, and the words are the parent's.
@@ -542,7 +593,7 @@ impl OwnedPin {
     /// Pins the newest version.
     pub fn new(table: &Arc<PinTable>) -> OwnedPin {
         let pin = table.pin_travelling();
-        let owned = OwnedPin { table: table.clone(), place: pin.place, root: pin.root };
+        let owned = OwnedPin { table: table.clone(), place: pin.hold.place, root: pin.root };
         std::mem::forget(pin);
         owned
     }
@@ -570,5 +621,9 @@ impl Drop for OwnedPin {
 
 /// Shows that a page is as long as the layout says.
 pub fn check_page(len: u64) -> Result<()> {
-    if len == PAGE_BYTES { Ok(()) } else { Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}"))) }
+    if len == PAGE_BYTES {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
+    }
 }

@@ -167,6 +167,12 @@ impl Channel {
         Ok(channel)
     }
 
+    /// Ends the connection in both directions, though the descriptor stays open.
+    pub fn shut_down(&self) {
+        // Fails only if it has ended already.
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
     /// Sends as many of the bytes as there is room for now; 0 if there is none.
     pub fn send(&self, bytes: &[u8]) -> Result<usize> {
         self.send_with_fds(bytes, &[])

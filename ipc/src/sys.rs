@@ -406,3 +406,45 @@ pub fn kill_self() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
 }
+
+/// The environment variable by which a process that this library starts learns what it is for.
+pub const BOOT_VARIABLE: &str = "COMMONHOLD_BOOT";
+
+/// What this process was started for, if this library started it. The variable is taken away at once, so that its own children
+/// do not see it. A program with rights beyond its user's never listens to it.
+pub fn take_boot_role() -> Option<String> {
+    if is_secure_execution() {
+        return None;
+    }
+    let role = std::env::var(BOOT_VARIABLE).ok()?;
+    // SAFETY: called at the very beginning of `main`, or before it: no other thread is there that could read the environment.
+    unsafe { std::env::remove_var(BOOT_VARIABLE) };
+    Some(role)
+}
+
+/// The socket that this process was given as its standard input, which is then empty.
+pub fn take_stdin() -> Result<OwnedFd> {
+    let failed = |error| Error::system("cannot take over the standard input", error);
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(failed)?;
+    let nothing = open_null()?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Standard error goes nowhere from now on, and the root directory is the current one: for a process that outlives its session.
+pub fn leave_terminal() -> Result<()> {
+    let nothing = open_null()?;
+    rustix::stdio::dup2_stderr(&nothing).map_err(|error| Error::system("cannot close the standard error", error))?;
+    std::env::set_current_dir("/").map_err(|error| Error::system("cannot leave the current directory", error))
+}
+
+fn open_null() -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(|error| Error::system("cannot open /dev/null", error))
+}
+
+/// The name under which this process shows in lists of processes: 15 bytes count.
+pub fn set_process_name(name: &std::ffi::CStr) {
+    // A wrong name hurts nobody.
+    let _ = rustix::thread::set_name(name);
+}

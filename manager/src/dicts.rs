@@ -54,9 +54,8 @@ impl Store {
                 entry.map_or(0, |entry| entry.block) == block
             }),
             Condition::Unmodified { object, modified } => record(object).is_some_and(|record| record.modified == modified),
-            Condition::ElementIs { object, position, block } => record(object).is_some_and(|record| {
-                commonhold_ipc::sequence::find(reader, record, position).map_or(0, |place| place.block) == block
-            }),
+            Condition::ElementIs { object, position, block } => record(object)
+                .is_some_and(|record| commonhold_ipc::sequence::find(reader, record, position).map_or(0, |place| place.block) == block),
             Condition::ElementBytes { object, position, bytes } => record(object).is_some_and(|record| {
                 let place = commonhold_ipc::sequence::find(reader, record, position);
                 place.is_some_and(|place| reader.bytes(place.offset, place.len) == bytes)
@@ -102,8 +101,7 @@ impl Store {
         }
         let arrived = Arrived::find(&value, uploads)?;
         let align = u64::from(self.object(id, DICTS)?.record.value_align);
-        let shape =
-            EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
+        let shape = EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
         if let Arrived::Sent(_, upload) = &arrived
             && upload.prefix != shape.value()
         {
@@ -139,14 +137,7 @@ impl Store {
     }
 
     /// A block with all of an entry but the ids of its handles.
-    fn fill_entry(
-        &mut self,
-        shape: &EntryShape,
-        arrived: &Arrived<'_>,
-        key: &[u8],
-        insertion: u64,
-        uploads: &mut Uploads,
-    ) -> Result<u64> {
+    fn fill_entry(&mut self, shape: &EntryShape, arrived: &Arrived<'_>, key: &[u8], insertion: u64, uploads: &mut Uploads) -> Result<u64> {
         match arrived {
             Arrived::Here(bytes) => {
                 let entry = self.memory.allocate(shape.bytes())?;
@@ -192,7 +183,8 @@ impl Store {
         };
         let number = NumberKind::from_code(number).ok_or_else(|| malformed("kind of a number"))?;
         let sum = add_number(number, &current, delta).ok_or_else(|| {
-            let text = "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
+            let text =
+                "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
             Error::new(ErrorKind::OutOfRange, text)
         })?;
         self.insert(id, key, Payload::inline(&sum), false, false, &mut Uploads::default())?;

@@ -71,9 +71,7 @@ impl Store {
 
     fn inline_bytes<'a>(record: &Record, value: &Payload<'a>) -> Result<&'a [u8]> {
         match value.source {
-            commonhold_ipc::wire::Source::Inline(bytes)
-                if bytes.len() == record.element_bytes as usize && value.handles.is_empty() =>
-            {
+            commonhold_ipc::wire::Source::Inline(bytes) if bytes.len() == record.element_bytes as usize && value.handles.is_empty() => {
                 Ok(bytes)
             }
             _ => Err(malformed("inline element")),
@@ -94,14 +92,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn list_set(
-        &mut self,
-        id: u64,
-        position: u64,
-        value: Payload<'_>,
-        lend: bool,
-        uploads: &mut Uploads,
-    ) -> Result<Outcome> {
+    pub(crate) fn list_set(&mut self, id: u64, position: u64, value: Payload<'_>, lend: bool, uploads: &mut Uploads) -> Result<Outcome> {
         let record = self.list(id)?;
         if position >= record.len {
             return Ok(Outcome::Nothing);

@@ -72,7 +72,10 @@ impl Objects {
     /// An id that was never given before.
     pub fn new_id(&mut self) -> Result<u64> {
         if self.count >= OBJECTS_MAX - 1 {
-            return Err(Error::new(ErrorKind::Full, format!("cannot make another object: this manager has {OBJECTS_MAX}, the most there can be")));
+            return Err(Error::new(
+                ErrorKind::Full,
+                format!("cannot make another object: this manager has {OBJECTS_MAX}, the most there can be"),
+            ));
         }
         // Slot 0 stays empty, so that no id is 0.
         while self.slots.is_empty() {
@@ -93,8 +96,7 @@ impl Objects {
     /// Adds an object under an id from [`new_id`](Self::new_id). Nobody holds it yet.
     pub fn add(&mut self, record: Record) {
         let slot = slot_of(record.id) as usize;
-        self.slots[slot] =
-            Some(Object { record, tail: Tail::default(), dirty: true, held: 0, inside: 0, edges: HashMap::new() });
+        self.slots[slot] = Some(Object { record, tail: Tail::default(), dirty: true, held: 0, inside: 0, edges: HashMap::new() });
         self.count += 1;
     }
 

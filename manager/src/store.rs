@@ -142,7 +142,8 @@ impl Store {
     pub fn create(&mut self, new: &NewObject<'_>) -> Result<u64> {
         let kind = Kind::from_code(new.kind).ok_or_else(|| commonhold_ipc::wire::malformed("kind of an object"))?;
         if new.text.len() > SCHEMA_BYTES_MAX {
-            let text = format!("the description of this type has {} bytes, the most is {SCHEMA_BYTES_MAX}: it has too many parts", new.text.len());
+            let text =
+                format!("the description of this type has {} bytes, the most is {SCHEMA_BYTES_MAX}: it has too many parts", new.text.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let inline_max = commonhold_ipc::sequence::INLINE_BYTES_MAX;

@@ -1,7 +1,7 @@
 //! Values that were sent ahead of the operations that use them, received straight into blocks of the arena.
 //!
-//! No version shows such a block until an operation adopts it. An upload belongs to the next commit of its lane: whatever
-//! that commit does not use is freed with it, and a session's end frees all of its own.
+//! No version shows such a block until an operation adopts it. A commit uses up every upload that it names, whatever becomes
+//! of it; a client that changes its mind discards them, and a session's end frees all of its own.
 
 use crate::memory::Memory;
 use commonhold_ipc::error::{Error, Result};
@@ -18,7 +18,7 @@ pub struct Upload {
     pub len: u64,
 }
 
-/// The uploads of one lane, by number.
+/// The uploads of one session, by number.
 #[derive(Default)]
 pub struct Uploads {
     arrived: HashMap<u64, Result<Upload>>,
@@ -54,6 +54,13 @@ impl Uploads {
     /// The operation that uses it has taken it over.
     pub fn take(&mut self, number: u64) {
         self.arrived.remove(&number);
+    }
+
+    /// Frees an upload, if it is still here.
+    pub fn discard(&mut self, number: u64, memory: &mut Memory) {
+        if let Some(Ok(upload)) = self.arrived.remove(&number) {
+            memory.discard(upload.block);
+        }
     }
 
     /// Frees what is left.

@@ -1,3 +1,31 @@
-//! What only a client does.
+//! What only a client of commonhold does: connections, typed handles, guards.
+//!
+//! Part of [commonhold](https://docs.rs/commonhold); not meant to be used by itself.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
+
+mod batch;
+mod client;
+mod connection;
+mod dict;
+mod guard;
+mod handle;
+mod list;
+mod request;
+mod retry;
+mod session;
+mod single;
+mod snapshot;
+mod transaction;
+mod watch;
+mod write;
+
+pub use batch::Batch;
+pub use client::{Session, Stats};
+pub use dict::{Dict, Iter as DictIter};
+pub use guard::{Ref, View};
+pub use handle::{Handle, Token};
+pub use list::{Iter as ListIter, List, Slice};
+pub use single::{Counter, Namespace, Value};
+pub use snapshot::{DictAt, ListAt, Snapshot};
+pub use transaction::{Countable, Readable, Transaction};

@@ -27,7 +27,7 @@ mod shared;
 mod tuples;
 
 pub use any::{Any, ArchivedAny};
-pub use codec::{Check, Checker, De, Deserializer, Fault, HandleSource, access, access_unchecked, to_owned};
+pub use codec::{Check, Checker, De, Deserializer, Fault, HandleSource, Identity, access, access_remembered, access_unchecked, to_owned};
 pub use handle::ArchivedHandle;
 pub use key::{Key, need_key};
 pub use numbers::{Number, NumberBytes, NumberKind, add_number};

@@ -60,6 +60,8 @@ pub struct Ser {
     passed: usize,
     /// Where the value that is being written starts. rkyv sees positions from there on: it keeps them in 32 bits.
     start: usize,
+    /// Bytes that the value that is being written may have at the most.
+    bytes_max: u64,
     output: Output,
     handles: Vec<(u64, u64)>,
     /// Why serialising failed: rkyv's own errors carry nothing.
@@ -83,7 +85,29 @@ impl Ser {
     }
 
     fn new(output: Output) -> Self {
-        Ser { pending: AlignedVec::new(), passed: 0, start: 0, output, handles: Vec::new(), failure: None }
+        Ser { pending: AlignedVec::new(), passed: 0, start: 0, bytes_max: VALUE_BYTES_MAX, output, handles: Vec::new(), failure: None }
+    }
+
+    /// The same as [`put`](Self::put) if the archive has at most `bytes_max` bytes; else nothing is written, and `None` is
+    /// returned: for callers who send larger values on another road.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    #[inline]
+    pub fn put_up_to<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), bytes_max: u64) -> Result<Option<Range<usize>>> {
+        let (written, handles) = (self.pending.len(), self.handles.len());
+        self.bytes_max = bytes_max.min(VALUE_BYTES_MAX);
+        let put = self.put::<T>(value);
+        self.bytes_max = VALUE_BYTES_MAX;
+        match put {
+            Ok(range) => Ok(Some(range)),
+            Err(error) if error.kind() == ErrorKind::TooLarge && bytes_max < VALUE_BYTES_MAX => {
+                self.pending.resize(written, 0);
+                self.handles.truncate(handles);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a value's archive at the next multiple of 16 and returns where it lies. The range is the whole archive, with its
@@ -305,7 +329,7 @@ impl Positional for Ser {
 impl Writer for Ser {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> std::result::Result<(), Fault> {
-        if (self.pos() + bytes.len()) as u64 > VALUE_BYTES_MAX {
+        if (self.pos() + bytes.len()) as u64 > self.bytes_max {
             return Err(self.too_large());
         }
         match self.output {

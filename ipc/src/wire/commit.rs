@@ -3,7 +3,7 @@
 //! Payload: number of conditions (4 bytes), conditions, number of operations (4 bytes), operations. Each begins with its code
 //! (1 byte) and the id of its object (8 bytes).
 
-use super::{Payload, Reader, Words, put_bytes};
+use super::{Payload, Reader, Source, Words, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -411,9 +411,20 @@ impl<'a> Commit<'a> {
         (0..count).map_while(move |_| Op::parse(&mut read))
     }
 
-    /// Whether there is exactly one operation and no condition.
-    pub fn is_single(&self) -> bool {
-        self.conditions.0 == 0 && self.ops.0 == 1
+    /// The numbers of all uploads that the operations name.
+    pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
+        let number = |payload: Payload<'_>| match payload.source {
+            Source::Upload(number) => Some(number),
+            Source::Inline(_) => None,
+        };
+        self.ops().flat_map(move |op| {
+            let (one, many) = match op {
+                Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
+                Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
+                _ => (None, None),
+            };
+            one.into_iter().chain(many.into_iter().flatten())
+        })
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Call {
     Upload = 14,
     /// The published names, one a line, each with its object's id before it.
     Names = 15,
+    /// Uploads that no commit will use: their numbers. Not answered.
+    Discard = 16,
 }
 
 impl Call {
@@ -65,6 +67,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
+            Discard,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -72,7 +75,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard)
     }
 }
 

@@ -121,7 +121,7 @@ impl Server {
             session.begin_call(head.lane);
         }
         match call {
-            Call::Commit => self.commit(index, head, payload),
+            Call::Commit => self.commit(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
                 Err(_) => Done::Nonsense,
@@ -130,6 +130,13 @@ impl Server {
             Call::Release => match Words::new(payload) {
                 Some(ids) => self.release(index, ids),
                 None => Done::Nonsense,
+            },
+            Call::Discard => match (Words::new(payload), self.connections.get_mut(index)) {
+                (Some(numbers), Some(Some(Connection::Session(session)))) => {
+                    numbers.iter().for_each(|number| session.uploads().discard(number, &mut self.store.memory));
+                    Done::NoAnswer
+                }
+                _ => Done::Nonsense,
             },
             Call::Publish => self.publish_name(payload),
             Call::Lookup => self.lookup(index, payload),
@@ -169,17 +176,20 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+    fn commit(&mut self, index: usize, payload: &[u8]) -> Done {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
             return Done::Later;
         }
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let mut uploads = session.take_uploads(head.lane);
+        let uploads = session.uploads();
         let mut outcomes = Vec::new();
         crate::points::reached("call: before it is applied");
-        let applied = self.store.apply(&commit, &mut uploads, &mut outcomes);
-        uploads.clear(&mut self.store.memory);
+        let applied = self.store.apply(&commit, uploads, &mut outcomes);
+        if !uploads.is_empty() {
+            // Whatever became of it: what it named is used up.
+            commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
+        }
         crate::points::reached("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.

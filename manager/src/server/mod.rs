@@ -80,7 +80,12 @@ impl AsRef<AtomicU32> for AliveWord {
 
 enum Connection {
     /// Not let in yet: until when it must be.
-    Greeting { channel: Channel, handshake: ServerHandshake, until: Instant, owner: bool },
+    Greeting {
+        channel: Channel,
+        handshake: ServerHandshake,
+        until: Instant,
+        owner: bool,
+    },
     Session(Box<Session>),
 }
 
@@ -112,6 +117,8 @@ pub struct Server {
     hash_seed: u64,
     poller: Poller,
     spin: Spin,
+    /// What sockets are read into.
+    buffer: Box<[u8]>,
     listener: Option<Listener>,
     name: Option<(NameLock, DirectoryWatch)>,
     connections: Vec<Option<Connection>>,
@@ -137,7 +144,8 @@ impl Server {
     /// and `name` where others find it.
     pub fn new(config: Config, owner: Option<Channel>, listener: Option<Listener>, name: Option<NameLock>) -> Result<Server> {
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
-            let text = format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
+            let text =
+                format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
         let arena = Arc::new(make_arena(config.capacity_bytes)?);
@@ -155,6 +163,7 @@ impl Server {
             hash_seed,
             poller: Poller::new()?,
             spin: Spin::new(),
+            buffer: vec![0; TURN_BYTES].into(),
             listener: None,
             name: None,
             connections: Vec::new(),
@@ -310,7 +319,7 @@ impl Server {
         match self.connections.get_mut(index) {
             Some(Some(Connection::Greeting { .. })) => self.read_greeting(index),
             Some(Some(Connection::Session(session))) => {
-                if session.read(&self.arena) {
+                if session.read(&self.arena, &mut self.buffer) {
                     self.work(index);
                 } else {
                     self.close(index);

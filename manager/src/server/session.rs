@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// An upload whose bytes are on their way.
 struct Arriving {
-    lane: u16,
     number: u64,
     /// Where they go; or why they are read and thrown away.
     target: Result<Upload>,
@@ -40,7 +39,7 @@ pub struct Session {
     /// Bytes of `requests` that are done.
     done: usize,
     arriving: Option<Arriving>,
-    uploads: ByLane<Uploads>,
+    uploads: Uploads,
     answers: Vec<u8>,
     sent: usize,
     interest: Interest,
@@ -76,7 +75,7 @@ impl Session {
             requests: Vec::new(),
             done: 0,
             arriving: None,
-            uploads: ByLane::default(),
+            uploads: Uploads::default(),
             answers: Vec::new(),
             sent: 0,
             interest: Interest::READ,
@@ -112,9 +111,9 @@ impl Session {
     }
 
     /// Reads what has come, as much as fits into one turn. `false`: the session is over.
-    pub fn read(&mut self, arena: &ArenaWriter) -> bool {
+    pub fn read(&mut self, arena: &ArenaWriter, buffer: &mut [u8]) -> bool {
         if self.arriving.is_some() {
-            return self.read_upload(arena);
+            return self.read_upload(arena, buffer);
         }
         if self.done > 0 {
             self.requests.drain(..self.done);
@@ -125,26 +124,23 @@ impl Session {
         if start >= FRAME_BYTES_MAX + HEAD_BYTES || (start >= TURN_BYTES && !matches!(self.next(), Next::Nothing)) {
             return true;
         }
-        self.requests.resize(start + TURN_BYTES, 0);
-        let received = self.channel.receive(&mut self.requests[start..]);
-        let count = match received {
-            Ok(Received::Bytes(count)) => count,
-            Ok(Received::Nothing) => 0,
+        match self.channel.receive(buffer) {
+            Ok(Received::Bytes(count)) => self.requests.extend_from_slice(&buffer[..count]),
+            Ok(Received::Nothing) => {}
             Ok(Received::Ended) | Err(_) => return false,
-        };
-        self.requests.truncate(start + count);
+        }
         true
     }
 
     /// Takes more of an upload from the socket into its block.
-    fn read_upload(&mut self, arena: &ArenaWriter) -> bool {
+    fn read_upload(&mut self, arena: &ArenaWriter, buffer: &mut [u8]) -> bool {
         let Some(arriving) = &mut self.arriving else { return true };
         let left = (arriving.len - arriving.done).min(TURN_BYTES as u64 * 4);
         let received = match &arriving.target {
             Ok(upload) => arena.receive(&self.channel, upload.block + upload.prefix + arriving.done, left),
             Err(_) => {
-                let mut thrown_away = vec![0; left.min(TURN_BYTES as u64) as usize];
-                match self.channel.receive(&mut thrown_away) {
+                let most = buffer.len().min(left as usize);
+                match self.channel.receive(&mut buffer[..most]) {
                     Ok(Received::Bytes(count)) => Ok(count),
                     Ok(Received::Nothing) => Err(std::io::ErrorKind::WouldBlock.into()),
                     Ok(Received::Ended) => Ok(0),
@@ -205,8 +201,7 @@ impl Session {
         if upload.len != u64::from(head.len).saturating_sub(UPLOAD_HEAD_BYTES as u64) || upload.len > VALUE_BYTES_MAX {
             return false;
         }
-        let waiting: usize = self.uploads.values().map(Uploads::len).sum();
-        let target = if waiting >= UPLOADS_PER_SESSION_MAX {
+        let target = if self.uploads.len() >= UPLOADS_PER_SESSION_MAX {
             let text = format!("more than {UPLOADS_PER_SESSION_MAX} large values in one request: send fewer at a time");
             Err(Error::new(ErrorKind::Full, text))
         } else {
@@ -217,7 +212,7 @@ impl Session {
             let bytes = &self.requests[payload.end..payload.end + here];
             store.memory.arena().copy_in(target.block + target.prefix, bytes);
         }
-        self.arriving = Some(Arriving { lane: head.lane, number: head.number, target, len: upload.len, done: here as u64 });
+        self.arriving = Some(Arriving { number: head.number, target, len: upload.len, done: here as u64 });
         self.finish(payload.end + here);
         true
     }
@@ -229,16 +224,16 @@ impl Session {
             Some(arriving) if arriving.done < arriving.len => false,
             Some(_) => {
                 if let Some(arrived) = self.arriving.take() {
-                    self.uploads.entry(arrived.lane).or_default().add(arrived.number, arrived.target, &mut store.memory);
+                    self.uploads.add(arrived.number, arrived.target, &mut store.memory);
                 }
                 true
             }
         }
     }
 
-    /// The uploads of a lane, for its commit.
-    pub fn take_uploads(&mut self, lane: u16) -> Uploads {
-        self.uploads.remove(&lane).unwrap_or_default()
+    /// The uploads, while a commit is done.
+    pub fn uploads(&mut self) -> &mut Uploads {
+        &mut self.uploads
     }
 
     /// The session holds an object once more.
@@ -327,14 +322,12 @@ impl Session {
         if let Some(Arriving { target: Ok(upload), .. }) = self.arriving.take() {
             store.memory.discard(upload.block);
         }
-        for (_, mut uploads) in self.uploads.drain() {
-            uploads.clear(&mut store.memory);
-        }
+        self.uploads.clear(&mut store.memory);
     }
 
     /// Blocks of uploads that no commit has used yet. For the audit.
     pub fn upload_blocks(&self) -> impl Iterator<Item = u64> + '_ {
         let arriving = self.arriving.iter().filter_map(|arriving| arriving.target.as_ref().ok()).map(|upload| upload.block);
-        self.uploads.values().flat_map(Uploads::blocks).chain(arriving)
+        self.uploads.blocks().chain(arriving)
     }
 }

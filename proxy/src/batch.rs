@@ -1,0 +1,165 @@
+//! [`Batch`]: many writes, one message, one commit.
+
+use crate::dict::Dict;
+use crate::handle::Handle;
+use crate::list::{List, Run};
+use crate::session::SessionCore;
+use crate::single::{Counter, Value};
+use crate::write::{with_element, with_entry, with_key};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::FRAME_BYTES_MAX;
+use commonhold_ipc::value::{AsShared, Key, Number, Shared};
+use commonhold_ipc::wire::Call;
+use commonhold_ipc::wire::commit::{CommitWriter, END, Op};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
+///
+/// A batch does not read: for writes that depend on what is there, see [`Transaction`](crate::Transaction).
+pub struct Batch<'s> {
+    session: &'s Arc<SessionCore>,
+    commit: RefCell<CommitWriter>,
+    uploads: RefCell<Vec<u64>>,
+}
+
+impl<'s> Batch<'s> {
+    pub(crate) fn new(session: &'s Arc<SessionCore>) -> Self {
+        Batch { session, commit: RefCell::default(), uploads: RefCell::default() }
+    }
+
+    pub(crate) fn session(&self) -> &'s Arc<SessionCore> {
+        self.session
+    }
+
+    fn check(&self, handle: &impl Handle) -> Result<u64> {
+        if handle.object().manager() != self.session.manager() {
+            return Err(Error::new(ErrorKind::Refused, "a batch or transaction works on containers of one manager: this one is of another"));
+        }
+        handle.object().ready()?;
+        Ok(handle.id())
+    }
+
+    fn add(&self, op: &Op<'_>) -> Result<()> {
+        let mut commit = self.commit.borrow_mut();
+        commit.op(op);
+        if commit.len() > FRAME_BYTES_MAX {
+            let text = format!("a batch of more than {FRAME_BYTES_MAX} bytes cannot be sent at once: make several of it");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        Ok(())
+    }
+
+    /// Bytes so far, for who fills a container in several commits.
+    pub(crate) fn len(&self) -> usize {
+        self.commit.borrow().len()
+    }
+
+    pub(crate) fn commit_mut(&self) -> std::cell::RefMut<'_, CommitWriter> {
+        self.commit.borrow_mut()
+    }
+
+    /// Sets the value of a key.
+    pub fn insert<K: Key, V: Shared>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<()> {
+        let object = self.check(dict)?;
+        let align = crate::client::value_align::<K, V>();
+        with_entry::<K, V, _>(self.session, align, &key, &value, |key, value, ser| {
+            self.uploads.borrow_mut().extend(value.upload());
+            self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
+        })
+    }
+
+    /// Takes a key out, if it is there.
+    pub fn remove<K: Key, V: Shared>(&self, dict: &Dict<K, V>, key: impl AsShared<K>) -> Result<()> {
+        let object = self.check(dict)?;
+        with_key::<K, _>(&key, |key| self.add(&Op::Remove { object, key, lend: false }))
+    }
+
+    /// Adds to the number of a key, which counts as 0 if it is not there.
+    pub fn add_to<K: Key, V: Number>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, amount: V) -> Result<()> {
+        let object = self.check(dict)?;
+        with_key::<K, _>(&key, |key| {
+            let mut ser = commonhold_ipc::value::Ser::buffer();
+            let range = ser.put::<V>(&amount)?;
+            self.add(&Op::Add { object, key, number: V::KIND.code(), delta: &ser.bytes()[range] })
+        })
+    }
+
+    /// Adds an element at the end of a list.
+    pub fn push<T: Shared>(&self, list: &List<T>, value: impl AsShared<T>) -> Result<()> {
+        self.splice(list, END, 0, &value)
+    }
+
+    /// Puts an element before the one at a position of a list.
+    pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
+        self.splice(list, position as u64, 0, &value)
+    }
+
+    fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
+        let object = self.check(list)?;
+        let mut run = Run::new::<T>();
+        run.add::<T>(self.session, value)?;
+        self.uploads.borrow_mut().extend(run.uploads());
+        self.add(&Op::ListSplice { object, position, remove, values: run.values() })
+    }
+
+    /// Replaces the element at a position of a list, if there is one.
+    pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
+        let object = self.check(list)?;
+        with_element::<T, _>(self.session, &value, |value, ser| {
+            self.uploads.borrow_mut().extend(value.upload());
+            self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
+        })
+    }
+
+    /// Takes the element at a position out of a list, if there is one.
+    pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
+        let object = self.check(list)?;
+        self.add(&Op::ListRemove { object, position: position as u64, lend: false })
+    }
+
+    /// Takes everything out of a dict or a list.
+    pub fn clear(&self, container: &impl Handle) -> Result<()> {
+        let object = self.check(container)?;
+        self.add(&Op::Clear { object })
+    }
+
+    /// Replaces a value.
+    pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
+        let object = self.check(target)?;
+        with_element::<T, _>(self.session, &value, |value, ser| {
+            self.uploads.borrow_mut().extend(value.upload());
+            self.add(&Op::ValueSet { object, value: value.payload(ser) })
+        })
+    }
+
+    /// Adds to a counter.
+    pub fn count(&self, counter: &Counter, amount: i64) -> Result<()> {
+        let object = self.check(counter)?;
+        self.add(&Op::CounterAdd { object, delta: amount })
+    }
+
+    /// Sends it all.
+    pub(crate) fn commit(self) -> Result<()> {
+        if self.commit.borrow().is_empty() {
+            return Ok(());
+        }
+        let done = self.session.commit(&self.commit.borrow());
+        self.uploads.borrow_mut().clear();
+        done.map(|_| ())
+    }
+
+    /// The uploads have been sent with a commit: they are used up.
+    pub(crate) fn forget_uploads(&self) {
+        self.uploads.borrow_mut().clear();
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let uploads = self.uploads.borrow();
+        if !uploads.is_empty() {
+            self.session.tell(Call::Discard, &uploads);
+        }
+    }
+}

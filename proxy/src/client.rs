@@ -1,0 +1,351 @@
+//! [`Session`]: what a program does with a manager.
+
+use crate::batch::Batch;
+use crate::dict::Dict;
+use crate::handle::{Handle, Object, Token};
+use crate::list::{List, Run, inline_bytes};
+use crate::session::SessionCore;
+use crate::single::{Counter, Namespace, Value};
+use crate::snapshot::Snapshot;
+use crate::transaction::{self, Transaction};
+use commonhold_ipc::auth::AuthKey;
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::NAME_BYTES_MAX;
+use commonhold_ipc::socket::{Address, Channel};
+use commonhold_ipc::value::{AsShared, Key, Shared, fingerprint, text};
+use commonhold_ipc::wire::commit::{END, Op};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, NewObject, malformed};
+use std::any::TypeId;
+use std::fmt;
+use std::sync::Arc;
+
+/// A connection to a manager, and everything one can do with it. `Clone + Send + Sync`: clones share one connection.
+///
+/// `commonhold::Manager` derefs to it. The connection lives as long as any clone, handle or snapshot of it.
+#[derive(Clone)]
+pub struct Session {
+    core: Arc<SessionCore>,
+}
+
+/// Bytes of a container's first content that are sent at a time, when it is made of an iterator.
+const FILL_BYTES: usize = 1 << 20;
+
+/// Alignment of a dict's values: 8 where that is surely enough, 16 where types may need it.
+pub(crate) fn value_align<K: Shared, V: Shared>() -> u8 {
+    fn may_need_16<T: Shared>() -> bool {
+        if T::FLAT {
+            return align_of::<T::Archived>() > 8;
+        }
+        // What lies out of line in these has an alignment of 4 at the most.
+        let id = TypeId::of::<T>();
+        id != TypeId::of::<String>() && id != TypeId::of::<Vec<u8>>() && id != TypeId::of::<Option<String>>()
+    }
+    if may_need_16::<K>() || may_need_16::<V>() { 16 } else { 8 }
+}
+
+impl Session {
+    /// Connects to the manager at an address.
+    ///
+    /// # Errors
+    /// `NotFound` if no manager is there, `Refused` if it does not let this process in.
+    pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Session> {
+        if let Some(core) = SessionCore::at_address(address) {
+            return Ok(Session { core });
+        }
+        Ok(Session { core: SessionCore::connect(address, authkey)? })
+    }
+
+    /// Begins a session on a channel to a manager that others find at `address`.
+    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Session> {
+        Ok(Session { core: SessionCore::greet(channel, address, authkey)? })
+    }
+
+    /// Keeps something until the connection is over: the process or thread of a manager that this program started.
+    #[doc(hidden)]
+    pub fn keep(&self, keeper: Box<dyn std::any::Any + Send>) {
+        self.core.keep(keeper);
+    }
+
+    /// Sleeps until the manager has ended, however it ends. `false`: it still lives after `timeout`.
+    pub fn wait_for_end(&self, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
+        self.core.wait_for_end(timeout.into().map(|timeout| std::time::Instant::now() + timeout))
+    }
+
+    /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.
+    pub fn address(&self) -> &Address {
+        &self.core.address
+    }
+
+    /// Whether the manager is there.
+    pub fn is_alive(&self) -> bool {
+        self.core.is_ours() && self.core.is_alive()
+    }
+
+    /// Number of the newest version.
+    pub fn version(&self) -> u64 {
+        commonhold_ipc::arena::version(&self.core.arena)
+    }
+
+    fn create<H: Handle>(&self, kind: Kind, value_align: u8, element_bytes: u32) -> Result<H> {
+        let new = NewObject { kind: kind as u8, value_align, element_bytes, fingerprint: fingerprint::<H>(), text: text::<H>() };
+        let mut request = crate::request::Request::new(Call::Create);
+        new.write(request.payload());
+        match self.core.call(&mut request, true)?.outcome()? {
+            Outcome::Number(id) => Ok(H::from_object(Object::taken(&self.core, id))),
+            _ => Err(malformed("reply")),
+        }
+    }
+
+    /// A new dict with these entries.
+    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (impl AsShared<K>, impl AsShared<V>)>) -> Result<Dict<K, V>> {
+        let dict: Dict<K, V> = self.create(Kind::Dict, value_align::<K, V>(), 0)?;
+        let mut batch = Batch::new(&self.core);
+        for (key, value) in entries {
+            batch.insert(&dict, key, value)?;
+            // Nobody else knows the dict yet, so it may fill in several commits.
+            if batch.len() > FILL_BYTES {
+                std::mem::replace(&mut batch, Batch::new(&self.core)).commit()?;
+            }
+        }
+        batch.commit()?;
+        Ok(dict)
+    }
+
+    /// A new list with these elements.
+    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = impl AsShared<T>>) -> Result<List<T>> {
+        let list: List<T> = self.create(Kind::List, 0, inline_bytes::<T>())?;
+        let mut run = Run::new::<T>();
+        let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
+        for element in elements {
+            run.add::<T>(&self.core, &element)?;
+            if run.len() > FILL_BYTES {
+                send(&run)?;
+                run = Run::new::<T>();
+            }
+        }
+        if !run.is_empty() {
+            send(&run)?;
+        }
+        Ok(list)
+    }
+
+    /// A new shared value.
+    pub fn value<T: Shared>(&self, first: impl AsShared<T>) -> Result<Value<T>> {
+        let value: Value<T> = self.create(Kind::Value, 0, 0)?;
+        value.set(first)?;
+        Ok(value)
+    }
+
+    /// A new counter.
+    pub fn counter(&self, first: i64) -> Result<Counter> {
+        let counter: Counter = self.create(Kind::Counter, 0, 0)?;
+        if first != 0 {
+            counter.add(first)?;
+        }
+        Ok(counter)
+    }
+
+    /// A new namespace, empty.
+    pub fn namespace(&self) -> Result<Namespace> {
+        self.create(Kind::Namespace, 16, 0)
+    }
+
+    /// One version of everything, held until it is dropped.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.core.check()?;
+        Ok(Snapshot::new(&self.core))
+    }
+
+    /// Many writes, one message, one commit: all of them happen, or, if `body` or the manager fails, none.
+    pub fn batch<R>(&self, body: impl FnOnce(&Batch<'_>) -> Result<R>) -> Result<R> {
+        let batch = Batch::new(&self.core);
+        let result = body(&batch)?;
+        batch.commit()?;
+        Ok(result)
+    }
+
+    /// Reads and writes that happen together, at one instant: see [`Transaction`]. If something that `body` has read is
+    /// changed by somebody else before the commit, it runs again, after a few times with the other writers kept waiting. An
+    /// error from `body` leaves no trace.
+    ///
+    /// # Errors
+    /// `body`'s own; `Conflict` if it is so slow that others keep changing what it read.
+    pub fn transaction<R>(&self, body: impl FnMut(&Transaction<'_>) -> Result<R>) -> Result<R> {
+        transaction::run(&self.core, body)
+    }
+
+    /// A handle on the object with a name.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `WrongType` if it was made as another type: the message shows both.
+    pub fn open<H: Handle>(&self, name: &str) -> Result<H> {
+        match self.core.call_with_text(Call::Lookup, name, false)?.outcome()? {
+            Outcome::Number(id) => {
+                let object = Object::taken(&self.core, id);
+                object.check_type::<H>()?;
+                Ok(H::from_object(object))
+            }
+            _ => Err(malformed("reply")),
+        }
+    }
+
+    /// A handle on the object with a name; if there is none, `make` makes one, and it gets the name. Of several programs that
+    /// do so at the same time, one makes it and all get the same.
+    pub fn open_or_create<H: Handle>(&self, name: &str, mut make: impl FnMut(&Session) -> Result<H>) -> Result<H> {
+        loop {
+            match self.open(name) {
+                Err(error) if error.is_not_found() => {}
+                other => return other,
+            }
+            let made = make(self)?;
+            match self.publish(name, &made) {
+                Ok(()) => return Ok(made),
+                // Another was quicker: its object it is.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Gives an object a name, by which [`open`](Self::open) finds it in any program. The name keeps it alive.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is taken.
+    pub fn publish(&self, name: &str, handle: &impl Handle) -> Result<()> {
+        self.give_name(name, handle, false)
+    }
+
+    /// The same, but takes the name away from another object that may have it.
+    pub fn publish_over(&self, name: &str, handle: &impl Handle) -> Result<()> {
+        self.give_name(name, handle, true)
+    }
+
+    fn give_name(&self, name: &str, handle: &impl Handle, replace: bool) -> Result<()> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            let text = format!("a name of {} bytes cannot be given: names have 1 to {NAME_BYTES_MAX} bytes", name.len());
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        }
+        if handle.object().manager() != self.core.manager() {
+            return Err(Error::new(ErrorKind::Refused, "an object gets its names from its own manager: this handle is of another"));
+        }
+        handle.object().ready()?;
+        let mut request = crate::request::Request::new(Call::Publish);
+        request.payload().extend_from_slice(&handle.id().to_le_bytes());
+        request.payload().push(u8::from(replace));
+        request.payload().extend_from_slice(name.as_bytes());
+        self.core.call(&mut request, true)?;
+        Ok(())
+    }
+
+    /// Takes a name away. Whether it was there. The object lives on while something else refers to it.
+    pub fn unpublish(&self, name: &str) -> Result<bool> {
+        Ok(self.core.call_with_text(Call::Unpublish, name, true)?.outcome()? == Outcome::Something)
+    }
+
+    /// All published names.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let text = self.text(Call::Names)?;
+        Ok(text.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| name.to_owned()).collect())
+    }
+
+    /// Makes a handle of a [`Token`].
+    ///
+    /// # Errors
+    /// If the object is gone, of another type, or of another manager.
+    pub fn attach<H: Handle>(&self, token: &Token) -> Result<H> {
+        token.open_in(&self.core)
+    }
+
+    /// The manager's figures.
+    pub fn stats(&self) -> Result<Stats> {
+        Ok(Stats::parse(&self.text(Call::Stats)?))
+    }
+
+    /// Lets the manager check all of its invariants: every block reachable once or free, counts, orders, references. Takes a
+    /// time in proportion to what it holds, in which it does nothing else.
+    ///
+    /// # Errors
+    /// `Corrupt` with what is wrong: a bug of ours, please report it.
+    pub fn audit(&self) -> Result<()> {
+        let what = self.text(Call::Audit)?;
+        if what.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Corrupt, format!("the manager's store is damaged: {what}"))) }
+    }
+
+    /// Ends the manager, whoever else is connected to it. All handles then fail with `is_disconnected`.
+    pub fn shutdown(&self) -> Result<()> {
+        let mut request = crate::request::Request::new(Call::Shutdown);
+        match self.core.call(&mut request, false) {
+            Err(error) if !error.is_disconnected() => Err(error),
+            // It may end before its answer arrives.
+            _ => Ok(()),
+        }
+    }
+
+    fn text(&self, call: Call) -> Result<String> {
+        let mut request = crate::request::Request::new(call);
+        match self.core.call(&mut request, false)?.outcome()? {
+            Outcome::Text(text) => Ok(text),
+            _ => Err(malformed("reply")),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Session with the manager at {}>", self.core.address)
+    }
+}
+
+/// A manager's figures. See [`Session::stats`]. Sizes are in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Number of the newest version.
+    pub version: u64,
+    /// Number of objects.
+    pub objects: u64,
+    /// Number of sessions.
+    pub sessions: u64,
+    /// Bytes of blocks that the newest version uses.
+    pub live_bytes: u64,
+    /// Bytes of blocks that are not used any more, but pinned by readers or not yet reclaimed.
+    pub retired_bytes: u64,
+    /// Bytes of memory that the arena has from the system.
+    pub backed_bytes: u64,
+    /// Bytes that it may have at the most: the manager's capacity.
+    pub budget_bytes: u64,
+    /// Bytes of the manager's private memory about blocks.
+    pub metadata_bytes: u64,
+    /// Number of blocks.
+    pub blocks: u64,
+    /// The oldest version that somebody pins, if anybody does.
+    pub oldest_pin: Option<u64>,
+    /// Who pins it: program and process id.
+    pub oldest_pin_holder: Option<String>,
+}
+
+impl Stats {
+    fn parse(text: &str) -> Stats {
+        let mut stats = Stats::default();
+        for (word, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
+            let number = rest.parse().unwrap_or(0);
+            match word {
+                "version" => stats.version = number,
+                "objects" => stats.objects = number,
+                "sessions" => stats.sessions = number,
+                "live_bytes" => stats.live_bytes = number,
+                "retired_bytes" => stats.retired_bytes = number,
+                "backed_bytes" => stats.backed_bytes = number,
+                "budget_bytes" => stats.budget_bytes = number,
+                "metadata_bytes" => stats.metadata_bytes = number,
+                "blocks" => stats.blocks = number,
+                "oldest_pin" => stats.oldest_pin = (number > 0).then_some(number),
+                "oldest_pin_holder" => stats.oldest_pin_holder = Some(rest.to_owned()),
+                _ => {}
+            }
+        }
+        stats
+    }
+}

@@ -1,0 +1,237 @@
+//! The road of calls: one socket that all threads of a session share.
+//!
+//! A caller writes its whole request under a lock, then waits for its reply. Of the waiting threads one reads the socket and
+//! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
+//! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
+
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::socket::{Channel, Received, Spin};
+use commonhold_ipc::sys::{wait_readable, wait_writable};
+use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
+use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A reply, taken apart.
+#[derive(Debug)]
+pub enum Reply {
+    /// The version of the commit, and what its operations gave.
+    Done(u64, Vec<Outcome>),
+    /// A condition did not hold.
+    Conflict,
+}
+
+impl Reply {
+    /// The only outcome of a call that always succeeds or fails.
+    pub fn outcome(self) -> Result<Outcome> {
+        match self {
+            Reply::Done(_, mut outcomes) => outcomes.pop().ok_or_else(|| malformed("reply")),
+            Reply::Conflict => Err(malformed("reply")),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    /// Replies by lane that nobody has taken yet.
+    replies: HashMap<u16, (Head, Vec<u8>)>,
+    /// Somebody reads.
+    reading: bool,
+    waiting: usize,
+    /// The connection is over.
+    ended: bool,
+}
+
+struct Incoming {
+    spin: Spin,
+    /// What has come and is no whole frame yet.
+    bytes: Vec<u8>,
+    /// What the socket fills.
+    buffer: Box<[u8]>,
+}
+
+/// Bytes that are taken from the socket at a time. Replies are small: values are read in place.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// A connection to a manager.
+pub struct Connection {
+    channel: Channel,
+    writing: Mutex<()>,
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    incoming: Mutex<Incoming>,
+    ended: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of a call to a manager that is gone.
+pub fn disconnected() -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works",
+    )
+}
+
+fn outcome_unknown() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the manager ended after this call was sent and before it was answered: whether it took effect is not known",
+    )
+}
+
+impl Connection {
+    /// Over a channel that has been through its handshake.
+    pub fn new(channel: Channel) -> Self {
+        Connection {
+            channel,
+            writing: Mutex::new(()),
+            inbox: Mutex::default(),
+            arrived: Condvar::new(),
+            incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the connection is known to be over.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        lock(&self.inbox).ended = true;
+        self.arrived.notify_all();
+    }
+
+    /// Gives the connection up: both sides see its end.
+    pub fn abandon(&self) {
+        self.channel.shut_down();
+        self.end();
+    }
+
+    /// The right to write. Frames that belong together are written under one.
+    pub fn begin_writing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.writing)
+    }
+
+    /// Writes bytes; the caller has the right to.
+    pub fn write(&self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.channel.send(bytes) {
+                Ok(0) => {
+                    wait_writable(&self.channel, None)?;
+                }
+                Ok(count) => bytes = &bytes[count..],
+                Err(_) => {
+                    self.end();
+                    return Err(disconnected());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request that is not answered.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        let _right = self.begin_writing();
+        self.write(frame)
+    }
+
+    /// Sends a request and waits for its reply. `changes`: if the reply never comes, its effect is unknown.
+    pub fn call(&self, lane: u16, frame: &[u8], changes: bool) -> Result<Reply> {
+        if self.has_ended() {
+            return Err(disconnected());
+        }
+        self.send(frame)?;
+        let Some((head, payload)) = self.wait_for(lane)? else {
+            return Err(if changes { outcome_unknown() } else { disconnected() });
+        };
+        let mut read = Reader::new(&payload);
+        match Status::from_code(head.code) {
+            Some(Status::Conflict) => Ok(Reply::Conflict),
+            Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
+            Some(Status::Done) => {
+                let version = read.u64().ok_or_else(|| malformed("reply"))?;
+                let mut outcomes = Vec::new();
+                while !read.is_empty() {
+                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                }
+                Ok(Reply::Done(version, outcomes))
+            }
+            None => Err(malformed("reply")),
+        }
+    }
+
+    /// The next reply on a lane; `None` if the connection ends before it.
+    fn wait_for(&self, lane: u16) -> Result<Option<(Head, Vec<u8>)>> {
+        let mut inbox = lock(&self.inbox);
+        loop {
+            if let Some(reply) = inbox.replies.remove(&lane) {
+                return Ok(Some(reply));
+            }
+            if inbox.ended {
+                return Ok(None);
+            }
+            if inbox.reading {
+                inbox.waiting += 1;
+                inbox = self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                inbox.waiting -= 1;
+                continue;
+            }
+            inbox.reading = true;
+            drop(inbox);
+            let read = self.read();
+            inbox = lock(&self.inbox);
+            inbox.reading = false;
+            match read {
+                Ok(frames) => inbox.replies.extend(frames.into_iter().map(|(head, payload)| (head.lane, (head, payload)))),
+                Err(_) => {
+                    inbox.ended = true;
+                    self.ended.store(true, Ordering::Relaxed);
+                }
+            }
+            if inbox.waiting > 0 {
+                // Whose reply it is, and who reads on.
+                self.arrived.notify_all();
+            }
+        }
+    }
+
+    /// Waits for bytes and takes the whole frames out of them, at least one.
+    fn read(&self) -> Result<Vec<(Head, Vec<u8>)>> {
+        let Incoming { spin, bytes, buffer } = &mut *lock(&self.incoming);
+        let mut frames = Vec::new();
+        while frames.is_empty() {
+            let mut received = Ok(Received::Nothing);
+            let ready = spin.wait(|| {
+                received = self.channel.receive(buffer);
+                !matches!(received, Ok(Received::Nothing))
+            });
+            if !ready {
+                wait_readable(&[self.channel.as_fd()], None)?;
+                received = self.channel.receive(buffer);
+            }
+            match received? {
+                Received::Bytes(count) => bytes.extend_from_slice(&buffer[..count]),
+                Received::Nothing => continue,
+                Received::Ended => return Err(disconnected()),
+            }
+            let mut done = 0;
+            while let Some(head) = Head::parse(&bytes[done..]) {
+                let end = done + HEAD_BYTES + head.len as usize;
+                if end > bytes.len() {
+                    break;
+                }
+                frames.push((head, bytes[done + HEAD_BYTES..end].to_vec()));
+                done = end;
+            }
+            bytes.drain(..done);
+        }
+        Ok(frames)
+    }
+}

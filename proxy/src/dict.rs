@@ -1,0 +1,434 @@
+//! [`Dict`]: a shared map from keys to values.
+
+use crate::guard::Ref;
+use crate::handle::{Handle, Object, debug, handle, len_of};
+use crate::retry::{Attempt, HasTicket, until_done};
+use crate::session::SessionCore;
+use crate::watch;
+use crate::write::{Committed, lent, with_entry, with_key};
+use commonhold_ipc::block::Entry;
+use commonhold_ipc::catalog::Record;
+use commonhold_ipc::error::{Error, Result};
+use commonhold_ipc::index::{self, Entries};
+use commonhold_ipc::pin::Pin;
+use commonhold_ipc::value::{AsShared, Key, Number, Shared, access, text};
+use commonhold_ipc::wire::commit::{CommitWriter, Condition, Op};
+use commonhold_ipc::wire::malformed;
+use commonhold_ipc::wire::reply::Outcome;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A shared map. Made by [`Session::dict`](crate::Session::dict).
+///
+/// Every method is atomic. Reads happen in place, in shared memory, without a call: they see the newest version, or with
+/// [`at`](Dict::at) the version of a snapshot. Writes are calls to the manager.
+///
+/// Keys are compared by their bytes. Iteration is in the order of the keys' hashes; [`iter_ordered`](Dict::iter_ordered) and
+/// printing follow the order in which keys were first inserted.
+///
+/// Every method fails with [`is_disconnected`](Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
+/// forked child, and with `NotFound` when the object is gone.
+pub struct Dict<K: Key, V: Shared> {
+    object: Arc<Object>,
+    _of: PhantomData<fn() -> (K, V)>,
+}
+
+handle!(Dict<K: Key, V: Shared>, commonhold_ipc::catalog::Kind::Dict, "Dict");
+
+/// The entry of a key in a version.
+#[inline]
+pub(crate) fn find(session: &SessionCore, record: &Record, key: &[u8]) -> Option<Entry> {
+    index::find(&session.arena, record.root, record.value_align, key, session.hash.of(key))
+}
+
+impl<K: Key, V: Shared> Dict<K, V> {
+    /// The value of a key, read in place.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes stored there are no `V`.
+    #[inline]
+    pub fn get(&self, key: impl AsShared<K>) -> Result<Option<Ref<'_, V>>> {
+        with_key::<K, _>(&key, |key| {
+            let (session, pin, record) = self.object.look()?;
+            match find(session, &record, key) {
+                None => Ok(None),
+                Some(entry) => Ref::new(session, &entry.value_place(&session.arena), pin.into_hold()).map(Some),
+            }
+        })
+    }
+
+    /// Whether a key is there.
+    pub fn contains_key(&self, key: impl AsShared<K>) -> Result<bool> {
+        with_key::<K, _>(&key, |key| {
+            let (session, _pin, record) = self.object.look()?;
+            Ok(find(session, &record, key).is_some())
+        })
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.object.look()?.2.len as usize)
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    fn align(&self) -> Result<u8> {
+        Ok(self.object.look()?.2.value_align)
+    }
+
+    /// Sets the value of a key; returns a guard on the value that was there before, if any.
+    ///
+    /// # Errors
+    /// `Full` if the manager's capacity is reached, `TooLarge` if key or value are larger than any may be.
+    pub fn insert(&self, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<Option<Ref<'_, V>>> {
+        self.put(&key, &value, false)
+    }
+
+    fn put(&self, key: &impl AsShared<K>, value: &impl AsShared<V>, only_if_absent: bool) -> Result<Option<Ref<'_, V>>> {
+        let session = self.object.ready()?;
+        with_entry::<K, V, _>(session, self.align()?, key, value, |key, value, ser| {
+            let op = Op::Insert { object: self.id(), key, value: value.payload(ser), only_if_absent, lend: true };
+            session.op_then(&op, |version, outcome| lent(session, version, outcome))
+        })
+    }
+
+    /// The value of a key; if there is none, inserts this one first.
+    pub fn get_or_insert(&self, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<Ref<'_, V>> {
+        if let Some(found) = self.put(&key, &value, true)? {
+            return Ok(found);
+        }
+        match self.get(ByRef(&key))? {
+            Some(found) => Ok(found),
+            // Somebody has removed it again since: it was what we put there.
+            None => {
+                let session = self.object.ready()?;
+                let mut ser = commonhold_ipc::value::Ser::buffer();
+                let range = ser.put::<V>(&ByRef(&value))?;
+                Ref::of_copy(session, &ser.bytes()[range])
+            }
+        }
+    }
+
+    /// Takes a key out; returns a guard on the value that was there.
+    pub fn remove(&self, key: impl AsShared<K>) -> Result<Option<Ref<'_, V>>> {
+        let session = self.object.ready()?;
+        with_key::<K, _>(&key, |key| {
+            let op = Op::Remove { object: self.id(), key, lend: true };
+            session.op_then(&op, |version, outcome| lent(session, version, outcome))
+        })
+    }
+
+    /// Adds to the number of a key, which counts as 0 if it is not there; returns the sum. No update is ever lost.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the sum does not fit into a `V`: then nothing is changed.
+    pub fn add(&self, key: impl AsShared<K>, amount: V) -> Result<V>
+    where
+        V: Number,
+    {
+        let session = self.object.ready()?;
+        with_key::<K, _>(&key, |key| {
+            let mut ser = commonhold_ipc::value::Ser::buffer();
+            let range = ser.put::<V>(&amount)?;
+            let op = Op::Add { object: self.id(), key, number: V::KIND.code(), delta: &ser.bytes()[range] };
+            match session.op(&op)? {
+                Outcome::Bytes(sum) => number(&sum),
+                _ => Err(malformed("reply")),
+            }
+        })
+    }
+
+    /// Takes all entries out.
+    pub fn clear(&self) -> Result<()> {
+        self.object.ready()?.op(&Op::Clear { object: self.id() })?;
+        Ok(())
+    }
+
+    /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.
+    pub fn compare_exchange<N: AsShared<V>>(&self, key: impl AsShared<K>, expected: Option<&V>, new: Option<N>) -> Result<bool> {
+        let session = self.object.ready()?;
+        until_done(session, |ticket| {
+            let (_pin, record, entry) = self.entry(&key)?;
+            let same = match (&entry, expected) {
+                (None, None) => true,
+                (Some(entry), Some(expected)) => {
+                    V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected)
+                }
+                _ => false,
+            };
+            if !same {
+                return Ok(Attempt::Done(false));
+            }
+            Ok(match self.replace(&key, &record, entry, new.as_ref().map(ByRef), ticket)? {
+                Committed::Done(_) => Attempt::Done(true),
+                Committed::Conflict => Attempt::Conflict,
+            })
+        })
+    }
+
+    /// Computes a key's new value from its old one: `Some` is stored, `None` removes the key. `change` may run several times,
+    /// if others write the same key meanwhile.
+    pub fn update(&self, key: impl AsShared<K>, mut change: impl FnMut(Option<V>) -> Option<V>) -> Result<()> {
+        let session = self.object.ready()?;
+        until_done(session, |ticket| {
+            let (_pin, record, entry) = self.entry(&key)?;
+            let old = match &entry {
+                Some(entry) => {
+                    let archived = session.value::<V>(&entry.value_place(&session.arena))?;
+                    Some(commonhold_ipc::value::to_owned::<V>(archived, session.pins.owner()))
+                }
+                None => None,
+            };
+            Ok(match self.replace(&key, &record, entry, change(old), ticket)? {
+                Committed::Done(_) => Attempt::Done(()),
+                Committed::Conflict => Attempt::Conflict,
+            })
+        })
+    }
+
+    fn entry(&self, key: &impl AsShared<K>) -> Result<(Pin<'_>, Record, Option<Entry>)> {
+        with_key::<K, _>(key, |key| {
+            let (session, pin, record) = self.object.look()?;
+            let entry = find(session, &record, key);
+            Ok((pin, record, entry))
+        })
+    }
+
+    /// Writes or removes a key if its entry is still the one that was seen. The caller holds the pin under which it was seen.
+    fn replace(
+        &self,
+        key: &impl AsShared<K>,
+        record: &Record,
+        seen: Option<Entry>,
+        new: Option<impl AsShared<V>>,
+        ticket: HasTicket,
+    ) -> Result<Committed> {
+        let session = self.object.ready()?;
+        let object = self.id();
+        let mut commit = CommitWriter::default();
+        let block = seen.map_or(0, |entry| entry.block);
+        match new {
+            Some(new) => with_entry::<K, V, _>(session, record.value_align, key, &new, |key, value, ser| {
+                commit.condition(&Condition::EntryIs { object, key, block });
+                commit.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false });
+                session.commit_with(&commit, ticket)
+            }),
+            None if seen.is_none() => Ok(Committed::Done(Vec::new())),
+            None => with_key::<K, _>(key, |key| {
+                commit.condition(&Condition::EntryIs { object, key, block });
+                commit.op(&Op::Remove { object, key, lend: false });
+                session.commit_with(&commit, ticket)
+            }),
+        }
+    }
+
+    /// Inserts many entries at once: all of them, or none.
+    ///
+    /// # Errors
+    /// `TooLarge` if they are more than fits into one request (64 MiB; values above 64 KiB do not count).
+    pub fn extend<A: AsShared<K>, B: AsShared<V>>(&self, entries: impl IntoIterator<Item = (A, B)>) -> Result<()> {
+        let session = self.object.ready()?;
+        let batch = crate::batch::Batch::new(session);
+        for (key, value) in entries {
+            batch.insert(self, key, value)?;
+        }
+        batch.commit()
+    }
+
+    /// Keeps the entries for which `keep` says so, at one instant. It may run several times, if others write meanwhile.
+    pub fn retain(&self, mut keep: impl FnMut(&K::View, &V::View) -> bool) -> Result<()> {
+        let session = self.object.ready()?;
+        until_done(session, |ticket| {
+            let (_, pin, record) = self.object.look()?;
+            let mut commit = CommitWriter::default();
+            commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
+            for entry in Entries::new(&session.arena, record.root, record.value_align) {
+                let key = session.value::<K>(&entry.key_place())?;
+                let value = session.value::<V>(&entry.value_place(&session.arena))?;
+                if !keep(K::view(key), V::view(value)) {
+                    commit.op(&Op::Remove { object: self.id(), key: entry.key(&session.arena), lend: false });
+                }
+            }
+            let done = if commit.ops() == 0 { Committed::Done(Vec::new()) } else { session.commit_with(&commit, ticket)? };
+            drop(pin);
+            Ok(if done == Committed::Conflict { Attempt::Conflict } else { Attempt::Done(()) })
+        })
+    }
+
+    /// Takes out the entry whose key was inserted last. Looks at all entries, so this is for small dicts.
+    pub fn pop_last(&self) -> Result<Option<(K, V)>> {
+        let session = self.object.ready()?;
+        until_done(session, |ticket| {
+            let (_, _pin, record) = self.object.look()?;
+            let entries = Entries::new(&session.arena, record.root, record.value_align);
+            let Some(last) = entries.max_by_key(Entry::insertion) else { return Ok(Attempt::Done(None)) };
+            let mut commit = CommitWriter::default();
+            commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
+            commit.op(&Op::Remove { object: self.id(), key: last.key(&session.arena), lend: false });
+            if session.commit_with(&commit, ticket)? == Committed::Conflict {
+                return Ok(Attempt::Conflict);
+            }
+            let owner = session.pins.owner();
+            let key = commonhold_ipc::value::to_owned::<K>(session.value::<K>(&last.key_place())?, owner.clone());
+            let value = session.value::<V>(&last.value_place(&session.arena))?;
+            Ok(Attempt::Done(Some((key, commonhold_ipc::value::to_owned::<V>(value, owner)))))
+        })
+    }
+
+    /// All entries of the newest version, in hash order, read in place. Later changes do not show.
+    ///
+    /// # Panics
+    /// The iterator panics at an entry whose bytes are not of the types `K` and `V`, which only a program that goes around
+    /// this library can have stored; [`get`](Self::get) returns an error there.
+    pub fn iter(&self) -> Result<Iter<'_, K, V>> {
+        let (session, pin, record) = self.object.look()?;
+        let entries = EntryWalk::Hashed(Entries::new(&session.arena, record.root, record.value_align));
+        Ok(Iter { session, pin, entries, left: record.len as usize, _of: PhantomData })
+    }
+
+    /// The same in the order in which the keys were first inserted. Sorts, so it costs some private memory and time.
+    ///
+    /// # Panics
+    /// As [`iter`](Self::iter).
+    pub fn iter_ordered(&self) -> Result<Iter<'_, K, V>> {
+        let (session, pin, record) = self.object.look()?;
+        let entries = EntryWalk::ordered(Entries::new(&session.arena, record.root, record.value_align));
+        Ok(Iter { session, pin, entries, left: record.len as usize, _of: PhantomData })
+    }
+
+    /// All keys, in hash order.
+    ///
+    /// # Panics
+    /// As [`iter`](Self::iter).
+    pub fn keys(&self) -> Result<impl Iterator<Item = Ref<'_, K>>> {
+        let Iter { session, pin, entries, .. } = self.iter()?;
+        Ok(entries.map(move |entry| read(session, &entry.key_place(), &pin)))
+    }
+
+    /// All values, in hash order of their keys.
+    ///
+    /// # Panics
+    /// As [`iter`](Self::iter).
+    pub fn values(&self) -> Result<impl Iterator<Item = Ref<'_, V>>> {
+        let Iter { session, pin, entries, .. } = self.iter()?;
+        Ok(entries.map(move |entry| read(session, &entry.value_place(&session.arena), &pin)))
+    }
+
+    /// A copy of everything in private memory.
+    pub fn to_owned(&self) -> Result<HashMap<K, V>>
+    where
+        K: Hash + Eq,
+    {
+        Ok(self.iter()?.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    watch::methods!();
+}
+
+/// The walk behind the iterators of a dict.
+#[derive(Clone)]
+pub(crate) enum EntryWalk {
+    Hashed(Entries),
+    Ordered(std::vec::IntoIter<Entry>),
+}
+
+impl EntryWalk {
+    pub(crate) fn ordered(entries: Entries) -> Self {
+        let mut entries: Vec<Entry> = entries.collect();
+        entries.sort_unstable_by_key(Entry::insertion);
+        EntryWalk::Ordered(entries.into_iter())
+    }
+}
+
+impl Iterator for EntryWalk {
+    type Item = Entry;
+
+    #[inline]
+    fn next(&mut self) -> Option<Entry> {
+        match self {
+            EntryWalk::Hashed(entries) => entries.next(),
+            EntryWalk::Ordered(entries) => entries.next(),
+        }
+    }
+}
+
+/// A guard on a value of an iteration.
+#[inline]
+pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, pin: &Pin<'g>) -> Ref<'g, T> {
+    match Ref::new(session, place, pin.hold().clone()) {
+        Ok(guard) => guard,
+        Err(error) => not_this_type(&error),
+    }
+}
+
+/// Somebody has stored bytes that are no value of the container's type, going around this library.
+#[cold]
+pub(crate) fn not_this_type(error: &Error) -> ! {
+    panic!("a container holds a value that is not of its type: {error}")
+}
+
+/// The entries of a dict in one version. See [`Dict::iter`].
+pub struct Iter<'g, K: Key, V: Shared> {
+    session: &'g Arc<SessionCore>,
+    pin: Pin<'g>,
+    entries: EntryWalk,
+    left: usize,
+    _of: PhantomData<fn() -> (K, V)>,
+}
+
+impl<'g, K: Key, V: Shared> Iterator for Iter<'g, K, V> {
+    type Item = (Ref<'g, K>, Ref<'g, V>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        self.left = self.left.saturating_sub(1);
+        let value = entry.value_place(&self.session.arena);
+        Some((read(self.session, &entry.key_place(), &self.pin), read(self.session, &value, &self.pin)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<K: Key, V: Shared> ExactSizeIterator for Iter<'_, K, V> {}
+
+/// `T` by reference, where a method takes what it encodes by value.
+pub(crate) struct ByRef<'a, A>(pub(crate) &'a A);
+
+impl<T: Shared, A: AsShared<T>> AsShared<T> for ByRef<'_, A> {
+    fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> std::result::Result<(), commonhold_ipc::value::Fault> {
+        self.0.write(ser)
+    }
+}
+
+/// A number from its bytes.
+pub(crate) fn number<T: Number>(bytes: &[u8]) -> Result<T> {
+    let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(16);
+    aligned.extend_from_slice(bytes);
+    let archived = access::<T>(&aligned)?;
+    Ok(commonhold_ipc::value::to_owned::<T>(archived, None))
+}
+
+/// Prints like Python's dict: the entries in the order of insertion. If they cannot be read, the reason.
+impl<K: Key, V: Shared> fmt::Display for Dict<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.iter_ordered() {
+            Ok(entries) => f.debug_map().entries(entries).finish(),
+            Err(error) => write!(f, "<{error}>"),
+        }
+    }
+}
+
+impl<K: Key, V: Shared> fmt::Debug for Dict<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(f, text::<Self>(), &self.object, len_of(&self.object))
+    }
+}

@@ -1,0 +1,328 @@
+//! Handles: values that stand for an object of a manager.
+//!
+//! A handle is an `Arc` on an [`Object`]: which manager, which id, and this process's session with that manager. The manager
+//! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
+//! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
+
+use crate::session::SessionCore;
+use commonhold_ipc::catalog::{Kind, Record};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::pin::Pin;
+use commonhold_ipc::socket::Address;
+use commonhold_ipc::value::{Shared, fingerprint, text};
+use std::any::Any;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+
+/// What all handles on one object in one process share, or at least those that were cloned from each other.
+pub struct Object {
+    manager: u64,
+    id: u64,
+    session: OnceLock<Arc<SessionCore>>,
+    /// Set once the manager counts this session as a holder.
+    bound: OnceLock<()>,
+}
+
+impl Object {
+    /// A handle's inside, for an object that the manager has just counted as held by this session.
+    pub fn taken(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
+        session.took(id);
+        Arc::new(Object { manager: session.manager(), id, session: session.clone().into(), bound: OnceLock::from(()) })
+    }
+
+    /// A handle's inside, as it was read out of a value.
+    pub fn read(manager: u64, id: u64, session: Option<&Arc<dyn Any + Send + Sync>>) -> Arc<Self> {
+        let session = session.and_then(|session| session.clone().downcast::<SessionCore>().ok());
+        // A handle that travels through another manager's session, as an argument of a process for example.
+        let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
+        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound: OnceLock::new() })
+    }
+
+    /// The object's id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The manager's number.
+    pub fn manager(&self) -> u64 {
+        self.manager
+    }
+
+    /// The session, if the handle has found one.
+    pub fn session(&self) -> Result<&Arc<SessionCore>> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let session = SessionCore::of_manager(self.manager).ok_or_else(|| {
+            let text = "this handle belongs to a manager that this process has no connection to: connect to it first";
+            Error::new(ErrorKind::Disconnected, text)
+        })?;
+        Ok(self.session.get_or_init(|| session))
+    }
+
+    /// The session, ready for a call about this object.
+    #[inline]
+    pub fn ready(&self) -> Result<&Arc<SessionCore>> {
+        match (self.session.get(), self.bound.get()) {
+            (Some(session), Some(())) => {
+                session.check()?;
+                Ok(session)
+            }
+            _ => self.bind(),
+        }
+    }
+
+    #[cold]
+    fn bind(&self) -> Result<&Arc<SessionCore>> {
+        let session = self.session()?;
+        session.check()?;
+        if self.bound.get().is_none() {
+            session.hold(self.id)?;
+            if self.bound.set(()).is_err() {
+                // Another thread was quicker: its reference is enough.
+                session.let_go(self.id);
+            }
+        }
+        Ok(session)
+    }
+
+    /// The object as of now, under a pin.
+    #[inline]
+    pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
+        let session = self.ready()?;
+        let pin = session.pin();
+        let record = session.record(&pin, self.id)?;
+        Ok((session, pin, record))
+    }
+
+    /// Sees that the object was made as what the handle takes it for.
+    pub fn check_type<H: Handle>(&self) -> Result<()> {
+        let (session, _pin, record) = self.look()?;
+        let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
+        if found.fingerprint == fingerprint::<H>() {
+            return Ok(());
+        }
+        Err(wrong_type(self.id, found.text, text::<H>()))
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        if let (Some(session), Some(())) = (self.session.get(), self.bound.get()) {
+            session.let_go(self.id);
+        }
+    }
+}
+
+/// The error for an object that is not what it is opened as.
+pub fn wrong_type(id: u64, is: &str, wanted: &str) -> Error {
+    let text = format!("object {id} was made as {is}, not as {wanted}: open it with the type that it was made with");
+    Error::new(ErrorKind::WrongType, text)
+}
+
+/// A value that stands for an object in a manager: [`Dict`](crate::Dict), [`List`](crate::List) and their kin.
+///
+/// Handles are `Clone + Send + Sync`, and [`Shared`] themselves: a handle can be a value in another container, whose reference
+/// then keeps the object alive. Two handles are equal when they name the same object.
+pub trait Handle: Shared + Clone {
+    /// What kind of object it is a handle on.
+    #[doc(hidden)]
+    const KIND: Kind;
+
+    #[doc(hidden)]
+    fn from_object(object: Arc<Object>) -> Self;
+
+    #[doc(hidden)]
+    fn object(&self) -> &Arc<Object>;
+
+    /// The object's id, never used again by its manager.
+    fn id(&self) -> u64 {
+        self.object().id()
+    }
+
+    /// A line of text that stands for the object: for an environment variable, an argument or a file. It holds no secret.
+    /// [`attach`](crate::Session::attach) makes a handle of it again.
+    ///
+    /// # Errors
+    /// If the handle is not connected.
+    fn token(&self) -> Result<Token> {
+        let session = self.object().ready()?;
+        Ok(Token { address: session.address.clone(), manager: self.object().manager(), id: self.id(), fingerprint: fingerprint::<Self>() })
+    }
+}
+
+/// A handle as a line of text: where the manager is, which object, and which type it was made as. See [`Handle::token`].
+///
+/// The line has no blanks. It is not a secret: who may use it, the manager decides at the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub(crate) address: Address,
+    pub(crate) manager: u64,
+    pub(crate) id: u64,
+    pub(crate) fingerprint: u64,
+}
+
+impl Token {
+    /// Where the manager listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Makes a handle of the token, with this process's session with the manager; connects to it if there is none yet.
+    ///
+    /// # Errors
+    /// If the manager or the object is gone, or is not of this type.
+    pub fn open<H: Handle>(&self) -> Result<H> {
+        let session = match SessionCore::of_manager(self.manager) {
+            Some(session) => session,
+            None => SessionCore::connect(&self.address, None)?,
+        };
+        self.open_in(&session)
+    }
+
+    pub(crate) fn open_in<H: Handle>(&self, session: &Arc<SessionCore>) -> Result<H> {
+        if session.manager() != self.manager {
+            let text = format!("this token is of another manager than the one at {}: that one has ended, and so have its objects", session.address);
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        if self.fingerprint != fingerprint::<H>() {
+            let text = format!("this token is not of a {}: use the type that it was made with", text::<H>());
+            return Err(Error::new(ErrorKind::WrongType, text));
+        }
+        session.check()?;
+        session.hold(self.id)?;
+        let object = Object { manager: self.manager, id: self.id, session: session.clone().into(), bound: OnceLock::from(()) };
+        let object = Arc::new(object);
+        object.check_type::<H>()?;
+        Ok(H::from_object(object))
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commonhold:{:x}:{}:{:016x}:{}", self.manager, self.id, self.fingerprint, self.address)
+    }
+}
+
+impl FromStr for Token {
+    type Err = Error;
+
+    fn from_str(line: &str) -> Result<Self> {
+        let parse = || {
+            let mut parts = line.trim().strip_prefix("commonhold:")?.splitn(4, ':');
+            Some(Token {
+                manager: u64::from_str_radix(parts.next()?, 16).ok()?,
+                id: parts.next()?.parse().ok()?,
+                fingerprint: u64::from_str_radix(parts.next()?, 16).ok()?,
+                address: parts.next()?.parse().ok()?,
+            })
+        };
+        let shown: String = line.chars().take(100).collect();
+        parse().ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{shown:?} is not a token: pass the whole line that `token()` gave")))
+    }
+}
+
+/// Where a handle stands, for its `Debug`.
+pub(crate) fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len: Option<u64>) -> fmt::Result {
+    write!(f, "<{name} object {}", object.id())?;
+    match object.session() {
+        Ok(session) => write!(f, " at {}", session.address)?,
+        Err(_) => f.write_str(" of another manager")?,
+    }
+    match len {
+        Some(len) => write!(f, ", len {len}>"),
+        None => f.write_str(">"),
+    }
+}
+
+/// The number of entries or elements of an object, for `Debug`; none if it cannot be looked at.
+pub(crate) fn len_of(object: &Object) -> Option<u64> {
+    object.look().ok().map(|(_, _, record)| record.len)
+}
+
+/// Makes a handle type of a struct with the fields `object` and `_of`.
+macro_rules! handle {
+    ($name:ident<$($parameter:ident: $bound:path),*>, $kind:expr, $text:literal) => {
+        impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
+            const KIND: commonhold_ipc::catalog::Kind = $kind;
+            fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {
+                $name { object, _of: std::marker::PhantomData }
+            }
+            fn object(&self) -> &std::sync::Arc<$crate::handle::Object> {
+                &self.object
+            }
+        }
+        impl<$($parameter: $bound),*> Clone for $name<$($parameter),*> {
+            fn clone(&self) -> Self {
+                $name { object: self.object.clone(), _of: std::marker::PhantomData }
+            }
+        }
+        impl<$($parameter: $bound),*> PartialEq for $name<$($parameter),*> {
+            fn eq(&self, other: &Self) -> bool {
+                (self.object.manager(), self.object.id()) == (other.object.manager(), other.object.id())
+            }
+        }
+        impl<$($parameter: $bound),*> Eq for $name<$($parameter),*> {}
+        impl<$($parameter: $bound),*> std::hash::Hash for $name<$($parameter),*> {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                (self.object.manager(), self.object.id()).hash(state);
+            }
+        }
+        impl<$($parameter: $bound),*> rkyv::Archive for $name<$($parameter),*> {
+            type Archived = commonhold_ipc::value::ArchivedHandle;
+            type Resolver = ();
+            fn resolve(&self, (): (), out: rkyv::Place<Self::Archived>) {
+                commonhold_ipc::value::ArchivedHandle::place(self.object.manager(), self.object.id(), out);
+            }
+        }
+        impl<$($parameter: $bound,)* S> rkyv::Serialize<S> for $name<$($parameter),*>
+        where
+            S: rkyv::rancor::Fallible + commonhold_ipc::value::HandleSink + ?Sized,
+        {
+            fn serialize(&self, serializer: &mut S) -> std::result::Result<(), S::Error> {
+                serializer.handle(self.object.manager(), self.object.id());
+                Ok(())
+            }
+        }
+        impl<$($parameter: $bound,)* D> rkyv::Deserialize<$name<$($parameter),*>, D> for commonhold_ipc::value::ArchivedHandle
+        where
+            D: rkyv::rancor::Fallible + commonhold_ipc::value::HandleSource + ?Sized,
+        {
+            fn deserialize(&self, deserializer: &mut D) -> std::result::Result<$name<$($parameter),*>, D::Error> {
+                let object = $crate::handle::Object::read(self.manager(), self.id(), deserializer.session());
+                Ok($crate::handle::Handle::from_object(object))
+            }
+        }
+        impl<$($parameter: $bound),*> commonhold_ipc::value::Shared for $name<$($parameter),*> {
+            type View = commonhold_ipc::value::ArchivedHandle;
+            const FLAT: bool = false;
+            fn view(archived: &Self::Archived) -> &Self::View {
+                archived
+            }
+            #[allow(unused_mut, unused_assignments)]
+            fn schema(schema: &mut commonhold_ipc::value::Schema) {
+                schema.word($text);
+                let mut mark = "<";
+                $(
+                    schema.word(mark);
+                    schema.element::<$parameter>();
+                    mark = ", ";
+                )*
+                if mark != "<" {
+                    schema.word(">");
+                }
+            }
+            fn debug(archived: &Self::Archived, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!("<", $text, " object {}>"), archived.id())
+            }
+            fn eq_archived(archived: &Self::Archived, value: &Self) -> bool {
+                (archived.manager(), archived.id()) == (value.object.manager(), value.object.id())
+            }
+            fn intact(_: &Self::Archived) -> bool {
+                true
+            }
+        }
+    };
+}
+pub(crate) use handle;

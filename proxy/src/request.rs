@@ -1,0 +1,168 @@
+//! A request on its way: its frame, and the values that go ahead of it.
+
+use crate::session::SessionCore;
+use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
+use commonhold_ipc::value::{AsShared, Ser, Shared};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A frame that is being put together.
+pub struct Request {
+    call: Call,
+    bytes: Vec<u8>,
+}
+
+impl Request {
+    /// A call with an empty payload.
+    pub fn new(call: Call) -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.resize(HEAD_BYTES, 0);
+        Request { call, bytes }
+    }
+
+    /// The payload, to append to.
+    pub fn payload(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The whole frame.
+    pub fn frame(&mut self, lane: u16, number: u64) -> Result<&[u8]> {
+        let len = self.bytes.len() - HEAD_BYTES;
+        if len > FRAME_BYTES_MAX {
+            let text = format!("this request has {len} bytes, the most is {FRAME_BYTES_MAX}: do it in several parts");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let head = Head { len: len as u32, code: self.call as u8, lane, number };
+        self.bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
+        Ok(&self.bytes)
+    }
+}
+
+/// Where a value will lie, which decides how much room its block needs before it.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// In an entry with a key of so many bytes, of a dict with this alignment.
+    Entry {
+        /// Bytes of the key's archive.
+        key_len: u64,
+        /// Alignment of values.
+        align: u64,
+    },
+    /// In an element's or a value's block.
+    Element,
+}
+
+impl Target {
+    fn prefix(self, value_len: u64) -> u64 {
+        match self {
+            Target::Entry { key_len, align } => EntryShape { key_len, value_len, align, handles: 0 }.value(),
+            Target::Element => BLOCK_HEAD_BYTES,
+        }
+    }
+}
+
+/// A value's archive: in the serialiser, or at the manager already.
+pub enum Encoded {
+    /// Here.
+    Inline(Range<usize>),
+    /// Sent ahead under this number.
+    Sent(u64),
+}
+
+/// A value, ready to be named in an operation.
+pub struct Value {
+    encoded: Encoded,
+    handles: Vec<u8>,
+}
+
+impl Value {
+    /// Writes a value behind what is in `ser`, or sends it ahead if it is large.
+    pub fn encode<T: Shared>(session: &Arc<SessionCore>, ser: &mut Ser, value: &impl AsShared<T>, target: Target) -> Result<Value> {
+        let before = ser.handles().len();
+        if let Some(range) = ser.put_up_to::<T>(value, INLINE_VALUE_BYTES_MAX as u64)? {
+            let handles = ids(session, &ser.handles()[before..])?;
+            return Ok(Value { encoded: Encoded::Inline(range), handles });
+        }
+        let mut count = Ser::count();
+        count.put::<T>(value)?;
+        let handles = ids(session, count.handles())?;
+        let len = count.written();
+        let head = UploadHead { prefix: target.prefix(len), len, handles: (handles.len() / 8) as u32 };
+        let number = send_ahead(session, head, |sink| {
+            let mut stream = Ser::stream(sink);
+            stream.put::<T>(value)?;
+            stream.finish()
+        })?;
+        Ok(Value { encoded: Encoded::Sent(number), handles })
+    }
+
+    /// The same for bytes that are an archive already and hold no handles.
+    pub fn of_bytes(session: &Arc<SessionCore>, ser: &mut Ser, bytes: &[u8], target: Target) -> Result<Value> {
+        if bytes.len() <= INLINE_VALUE_BYTES_MAX {
+            return Ok(Value { encoded: Encoded::Inline(ser.put_archive(bytes, &[])?), handles: Vec::new() });
+        }
+        let len = bytes.len() as u64;
+        let head = UploadHead { prefix: target.prefix(len), len, handles: 0 };
+        let number = send_ahead(session, head, |mut sink| {
+            sink(bytes).map_err(|error| Error::system("cannot send a value", error))?;
+            Ok(len)
+        })?;
+        Ok(Value { encoded: Encoded::Sent(number), handles: Vec::new() })
+    }
+
+    /// As an operation names it.
+    pub fn payload<'a>(&'a self, ser: &'a Ser) -> Payload<'a> {
+        let source = match &self.encoded {
+            Encoded::Inline(range) => Source::Inline(&ser.bytes()[range.clone()]),
+            Encoded::Sent(number) => Source::Upload(*number),
+        };
+        Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
+    }
+
+    /// The upload it was sent ahead as, if it was.
+    pub fn upload(&self) -> Option<u64> {
+        match self.encoded {
+            Encoded::Sent(number) => Some(number),
+            Encoded::Inline(_) => None,
+        }
+    }
+}
+
+/// The ids of handles, 8 bytes each; an error if one is of another manager.
+fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
+    let mut ids = Vec::with_capacity(handles.len() * 8);
+    for (manager, id) in handles {
+        if *manager != session.manager() {
+            let text = format!("the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only");
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
+        ids.extend_from_slice(&id.to_le_bytes());
+    }
+    Ok(ids)
+}
+
+/// Sends an upload frame, its value written by `write` into a sink.
+fn send_ahead(
+    session: &Arc<SessionCore>,
+    head: UploadHead,
+    write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>,
+) -> Result<u64> {
+    session.check()?;
+    let number = session.next_upload();
+    let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, lane: 0, number };
+    let _right = session.connection.begin_writing();
+    session.connection.write(&frame.to_bytes())?;
+    session.connection.write(&head.to_bytes())?;
+    let sender = session.clone();
+    let written = match write(Box::new(move |bytes| sender.connection.write(bytes).map_err(std::io::Error::other))) {
+        Ok(written) if written == head.len => return Ok(number),
+        written => written,
+    };
+    // The manager waits for bytes that will never come: nothing more can be said on this connection.
+    session.connection.abandon();
+    let text = format!("a value changed while it was sent: it had {} bytes first and {} then", head.len, written?);
+    Err(Error::new(ErrorKind::Other, text))
+}

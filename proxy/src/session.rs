@@ -1,0 +1,304 @@
+//! A session: what this process has with one manager. Everything that handles do goes through here.
+
+use crate::connection::{Connection, Reply, disconnected};
+use crate::request::Request;
+use commonhold_ipc::arena::{self, ALIVE};
+use commonhold_ipc::auth::AuthKey;
+use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
+use commonhold_ipc::catalog::{self, Record};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::fork::Stamp;
+use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
+use commonhold_ipc::index::KeyHash;
+use commonhold_ipc::liveness::{is_alive, sleep_until};
+use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::socket::{Address, Channel};
+use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, malformed};
+use std::any::Any;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+/// Option bit of the welcome: check every value at every read.
+const OPTION_CHECK_ALWAYS: u64 = 1;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sessions of this process, by manager: for handles that come from elsewhere.
+static SESSIONS: LazyLock<Mutex<HashMap<u64, Weak<SessionCore>>>> = LazyLock::new(Mutex::default);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often an object is held: by handles here, and by the manager's count for this session.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    here: u64,
+    there: u64,
+}
+
+/// The inside of a session, shared by all handles.
+pub struct SessionCore {
+    pub(crate) connection: Connection,
+    pub(crate) pins: Arc<PinTable>,
+    pub(crate) arena: ArenaReader,
+    pub(crate) hash: KeyHash,
+    pub(crate) address: Address,
+    welcome: Welcome,
+    stamp: Stamp,
+    /// Number of the last call of each lane; written by the lane's thread alone.
+    calls: Box<[AtomicU64]>,
+    shared_lane: Mutex<()>,
+    uploads: AtomicU64,
+    held: Mutex<HashMap<u64, Held>>,
+    /// Written by who holds the writer's ticket, read by every other commit of this process: the manager gives the ticket to
+    /// a session, not to a thread.
+    pub(crate) ticket: RwLock<()>,
+    /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
+    keeper: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl SessionCore {
+    /// Connects to the manager at an address.
+    pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
+        Self::new(channel, address.clone(), welcome, fds)
+    }
+
+    /// Begins a session on a channel that is connected already. `address` is where others find the manager.
+    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
+        Self::new(channel, address, welcome, fds)
+    }
+
+    fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
+        let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
+        commonhold_ipc::pin::check_page(welcome.session_page_len)?;
+        let arena = ArenaReader::map(&arena, welcome.arena_len)?;
+        let pins = PinTable::new(&page, arena.clone())?;
+        let core = Arc::new(SessionCore {
+            connection: Connection::new(channel),
+            hash: arena::key_hash(&arena),
+            pins,
+            arena,
+            address,
+            welcome,
+            stamp: Stamp::now(),
+            calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
+            shared_lane: Mutex::new(()),
+            uploads: AtomicU64::new(0),
+            held: Mutex::default(),
+            ticket: RwLock::new(()),
+            keeper: Mutex::new(None),
+        });
+        let weak: Weak<SessionCore> = Arc::downgrade(&core);
+        core.pins.set_owner(weak.clone());
+        lock(&SESSIONS).insert(welcome.manager, weak);
+        Ok(core)
+    }
+
+    /// The session of this process with a manager, if there is one.
+    pub fn of_manager(manager: u64) -> Option<Arc<Self>> {
+        let session = lock(&SESSIONS).get(&manager)?.upgrade()?;
+        session.stamp.is_current().then_some(session)
+    }
+
+    /// The session of this process with the manager at an address, if there is one.
+    pub fn at_address(address: &Address) -> Option<Arc<Self>> {
+        let sessions: Vec<_> = lock(&SESSIONS).values().filter_map(Weak::upgrade).collect();
+        sessions.into_iter().find(|s| s.address == *address && s.stamp.is_current() && s.is_alive())
+    }
+
+    /// Keeps something until the connection is over.
+    pub fn keep(&self, keeper: Box<dyn Any + Send>) {
+        *lock(&self.keeper) = Some(keeper);
+    }
+
+    /// Sleeps until the manager has ended. `false`: it still lives at the deadline.
+    pub fn wait_for_end(&self, deadline: Option<Instant>) -> Result<bool> {
+        let Some(alive) = self.arena.half_word(ALIVE) else { return Ok(true) };
+        loop {
+            let life = alive.load(Ordering::Acquire);
+            if !is_alive(life) {
+                return Ok(true);
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+            sleep_until(alive, life, alive, deadline)?;
+        }
+    }
+
+    /// The manager's random number.
+    pub fn manager(&self) -> u64 {
+        self.welcome.manager
+    }
+
+    /// Whether the manager lives.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        // SYNC: Acquire pairs with the keeper's Release store; the kernel's mark is a full barrier.
+        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
+    }
+
+    /// Fails in a forked child, and when the manager is gone.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        if !self.stamp.is_current() {
+            return self.stamp.check();
+        }
+        if self.is_alive() { Ok(()) } else { Err(disconnected()) }
+    }
+
+    /// Whether this is the process that the session belongs to.
+    pub fn is_ours(&self) -> bool {
+        self.stamp.is_current()
+    }
+
+    /// Pins the newest version for the calling thread.
+    #[inline]
+    pub fn pin(&self) -> Pin<'_> {
+        self.pins.pin()
+    }
+
+    /// An object's record in a pinned version.
+    #[inline]
+    pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
+        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
+    }
+
+    /// A value that a pin holds, checked.
+    #[inline]
+    pub fn value<'p, T: Shared>(&self, place: &Place) -> Result<&'p T::Archived> {
+        let bytes: &'p [u8] = self.arena.bytes(place.offset, place.len);
+        if place.len >= LARGE_VALUE_BYTES && place.birth != 0 && self.welcome.options & OPTION_CHECK_ALWAYS == 0 {
+            let identity = Identity { arena: self.pins.id(), offset: place.offset, birth: place.birth };
+            return access_remembered::<T>(bytes, identity);
+        }
+        access::<T>(bytes)
+    }
+
+    /// Runs a call on the calling thread's lane. `then` sees the reply while what it lends is still held for it.
+    pub fn call_then<R>(&self, request: &mut Request, changes: bool, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
+        self.check()?;
+        let lane = self.pins.lane();
+        let _shared = (lane == SHARED_LANE).then(|| lock(&self.shared_lane));
+        let counter = &self.calls[usize::from(lane)];
+        let number = counter.load(Ordering::Relaxed) + 1;
+        counter.store(number, Ordering::Relaxed);
+        let reply = self.connection.call(lane, request.frame(lane, number)?, changes)?;
+        let lends = matches!(&reply, Reply::Done(_, outcomes)
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
+        let done = then(reply);
+        if lends {
+            self.pins.acknowledge(lane, number);
+        }
+        done
+    }
+
+    /// Runs a call whose reply lends nothing.
+    pub fn call(&self, request: &mut Request, changes: bool) -> Result<Reply> {
+        self.call_then(request, changes, Ok)
+    }
+
+    /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
+    pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
+        let _gate = self.ticket.read().unwrap_or_else(PoisonError::into_inner);
+        self.call_then(request, true, then)
+    }
+
+    /// A call with a number as its payload.
+    pub fn call_with_id(&self, call: Call, id: u64, changes: bool) -> Result<Reply> {
+        let mut request = Request::new(call);
+        request.payload().extend_from_slice(&id.to_le_bytes());
+        self.call(&mut request, changes)
+    }
+
+    /// A call with text as its payload.
+    pub fn call_with_text(&self, call: Call, text: &str, changes: bool) -> Result<Reply> {
+        let mut request = Request::new(call);
+        request.payload().extend_from_slice(text.as_bytes());
+        self.call(&mut request, changes)
+    }
+
+    /// Sends a request that is not answered, if anybody is there to get it.
+    pub fn tell(&self, call: Call, numbers: &[u64]) {
+        let mut request = Request::new(call);
+        numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
+        if let Ok(frame) = request.frame(SHARED_LANE, 0) {
+            // Whoever does not get it is gone, and what it says with it.
+            let _ = self.connection.send(frame);
+        }
+    }
+
+    /// A number for an upload.
+    pub fn next_upload(&self) -> u64 {
+        self.uploads.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The manager has counted one more reference of this session's on an object, and a handle here stands for it.
+    pub fn took(&self, id: u64) {
+        let mut held = lock(&self.held);
+        let count = held.entry(id).or_default();
+        count.here += 1;
+        count.there += 1;
+    }
+
+    /// A handle here refers to an object: the manager must know that this session does.
+    pub fn hold(&self, id: u64) -> Result<()> {
+        let mut held = lock(&self.held);
+        if let Some(count) = held.get_mut(&id) {
+            count.here += 1;
+            return Ok(());
+        }
+        // Under the lock: whoever lets the object go meanwhile must come before or after, not between.
+        self.call_with_id(Call::Retain, id, false)?;
+        held.insert(id, Held { here: 1, there: 1 });
+        Ok(())
+    }
+
+    /// A handle here is gone.
+    pub fn let_go(&self, id: u64) {
+        if !self.is_ours() {
+            return;
+        }
+        let mut held = lock(&self.held);
+        let Some(count) = held.get_mut(&id) else { return };
+        count.here -= 1;
+        if count.here == 0 {
+            let there = count.there as usize;
+            held.remove(&id);
+            self.tell(Call::Release, &vec![id; there]);
+        }
+    }
+}
+
+impl Drop for SessionCore {
+    fn drop(&mut self) {
+        let mut sessions = lock(&SESSIONS);
+        if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
+            sessions.remove(&self.welcome.manager);
+        }
+    }
+}
+
+fn offer(authkey: Option<&AuthKey>) -> ClientOffer<'_> {
+    ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey }
+}
+
+/// The error for an object that is not there.
+pub fn gone(id: u64) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("object {id} is not there (any more): an object lives while a handle, a name or a value refers to it"),
+    )
+}

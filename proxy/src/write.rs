@@ -1,0 +1,128 @@
+//! Single operations: one commit of one operation, and what comes back of it.
+
+use crate::connection::Reply;
+use crate::guard::Ref;
+use crate::request::{Request, Target, Value};
+use crate::session::SessionCore;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
+use commonhold_ipc::wire::commit::{CommitWriter, Op, write_single};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, malformed};
+use std::sync::Arc;
+
+/// What a commit of conditions came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It happened; the operations' outcomes.
+    Done(Vec<Outcome>),
+    /// Something that it depended on has changed: it did not happen.
+    Conflict,
+}
+
+impl SessionCore {
+    /// Commits one operation; `then` sees its outcome, and the version that lent values are in.
+    pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
+        let mut request = Request::new(Call::Commit);
+        write_single(request.payload(), op);
+        self.commit_then(&mut request, |reply| match reply {
+            Reply::Done(version, mut outcomes) => then(version, outcomes.pop().ok_or_else(|| malformed("reply"))?),
+            Reply::Conflict => Err(malformed("reply")),
+        })
+    }
+
+    /// Commits one operation that lends nothing.
+    pub fn op(&self, op: &Op<'_>) -> Result<Outcome> {
+        self.op_then(op, |_, outcome| Ok(outcome))
+    }
+
+    /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
+    pub fn commit_ungated(&self, commit: &CommitWriter) -> Result<Committed> {
+        let mut request = Request::new(Call::Commit);
+        commit.write(request.payload());
+        self.call_then(&mut request, true, committed)
+    }
+
+    /// Commits operations under conditions.
+    pub fn commit(&self, commit: &CommitWriter) -> Result<Committed> {
+        let mut request = Request::new(Call::Commit);
+        commit.write(request.payload());
+        self.commit_then(&mut request, committed)
+    }
+}
+
+fn committed(reply: Reply) -> Result<Committed> {
+    Ok(match reply {
+        Reply::Done(_, outcomes) => Committed::Done(outcomes),
+        Reply::Conflict => Committed::Conflict,
+    })
+}
+
+/// A guard on what a reply lends, or on what it brought.
+pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
+    match outcome {
+        Outcome::Nothing | Outcome::Something => Ok(None),
+        Outcome::Lent(place) | Outcome::Existing(place) => match session.pins.pin_lent(version) {
+            Some(pin) => Ref::new(session, &place, pin.into_hold()).map(Some),
+            // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
+            None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len)).map(Some),
+        },
+        Outcome::Bytes(bytes) => Ref::of_copy(session, &bytes).map(Some),
+        Outcome::Number(_) | Outcome::Text(_) => Err(malformed("reply")),
+    }
+}
+
+/// Encodes a key and hands its bytes over.
+#[inline]
+pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    with_scratch(|ser| {
+        let range = ser.put::<K>(key)?;
+        then(&ser.bytes()[range])
+    })
+}
+
+/// Encodes a key and a value for a dict with this alignment.
+pub fn with_entry<K: Shared, V: Shared, R>(
+    session: &Arc<SessionCore>,
+    align: u8,
+    key: &impl AsShared<K>,
+    value: &impl AsShared<V>,
+    then: impl FnOnce(&[u8], &Value, &Ser) -> Result<R>,
+) -> Result<R> {
+    with_scratch(|ser| {
+        let range = ser.put::<K>(key)?;
+        let target = Target::Entry { key_len: range.len() as u64, align: align.into() };
+        let value = Value::encode::<V>(session, ser, value, target)?;
+        let done = then(&ser.bytes()[range], &value, ser);
+        discard_unless(done, session, &value)
+    })
+}
+
+/// Encodes an element or a value.
+pub fn with_element<T: Shared, R>(
+    session: &Arc<SessionCore>,
+    value: &impl AsShared<T>,
+    then: impl FnOnce(&Value, &Ser) -> Result<R>,
+) -> Result<R> {
+    with_scratch(|ser| {
+        let value = Value::encode::<T>(session, ser, value, Target::Element)?;
+        let done = then(&value, ser);
+        discard_unless(done, session, &value)
+    })
+}
+
+/// A commit that was never sent does not use up its upload: the manager must hear that nobody will.
+fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> Result<R> {
+    if let (Err(error), Some(number)) = (&done, value.upload())
+        && !error.is_disconnected()
+    {
+        session.tell(Call::Discard, &[number]);
+    }
+    done
+}
+
+/// The error of giving up on a commit that always loses.
+pub fn conflicts(times: u32) -> Error {
+    let text = format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
+    Error::new(ErrorKind::Conflict, text)
+}

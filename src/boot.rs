@@ -1,0 +1,251 @@
+//! A manager's process, from its first instruction: what it is told, what it reports, how it runs.
+//!
+//! | | starter | started |
+//! |---|---|---|
+//! | 1 | makes a pair of sockets; starts this program again, one end as its standard input, its role in the environment | |
+//! | 2 | sends the configuration: length, text | takes the socket, leaves the terminal's session, reads it |
+//! | 3 | | becomes a manager; sends the outcome: length, a letter, a message |
+//! | 4 | of a manager of its own: begins the handshake on the same socket, which so is its owner's | serves |
+//!
+//! A detached manager is started by a process in between, which ends at once: so nobody has to wait for its end. It closes
+//! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.
+
+use commonhold_ipc::auth::AuthKey;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::runtime::{NameLock, RuntimeDir};
+use commonhold_ipc::socket::{Address, Channel, Listener, Received};
+use commonhold_ipc::sys;
+use commonhold_manager::server::{Config, Server};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Roles of a process that is this program started again.
+pub(crate) const MANAGER: &str = "manager";
+pub(crate) const DETACHED: &str = "detached";
+const DETACHED_AGAIN: &str = "detached-again";
+
+/// How long a process may take to start and report.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest message of this protocol.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What a started manager reports.
+const STARTED: u8 = b'+';
+const TAKEN: u8 = b'=';
+const FAILED: u8 = b'!';
+
+/// What became of a manager that was to be started.
+pub(crate) enum Outcome {
+    /// It serves.
+    Started,
+    /// Another one has the name.
+    Taken,
+}
+
+/// What a manager is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Orders {
+    pub config: Config,
+    /// Where an anonymous manager listens.
+    pub address: Option<Address>,
+    /// Directory and name of a named one.
+    pub name: Option<(PathBuf, String)>,
+}
+
+impl Orders {
+    fn to_text(&self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut text = format!(
+            "capacity {}\nsessions {}\noptions {}\nhash_mask {}\n",
+            self.config.capacity_bytes, self.config.sessions_max, self.config.options, self.config.hash_mask
+        );
+        if let Some(key) = &self.config.authkey {
+            text += &format!("authkey {}\n", hex(key.as_bytes()));
+        }
+        if let Some(timeout) = self.config.idle_timeout {
+            text += &format!("idle_ms {}\n", timeout.as_millis());
+        }
+        if let Some(address) = &self.address {
+            text += &format!("address {address}\n");
+        }
+        if let Some((directory, name)) = &self.name {
+            text += &format!("directory {}\nname {}\n", hex(directory.as_os_str().as_encoded_bytes()), hex(name.as_bytes()));
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Option<Orders> {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = |hex: &str| -> Option<Vec<u8>> {
+            (0..hex.len() / 2).map(|i| u8::from_str_radix(hex.get(i * 2..i * 2 + 2)?, 16).ok()).collect()
+        };
+        let mut orders = Orders { config: Config::default(), address: None, name: None };
+        let (mut directory, mut name) = (None, None);
+        for line in text.lines() {
+            let (word, rest) = line.split_once(' ')?;
+            match word {
+                "capacity" => orders.config.capacity_bytes = rest.parse().ok()?,
+                "sessions" => orders.config.sessions_max = rest.parse().ok()?,
+                "options" => orders.config.options = rest.parse().ok()?,
+                "hash_mask" => orders.config.hash_mask = rest.parse().ok()?,
+                "authkey" => orders.config.authkey = Some(AuthKey::new(bytes(rest)?).ok()?),
+                "idle_ms" => orders.config.idle_timeout = Some(Duration::from_millis(rest.parse().ok()?)),
+                "address" => orders.address = Some(rest.parse().ok()?),
+                "directory" => directory = Some(PathBuf::from(std::ffi::OsString::from_vec(bytes(rest)?))),
+                "name" => name = Some(String::from_utf8(bytes(rest)?).ok()?),
+                _ => return None,
+            }
+        }
+        orders.name = directory.zip(name);
+        Some(orders)
+    }
+}
+
+fn send(channel: &Channel, message: &[u8]) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    channel.send_all(&(message.len() as u32).to_le_bytes(), &[], deadline)?;
+    channel.send_all(message, &[], deadline)
+}
+
+/// Reads exactly so many bytes: what follows belongs to the handshake.
+fn receive_exactly(channel: &Channel, bytes: &mut [u8], deadline: Instant) -> Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match channel.receive_before(&mut bytes[filled..], &mut Vec::new(), 0, deadline)? {
+            Received::Bytes(count) => filled += count,
+            Received::Nothing => return Err(Error::new(ErrorKind::TimedOut, "the other side does not answer")),
+            Received::Ended => return Err(Error::new(ErrorKind::Disconnected, "the other side has ended")),
+        }
+    }
+    Ok(())
+}
+
+fn receive(channel: &Channel) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut len = [0; 4];
+    receive_exactly(channel, &mut len, deadline)?;
+    let len = u32::from_le_bytes(len) as usize;
+    if len > MESSAGE_BYTES_MAX {
+        return Err(Error::new(ErrorKind::Corrupt, "a message that is too long"));
+    }
+    let mut message = vec![0; len];
+    receive_exactly(channel, &mut message, deadline)?;
+    Ok(message)
+}
+
+/// Starts `executable` (or this program) again in a role; returns our end of its standard input.
+pub(crate) fn start(executable: Option<&PathBuf>, role: &str, orders: &Orders) -> Result<(std::process::Child, Channel)> {
+    let (ours, theirs) = Channel::pair()?;
+    let program = executable.cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+    let child = command(&program, role, theirs.into())
+        .spawn()
+        .map_err(|error| Error::system(format!("cannot start {} as a manager's process", program.display()), error))?;
+    // If it has died already, that shows when its report is read.
+    let _ = send(&ours, orders.to_text().as_bytes());
+    Ok((child, ours))
+}
+
+fn command(program: &PathBuf, role: &str, stdin: OwnedFd) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(program);
+    command.arg0("commonhold-manager").env(sys::BOOT_VARIABLE, role).stdin(Stdio::from(stdin)).stdout(Stdio::null());
+    command
+}
+
+/// What the started process says has become of it.
+pub(crate) fn report(channel: &Channel, mut end: impl FnMut() -> String) -> Result<Outcome> {
+    let message = receive(channel).map_err(|error| {
+        let text = format!(
+            "the manager's process did not report: {error} ({}); does `main` call `commonhold::init()` before anything else?",
+            end()
+        );
+        Error::caused(ErrorKind::System, text, error)
+    })?;
+    match message.split_first() {
+        Some((&STARTED, _)) => Ok(Outcome::Started),
+        Some((&TAKEN, _)) => Ok(Outcome::Taken),
+        Some((_, text)) => Err(Error::new(ErrorKind::System, format!("the manager could not start: {}", String::from_utf8_lossy(text)))),
+        None => Err(Error::new(ErrorKind::Corrupt, "the manager's process sent an empty report")),
+    }
+}
+
+/// The whole life of a process that was started in a role. Never returns.
+pub(crate) fn run(role: &str) -> ! {
+    let ended = match role {
+        MANAGER => manager(),
+        DETACHED => detach(),
+        DETACHED_AGAIN => detached(),
+        _ => Err(Error::new(ErrorKind::Other, format!("{}={role} is not a role: unset that variable", sys::BOOT_VARIABLE))),
+    };
+    match ended {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            eprintln!("commonhold: {error}");
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Takes the socket, leaves the terminal's session, and reads the orders.
+fn begin() -> Result<(Channel, Orders)> {
+    sys::set_process_name(c"commonhold");
+    let channel = Channel::from_fd(sys::take_stdin()?)?;
+    sys::ignore_signals()?;
+    // A detached manager's first process has done so already.
+    let _ = sys::setsid();
+    sys::raise_nofile_limit();
+    let text = String::from_utf8(receive(&channel)?).unwrap_or_default();
+    let orders = Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))?;
+    Ok((channel, orders))
+}
+
+fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
+    let mut message = vec![letter];
+    message.extend_from_slice(text.as_bytes());
+    send(channel, &message)
+}
+
+fn manager() -> Result<()> {
+    let (channel, orders) = begin()?;
+    let listener = match orders.address.clone().map(Listener::bind).transpose() {
+        Ok(listener) => listener,
+        Err(error) => return say(&channel, FAILED, &error.to_string()),
+    };
+    // Before the server greets its owner: the report comes first on this socket.
+    say(&channel, STARTED, "")?;
+    Server::new(orders.config, Some(channel), listener, None)?.run()
+}
+
+/// The process between: starts the one that stays, and ends.
+fn detach() -> Result<()> {
+    let socket = sys::take_stdin()?;
+    let _ = sys::setsid();
+    command(&PathBuf::from("/proc/self/exe"), DETACHED_AGAIN, socket)
+        .spawn()
+        .map(|_| ())
+        .map_err(|error| Error::system("cannot start the manager's process", error))
+}
+
+fn detached() -> Result<()> {
+    let (channel, orders) = begin()?;
+    let server = match become_named(orders) {
+        Ok(Some(server)) => server,
+        Ok(None) => return say(&channel, TAKEN, ""),
+        Err(error) => return say(&channel, FAILED, &error.to_string()),
+    };
+    say(&channel, STARTED, "")?;
+    drop(channel);
+    sys::leave_terminal()?;
+    server.run()
+}
+
+/// Takes a name; none if another manager has it.
+fn become_named(orders: Orders) -> Result<Option<Server>> {
+    let (directory, name) = orders.name.ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders without a name"))?;
+    let Some(lock) = NameLock::try_acquire(&RuntimeDir::at(&directory)?, &name)? else { return Ok(None) };
+    lock.remove_leftover_socket()?;
+    let listener = Listener::bind(lock.address())?;
+    Server::new(orders.config, None, Some(listener), Some(lock)).map(Some)
+}

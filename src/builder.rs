@@ -1,0 +1,215 @@
+//! [`ManagerBuilder`]: how a manager is to be.
+
+use crate::boot::{self, Orders, Outcome};
+use crate::init::check_initialised;
+use crate::manager::Manager;
+use crate::started::{StartedProcess, StartedThread};
+use commonhold_ipc::auth::AuthKey;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::SESSIONS_MAX;
+use commonhold_ipc::runtime::{RuntimeDir, check_name};
+use commonhold_ipc::socket::{Address, Channel, Listener};
+use commonhold_manager::server::{CAPACITY_BYTES_MIN, Config, OPTION_CHECK_ALWAYS, Server};
+use commonhold_proxy::Session;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Says how a manager is to be, then starts it, or connects to it. Made by [`Manager::builder`].
+///
+/// ```
+/// # fn main() -> commonhold::Result<()> {
+/// # commonhold::init();
+/// use commonhold::Manager;
+/// let manager = Manager::builder().capacity(64 << 20).start()?;
+/// assert_eq!(manager.stats()?.budget_bytes, 64 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `start`, `open_or_start` or `connect`"]
+pub struct ManagerBuilder {
+    config: Config,
+    authkey: Option<Vec<u8>>,
+    executable: Option<PathBuf>,
+    in_process: bool,
+}
+
+/// Tries of `open_or_start`: more than two happen only while others start and end managers of that name.
+const TRIES_MAX: u32 = 64;
+
+impl ManagerBuilder {
+    pub(crate) fn new() -> Self {
+        ManagerBuilder { config: Config::default(), authkey: None, executable: None, in_process: false }
+    }
+
+    /// Bytes of memory that the manager's containers may take at the most. By default half of what the machine has, or of
+    /// what the memory control group of this process allows. At least 8 MiB.
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.config.capacity_bytes = bytes;
+        self
+    }
+
+    /// A key of 8 to 1024 bytes that everybody must know who connects. Without one, only processes of the same user are let
+    /// in; with one, any user's who knows it. The key itself never travels.
+    pub fn authkey(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.authkey = Some(key.into());
+        self
+    }
+
+    /// Sessions at a time, at the most: 4096 unless this says less.
+    pub fn sessions_max(mut self, sessions: usize) -> Self {
+        self.config.sessions_max = sessions.min(SESSIONS_MAX);
+        self
+    }
+
+    /// A named manager ends when nobody has been connected for so long. By default it stays until it is
+    /// [shut down](Session::shutdown).
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.config.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Clients check every value at every read. By default values of 4 KiB and more are checked once per thread and
+    /// remembered; smaller ones always.
+    pub fn check_always(mut self, always: bool) -> Self {
+        self.config.options = if always { OPTION_CHECK_ALWAYS } else { 0 };
+        self
+    }
+
+    /// Runs the manager as a thread of this process, instead of a process of its own: for tests, and for programs that have
+    /// just one process but may get more. It serves other processes as well. If this process dies, so does it.
+    pub fn in_process(mut self) -> Self {
+        self.in_process = true;
+        self
+    }
+
+    /// The program that runs the manager, instead of this one started again: for libraries in a host whose `main` is not
+    /// ours. Its `main` must begin with [`init`](crate::init).
+    pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.executable = Some(path.into());
+        self
+    }
+
+    /// For tests: keys whose hashes collide.
+    #[doc(hidden)]
+    pub fn hash_mask(mut self, mask: u64) -> Self {
+        self.config.hash_mask = mask;
+        self
+    }
+
+    fn checked(&self) -> Result<(Config, Option<AuthKey>)> {
+        let authkey = self.authkey.clone().map(AuthKey::new).transpose()?;
+        let mut config = self.config.clone();
+        if config.capacity_bytes < CAPACITY_BYTES_MIN {
+            let text = format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        }
+        if config.sessions_max == 0 {
+            return Err(Error::new(ErrorKind::OutOfRange, "a manager without sessions is of no use: allow at least one"));
+        }
+        config.authkey = authkey.clone();
+        Ok((config, authkey))
+    }
+
+    /// Starts a manager that belongs to this program: it ends when the last handle and clone of it here is dropped, and with
+    /// this process, however that ends. Others find it by its [address](Session::address) or by tokens.
+    ///
+    /// # Errors
+    /// `NotInitialised` if `main` has not called [`init`](crate::init); `OutOfRange` for impossible settings; `System` if the
+    /// process cannot be started.
+    pub fn start(self) -> Result<Manager> {
+        let (config, authkey) = self.checked()?;
+        let address = Address::random()?;
+        if self.in_process {
+            return start_thread(config, address, authkey.as_ref());
+        }
+        if self.executable.is_none() {
+            check_initialised()?;
+        }
+        let orders = Orders { config, address: Some(address.clone()), name: None };
+        let (mut child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
+        let started = boot::report(&channel, || describe_end(&mut child));
+        let process = StartedProcess::new(child);
+        started?;
+        let session = Session::greet(channel, address, authkey.as_ref())?;
+        session.keep(Box::new(process));
+        Ok(Manager::of(session))
+    }
+
+    /// Connects to the manager with a name; if there is none, starts one, which outlives this program. Of several programs
+    /// that do so at the same time, one starts it and all get the same. Settings count only for the one that starts it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`connect`](Self::connect).
+    pub fn open_or_start(self, name: &str) -> Result<Manager> {
+        let (config, _) = self.checked()?;
+        check_name(name)?;
+        let directory = RuntimeDir::open()?;
+        for _ in 0..TRIES_MAX {
+            match self.clone().connect(name) {
+                Err(error) if error.is_not_found() => {}
+                other => return other,
+            }
+            if self.executable.is_none() {
+                check_initialised()?;
+            }
+            let name = Some((directory.path().to_owned(), name.to_owned()));
+            let orders = Orders { config: config.clone(), address: None, name };
+            let (mut child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
+            let reported = boot::report(&channel, || describe_end(&mut child));
+            // The process between ends at once.
+            let _ = child.wait();
+            if let Outcome::Taken = reported? {
+                // The one that has the name is about to listen, or to end.
+                std::thread::yield_now();
+            }
+        }
+        Err(Error::new(ErrorKind::TimedOut, format!("a manager named {name:?} keeps starting and ending: try again")))
+    }
+
+    /// Connects to the manager with a name, or at an [address](Session::address).
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Refused` if it does not let this program in: another user, another key, another version.
+    pub fn connect(self, name_or_address: &str) -> Result<Manager> {
+        let authkey = self.authkey.map(AuthKey::new).transpose()?;
+        let address = match name_or_address.parse::<Address>() {
+            Ok(address) if name_or_address.starts_with(['@', '/']) => address,
+            _ => {
+                check_name(name_or_address)?;
+                RuntimeDir::open()?.address_of(name_or_address)?
+            }
+        };
+        Ok(Manager::of(Session::connect(&address, authkey.as_ref())?))
+    }
+}
+
+/// What became of a child that did not report.
+fn describe_end(child: &mut std::process::Child) -> String {
+    // It has closed its end of the socket, so it ends or has ended; one that does neither is not what we started.
+    match child.try_wait() {
+        Ok(Some(status)) => format!("it ended with {status}"),
+        Ok(None) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            "it went on as another program".to_owned()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn start_thread(config: Config, address: Address, authkey: Option<&AuthKey>) -> Result<Manager> {
+    let (ours, theirs) = Channel::pair()?;
+    let listener = Listener::bind(address.clone())?;
+    let server = Server::new(config, Some(theirs), Some(listener), None)?;
+    let thread = std::thread::Builder::new()
+        .name("commonhold".into())
+        .spawn(move || {
+            // Ends with the owner's connection. An error means that the system fails us: everybody sees the manager end.
+            let _ = server.run();
+        })
+        .map_err(|error| Error::system("cannot start the manager's thread", error))?;
+    let session = Session::greet(ours, address, authkey)?;
+    session.keep(Box::new(StartedThread(Some(thread))));
+    Ok(Manager::of(session))
+}

@@ -1,0 +1,60 @@
+//! The beginning of `main`, where processes that this library starts branch off.
+
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::sys;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// The first line of every `main`.
+///
+/// A manager runs in a process of its own, which is this same program, started again: there, `init` does not return. In all
+/// other processes it does nothing but remember that it was called. Whatever stands before it in `main` runs in every such
+/// process, too.
+///
+/// Test files, whose `main` is the harness's, have [`init_in_tests!`](crate::init_in_tests) instead.
+///
+/// ```
+/// fn main() {
+///     commonhold::init();
+/// }
+/// ```
+pub fn init() {
+    INITIALISED.store(true, Ordering::Relaxed);
+    if let Some(role) = sys::take_boot_role() {
+        crate::boot::run(&role);
+    }
+}
+
+/// Refuses to start this program again if it would not know what it is for.
+pub(crate) fn check_initialised() -> Result<()> {
+    if INITIALISED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotInitialised,
+        "a manager is a process of its own, which begins in `commonhold::init()`: call that in the first line of `main` \
+         (in a test file, put `commonhold::init_in_tests!();` at its top)",
+    ))
+}
+
+/// [`init`] for test files, whose `main` is the test harness's: processes that this library starts branch off before it. Once per test file, at
+/// its top; also for benches.
+///
+/// ```
+/// commonhold::init_in_tests!();
+/// ```
+#[macro_export]
+macro_rules! init_in_tests {
+    () => {
+        #[allow(unsafe_code)] // a link section is how code runs before `main`; what it runs is safe
+        const _: () = {
+            extern "C" fn begin() {
+                $crate::init();
+            }
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static BEGIN: extern "C" fn() = begin;
+        };
+    };
+}
