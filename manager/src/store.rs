@@ -94,6 +94,11 @@ impl Store {
         self.memory.reader()
     }
 
+    /// The blocks of the arena: for uploads, figures, and giving memory back.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
     /// The newest published root, or the one in the making.
     pub fn root(&self) -> &Root {
         &self.root
@@ -142,7 +147,8 @@ impl Store {
     pub fn create(&mut self, new: &NewObject<'_>) -> Result<u64> {
         let kind = Kind::from_code(new.kind).ok_or_else(|| commonhold_ipc::wire::malformed("kind of an object"))?;
         if new.text.len() > SCHEMA_BYTES_MAX {
-            let text = format!("the description of this type has {} bytes, the most is {SCHEMA_BYTES_MAX}: it has too many parts", new.text.len());
+            let text =
+                format!("the description of this type has {} bytes, the most is {SCHEMA_BYTES_MAX}: it has too many parts", new.text.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let inline_max = commonhold_ipc::sequence::INLINE_BYTES_MAX;
