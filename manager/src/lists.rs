@@ -35,6 +35,8 @@ impl Store {
         let mut writer = SequenceWriter { memory: &mut self.memory, shape: &mut shape, tail: &mut object.tail };
         let done = change(&mut writer);
         (object.record.root, object.record.height, object.record.len) = (shape.root, shape.height, shape.len);
+        // At once: an attempt that fails later takes back the objects that count as changed.
+        self.touch(id);
         done
     }
 
@@ -71,9 +73,7 @@ impl Store {
 
     fn inline_bytes<'a>(record: &Record, value: &Payload<'a>) -> Result<&'a [u8]> {
         match value.source {
-            commonhold_ipc::wire::Source::Inline(bytes)
-                if bytes.len() == record.element_bytes as usize && value.handles.is_empty() =>
-            {
+            commonhold_ipc::wire::Source::Inline(bytes) if bytes.len() == record.element_bytes as usize && value.handles.is_empty() => {
                 Ok(bytes)
             }
             _ => Err(malformed("inline element")),
@@ -94,14 +94,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn list_set(
-        &mut self,
-        id: u64,
-        position: u64,
-        value: Payload<'_>,
-        lend: bool,
-        uploads: &mut Uploads,
-    ) -> Result<Outcome> {
+    pub(crate) fn list_set(&mut self, id: u64, position: u64, value: Payload<'_>, lend: bool, uploads: &mut Uploads) -> Result<Outcome> {
         let record = self.list(id)?;
         if position >= record.len {
             return Ok(Outcome::Nothing);
