@@ -360,7 +360,7 @@ impl<'s> Audit<'s> {
         ensure((key.offset > at + HEAD_BYTES) == (value.len >= LARGE_VALUE_BYTES), || {
             format!("object {id}: the entry at {at:#x}, with a value of {} bytes, has a head of {} bytes", value.len, key.offset - at)
         })?;
-        ensure(at.is_multiple_of(dict.align.into()) && value.birth <= self.store.version(), || {
+        ensure(at.is_multiple_of(dict.align.max(8).into()) && value.birth <= self.store.version(), || {
             format!("object {id}: the entry at {at:#x} is not aligned to {}, or born in version {}", dict.align, value.birth)
         })?;
         let shape = entry.shape(reader);

@@ -72,7 +72,10 @@ impl Objects {
     /// An id that was never given before.
     pub fn new_id(&mut self) -> Result<u64> {
         if self.count >= OBJECTS_MAX - 1 {
-            return Err(Error::new(ErrorKind::Full, format!("cannot make another object: this manager has {OBJECTS_MAX}, the most there can be")));
+            return Err(Error::new(
+                ErrorKind::Full,
+                format!("cannot make another object: this manager has {OBJECTS_MAX}, the most there can be"),
+            ));
         }
         // Slot 0 stays empty, so that no id is 0.
         while self.slots.is_empty() {
@@ -93,8 +96,7 @@ impl Objects {
     /// Adds an object under an id from [`new_id`](Self::new_id). Nobody holds it yet.
     pub fn add(&mut self, record: Record) {
         let slot = slot_of(record.id) as usize;
-        self.slots[slot] =
-            Some(Object { record, tail: Tail::default(), dirty: true, held: 0, inside: 0, edges: HashMap::new() });
+        self.slots[slot] = Some(Object { record, tail: Tail::default(), dirty: true, held: 0, inside: 0, edges: HashMap::new() });
         self.count += 1;
     }
 
@@ -140,13 +142,14 @@ impl Objects {
     pub fn unhold(&mut self, id: u64) {
         if let Some(object) = self.get_mut(id) {
             object.held -= 1;
-            let (held, inside) = (object.held, object.inside);
-            self.noticed(id, held, inside);
+            self.notice(id);
         }
     }
 
-    fn noticed(&mut self, id: u64, held: u64, inside: u64) {
-        if held == 0 {
+    /// Looks at an object's counts: whether it is to be dropped, or may be part of a circle.
+    pub fn notice(&mut self, id: u64) {
+        if let Some(Object { held: 0, inside, .. }) = self.get(id) {
+            let inside = *inside;
             if inside == 0 { self.unheld.push(id) } else { self.suspicious = true }
         }
     }
@@ -164,8 +167,7 @@ impl Objects {
             if let Some(object) = self.get_mut(to) {
                 object.inside = object.inside.saturating_add_signed(by);
                 if by < 0 {
-                    let (held, inside) = (object.held, object.inside);
-                    self.noticed(to, held, inside);
+                    self.notice(to);
                 }
             }
         }
