@@ -48,6 +48,11 @@ pub fn fresh_nonce() -> Result<Nonce> {
 pub struct AuthKey(Vec<u8>);
 
 impl AuthKey {
+    /// The key itself: to hand it to a process of ours over a private socket.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A key of 8 to 1024 bytes: as many as `limits` allows.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<AuthKey> {
         let bytes = bytes.into();

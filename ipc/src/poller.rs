@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use rustix::event::{Timespec, epoll};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ pub struct Happening {
 /// A set of descriptors.
 pub struct Poller {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
+    happenings: Vec<Happening>,
 }
 
 /// Happenings that one wait takes at the most.
@@ -50,7 +51,7 @@ impl Poller {
     /// An empty set.
     pub fn new() -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::system("cannot make an epoll descriptor", e))?;
-        Ok(Poller { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Poller { epoll, happenings: Vec::with_capacity(EVENTS_MAX) })
     }
 
     /// Adds a descriptor. It leaves the set when its last duplicate is closed, or by [`remove`](Self::remove).
@@ -90,21 +91,25 @@ impl Poller {
 
     fn wait_once(&mut self, left: Option<Duration>) -> Result<bool> {
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!self.events.is_empty()),
-            Err(errno) => Err(Error::system("cannot wait for what happens", errno)),
+        self.happenings.clear();
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
+        match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok((events, _)) => self.happenings.extend(events.iter().map(happening)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::system("cannot wait for what happens", errno)),
         }
+        Ok(!self.happenings.is_empty())
     }
 
     /// What happened in the last wait.
-    pub fn happenings(&self) -> impl Iterator<Item = Happening> + '_ {
-        self.events.iter().map(|event| {
-            // The fields of a packed struct: copied, not borrowed.
-            let (flags, data) = (event.flags, event.data);
-            let writable = flags.contains(epoll::EventFlags::OUT);
-            let others = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
-            Happening { token: data.u64(), writable, readable: flags.intersects(others) }
-        })
+    pub fn happenings(&self) -> &[Happening] {
+        &self.happenings
     }
+}
+
+fn happening(event: &epoll::Event) -> Happening {
+    // The fields of a packed struct: copied, not borrowed.
+    let (flags, data) = (event.flags, event.data);
+    let others = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
+    Happening { token: data.u64(), writable: flags.contains(epoll::EventFlags::OUT), readable: flags.intersects(others) }
 }

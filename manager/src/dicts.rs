@@ -48,18 +48,24 @@ impl Store {
     pub(crate) fn holds(&self, condition: &Condition<'_>) -> bool {
         let reader = self.memory.reader();
         let record = |id: u64| self.objects.get(id).map(|object| &object.record);
+        // The root of an object of another kind is no place to begin a walk at: it may be any number.
+        let of_kind = |id: u64, kinds: &[Kind]| record(id).filter(|record| kinds.contains(&record.kind));
+        let element = |id: u64, position: u64| {
+            let list = of_kind(id, &[Kind::List])?;
+            Some(commonhold_ipc::sequence::find(reader, list, position))
+        };
         match *condition {
-            Condition::EntryIs { object, key, block } => record(object).is_some_and(|record| {
+            Condition::EntryIs { object, key, block } => of_kind(object, DICTS).is_some_and(|record| {
                 let entry = index::find(reader, record.root, record.value_align, key, self.hash.of(key));
                 entry.map_or(0, |entry| entry.block) == block
             }),
             Condition::Unmodified { object, modified } => record(object).is_some_and(|record| record.modified == modified),
-            Condition::ElementIs { object, position, block } => record(object)
-                .is_some_and(|record| commonhold_ipc::sequence::find(reader, record, position).map_or(0, |place| place.block) == block),
-            Condition::ElementBytes { object, position, bytes } => record(object).is_some_and(|record| {
-                let place = commonhold_ipc::sequence::find(reader, record, position);
-                place.is_some_and(|place| reader.bytes(place.offset, place.len) == bytes)
-            }),
+            Condition::ElementIs { object, position, block } => {
+                element(object, position).is_some_and(|place| place.map_or(0, |place| place.block) == block)
+            }
+            Condition::ElementBytes { object, position, bytes } => {
+                element(object, position).flatten().is_some_and(|place| reader.bytes(place.offset, place.len) == bytes)
+            }
             Condition::LenIs { object, len } => record(object).is_some_and(|record| record.len == len),
             Condition::RootIs { object, root } => record(object).is_some_and(|record| record.root == root),
         }
@@ -100,14 +106,13 @@ impl Store {
             return Ok(Outcome::Existing(old.value_place(self.memory.reader())));
         }
         let arrived = Arrived::find(&value, uploads)?;
-        let align = u64::from(self.object(id, DICTS)?.record.value_align);
+        // A namespace may say 0, which readers take for 8, too.
+        let align = u64::from(self.object(id, DICTS)?.record.value_align.max(8));
         let shape = EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
-        if let Arrived::Sent(_, upload) = &arrived
-            && upload.prefix != shape.value()
-        {
-            return Err(malformed("upload's prefix"));
+        if let Arrived::Sent(_, upload) = &arrived {
+            self.fits(upload, shape.value(), shape.bytes())?;
         }
-        self.reserve(shape.bytes())?;
+        self.memory.reserve(shape.bytes())?;
         self.refer(id, value.handles.iter(), 1)?;
         let insertion = match old {
             Some(old) => old.insertion(),
@@ -134,6 +139,12 @@ impl Store {
             Some(_) => Outcome::Something,
             None => Outcome::Nothing,
         })
+    }
+
+    /// An error if an upload has been made for other bytes before its value, or for fewer handles behind it.
+    pub(crate) fn fits(&self, upload: &Upload, prefix: u64, bytes: u64) -> Result<()> {
+        let fits = upload.prefix == prefix && bytes <= self.memory.size_of(upload.block);
+        if fits { Ok(()) } else { Err(malformed("upload's prefix or number of handles")) }
     }
 
     /// A block with all of an entry but the ids of its handles.
@@ -164,7 +175,7 @@ impl Store {
     pub(crate) fn remove(&mut self, id: u64, key: &[u8], lend: bool) -> Result<Outcome> {
         let (hash, old) = self.find_entry(id, key)?;
         let Some(old) = old else { return Ok(Outcome::Nothing) };
-        self.reserve(0)?;
+        self.memory.reserve_removal()?;
         self.index(id).expect("the dict has been found").remove(hash, old.block)?;
         self.object(id, DICTS)?.record.len -= 1;
         self.retire_entry(id, &old)?;
@@ -196,7 +207,7 @@ impl Store {
         if record.len == 0 {
             return Ok(Outcome::Nothing);
         }
-        self.reserve(0)?;
+        self.memory.reserve_removal()?;
         self.cut_contents(&record);
         let object = self.object(id, &[record.kind])?;
         (object.record.root, object.record.len, object.record.height) = (0, 0, 0);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+mod audit;
 pub mod catalog;
 pub mod demolition;
 mod dicts;

@@ -35,6 +35,8 @@ impl Store {
         let mut writer = SequenceWriter { memory: &mut self.memory, shape: &mut shape, tail: &mut object.tail };
         let done = change(&mut writer);
         (object.record.root, object.record.height, object.record.len) = (shape.root, shape.height, shape.len);
+        // At once: an attempt that fails later takes back the objects that count as changed.
+        self.touch(id);
         done
     }
 
@@ -42,20 +44,23 @@ impl Store {
     pub(crate) fn element_block(&mut self, id: u64, value: &Payload<'_>, uploads: &mut Uploads) -> Result<u64> {
         let arrived = Arrived::find(value, uploads)?;
         let handles = value.handles.len() as u64;
-        self.reserve(element_bytes(arrived.len(), handles))?;
+        let bytes = element_bytes(arrived.len(), handles);
+        if let Arrived::Sent(_, upload) = &arrived {
+            self.fits(upload, HEAD_BYTES, bytes)?;
+        }
+        self.memory.reserve(bytes)?;
         self.refer(id, value.handles.iter(), 1)?;
         let (block, birth) = match arrived {
-            Arrived::Here(bytes) => {
-                let block = self.memory.allocate(element_bytes(bytes.len() as u64, handles))?;
-                self.memory.arena().copy_in(block + HEAD_BYTES, bytes);
+            Arrived::Here(value) => {
+                let block = self.memory.allocate(bytes)?;
+                self.memory.arena().copy_in(block + HEAD_BYTES, value);
                 (block, self.memory.version())
             }
-            Arrived::Sent(number, upload) if upload.prefix == HEAD_BYTES => {
+            Arrived::Sent(number, upload) => {
                 let birth = self.memory.adopt(upload.block);
                 uploads.take(number);
                 (upload.block, birth)
             }
-            Arrived::Sent(..) => return Err(malformed("upload's prefix")),
         };
         write_element_head(self.memory.arena(), block, arrived.len(), birth, value.handles.iter());
         Ok(block)
@@ -101,7 +106,7 @@ impl Store {
         let element = if record.element_bytes == 0 {
             Element::Block(self.element_block(id, &value, uploads)?)
         } else {
-            self.reserve(0)?;
+            self.memory.reserve(0)?;
             Element::Inline(Self::inline_bytes(&record, &value)?)
         };
         self.with_sequence(id, |list| list.set(position, element))?;
@@ -119,7 +124,7 @@ impl Store {
         if outcome == Outcome::Nothing {
             return Ok(outcome);
         }
-        self.reserve(0)?;
+        self.memory.reserve_removal()?;
         self.with_sequence(id, |list| list.remove(position))?;
         if let Some(block) = old {
             self.retire_element(id, block)?;
@@ -156,7 +161,7 @@ impl Store {
                     return Err(malformed("run of inline elements"));
                 }
                 for (i, element) in (0..).zip(bytes.chunks_exact(size)) {
-                    self.reserve(0)?;
+                    self.memory.reserve(0)?;
                     self.put_in(id, at + i, Element::Inline(element))?;
                 }
             }
@@ -180,7 +185,7 @@ impl Store {
 
     /// Cuts a list to its first `len` elements.
     fn cut_off(&mut self, id: u64, len: u64) -> Result<()> {
-        self.reserve(0)?;
+        self.memory.reserve_removal()?;
         let element_bytes = self.list(id)?.element_bytes;
         let (mut fell, mut out) = (Vec::new(), Vec::new());
         self.with_sequence(id, |list| list.truncate(len, &mut fell, &mut out))?;
@@ -198,7 +203,7 @@ impl Store {
         if let Some(beyond) = [a, b].into_iter().find(|position| *position >= record.len) {
             return Err(out_of_range("swap", beyond, record.len));
         }
-        self.reserve(0)?;
+        self.memory.reserve(0)?;
         let (first, second) = (self.slot_contents(&record, a), self.slot_contents(&record, b));
         self.with_sequence(id, |list| {
             list.set(a, second.element())?;
@@ -239,7 +244,7 @@ impl Store {
         }
         let (mut shape, mut tail) = (Shape { root: 0, height: 0, len: 0, ..shape_of(&record) }, Tail::default());
         for position in order {
-            self.reserve(0)?;
+            self.memory.reserve(0)?;
             let contents = self.slot_contents(&record, position);
             SequenceWriter { memory: &mut self.memory, shape: &mut shape, tail: &mut tail }.push(contents.element())?;
         }

@@ -33,6 +33,14 @@ impl Backing for ArenaBacking {
     }
 }
 
+/// Room that path copies of one operation may need at the most.
+const PATH_BYTES: u64 = 64 << 10;
+/// Room for the catalog's path to one changed record.
+const RECORD_PATH_BYTES: u64 = 4 << 10;
+/// Room that only removals may use: a store that is full for everything else can still be emptied. As much as an operation
+/// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
+const REMOVAL_BYTES: u64 = 1 << 20;
+
 /// Blocks of the arena during a commit.
 pub struct Memory {
     arena: Arc<ArenaWriter>,
@@ -40,6 +48,8 @@ pub struct Memory {
     retired: Retired,
     /// The version that is being made.
     version: u64,
+    /// Bytes that publishing will need for the catalog.
+    promised: u64,
     /// Blocks that the next version will not show.
     doomed: Vec<u64>,
     /// During an attempt, the blocks it has allocated or taken over, with their births.
@@ -51,7 +61,7 @@ impl Memory {
     pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
         let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
         let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
-        Memory { arena, blocks, retired: Retired::new(), version, doomed: Vec::new(), attempt: None }
+        Memory { arena, blocks, retired: Retired::new(), version, promised: 0, doomed: Vec::new(), attempt: None }
     }
 
     /// The arena, to write.
@@ -72,10 +82,22 @@ impl Memory {
         self.version
     }
 
-    /// Makes sure that allocations of this sum, and the path copies around them, will succeed.
+    /// Makes sure that allocations of this sum, the path copies around them, publishing, and a removal after it will succeed.
     #[inline]
     pub fn reserve(&mut self, bytes: u64) -> Result<()> {
-        self.blocks.reserve(bytes)
+        self.blocks.reserve(bytes + PATH_BYTES + self.promised + REMOVAL_BYTES)
+    }
+
+    /// Makes sure that the path copies of a removal, and publishing, will succeed.
+    #[inline]
+    pub fn reserve_removal(&mut self) -> Result<()> {
+        self.blocks.reserve(PATH_BYTES + self.promised)
+    }
+
+    /// Publishing will write the records of this many objects. Every reservation includes that.
+    #[inline]
+    pub fn promise_records(&mut self, records: usize) {
+        self.promised = RECORD_PATH_BYTES * records as u64;
     }
 
     /// A block of at least `len` bytes, its contents undefined.

@@ -142,13 +142,14 @@ impl Objects {
     pub fn unhold(&mut self, id: u64) {
         if let Some(object) = self.get_mut(id) {
             object.held -= 1;
-            let (held, inside) = (object.held, object.inside);
-            self.noticed(id, held, inside);
+            self.notice(id);
         }
     }
 
-    fn noticed(&mut self, id: u64, held: u64, inside: u64) {
-        if held == 0 {
+    /// Looks at an object's counts: whether it is to be dropped, or may be part of a circle.
+    pub fn notice(&mut self, id: u64) {
+        if let Some(Object { held: 0, inside, .. }) = self.get(id) {
+            let inside = *inside;
             if inside == 0 { self.unheld.push(id) } else { self.suspicious = true }
         }
     }
@@ -166,8 +167,7 @@ impl Objects {
             if let Some(object) = self.get_mut(to) {
                 object.inside = object.inside.saturating_add_signed(by);
                 if by < 0 {
-                    let (held, inside) = (object.held, object.inside);
-                    self.noticed(to, held, inside);
+                    self.notice(to);
                 }
             }
         }

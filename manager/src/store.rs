@@ -24,10 +24,6 @@ use commonhold_ipc::wire::reply::Outcome;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Room that path copies of one operation and of the catalog may need at the most.
-const PATH_BYTES: u64 = 64 << 10;
-/// Room for the catalog's path to one changed record.
-const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// Blocks that are taken apart in one slice.
 const SLICE_BLOCKS: usize = 2_000;
 
@@ -61,6 +57,8 @@ pub struct Store {
     /// References that appear or go with the request that is being applied.
     pub(crate) changes: Vec<Change>,
     watches: Watches,
+    /// Nothing more can be dropped or taken apart before something is reclaimed.
+    stuck: bool,
 }
 
 impl Store {
@@ -81,6 +79,7 @@ impl Store {
             changed: false,
             changes: Vec::new(),
             watches: Watches::default(),
+            stuck: false,
         }
     }
 
@@ -94,14 +93,14 @@ impl Store {
         self.memory.reader()
     }
 
+    /// The blocks of the arena: for uploads, figures, and giving memory back.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
     /// The newest published root, or the one in the making.
     pub fn root(&self) -> &Root {
         &self.root
-    }
-
-    /// Makes sure that an operation that adds `bytes` cannot run out of memory on its way.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
-        self.memory.reserve(bytes + PATH_BYTES + RECORD_PATH_BYTES * self.dirty.len() as u64)
     }
 
     /// The object, if it is of one of these kinds.
@@ -122,9 +121,15 @@ impl Store {
             object.record.modified = version;
             if !object.dirty {
                 object.dirty = true;
-                self.dirty.push(id);
+                self.is_dirty(id);
             }
         }
+    }
+
+    /// The catalog will get the object's record with the next publication.
+    fn is_dirty(&mut self, id: u64) {
+        self.dirty.push(id);
+        self.memory.promise_records(self.dirty.len());
     }
 
     /// A value with these handles appears in (or goes from) an object. They must exist when they appear.
@@ -150,7 +155,7 @@ impl Store {
         if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
-        self.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
+        self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
         let descriptor = match self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64) {
             Ok(offset) => offset,
@@ -176,7 +181,7 @@ impl Store {
             element_bytes: new.element_bytes,
             created: version,
         });
-        self.dirty.push(id);
+        self.is_dirty(id);
         self.changed = true;
         self.objects.hold(id)?;
         Ok(id)
@@ -278,6 +283,7 @@ impl Store {
                 (object.record, object.tail, object.dirty) = (record, Default::default(), false);
             }
         }
+        self.memory.promise_records(0);
         self.changed = false;
     }
 
@@ -328,6 +334,7 @@ impl Store {
         self.changed = false;
         self.dirty = dirty;
         self.dirty.clear();
+        self.memory.promise_records(0);
         crate::points::reached("commit: done");
     }
 
@@ -338,18 +345,20 @@ impl Store {
 
     /// Frees what no pin holds.
     pub fn reclaim(&mut self, pins: &mut Vec<Pinned>) {
+        self.stuck = false;
         self.memory.reclaim(pins);
     }
 
-    /// Whether [`rest`](Self::rest) has something to do.
+    /// Whether [`rest`](Self::rest) has something to do that it can do.
     pub fn has_work(&self) -> bool {
-        self.changed || !self.demolition.is_empty() || self.objects.has_unheld()
+        self.changed || (!self.stuck && (!self.demolition.is_empty() || self.objects.has_unheld()))
     }
 
-    /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether more is left.
+    /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether to do so again.
     pub fn rest(&mut self) -> bool {
+        let mut done = !self.demolition.is_empty();
         for id in self.objects.take_unheld() {
-            self.drop_object(id);
+            done |= self.drop_object(id);
         }
         if !self.demolition.is_empty() {
             self.changed = true;
@@ -360,12 +369,15 @@ impl Store {
             self.objects.settle(fell.into_iter());
         }
         self.publish();
+        // Objects that there was no room to drop wait until something has been reclaimed.
+        self.stuck = !done;
         self.has_work()
     }
 
     /// Drops the objects that only refer to each other. Walks all objects and references.
     pub fn collect_circles(&mut self) {
         if self.objects.is_suspicious() {
+            // Those that there is no room to drop make the store suspicious again.
             for id in self.objects.find_circles() {
                 self.drop_object(id);
             }
@@ -377,12 +389,14 @@ impl Store {
         self.objects.is_suspicious()
     }
 
-    fn drop_object(&mut self, id: u64) {
-        // Without room for the catalog's path the object stays until there is some.
-        if self.reserve(0).is_err() {
-            return;
+    /// Drops an object, if there is room to do so.
+    fn drop_object(&mut self, id: u64) -> bool {
+        // Without room for the catalog's path the object stays, and is looked at again.
+        if self.memory.reserve_removal().is_err() {
+            self.objects.notice(id);
+            return false;
         }
-        let Some(object) = self.objects.remove(id) else { return };
+        let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
         self.dirty.retain(|dirty| *dirty != id);
         // An object that was never published is not in the catalog; removing it there only costs a path.
@@ -394,6 +408,7 @@ impl Store {
         for (to, count) in object.edges() {
             self.objects.settle((0..*count).map(|_| (0, *to, -1)));
         }
+        true
     }
 
     /// Hands an object's contents to demolition; the record is to be emptied by the caller.

@@ -22,7 +22,7 @@ impl Store {
     }
 
     pub(crate) fn counter_add(&mut self, id: u64, delta: i64) -> Result<Outcome> {
-        self.reserve(0)?;
+        self.memory.reserve(0)?;
         let record = &mut self.object(id, &[Kind::Counter])?.record;
         let sum = (record.root as i64).checked_add(delta).ok_or_else(|| {
             let text = format!("adding {delta} to a counter at {} is beyond what 64 bits hold: nothing was changed", record.root as i64);

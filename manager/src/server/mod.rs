@@ -252,7 +252,7 @@ impl Server {
     }
 
     fn round(&mut self) {
-        let happened: Vec<_> = self.poller.happenings().collect();
+        let happened = self.poller.happenings().to_vec();
         for happening in happened {
             let index = (happening.token >> 2) as usize;
             match happening.token & 3 {
@@ -358,7 +358,7 @@ impl Server {
         self.greeting -= 1;
         match self.welcome(&channel, admission, index) {
             Ok((process, pins)) => {
-                let session = Session::new(self.next_session, channel, process, pins, admission, owner);
+                let session = Session::new(channel, process, pins, admission, owner);
                 self.next_session += 1;
                 self.sessions += 1;
                 self.idle_since = None;

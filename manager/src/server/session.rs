@@ -28,7 +28,6 @@ struct Arriving {
 
 /// A session.
 pub struct Session {
-    number: u64,
     channel: Channel,
     process: OwnedFd,
     pins: Option<PinScan>,
@@ -63,9 +62,8 @@ pub enum Next {
 
 impl Session {
     /// The session of a client that has just been let in.
-    pub fn new(number: u64, channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
+    pub fn new(channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
         Session {
-            number,
             channel,
             process,
             pins,
@@ -83,11 +81,6 @@ impl Session {
             lent: ByLane::default(),
             waits_for_ticket: false,
         }
-    }
-
-    /// Its number, never used again.
-    pub fn number(&self) -> u64 {
-        self.number
     }
 
     /// Its connection.

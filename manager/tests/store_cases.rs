@@ -1,0 +1,303 @@
+//! Single cases that a store must get right: limits, budgets, requests that no client of ours would send.
+
+mod model;
+mod world;
+
+use commonhold_ipc::block::{EntryShape, HEAD_BYTES};
+use commonhold_ipc::catalog::{self, Kind, SLOT_BITS};
+use commonhold_ipc::error::ErrorKind;
+use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, Source, Words};
+use commonhold_manager::store::Rejected;
+use commonhold_manager::upload::{self, Uploads};
+use model::key_of;
+use world::{World, failed, handle_bytes, insert, payload};
+
+const MIB: u64 = 1 << 20;
+
+fn world() -> World {
+    World::new(64 * MIB, 64 * MIB, u64::MAX)
+}
+
+/// Lets everything go that has been held once, and sees that nothing is left.
+fn end(mut world: World, ids: &[u64]) {
+    ids.iter().for_each(|id| world.store.release(*id));
+    world.settle();
+    world.reclaim(std::iter::empty());
+    world.audit();
+    assert_eq!(world.allocated_bytes(), 0);
+}
+
+#[test]
+fn an_upload_with_more_handles_than_it_was_made_for_is_refused() {
+    let mut world = world();
+    let dict = world.create(Kind::Dict, 0, 8);
+    let list = world.create(Kind::List, 0, 0);
+    let value = world.create(Kind::Value, 0, 0);
+    let handles = handle_bytes(&[dict; 500]);
+    let handles = Words::new(&handles).unwrap();
+    let prefix = EntryShape { key_len: 3, value_len: 100, align: 8, handles: 500 }.value();
+    let sent = |number| Payload { source: Source::Upload(number), handles };
+    let ops = [
+        (prefix, insert(dict, b"key", sent(1))),
+        (HEAD_BYTES, Op::ValueSet { object: value, value: sent(1) }),
+        (HEAD_BYTES, Op::ListSet { object: list, position: 0, value: sent(1), lend: false }),
+    ];
+    world
+        .apply(&[Op::ListSplice { object: list, position: END, remove: 0, values: Values::Each(1, &one(&Payload::inline(b"x"))) }])
+        .unwrap();
+    for (prefix, op) in ops {
+        let mut uploads = Uploads::default();
+        let memory = world.store.memory_mut();
+        let upload = upload::begin(memory, prefix, 100, 0);
+        uploads.add(1, upload, memory);
+        let mut writer = CommitWriter::default();
+        writer.op(&op);
+        assert_eq!(failed(world.apply_with(&writer, &mut uploads)).kind(), ErrorKind::Corrupt);
+        uploads.clear(world.store.memory_mut());
+        world.audit();
+    }
+    end(world, &[dict, list, value]);
+}
+
+fn one(value: &Payload<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.write(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_namespace_needs_no_alignment() {
+    let mut world = world();
+    let names = world.create(Kind::Namespace, 0, 0);
+    world.apply(&[insert(names, b"name", Payload::inline(b"value"))]).unwrap();
+    world.audit();
+    end(world, &[names]);
+}
+
+#[test]
+fn conditions_on_objects_of_another_kind_do_not_hold() {
+    let mut world = world();
+    let counter = world.create(Kind::Counter, 0, 0);
+    let dict = world.create(Kind::Dict, 0, 8);
+    let value = world.create(Kind::Value, 0, 0);
+    let list = world.create(Kind::List, 0, 0);
+    world.apply(&[Op::ValueSet { object: value, value: Payload::inline(&[0xff; 64]) }]).unwrap();
+    let block = catalog_root(&mut world, value);
+    // As the root of an index, the counter's number is a collision leaf of 2^64 - 1 entries in the value's bytes.
+    world.apply(&[Op::CounterAdd { object: counter, delta: (3 << 48 | (block + HEAD_BYTES)) as i64 }]).unwrap();
+    world.apply(&[insert(dict, b"key", Payload::inline(b"value"))]).unwrap();
+    let conditions = [
+        Condition::EntryIs { object: counter, key: b"key", block: 0 },
+        Condition::EntryIs { object: value, key: b"key", block: 0 },
+        Condition::EntryIs { object: list, key: b"key", block: 0 },
+        Condition::ElementIs { object: dict, position: 9, block: 0 },
+        Condition::ElementIs { object: value, position: 0, block: u64::MAX },
+        Condition::ElementBytes { object: value, position: 0, bytes: b"" },
+        Condition::ElementIs { object: dict + (1 << SLOT_BITS), position: 0, block: 0 },
+    ];
+    for condition in conditions {
+        let mut writer = CommitWriter::default();
+        writer.condition(&condition);
+        writer.op(&Op::Clear { object: dict });
+        let done = world.apply_with(&writer, &mut Uploads::default());
+        assert!(matches!(done, Err(Rejected::Conflict)), "{condition:?} held: {done:?}");
+    }
+    end(world, &[counter, dict, value, list]);
+}
+
+fn catalog_root(world: &mut World, id: u64) -> u64 {
+    world.store.publish();
+    catalog::find(&world.reader, world.store.root(), id).unwrap().root
+}
+
+/// Inserts until the budget says no. Returns how many there are.
+fn fill(world: &mut World, dict: u64, value: &[u8]) -> u64 {
+    let mut number = 0;
+    loop {
+        match world.apply(&[insert(dict, &key_of(number), Payload::inline(value))]) {
+            Ok(_) => number += 1,
+            Err(Rejected::Failed(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+                return number;
+            }
+            Err(Rejected::Conflict) => unreachable!("there was no condition"),
+        }
+        if number.is_multiple_of(7) {
+            world.store.publish();
+            world.reclaim(std::iter::empty());
+        }
+    }
+}
+
+#[test]
+fn a_full_store_is_sound_and_can_be_emptied_key_by_key() {
+    for value_bytes in [8, 64, 3000, 40_000] {
+        let mut world = World::new(64 * MIB, 8 * MIB, u64::MAX);
+        let dict = world.create(Kind::Dict, 0, 8);
+        let value = vec![5; value_bytes];
+        for _ in 0..2 {
+            let count = fill(&mut world, dict, &value);
+            assert!(count * value_bytes as u64 > if value_bytes < 64 { MIB / 8 } else { 3 * MIB / 2 }, "{count} of {value_bytes} bytes");
+            world.audit();
+            // A request of many changes that fails half-way leaves nothing behind.
+            let keys: Vec<Vec<u8>> = (0..4000).map(|i| key_of(1 << 32 | i)).collect();
+            let many: Vec<Op<'_>> = keys.iter().map(|key| insert(dict, key, Payload::inline(&value))).collect();
+            assert_eq!(failed(world.apply(&many)).kind(), ErrorKind::Full);
+            world.audit();
+            for number in (0..count).rev() {
+                let done = world.apply(&[Op::Remove { object: dict, key: &key_of(number), lend: false }]);
+                assert_eq!(done.expect("removing always works"), [Outcome::Something]);
+                world.store.publish();
+                world.reclaim(std::iter::empty());
+            }
+            world.audit();
+        }
+        end(world, &[dict]);
+    }
+}
+
+#[test]
+fn a_full_store_can_be_cleared_and_its_objects_dropped() {
+    let mut world = World::new(64 * MIB, 8 * MIB, u64::MAX);
+    let (first, second) = (world.create(Kind::Dict, 0, 8), world.create(Kind::Dict, 0, 8));
+    world.apply(&[insert(second, b"first", payload(b"", &handle_bytes(&[first])))]).unwrap();
+    let circle = world.create(Kind::Dict, 0, 8);
+    world.apply(&[insert(circle, b"itself", payload(b"", &handle_bytes(&[circle])))]).unwrap();
+    fill(&mut world, first, &[1; 100]);
+    world.store.release(circle);
+    world.settle();
+    assert_eq!(world.store.root().objects, 2);
+    world.store.release(first);
+    world.store.release(second);
+    world.settle();
+    assert_eq!(world.store.root().objects, 0);
+    end(world, &[]);
+
+    let mut world = World::new(64 * MIB, 8 * MIB, u64::MAX);
+    let list = world.create(Kind::List, 8, 0);
+    while world.apply(&[Op::ListSplice { object: list, position: END, remove: 0, values: Values::Packed(&[1; 8 * 5000]) }]).is_ok() {}
+    world.audit();
+    assert_eq!(world.apply(&[Op::Clear { object: list }]).expect("clearing always works"), [Outcome::Something]);
+    end(world, &[list]);
+}
+
+#[test]
+fn an_object_that_could_not_be_dropped_for_lack_of_room_is_dropped_later() {
+    let mut world = World::new(64 * MIB, 8 * MIB, u64::MAX);
+    let keep = world.create(Kind::Dict, 0, 8);
+    let lost = world.create(Kind::Dict, 0, 8);
+    let circle = world.create(Kind::Dict, 0, 8);
+    world.apply(&[insert(circle, b"itself", payload(b"", &handle_bytes(&[circle])))]).unwrap();
+    world.store.publish();
+    // Uploads take the room that changes leave for removals, too.
+    let mut uploads = Uploads::default();
+    let mut sent = Vec::new();
+    for bytes in [MIB, MIB / 16, 4000] {
+        let memory = world.store.memory_mut();
+        while let Ok(block) = memory.allocate(bytes) {
+            sent.push(block);
+        }
+    }
+    for id in [lost, circle] {
+        world.store.release(id);
+    }
+    for _ in 0..4 {
+        world.store.rest();
+        world.store.collect_circles();
+    }
+    world.store.audit(sent.iter().copied()).unwrap();
+    assert_eq!(world.store.root().objects, 3);
+    uploads.clear(world.store.memory_mut());
+    sent.into_iter().for_each(|block| world.store.memory_mut().discard(block));
+    world.settle();
+    assert_eq!(world.store.root().objects, 1);
+    end(world, &[keep]);
+}
+
+#[test]
+fn an_upload_leaves_the_room_that_publishing_needs() {
+    // So many that the paths of the catalog to all of them are more than an allocator's reserve has to spare.
+    const OBJECTS: usize = 34_000;
+    let mut world = World::new(256 * MIB, 170 * MIB, u64::MAX);
+    let mut ids = Vec::new();
+    for _ in 0..OBJECTS / 1000 {
+        ids.extend((0..1000).map(|_| world.create(Kind::Counter, 0, 0)));
+        world.store.publish();
+        world.reclaim(std::iter::empty());
+    }
+    for id in &ids {
+        world.apply(&[Op::CounterAdd { object: *id, delta: 1 }]).unwrap();
+    }
+    let mut sent = Vec::new();
+    for bytes in [16 * MIB, MIB, MIB / 16] {
+        while let Ok(upload) = upload::begin(world.store.memory_mut(), HEAD_BYTES, bytes, 0) {
+            sent.push(upload.block);
+        }
+    }
+    world.store.publish();
+    world.store.audit(sent.iter().copied()).unwrap();
+    sent.into_iter().for_each(|block| world.store.memory_mut().discard(block));
+    end(world, &ids);
+}
+
+#[test]
+fn keys_that_collide_by_the_thousand_do_not_run_out_of_room_half_way() {
+    let mut world = World::new(64 * MIB, 7 * MIB / 2, 0);
+    let dict = world.create(Kind::Dict, 0, 8);
+    let count = fill(&mut world, dict, b"");
+    assert!(count > 100);
+    world.audit();
+    for number in 0..count {
+        world.apply(&[Op::Remove { object: dict, key: &key_of(number), lend: false }]).unwrap();
+        world.store.publish();
+        world.reclaim(std::iter::empty());
+    }
+    world.audit();
+    end(world, &[dict]);
+}
+
+#[test]
+fn limits_are_errors_that_change_nothing() {
+    use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX};
+    let mut world = world();
+    let dict = world.create(Kind::Dict, 0, 8);
+    let key = vec![0; KEY_BYTES_MAX as usize + 1];
+    let handles = handle_bytes(&vec![dict; HANDLES_PER_VALUE_MAX + 1]);
+    for op in [insert(dict, &key, Payload::inline(b"")), insert(dict, b"key", payload(b"", &handles))] {
+        assert_eq!(failed(world.apply(&[op])).kind(), ErrorKind::TooLarge);
+        assert_eq!(failed(world.apply(&[insert(dict, b"other", Payload::inline(b"")), op])).kind(), ErrorKind::TooLarge);
+    }
+    world.apply(&[insert(dict, &key[1..], payload(b"", &handles[8..]))]).unwrap();
+    world.audit();
+    world.store.publish();
+    assert_eq!(catalog::find(&world.reader, world.store.root(), dict).unwrap().len, 1);
+    end(world, &[dict]);
+}
+
+fn append(object: u64, values: &[u8]) -> Op<'_> {
+    Op::ListSplice { object, position: END, remove: 0, values: Values::Packed(values) }
+}
+
+#[test]
+fn the_next_append_after_a_failed_one_does_not_show_the_failed_elements() {
+    let mut world = world();
+    let list = world.create(Kind::List, 8, 0);
+    let (one, two, three) = ([1; 8], [2; 8], [3; 8]);
+    world.apply(&[append(list, &one)]).unwrap();
+    world.store.publish();
+    let table = world.table.clone();
+    let before = table.pin();
+    let before_root = *before.root();
+    assert_eq!(failed(world.apply(&[append(list, &two), append(list, &[0; 3])])).kind(), ErrorKind::Corrupt);
+    world.apply(&[append(list, &three)]).unwrap();
+    world.audit();
+    let record = catalog::find(&world.reader, world.store.root(), list).unwrap();
+    let elements: Vec<&[u8]> =
+        commonhold_ipc::sequence::Elements::new(&world.reader, &record, 0..9).map(|at| world.reader.bytes(at.offset, at.len)).collect();
+    assert_eq!(elements, [&one, &three]);
+    assert_eq!(catalog::find(&world.reader, &before_root, list).unwrap().len, 1);
+    drop(before);
+    end(world, &[list]);
+}
