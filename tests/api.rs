@@ -1,0 +1,115 @@
+//! The programs of the documentation, as one user would write them.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+use commonhold::{Dict, Error, Handle, List, Manager, Shared};
+
+commonhold::init_in_tests!();
+
+#[derive(Shared, Debug, PartialEq, Clone)]
+struct Account {
+    owner: String,
+    balance: i64,
+    tags: Vec<String>,
+}
+
+fn account(owner: &str, balance: i64) -> Account {
+    Account { owner: owner.into(), balance, tags: vec!["first".into()] }
+}
+
+fn managers() -> Vec<Manager> {
+    vec![Manager::start().unwrap(), Manager::in_process().unwrap()]
+}
+
+#[test]
+fn lists_read_like_lists() {
+    for manager in managers() {
+        let list = manager.list((0..10).map(|i| i * i)).unwrap();
+        assert_eq!(list.to_string(), "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]");
+        assert!(format!("{list:?}").starts_with("<List<i32> object 1 at @commonhold-"), "{list:?}");
+        assert_eq!(*list.get(4).unwrap().unwrap(), 16);
+        assert_eq!(format!("{:?}", list.slice(2..5).unwrap()), "[4, 9, 16]");
+        assert_eq!(list.iter().unwrap().sum::<i32>(), 285);
+        assert_eq!(list.pop().unwrap().unwrap(), 81);
+        assert!(list.get(9).unwrap().is_none());
+        list.insert(0, -1).unwrap();
+        assert_eq!(list.to_owned().unwrap(), [-1, 0, 1, 4, 9, 16, 25, 36, 49, 64]);
+        list.sort_by(|a, b| b.cmp(a)).unwrap();
+        assert_eq!(*list.get(0).unwrap().unwrap(), 64);
+        manager.audit().unwrap();
+    }
+}
+
+#[test]
+fn money_moves_or_not() {
+    for manager in managers() {
+        let accounts = manager.dict([("ada", account("Ada", 100)), ("bob", account("Bob", 1))]).unwrap();
+        let accounts: Dict<String, Account> = accounts;
+        let log: List<String> = manager.list::<String>([] as [String; 0]).unwrap();
+        let moved = |amount: i64| {
+            manager.transaction(|tx| {
+                let mut ada = tx.get(&accounts, "ada")?.expect("ada").to_owned();
+                let mut bob = tx.get(&accounts, "bob")?.expect("bob").to_owned();
+                if ada.balance < amount {
+                    return Err(Error::other("ada is out of money"));
+                }
+                ada.balance -= amount;
+                bob.balance += amount;
+                tx.insert(&accounts, "ada", &ada)?;
+                tx.insert(&accounts, "bob", &bob)?;
+                tx.push(&log, "ada -> bob")?;
+                assert_eq!(tx.get(&accounts, "ada")?.unwrap().balance, ada.balance);
+                Ok(())
+            })
+        };
+        let before = manager.snapshot().unwrap();
+        moved(10).unwrap();
+        assert_eq!(moved(1000).unwrap_err().to_string(), "ada is out of money");
+        let now = manager.snapshot().unwrap();
+        let total = |at| accounts.at(at).values().map(|a| i64::from(a.balance)).sum::<i64>();
+        assert_eq!((total(&before), total(&now)), (101, 101));
+        assert_eq!(accounts.at(&before).get("ada").unwrap().balance, 100);
+        assert_eq!(accounts.at(&now).get("ada").unwrap().balance, 90);
+        assert_eq!((log.at(&before).len(), log.at(&now).len()), (0, 1));
+        assert_eq!(*accounts.get("ada").unwrap().unwrap(), account("Ada", 90));
+        manager.audit().unwrap();
+    }
+}
+
+#[test]
+fn handles_inside_containers_keep_objects_alive() {
+    for manager in managers() {
+        let inner = manager.dict::<String, u64>([("a", 1)]).unwrap();
+        let outer = manager.list([inner.clone()]).unwrap();
+        let id = inner.id();
+        drop(inner);
+        let again = outer.get(0).unwrap().unwrap().to_owned();
+        assert_eq!(again.id(), id);
+        assert_eq!(*again.get("a").unwrap().unwrap(), 1);
+        let token = again.token().unwrap().to_string();
+        let third: Dict<String, u64> = manager.attach(&token.parse().unwrap()).unwrap();
+        assert!(third == again);
+        assert!(manager.attach::<Dict<String, i64>>(&token.parse().unwrap()).is_err());
+        drop((again, third));
+        outer.clear().unwrap();
+        manager.audit().unwrap();
+        let gone = manager.attach::<Dict<String, u64>>(&token.parse().unwrap());
+        assert!(gone.is_err_and(|error| error.is_not_found()));
+    }
+}
+
+#[test]
+fn large_values_travel() {
+    for manager in managers() {
+        let dict = manager.dict::<u64, Vec<u8>>([] as [(u64, Vec<u8>); 0]).unwrap();
+        for size in [0usize, 1, 4095, 4096, 65_535, 65_536, 65_537, 1 << 20, 20 << 20] {
+            let value: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            dict.insert(size as u64, &value).unwrap();
+            let back = dict.get(size as u64).unwrap().unwrap();
+            assert!(back.as_slice() == value);
+        }
+        let list: List<String> = manager.list(["x".repeat(300_000), "y".into()]).unwrap();
+        assert_eq!(list.get(0).unwrap().unwrap().len(), 300_000);
+        assert_eq!(list.set(0, "z").unwrap().unwrap().len(), 300_000);
+        manager.audit().unwrap();
+    }
+}
