@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// A new dict with these entries.
-    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (impl AsShared<K>, impl AsShared<V>)>) -> Result<Dict<K, V>> {
+    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
         let dict: Dict<K, V> = self.create(Kind::Dict, value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
@@ -114,7 +114,7 @@ impl Session {
     }
 
     /// A new list with these elements.
-    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = impl AsShared<T>>) -> Result<List<T>> {
+    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = T>) -> Result<List<T>> {
         let list: List<T> = self.create(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
         let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
