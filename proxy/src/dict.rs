@@ -157,9 +157,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
             let (_pin, record, entry) = self.entry(&key)?;
             let same = match (&entry, expected) {
                 (None, None) => true,
-                (Some(entry), Some(expected)) => {
-                    V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected)
-                }
+                (Some(entry), Some(expected)) => V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected),
                 _ => false,
             };
             if !same {
@@ -406,6 +404,11 @@ pub(crate) struct ByRef<'a, A>(pub(crate) &'a A);
 impl<T: Shared, A: AsShared<T>> AsShared<T> for ByRef<'_, A> {
     fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> std::result::Result<(), commonhold_ipc::value::Fault> {
         self.0.write(ser)
+    }
+
+    #[inline(always)]
+    fn short(&self) -> Option<commonhold_ipc::value::ShortArchive> {
+        self.0.short()
     }
 }
 

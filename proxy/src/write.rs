@@ -75,6 +75,9 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
 /// Encodes a key and hands its bytes over.
 #[inline]
 pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    if let Some(short) = key.short() {
+        return then(short.bytes());
+    }
     with_scratch(|ser| {
         let range = ser.put::<K>(key)?;
         then(&ser.bytes()[range])
@@ -123,6 +126,7 @@ fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> R
 
 /// The error of giving up on a commit that always loses.
 pub fn conflicts(times: u32) -> Error {
-    let text = format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
+    let text =
+        format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
     Error::new(ErrorKind::Conflict, text)
 }
