@@ -300,8 +300,7 @@ impl PinTable {
     }
 
     fn adopt_orphans(shared: &mut Shared, blocks: &[BlockState]) {
-        let (empty, still): (Vec<u32>, Vec<u32>) =
-            shared.orphans.drain(..).partition(|block| Self::is_empty(&blocks[*block as usize]));
+        let (empty, still): (Vec<u32>, Vec<u32>) = shared.orphans.drain(..).partition(|block| Self::is_empty(&blocks[*block as usize]));
         shared.returned.extend(empty);
         shared.orphans = still;
     }
@@ -428,7 +427,7 @@ impl PinTable {
         }
         let count = &state.counts[word];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = block * WORDS as u32 + word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
+        let place = (block * WORDS as u32 + word as u32) | if travelling.is_some() { TRAVELLING } else { 0 };
         Some(Pin::at(self, place, lent))
     }
 
@@ -570,5 +569,12 @@ impl Drop for OwnedPin {
 
 /// Shows that a page is as long as the layout says.
 pub fn check_page(len: u64) -> Result<()> {
-    if len == PAGE_BYTES { Ok(()) } else { Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}"))) }
+    if len == PAGE_BYTES {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
+    }
 }
+
+#[cfg(test)]
+mod tests;
