@@ -244,9 +244,9 @@ fn an_upload_leaves_the_room_that_publishing_needs() {
 
 #[test]
 fn keys_that_collide_by_the_thousand_do_not_run_out_of_room_half_way() {
-    let mut world = World::new(64 * MIB, 7 * MIB / 2, 0);
+    let mut world = World::new(64 * MIB, 4 * MIB, 0);
     let dict = world.create(Kind::Dict, 0, 8);
-    let count = fill(&mut world, dict, b"");
+    let count = fill(&mut world, dict, &[3; 300]);
     assert!(count > 100);
     world.audit();
     for number in 0..count {
