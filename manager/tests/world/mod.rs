@@ -89,7 +89,8 @@ impl World {
 pub fn failed(done: Result<Vec<Outcome>, Rejected>) -> Error {
     match done {
         Err(Rejected::Failed(error)) => error,
-        other => panic!("expected a failure: {other:?}"),
+        Err(Rejected::Conflict) => panic!("expected a failure, not a conflict"),
+        Ok(outcomes) => panic!("expected a failure, not {} outcomes", outcomes.len()),
     }
 }
 
