@@ -438,7 +438,7 @@ impl PinTable {
         }
         let count = &state.counts[word];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = block << PLACE_BITS | word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
+        let place = (block << PLACE_BITS) | word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
         Some(Pin::at(self, place, lent))
     }
 
@@ -630,3 +630,6 @@ pub fn check_page(len: u64) -> Result<()> {
         Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
     }
 }
+
+#[cfg(test)]
+mod tests;
