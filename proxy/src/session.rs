@@ -46,8 +46,9 @@ struct Held {
 
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
-    pub(crate) connection: Connection,
+    /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
+    pub(crate) connection: Connection,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,

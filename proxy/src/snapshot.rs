@@ -28,8 +28,9 @@ pub struct Snapshot {
 }
 
 struct Inner {
-    session: Arc<SessionCore>,
+    /// Goes before the session, whose end it would outlive.
     pin: OwnedPin,
+    session: Arc<SessionCore>,
 }
 
 impl Snapshot {

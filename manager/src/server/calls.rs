@@ -312,7 +312,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .flatten()
             .collect();
