@@ -325,6 +325,10 @@ impl PinTable {
     }
 
     fn give_back(&self, block: u32) {
+        // In a forked child somebody may have held the lock for ever.
+        if !self.stamp.is_current() {
+            return;
+        }
         let mut shared = self.lock();
         // A guard that was forgotten, or lives in another thread-local, keeps its word: the block waits until it is clear.
         if Self::is_empty(&self.blocks[block as usize]) { shared.returned.push(block) } else { shared.orphans.push(block) }

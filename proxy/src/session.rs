@@ -285,6 +285,10 @@ impl SessionCore {
 
 impl Drop for SessionCore {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // The manager's process is not the forked child's to wait for, and its thread is not there.
+            std::mem::forget(lock(&self.keeper).take());
+        }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);
