@@ -44,6 +44,11 @@ pub(crate) fn inline_bytes<T: Shared>() -> u32 {
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
 }
 
+/// A position as it travels: the largest number stands for the end there, and for no position here.
+pub(crate) fn sent(position: usize) -> u64 {
+    (position as u64).min(END - 1)
+}
+
 /// A range of positions, cut to a list's length.
 pub(crate) fn positions(range: impl RangeBounds<usize>, len: u64) -> Range<u64> {
     let start = match range.start_bound() {
@@ -149,7 +154,7 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if the position is behind the end.
     pub fn insert(&self, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.put_at(position as u64, &value)
+        self.put_at(sent(position), &value)
     }
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -173,7 +178,7 @@ impl<T: Shared> List<T> {
 
     /// Takes the element at a position out and returns a guard on it. `None`: there is no such position.
     pub fn remove(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        self.take(position as u64)
+        self.take(sent(position))
     }
 
     fn take(&self, position: u64) -> Result<Option<Ref<'_, T>>> {
