@@ -257,10 +257,12 @@ impl Server {
 
     fn round(&mut self) {
         let happened = self.poller.happenings().to_vec();
+        // A new connection comes last: it may get the place of one that has just ended, and of which more is reported here.
+        let mut comes = false;
         for happening in happened {
             let index = (happening.token >> 2) as usize;
             match happening.token & 3 {
-                token::LISTENER => self.accept(),
+                token::LISTENER => comes = true,
                 token::DIRECTORY => self.look_for_name(),
                 token::PROCESS => self.process_ended(index),
                 _ => {
@@ -272,6 +274,9 @@ impl Server {
                     }
                 }
             }
+        }
+        if comes {
+            self.accept();
         }
         for _ in 0..self.unfinished.len() {
             if let Some(index) = self.unfinished.pop_front() {
