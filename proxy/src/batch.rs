@@ -2,7 +2,7 @@
 
 use crate::dict::Dict;
 use crate::handle::Handle;
-use crate::list::{List, Run};
+use crate::list::{List, Run, sent};
 use crate::session::SessionCore;
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};
@@ -95,7 +95,7 @@ impl<'s> Batch<'s> {
 
     /// Puts an element before the one at a position of a list.
     pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, position as u64, 0, &value)
+        self.splice(list, sent(position), 0, &value)
     }
 
     fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -118,7 +118,7 @@ impl<'s> Batch<'s> {
     /// Takes the element at a position out of a list, if there is one.
     pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
         let object = self.check(list)?;
-        self.add(&Op::ListRemove { object, position: position as u64, lend: false })
+        self.add(&Op::ListRemove { object, position: sent(position), lend: false })
     }
 
     /// Takes everything out of a dict or a list.

@@ -10,7 +10,7 @@ use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{ErrorKind, Result};
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
@@ -47,6 +47,11 @@ pub(crate) fn inline_bytes<T: Shared>() -> u32 {
     };
     let size = size_of::<T::Archived>();
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
+}
+
+/// A position as it travels: the largest number stands for the end there, and for no position here.
+pub(crate) fn sent(position: usize) -> u64 {
+    (position as u64).min(END - 1)
 }
 
 /// A range of positions, cut to a list's length.
@@ -154,7 +159,7 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if the position is behind the end.
     pub fn insert(&self, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.put_at(position as u64, &value)
+        self.put_at(sent(position), &value)
     }
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -178,7 +183,7 @@ impl<T: Shared> List<T> {
 
     /// Takes the element at a position out and returns a guard on it. `None`: there is no such position.
     pub fn remove(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        self.take(position as u64)
+        self.take(sent(position))
     }
 
     fn take(&self, position: u64) -> Result<Option<Ref<'_, T>>> {
@@ -218,7 +223,11 @@ impl<T: Shared> List<T> {
         if len >= self.len()? {
             return Ok(());
         }
-        self.splice_run(len as u64, u64::MAX, &Run::new::<T>())
+        match self.splice_run(len as u64, u64::MAX, &Run::new::<T>()) {
+            // Somebody has made it shorter still meanwhile.
+            Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(()),
+            done => done,
+        }
     }
 
     /// Takes all elements out.

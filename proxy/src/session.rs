@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Reply, disconnected};
 use crate::request::Request;
+use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
@@ -21,7 +22,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Option bit of the welcome: check every value at every read.
@@ -46,8 +47,9 @@ struct Held {
 
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
-    pub(crate) connection: Connection,
+    /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
+    pub(crate) connection: Connection,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
@@ -58,9 +60,8 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
-    /// Written by who holds the writer's ticket, read by every other commit of this process: the manager gives the ticket to
-    /// a session, not to a thread.
-    pub(crate) ticket: RwLock<()>,
+    /// Keeps this process's other commits back while one of its threads has the writer's ticket.
+    pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
     keeper: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -97,7 +98,7 @@ impl SessionCore {
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
-            ticket: RwLock::new(()),
+            gate: Gate::default(),
             keeper: Mutex::new(None),
         });
         let weak: Weak<SessionCore> = Arc::downgrade(&core);
@@ -212,7 +213,7 @@ impl SessionCore {
 
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
-        let _gate = self.ticket.read().unwrap_or_else(PoisonError::into_inner);
+        self.gate.pass();
         self.call_then(request, true, then)
     }
 
@@ -284,6 +285,10 @@ impl SessionCore {
 
 impl Drop for SessionCore {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // The manager's process is not the forked child's to wait for, and its thread is not there.
+            std::mem::forget(lock(&self.keeper).take());
+        }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);

@@ -152,6 +152,13 @@ impl<'s> Transaction<'s> {
         }
     }
 
+    /// The transaction depends on a container's length.
+    fn saw_len(&self, record: &Record) {
+        if !self.watched.borrow().contains(&record.id) {
+            self.saw(&Condition::LenIs { object: record.id, len: record.len });
+        }
+    }
+
     fn own<'t, T: Shared>(&'t self, archive: &[u8]) -> Result<Ref<'t, T>> {
         Ref::of_copy(self.session(), archive)
     }
@@ -192,7 +199,11 @@ impl<'s> Transaction<'s> {
         let slot = match self.overlay.borrow().lists.get(&record.id) {
             None => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, _)) if position < *before => Some(Slot::Base(position)),
-            Some(ListOverlay::Appended(before, new)) => new.get((position - before) as usize).cloned().map(Slot::New),
+            Some(ListOverlay::Appended(before, new)) => {
+                // What was pushed stands at this position only if the list is as long as it was.
+                self.saw_len(&record);
+                new.get((position - before) as usize).cloned().map(Slot::New)
+            }
             Some(ListOverlay::Slots(slots)) => slots.get(position as usize).cloned(),
         };
         match slot {
@@ -348,9 +359,7 @@ impl<'s> Transaction<'s> {
     /// The list's own slots, to be changed anyhow. The transaction then depends on the list's length: positions mean what
     /// they meant.
     fn with_slots<R>(&self, record: &Record, change: impl FnOnce(&mut Vec<Slot>) -> R) -> R {
-        if !self.watched.borrow().contains(&record.id) {
-            self.saw(&Condition::LenIs { object: record.id, len: record.len });
-        }
+        self.saw_len(record);
         let mut overlay = self.overlay.borrow_mut();
         let list = overlay.lists.entry(record.id).or_insert_with(|| ListOverlay::Appended(record.len, Vec::new()));
         if let ListOverlay::Appended(before, new) = list {

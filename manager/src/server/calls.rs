@@ -119,7 +119,10 @@ impl Server {
 
     fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
-        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+        // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
+        if !call.is_one_way()
+            && let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
+        {
             session.begin_call(head.lane);
         }
         match call {
@@ -314,7 +317,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .flatten()
             .collect();
