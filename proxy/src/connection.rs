@@ -5,6 +5,7 @@
 //! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
 
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{wait_readable, wait_writable};
 use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
@@ -139,7 +140,13 @@ impl Connection {
     /// Sends a request that is not answered.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let _right = self.begin_writing();
-        self.write(frame)
+        let (first, rest) = frame.split_at(points::first_part(frame.len()));
+        points::client("request: before it is sent");
+        self.write(first)?;
+        points::client("request: in the middle of it");
+        self.write(rest)?;
+        points::client("request: sent");
+        Ok(())
     }
 
     /// Sends a request and waits for its reply. `changes`: if the reply never comes, its effect is unknown.
@@ -151,6 +158,7 @@ impl Connection {
         let Some((head, payload)) = self.wait_for(lane)? else {
             return Err(if changes { outcome_unknown() } else { disconnected() });
         };
+        points::client("reply: here");
         let mut read = Reader::new(&payload);
         match Status::from_code(head.code) {
             Some(Status::Conflict) => Ok(Reply::Conflict),

@@ -4,6 +4,7 @@ use crate::session::SessionCore;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
+use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words};
 use std::ops::Range;
@@ -136,7 +137,9 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     let mut ids = Vec::with_capacity(handles.len() * 8);
     for (manager, id) in handles {
         if *manager != session.manager() {
-            let text = format!("the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only");
+            let text = format!(
+                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only"
+            );
             return Err(Error::new(ErrorKind::Refused, text));
         }
         ids.extend_from_slice(&id.to_le_bytes());
@@ -145,20 +148,26 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
 }
 
 /// Sends an upload frame, its value written by `write` into a sink.
-fn send_ahead(
-    session: &Arc<SessionCore>,
-    head: UploadHead,
-    write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>,
-) -> Result<u64> {
+fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>) -> Result<u64> {
     session.check()?;
     let number = session.next_upload();
     let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, lane: 0, number };
     let _right = session.connection.begin_writing();
+    points::client("upload: before it");
     session.connection.write(&frame.to_bytes())?;
+    points::client("upload: frame's head sent");
     session.connection.write(&head.to_bytes())?;
+    points::client("upload: heads sent");
     let sender = session.clone();
-    let written = match write(Box::new(move |bytes| sender.connection.write(bytes).map_err(std::io::Error::other))) {
-        Ok(written) if written == head.len => return Ok(number),
+    let written = match write(Box::new(move |bytes| {
+        let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
+        points::client("upload: some bytes sent");
+        sent
+    })) {
+        Ok(written) if written == head.len => {
+            points::client("upload: sent");
+            return Ok(number);
+        }
         written => written,
     };
     // The manager waits for bytes that will never come: nothing more can be said on this connection.

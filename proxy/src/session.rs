@@ -13,6 +13,7 @@ use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
@@ -200,7 +201,9 @@ impl SessionCore {
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
         let done = then(reply);
         if lends {
+            points::client("reply: before what it lends is acknowledged");
             self.pins.acknowledge(lane, number);
+            points::client("reply: acknowledged");
         }
         done
     }
