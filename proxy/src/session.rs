@@ -235,6 +235,9 @@ impl SessionCore {
 
     /// Sends a request that is not answered, if anybody is there to get it.
     pub fn tell(&self, call: Call, numbers: &[u64]) {
+        if !self.is_ours() {
+            return;
+        }
         let mut request = Request::new(call);
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
@@ -287,6 +290,12 @@ impl SessionCore {
 
 impl Drop for SessionCore {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // The manager is the parent's, and lives on: a child neither waits for its process nor can join its thread. Nor may
+            // it wait for a lock that another of its parent's threads held.
+            std::mem::forget(self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);

@@ -263,3 +263,29 @@ pub fn until_promptly(what: &str, so: impl FnMut() -> bool) {
 pub fn files_in(directory: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(directory).map_or(Vec::new(), |files| files.map(|file| file.unwrap().path()).collect())
 }
+
+/// Forks this process; the child runs `body`, which says by its result whether all is well, and ends at once.
+/// Returns how the child ended.
+#[allow(unsafe_code)] // fork and wait
+pub fn forked(body: impl FnOnce() -> bool) -> String {
+    // SAFETY: the child runs `body` alone and never returns to the harness.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(if let Ok(true) = well { 0 } else { 1 }) }
+    }
+    let watched = Watched::of(child as u32);
+    let hangs = watched.end_within(Duration::from_secs(20)).is_none();
+    if hangs {
+        signal_to(watched.pid, Signal::KILL);
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours, waited for once.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    if hangs { "the child hangs".to_owned() } else { <ExitStatus as std::os::unix::process::ExitStatusExt>::from_raw(status).to_string() }
+}
+
+/// How [`forked`] describes a child that found everything as it should be.
+pub const WELL: &str = "exit status: 0";
