@@ -74,7 +74,7 @@ fn connect_raw(address: &commonhold_ipc::socket::Address) -> (Channel, ArenaRead
 impl Raw {
     fn send(&mut self, call: Call, lane: u16, payload: &[u8]) {
         self.number += 1;
-        let head = Head { len: payload.len() as u32, code: call as u8, lane, number: self.number };
+        let head = Head { len: payload.len() as u32, code: call as u8, quiet: false, lane, number: self.number };
         let deadline = Instant::now() + Duration::from_secs(5);
         self.channel.send_all(&[&head.to_bytes(), payload].concat(), &[], deadline).unwrap();
     }

@@ -210,7 +210,8 @@ impl Drop for Claims {
     fn drop(&mut self) {
         RECENT.set((0, 0));
         for (_, block, table) in self.list.take() {
-            if let Some(table) = table.upgrade() {
+            // In a forked child the blocks are the parent's, and the table's lock may be held for ever.
+            if let Some(table) = table.upgrade().filter(|table| table.stamp.is_current()) {
                 table.give_back(block);
             }
         }

@@ -5,6 +5,7 @@ use crate::session::SessionCore;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
+use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, buffers};
 use std::ops::Range;
@@ -178,11 +179,19 @@ fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(c
     let _right = session.connection.begin_writing();
     // Dropped before the right to write, should the value's own code panic.
     let whole = WholeOrNothing(&session.connection);
+    points::client("upload: before it");
     session.connection.write(&frame.to_bytes())?;
+    points::client("upload: frame's head sent");
     session.connection.write(&head.to_bytes())?;
+    points::client("upload: heads sent");
     let sender = session.clone();
-    let written = match write(Box::new(move |bytes| sender.connection.write(bytes).map_err(std::io::Error::other))) {
+    let written = match write(Box::new(move |bytes| {
+        let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
+        points::client("upload: some bytes sent");
+        sent
+    })) {
         Ok(written) if written == head.len => {
+            points::client("upload: sent");
             std::mem::forget(whole);
             return Ok(number);
         }

@@ -14,6 +14,7 @@ use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
@@ -87,7 +88,7 @@ impl SessionCore {
         let arena = ArenaReader::map(&arena, welcome.arena_len)?;
         let pins = PinTable::new(&page, arena.clone())?;
         let core = Arc::new(SessionCore {
-            connection: Connection::new(channel),
+            connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
@@ -201,7 +202,9 @@ impl SessionCore {
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
         let done = then(reply);
         if lends {
+            points::client("reply: before what it lends is acknowledged");
             self.pins.acknowledge(lane, number);
+            points::client("reply: acknowledged");
         }
         done
     }
@@ -233,6 +236,9 @@ impl SessionCore {
 
     /// Sends a request that is not answered, if anybody is there to get it.
     pub fn tell(&self, call: Call, numbers: &[u64]) {
+        if !self.is_ours() {
+            return;
+        }
         let mut request = Request::new(call);
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
@@ -286,8 +292,10 @@ impl SessionCore {
 impl Drop for SessionCore {
     fn drop(&mut self) {
         if !self.is_ours() {
-            // The manager's process is not the forked child's to wait for, and its thread is not there.
-            std::mem::forget(lock(&self.keeper).take());
+            // The manager is the parent's, and lives on: a child neither waits for its process nor can join its thread. Nor may
+            // it wait for a lock that another of its parent's threads held.
+            std::mem::forget(self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
         }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {

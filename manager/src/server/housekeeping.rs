@@ -7,6 +7,7 @@
 
 use super::{Connection, Server};
 use commonhold_ipc::pin::Pinned;
+use commonhold_ipc::points;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,7 @@ impl Server {
                 _ => {}
             }
         }
+        points::manager("reclaim: pins are known");
         self.store.reclaim(&mut pins);
         self.housekeeping.held_bytes = self.store.memory.retired_bytes();
     }

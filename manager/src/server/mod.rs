@@ -17,6 +17,7 @@ use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
 use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
+use commonhold_ipc::points;
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
@@ -284,7 +285,11 @@ impl Server {
             }
         }
         self.store.publish();
-        self.flush_all();
+        if !self.unanswered.is_empty() {
+            points::manager("round: published, not answered");
+            self.flush_all();
+            points::manager("round: answered");
+        }
         self.pass_ticket_on();
         self.keep_house();
         self.end_what_is_late();
