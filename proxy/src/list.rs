@@ -4,7 +4,7 @@ use crate::dict::{not_this_type, read};
 use crate::guard::{Ref, View};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use crate::watch;
 use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
@@ -15,8 +15,8 @@ use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
-use commonhold_ipc::wire::{Payload, Words, malformed};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, Words, malformed};
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
@@ -39,7 +39,12 @@ handle!(List<T: Shared>, commonhold_ipc::catalog::Kind::List, "List");
 
 /// Bytes of an element that lies in its leaf; 0 if elements of this type are blocks of their own.
 pub(crate) fn inline_bytes<T: Shared>() -> u32 {
-    const { assert!(size_of::<T::Archived>() > 0, "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`") };
+    const {
+        assert!(
+            size_of::<T::Archived>() > 0,
+            "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`"
+        )
+    };
     let size = size_of::<T::Archived>();
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
 }
@@ -48,7 +53,7 @@ pub(crate) fn inline_bytes<T: Shared>() -> u32 {
 pub(crate) fn positions(range: impl RangeBounds<usize>, len: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start as u64,
-        Bound::Excluded(&start) => start as u64 + 1,
+        Bound::Excluded(&start) => (start as u64).saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
@@ -67,6 +72,7 @@ pub(crate) struct Run {
     count: u32,
     inline: bool,
     uploads: Vec<u64>,
+    stored: Vec<Stored>,
 }
 
 impl Run {
@@ -76,6 +82,7 @@ impl Run {
 
     pub(crate) fn add<T: Shared>(&mut self, session: &Arc<SessionCore>, value: &impl AsShared<T>) -> Result<()> {
         with_element::<T, _>(session, value, |value, ser| {
+            self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
                 Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
@@ -103,6 +110,11 @@ impl Run {
     /// The values in it that were sent ahead.
     pub(crate) fn uploads(&self) -> &[u64] {
         &self.uploads
+    }
+
+    /// What must be held until the values are stored.
+    pub(crate) fn take_stored(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.stored)
     }
 }
 

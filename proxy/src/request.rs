@@ -1,6 +1,6 @@
 //! A request on its way: its frame, and the values that go ahead of it.
 
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
@@ -122,6 +122,12 @@ impl Value {
         Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
     }
 
+    /// Holds the objects that the value has handles on, until what comes back is dropped.
+    pub fn stored(&self, session: &Arc<SessionCore>) -> Result<Vec<Stored>> {
+        let Some(ids) = Words::new(&self.handles) else { unreachable!("ids have 8 bytes each") };
+        ids.iter().map(|id| Stored::new(session, id)).collect()
+    }
+
     /// The upload it was sent ahead as, if it was.
     pub fn upload(&self) -> Option<u64> {
         match self.encoded {
@@ -136,7 +142,9 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     let mut ids = Vec::with_capacity(handles.len() * 8);
     for (manager, id) in handles {
         if *manager != session.manager() {
-            let text = format!("the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only");
+            let text = format!(
+                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only"
+            );
             return Err(Error::new(ErrorKind::Refused, text));
         }
         ids.extend_from_slice(&id.to_le_bytes());
@@ -145,11 +153,7 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
 }
 
 /// Sends an upload frame, its value written by `write` into a sink.
-fn send_ahead(
-    session: &Arc<SessionCore>,
-    head: UploadHead,
-    write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>,
-) -> Result<u64> {
+fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>) -> Result<u64> {
     session.check()?;
     let number = session.next_upload();
     let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, lane: 0, number };
