@@ -36,7 +36,7 @@ pub struct Dict<K: Key, V: Shared> {
     _of: PhantomData<fn() -> (K, V)>,
 }
 
-handle!(Dict<K: Key, V: Shared>, commonhold_ipc::catalog::Kind::Dict, "Dict");
+handle!(Dict[K: Key, V: Shared], commonhold_ipc::catalog::Kind::Dict, "Dict");
 
 /// The entry of a key in a version.
 #[inline]
