@@ -3,7 +3,8 @@
 use crate::dict::Dict;
 use crate::handle::Handle;
 use crate::list::{List, Run, sent};
-use crate::session::SessionCore;
+use crate::request::Value as Outgoing;
+use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -21,11 +22,12 @@ pub struct Batch<'s> {
     session: &'s Arc<SessionCore>,
     commit: RefCell<CommitWriter>,
     uploads: RefCell<Vec<u64>>,
+    stored: RefCell<Vec<Stored>>,
 }
 
 impl<'s> Batch<'s> {
     pub(crate) fn new(session: &'s Arc<SessionCore>) -> Self {
-        Batch { session, commit: RefCell::default(), uploads: RefCell::default() }
+        Batch { session, commit: RefCell::default(), uploads: RefCell::default(), stored: RefCell::default() }
     }
 
     pub(crate) fn session(&self) -> &'s Arc<SessionCore> {
@@ -41,6 +43,14 @@ impl<'s> Batch<'s> {
         }
         handle.object().ready()?;
         Ok(handle.id())
+    }
+
+    /// Until the commit: what was sent ahead for a value, and the objects that it has handles on.
+    fn keep(&self, value: &Outgoing) -> Result<()> {
+        self.uploads.borrow_mut().extend(value.upload());
+        let stored = value.stored(self.session)?;
+        self.stored.borrow_mut().extend(stored);
+        Ok(())
     }
 
     fn add(&self, op: &Op<'_>) -> Result<()> {
@@ -67,7 +77,7 @@ impl<'s> Batch<'s> {
         let object = self.check(dict)?;
         let align = crate::client::value_align::<K, V>();
         with_entry::<K, V, _>(self.session, align, &key, &value, |key, value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
         })
     }
@@ -103,6 +113,7 @@ impl<'s> Batch<'s> {
         let mut run = Run::new::<T>();
         run.add::<T>(self.session, value)?;
         self.uploads.borrow_mut().extend(run.uploads());
+        self.stored.borrow_mut().extend(run.take_stored());
         self.add(&Op::ListSplice { object, position, remove, values: run.values() })
     }
 
@@ -110,7 +121,7 @@ impl<'s> Batch<'s> {
     pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
         })
     }
@@ -131,7 +142,7 @@ impl<'s> Batch<'s> {
     pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(target)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ValueSet { object, value: value.payload(ser) })
         })
     }

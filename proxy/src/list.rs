@@ -4,7 +4,7 @@ use crate::dict::{not_this_type, read};
 use crate::guard::{Ref, View};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use crate::watch;
 use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
@@ -58,7 +58,7 @@ pub(crate) fn sent(position: usize) -> u64 {
 pub(crate) fn positions(range: impl RangeBounds<usize>, len: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start as u64,
-        Bound::Excluded(&start) => start as u64 + 1,
+        Bound::Excluded(&start) => (start as u64).saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
@@ -77,6 +77,7 @@ pub(crate) struct Run {
     count: u32,
     inline: bool,
     uploads: Vec<u64>,
+    stored: Vec<Stored>,
 }
 
 impl Run {
@@ -86,6 +87,7 @@ impl Run {
 
     pub(crate) fn add<T: Shared>(&mut self, session: &Arc<SessionCore>, value: &impl AsShared<T>) -> Result<()> {
         with_element::<T, _>(session, value, |value, ser| {
+            self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
                 Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
@@ -113,6 +115,11 @@ impl Run {
     /// The values in it that were sent ahead.
     pub(crate) fn uploads(&self) -> &[u64] {
         &self.uploads
+    }
+
+    /// What must be held until the values are stored.
+    pub(crate) fn take_stored(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.stored)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A request on its way: its frame, and the values that go ahead of it.
 
 use crate::connection::Connection;
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
@@ -135,6 +135,12 @@ impl Value {
             Encoded::Sent(number) => Source::Upload(*number),
         };
         Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
+    }
+
+    /// Holds the objects that the value has handles on, until what comes back is dropped.
+    pub fn stored(&self, session: &Arc<SessionCore>) -> Result<Vec<Stored>> {
+        let Some(ids) = Words::new(&self.handles) else { unreachable!("ids have 8 bytes each") };
+        ids.iter().map(|id| Stored::new(session, id)).collect()
     }
 
     /// The upload it was sent ahead as, if it was.

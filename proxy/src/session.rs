@@ -289,6 +289,26 @@ impl SessionCore {
     }
 }
 
+/// An object held for as long as a commit that stores a handle on it is on its way: the handle itself may be gone by then.
+pub struct Stored {
+    session: Arc<SessionCore>,
+    id: u64,
+}
+
+impl Stored {
+    /// Holds an object.
+    pub fn new(session: &Arc<SessionCore>, id: u64) -> Result<Stored> {
+        session.hold(id)?;
+        Ok(Stored { session: session.clone(), id })
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.session.let_go(self.id);
+    }
+}
+
 impl Drop for SessionCore {
     fn drop(&mut self) {
         if !self.is_ours() {

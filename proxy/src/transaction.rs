@@ -301,7 +301,8 @@ impl<'s> Transaction<'s> {
     pub fn counter(&self, counter: &Counter) -> Result<i64> {
         let record = self.record(counter)?;
         self.saw(&Condition::RootIs { object: record.id, root: record.root });
-        Ok(record.root as i64 + self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0))
+        let added = self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0);
+        (record.root as i64).checked_add(added).ok_or_else(|| counter_out_of_range(added))
     }
 
     /// Sets the value of a key.
@@ -441,10 +442,15 @@ impl<'s> Transaction<'s> {
     }
 
     /// Adds to a counter. Does not depend on its number.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the sum does not fit into 64 bits, at the latest at the commit.
     pub fn count(&self, counter: &Counter, amount: i64) -> Result<()> {
         let object = self.record(counter)?.id;
+        let before = self.overlay.borrow().counters.get(&object).copied().unwrap_or(0);
+        let added = before.checked_add(amount).ok_or_else(|| counter_out_of_range(amount))?;
         self.batch.count(counter, amount)?;
-        *self.overlay.borrow_mut().counters.entry(object).or_default() += amount;
+        self.overlay.borrow_mut().counters.insert(object, added);
         Ok(())
     }
 
@@ -457,6 +463,11 @@ impl<'s> Transaction<'s> {
         self.batch.forget_uploads();
         done
     }
+}
+
+fn counter_out_of_range(amount: i64) -> Error {
+    let text = format!("adding {amount} to a counter is beyond what 64 bits hold: nothing was changed");
+    Error::new(ErrorKind::OutOfRange, text)
 }
 
 fn no_position(what: &str, position: usize, len: usize) -> Error {

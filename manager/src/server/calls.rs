@@ -164,7 +164,7 @@ impl Server {
             Call::Stats => Done::Answer(0, vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
             Call::Names => {
-                let lines = self.store.names().map(|(name, id)| format!("{id} {name}\n")).collect();
+                let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
                 Done::Answer(0, vec![Outcome::Text(lines)])
             }
             Call::Shutdown => {
