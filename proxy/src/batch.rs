@@ -34,7 +34,10 @@ impl<'s> Batch<'s> {
 
     fn check(&self, handle: &impl Handle) -> Result<u64> {
         if handle.object().manager() != self.session.manager() {
-            return Err(Error::new(ErrorKind::Refused, "a batch or transaction works on containers of one manager: this one is of another"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "a batch or transaction works on containers of one manager: this one is of another",
+            ));
         }
         handle.object().ready()?;
         Ok(handle.id())

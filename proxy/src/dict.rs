@@ -157,9 +157,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
             let (_pin, record, entry) = self.entry(&key)?;
             let same = match (&entry, expected) {
                 (None, None) => true,
-                (Some(entry), Some(expected)) => {
-                    V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected)
-                }
+                (Some(entry), Some(expected)) => V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected),
                 _ => false,
             };
             if !same {

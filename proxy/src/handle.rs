@@ -183,7 +183,10 @@ impl Token {
 
     pub(crate) fn open_in<H: Handle>(&self, session: &Arc<SessionCore>) -> Result<H> {
         if session.manager() != self.manager {
-            let text = format!("this token is of another manager than the one at {}: that one has ended, and so have its objects", session.address);
+            let text = format!(
+                "this token is of another manager than the one at {}: that one has ended, and so have its objects",
+                session.address
+            );
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         if self.fingerprint != fingerprint::<H>() {
@@ -219,7 +222,8 @@ impl FromStr for Token {
             })
         };
         let shown: String = line.chars().take(100).collect();
-        parse().ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{shown:?} is not a token: pass the whole line that `token()` gave")))
+        parse()
+            .ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{shown:?} is not a token: pass the whole line that `token()` gave")))
     }
 }
 

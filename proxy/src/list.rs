@@ -15,8 +15,8 @@ use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
-use commonhold_ipc::wire::{Payload, Words, malformed};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, Words, malformed};
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
@@ -39,7 +39,12 @@ handle!(List<T: Shared>, commonhold_ipc::catalog::Kind::List, "List");
 
 /// Bytes of an element that lies in its leaf; 0 if elements of this type are blocks of their own.
 pub(crate) fn inline_bytes<T: Shared>() -> u32 {
-    const { assert!(size_of::<T::Archived>() > 0, "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`") };
+    const {
+        assert!(
+            size_of::<T::Archived>() > 0,
+            "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`"
+        )
+    };
     let size = size_of::<T::Archived>();
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
 }

@@ -136,7 +136,9 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     let mut ids = Vec::with_capacity(handles.len() * 8);
     for (manager, id) in handles {
         if *manager != session.manager() {
-            let text = format!("the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only");
+            let text = format!(
+                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only"
+            );
             return Err(Error::new(ErrorKind::Refused, text));
         }
         ids.extend_from_slice(&id.to_le_bytes());
@@ -145,11 +147,7 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
 }
 
 /// Sends an upload frame, its value written by `write` into a sink.
-fn send_ahead(
-    session: &Arc<SessionCore>,
-    head: UploadHead,
-    write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>,
-) -> Result<u64> {
+fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>) -> Result<u64> {
     session.check()?;
     let number = session.next_upload();
     let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, lane: 0, number };

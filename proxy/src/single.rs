@@ -110,7 +110,7 @@ pub struct Counter {
     _of: PhantomData<()>,
 }
 
-handle!(Counter<>, commonhold_ipc::catalog::Kind::Counter, "Counter");
+handle!(Counter, commonhold_ipc::catalog::Kind::Counter, "Counter");
 
 impl Counter {
     /// Adds to the number and returns the sum. No update is ever lost.
@@ -155,7 +155,7 @@ pub struct Namespace {
     _of: PhantomData<()>,
 }
 
-handle!(Namespace<>, commonhold_ipc::catalog::Kind::Namespace, "Namespace");
+handle!(Namespace, commonhold_ipc::catalog::Kind::Namespace, "Namespace");
 
 /// Bytes before an attribute's archive: fingerprint of its type, bytes of the archive, bytes of the type's text. The text
 /// follows the archive.
@@ -207,7 +207,10 @@ impl Namespace {
         with_scratch(|ser| {
             let range = ser.put::<T>(&value)?;
             if !ser.handles().is_empty() {
-                return Err(Error::new(ErrorKind::Refused, "an attribute of a namespace cannot hold handles: put them into a dict or a list"));
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    "an attribute of a namespace cannot hold handles: put them into a dict or a list",
+                ));
             }
             bytes.extend_from_slice(&ser.bytes()[range]);
             Ok(())
@@ -229,9 +232,7 @@ impl Namespace {
     /// Takes an attribute away. Whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool> {
         let session = self.object.ready()?;
-        with_key::<String, _>(&name, |key| {
-            Ok(session.op(&Op::Remove { object: self.id(), key, lend: false })? != Outcome::Nothing)
-        })
+        with_key::<String, _>(&name, |key| Ok(session.op(&Op::Remove { object: self.id(), key, lend: false })? != Outcome::Nothing))
     }
 
     /// The names of all attributes, in the order in which they were first set.

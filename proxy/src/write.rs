@@ -123,6 +123,7 @@ fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> R
 
 /// The error of giving up on a commit that always loses.
 pub fn conflicts(times: u32) -> Error {
-    let text = format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
+    let text =
+        format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
     Error::new(ErrorKind::Conflict, text)
 }
