@@ -247,7 +247,13 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
-    ($name:ident<$($parameter:ident: $bound:path),*>, $kind:expr, $text:literal) => {
+    ($name:ident, $kind:expr, $text:literal) => {
+        $crate::handle::handle!([] $name, $kind, $text);
+    };
+    ($name:ident<$($parameter:ident: $bound:path),+>, $kind:expr, $text:literal) => {
+        $crate::handle::handle!([$($parameter: $bound),+] $name, $kind, $text);
+    };
+    ([$($parameter:ident: $bound:path),*] $name:ident, $kind:expr, $text:literal) => {
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {
