@@ -132,8 +132,18 @@ impl Entry {
     /// The entry at an offset, of a dict with this alignment.
     #[inline]
     pub fn read(arena: &ArenaReader, block: u64, align: u8) -> Entry {
-        let lens = arena.word(block + 8);
-        Entry { block, first: arena.word(block), key_len: lens as u32, value_len: (lens >> 32) as u32, align }
+        let [first, lens] = arena.words(block);
+        Entry { block, first, key_len: lens as u32, value_len: (lens >> 32) as u32, align }
+    }
+
+    /// Whether this is the entry of a key.
+    #[inline]
+    pub fn has_key(&self, arena: &ArenaReader, key: &[u8]) -> bool {
+        match key.first_chunk::<8>() {
+            // By far the most common keys: one word.
+            Some(word) if key.len() == 8 => self.key_len == 8 && arena.word(self.key_offset()) == u64::from_le_bytes(*word),
+            _ => self.key_len as usize == key.len() && self.key(arena) == key,
+        }
     }
 
     /// Its shape.

@@ -171,7 +171,7 @@ pub fn find(arena: &ArenaReader, root: u64, align: u8, key: &[u8], hash: u64) ->
             }
             Child::Bucket(bucket) => return find_in_bucket(arena, &bucket, align, key, tag(hash)),
             Child::Collision(leaf) => {
-                return collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(|e| e.key(arena) == key);
+                return collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(|e| e.has_key(arena, key));
             }
         }
     }
@@ -189,7 +189,7 @@ fn find_in_bucket(arena: &ArenaReader, bucket: &Bucket, align: u8, key: &[u8], t
         }
         if slot_tag(slot) == tag {
             let entry = Entry::read(arena, slot_entry(slot), align);
-            if entry.key(arena) == key {
+            if entry.has_key(arena, key) {
                 return Some(entry);
             }
         }

@@ -226,6 +226,9 @@ pub struct Pin<'g> {
     root: Root,
 }
 
+/// Bits of a place that are the word in its block.
+const PLACE_BITS: u32 = 4;
+const _: () = assert!(WORDS <= 1 << PLACE_BITS);
 const FLOOR_PLACE: u32 = u32::MAX;
 const TRAVELLING: u32 = 1 << 31;
 
@@ -348,7 +351,7 @@ impl PinTable {
             if let Some(root) = arena::root_of(&self.arena, version) {
                 let count = &state.counts[word];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                return Some((block * WORDS as u32 + word as u32, root));
+                return Some((block << PLACE_BITS | word as u32, root));
             }
             // The record has been reused: 64 commits since the announcement. Again, with a newer version.
             if state.counts[word].load(Ordering::Relaxed) == 0 {
@@ -435,7 +438,7 @@ impl PinTable {
         }
         let count = &state.counts[word];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = block * WORDS as u32 + word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
+        let place = (block << PLACE_BITS) | word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
         Some(Pin::at(self, place, lent))
     }
 
@@ -469,7 +472,7 @@ impl PinTable {
 
     #[inline]
     fn release(&self, place: u32) {
-        let (block, word) = (place as usize / WORDS, place as usize % WORDS);
+        let (block, word) = (place as usize >> PLACE_BITS, place as usize % (1 << PLACE_BITS));
         let count = &self.blocks[block].counts[word];
         let left = count.load(Ordering::Relaxed) - 1;
         if left == 0 {
@@ -565,7 +568,7 @@ impl<'g> Clone for Hold<'g> {
             }
         } else {
             let place = (self.place & !TRAVELLING) as usize;
-            let count = &self.table.blocks[place / WORDS].counts[place % WORDS];
+            let count = &self.table.blocks[place >> PLACE_BITS].counts[place % (1 << PLACE_BITS)];
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         Hold { table: self.table, place: self.place, _thread: PhantomData }
@@ -627,3 +630,6 @@ pub fn check_page(len: u64) -> Result<()> {
         Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -356,6 +356,8 @@ impl Store {
 
     /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether to do so again.
     pub fn rest(&mut self) -> bool {
+        // What a request that is not published yet has made and lent must not count as never seen.
+        self.publish();
         let mut done = !self.demolition.is_empty();
         for id in self.objects.take_unheld() {
             done |= self.drop_object(id);
@@ -377,6 +379,7 @@ impl Store {
     /// Drops the objects that only refer to each other. Walks all objects and references.
     pub fn collect_circles(&mut self) {
         if self.objects.is_suspicious() {
+            self.publish();
             // Those that there is no room to drop make the store suspicious again.
             for id in self.objects.find_circles() {
                 self.drop_object(id);

@@ -36,7 +36,7 @@ pub struct Dict<K: Key, V: Shared> {
     _of: PhantomData<fn() -> (K, V)>,
 }
 
-handle!(Dict<K: Key, V: Shared>, commonhold_ipc::catalog::Kind::Dict, "Dict");
+handle!(Dict[K: Key, V: Shared], commonhold_ipc::catalog::Kind::Dict, "Dict");
 
 /// The entry of a key in a version.
 #[inline]
@@ -404,6 +404,11 @@ pub(crate) struct ByRef<'a, A>(pub(crate) &'a A);
 impl<T: Shared, A: AsShared<T>> AsShared<T> for ByRef<'_, A> {
     fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> std::result::Result<(), commonhold_ipc::value::Fault> {
         self.0.write(ser)
+    }
+
+    #[inline(always)]
+    fn short(&self) -> Option<commonhold_ipc::value::ShortArchive> {
+        self.0.short()
     }
 }
 

@@ -62,7 +62,7 @@ impl Object {
     }
 
     /// The session, ready for a call about this object.
-    #[inline]
+    #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
         match (self.session.get(), self.bound.get()) {
             (Some(session), Some(())) => {
@@ -88,7 +88,7 @@ impl Object {
     }
 
     /// The object as of now, under a pin.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
         let session = self.ready()?;
         let pin = session.pin();
@@ -247,13 +247,7 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
-    ($name:ident, $kind:expr, $text:literal) => {
-        $crate::handle::handle!([] $name, $kind, $text);
-    };
-    ($name:ident<$($parameter:ident: $bound:path),+>, $kind:expr, $text:literal) => {
-        $crate::handle::handle!([$($parameter: $bound),+] $name, $kind, $text);
-    };
-    ([$($parameter:ident: $bound:path),*] $name:ident, $kind:expr, $text:literal) => {
+    ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal) => {
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {

@@ -35,7 +35,7 @@ pub struct List<T: Shared> {
     _of: PhantomData<fn() -> T>,
 }
 
-handle!(List<T: Shared>, commonhold_ipc::catalog::Kind::List, "List");
+handle!(List[T: Shared], commonhold_ipc::catalog::Kind::List, "List");
 
 /// Bytes of an element that lies in its leaf; 0 if elements of this type are blocks of their own.
 pub(crate) fn inline_bytes<T: Shared>() -> u32 {

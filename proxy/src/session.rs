@@ -171,7 +171,7 @@ impl SessionCore {
     }
 
     /// An object's record in a pinned version.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
         catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
     }

@@ -25,7 +25,7 @@ pub struct Value<T: Shared> {
     _of: PhantomData<fn() -> T>,
 }
 
-handle!(Value<T: Shared>, commonhold_ipc::catalog::Kind::Value, "Value");
+handle!(Value[T: Shared], commonhold_ipc::catalog::Kind::Value, "Value");
 
 impl<T: Shared> Value<T> {
     /// The value, read in place.
@@ -110,7 +110,7 @@ pub struct Counter {
     _of: PhantomData<()>,
 }
 
-handle!(Counter, commonhold_ipc::catalog::Kind::Counter, "Counter");
+handle!(Counter[], commonhold_ipc::catalog::Kind::Counter, "Counter");
 
 impl Counter {
     /// Adds to the number and returns the sum. No update is ever lost.
@@ -155,7 +155,7 @@ pub struct Namespace {
     _of: PhantomData<()>,
 }
 
-handle!(Namespace, commonhold_ipc::catalog::Kind::Namespace, "Namespace");
+handle!(Namespace[], commonhold_ipc::catalog::Kind::Namespace, "Namespace");
 
 /// Bytes before an attribute's archive: fingerprint of its type, bytes of the archive, bytes of the type's text. The text
 /// follows the archive.

@@ -75,6 +75,9 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
 /// Encodes a key and hands its bytes over.
 #[inline]
 pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    if let Some(short) = key.short() {
+        return then(short.bytes());
+    }
     with_scratch(|ser| {
         let range = ser.put::<K>(key)?;
         then(&ser.bytes()[range])
