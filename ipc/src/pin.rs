@@ -159,8 +159,9 @@ impl PinScan {
 /// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
 #[derive(Default)]
 struct BlockState {
-    versions: [AtomicU64; WORDS],
-    counts: [AtomicU32; WORDS],
+    versions: [AtomicU64; 1 << PLACE_BITS],
+    /// One more than there are words, so that no index of a place's bits is out of bounds.
+    counts: [AtomicU32; 1 << PLACE_BITS],
     /// The word that was used last: most often the one that is wanted again.
     recent: AtomicU32,
 }
@@ -214,6 +215,8 @@ thread_local! {
 /// A version held in place. Dropping it lets the version go.
 pub struct Hold<'g> {
     table: &'g PinTable,
+    /// How often the word is held. Of no meaning for the floor, which has a count of its own.
+    count: &'g AtomicU32,
     /// Block and word, or one of the marks below.
     place: u32,
     /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
@@ -337,7 +340,7 @@ impl PinTable {
     fn pin_in(&self, block: u32) -> Option<(u32, Root)> {
         let state = &self.blocks[block as usize];
         loop {
-            let recent = state.recent.load(Ordering::Relaxed) as usize % WORDS;
+            let recent = state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS);
             let version = arena::version(&self.arena);
             let word = if state.counts[recent].load(Ordering::Relaxed) == 0 {
                 self.announce_in(block, recent);
@@ -458,6 +461,25 @@ impl PinTable {
         if place & TRAVELLING == 0 { self.release(place) } else { self.unpin_shared(place) }
     }
 
+    /// The count of a word that a place names.
+    #[inline]
+    fn count(&self, place: u32) -> &AtomicU32 {
+        let place = (place & !TRAVELLING) as usize;
+        &self.blocks[place >> PLACE_BITS].counts[place % (1 << PLACE_BITS)]
+    }
+
+    /// One more hold on a word that is no thread's.
+    #[cold]
+    fn hold_shared(&self, place: u32) {
+        let mut shared = self.lock();
+        if place == FLOOR_PLACE {
+            shared.floor_count += 1;
+        } else {
+            let count = self.count(place);
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
     #[cold]
     fn unpin_shared(&self, place: u32) {
         let mut shared = self.lock();
@@ -473,7 +495,7 @@ impl PinTable {
     #[inline]
     fn release(&self, place: u32) {
         let (block, word) = (place as usize >> PLACE_BITS, place as usize % (1 << PLACE_BITS));
-        let count = &self.blocks[block].counts[word];
+        let count = self.count(place);
         let left = count.load(Ordering::Relaxed) - 1;
         if left == 0 {
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.
@@ -515,7 +537,8 @@ impl PinTable {
 impl<'g> Pin<'g> {
     #[inline]
     fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
-        Pin { hold: Hold { table, place, _thread: PhantomData }, root }
+        let count = if place == FLOOR_PLACE { &table.blocks[0].counts[0] } else { table.count(place) };
+        Pin { hold: Hold { table, count, place, _thread: PhantomData }, root }
     }
 
     /// The hold without the root.
@@ -559,27 +582,28 @@ impl<'g> Hold<'g> {
 
 impl<'g> Clone for Hold<'g> {
     /// Another hold on the same version, of the same kind.
-    #[inline]
+    #[inline(always)]
     fn clone(&self) -> Hold<'g> {
-        let shared = (self.place & TRAVELLING != 0).then(|| self.table.lock());
-        if self.place == FLOOR_PLACE {
-            if let Some(mut shared) = shared {
-                shared.floor_count += 1;
-            }
+        if self.place & TRAVELLING == 0 {
+            self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
-            let place = (self.place & !TRAVELLING) as usize;
-            let count = &self.table.blocks[place >> PLACE_BITS].counts[place % (1 << PLACE_BITS)];
-            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.table.hold_shared(self.place);
         }
-        Hold { table: self.table, place: self.place, _thread: PhantomData }
+        Hold { _thread: PhantomData, ..*self }
     }
 }
 
 impl Drop for Hold<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // In a forked child the page is not mapped, and the words are the parent's.
-        if self.table.stamp.is_current() {
+        if !self.table.stamp.is_current() {
+            return;
+        }
+        let left = self.count.load(Ordering::Relaxed).wrapping_sub(1);
+        if self.place & TRAVELLING == 0 && left != 0 {
+            self.count.store(left, Ordering::Release);
+        } else {
             self.table.unpin(self.place);
         }
     }

@@ -14,7 +14,7 @@ use crate::watch::Watches;
 use commonhold_ipc::arena::{self, Root};
 use commonhold_ipc::catalog::{DESCRIPTOR_HEAD, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::index::KeyHash;
+use commonhold_ipc::index::{self, KeyHash};
 use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
@@ -26,6 +26,9 @@ use std::sync::Arc;
 
 /// Blocks that are taken apart in one slice.
 const SLICE_BLOCKS: usize = 2_000;
+
+/// Operations of one request whose memory is fetched ahead.
+const FETCH_AHEAD: usize = 16;
 
 /// Reasons why a commit did not happen.
 #[derive(Debug)]
@@ -253,7 +256,7 @@ impl Store {
             self.memory.begin_attempt();
         }
         let pieces = self.demolition.len();
-        let done = commit.ops().try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+        let done = self.do_ops(commit, uploads, outcomes);
         if attempt {
             self.memory.end_attempt(done.is_ok());
         }
@@ -285,6 +288,34 @@ impl Store {
         }
         self.memory.promise_records(0);
         self.changed = false;
+    }
+
+    /// Does the operations one after the other. Of a long row, the memory that the next ones will look at is fetched ahead:
+    /// the lookups of random keys would otherwise wait for it one by one.
+    fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<()> {
+        if commit.op_count() < FETCH_AHEAD as u32 {
+            return commit.ops().try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+        }
+        outcomes.reserve(commit.op_count() as usize);
+        let mut far = commit.ops();
+        far.by_ref().take(FETCH_AHEAD).for_each(|op| self.fetch(&op, index::fetch_bucket));
+        let mut near = commit.ops();
+        near.by_ref().take(FETCH_AHEAD / 2).for_each(|op| self.fetch(&op, index::fetch_entry));
+        for op in commit.ops() {
+            far.next().iter().for_each(|op| self.fetch(op, index::fetch_bucket));
+            near.next().iter().for_each(|op| self.fetch(op, index::fetch_entry));
+            outcomes.push(self.do_op(&op, uploads)?);
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, op: &Op<'_>, fetch: impl FnOnce(&ArenaReader, u64, u64)) {
+        if let Op::Insert { object, key, .. } | Op::Remove { object, key, .. } | Op::Add { object, key, .. } = op
+            && let Some(object) = self.objects.get(*object)
+            && matches!(object.record.kind, Kind::Dict | Kind::Namespace)
+        {
+            fetch(self.memory.reader(), object.record.root, self.hash.of(key));
+        }
     }
 
     fn do_op(&mut self, op: &Op<'_>, uploads: &mut Uploads) -> Result<Outcome> {

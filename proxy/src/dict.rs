@@ -216,7 +216,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 return Ok(Attempt::Done(false));
             }
             Ok(match self.replace(&key, &record, entry, new.as_ref().map(ByRef), ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -249,7 +249,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 None => None,
             };
             Ok(match self.replace(&key, &record, entry, change(old), ticket)? {
-                Committed::Done(_) => Attempt::Done(()),
+                Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -282,7 +282,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 commit.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false });
                 session.commit_with(&commit, ticket)
             }),
-            None if seen.is_none() => Ok(Committed::Done(Vec::new())),
+            None if seen.is_none() => Ok(Committed::Done),
             None => with_key::<K, _>(key, |key| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Remove { object, key, lend: false });
@@ -329,7 +329,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                     commit.op(&Op::Remove { object: self.id(), key: entry.key(&session.arena), lend: false });
                 }
             }
-            let done = if commit.ops() == 0 { Committed::Done(Vec::new()) } else { session.commit_with(&commit, ticket)? };
+            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&commit, ticket)? };
             drop(pin);
             Ok(if done == Committed::Conflict { Attempt::Conflict } else { Attempt::Done(()) })
         })

@@ -52,7 +52,7 @@ enum Held<'g, T: Shared> {
 
 impl<'g, T: Shared> Ref<'g, T> {
     /// A guard on a value that `hold` keeps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(session: &'g Arc<SessionCore>, place: &Place, hold: Hold<'g>) -> Result<Self> {
         let archived = session.value::<T>(place)?;
         Ok(Ref { held: Held::There(archived, hold), table: &session.pins })

@@ -314,7 +314,7 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -357,7 +357,7 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListPermute { object: self.id(), from: Words::new(&from).ok_or_else(|| malformed("permutation"))? });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(()),
+                Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
         })

@@ -177,7 +177,7 @@ impl SessionCore {
     }
 
     /// A value that a pin holds, checked.
-    #[inline]
+    #[inline(always)]
     pub fn value<'p, T: Shared>(&self, place: &Place) -> Result<&'p T::Archived> {
         let bytes: &'p [u8] = self.arena.bytes(place.offset, place.len);
         if place.len >= LARGE_VALUE_BYTES && place.birth != 0 && self.welcome.options & OPTION_CHECK_ALWAYS == 0 {

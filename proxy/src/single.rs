@@ -66,7 +66,7 @@ impl<T: Shared> Value<T> {
             let mut value = to_owned::<T>(current, session.pins.owner());
             change(&mut value);
             Ok(match self.replace(&record, &&value, ticket)? {
-                Committed::Done(_) => Attempt::Done(value),
+                Committed::Done => Attempt::Done(value),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -81,7 +81,7 @@ impl<T: Shared> Value<T> {
                 return Ok(Attempt::Done(false));
             }
             Ok(match self.replace(&record, &new, ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })

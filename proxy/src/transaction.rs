@@ -468,7 +468,7 @@ impl<'s> Transaction<'s> {
     fn commit(self, ticket: HasTicket) -> Result<Committed> {
         if self.batch.commit_mut().ops() == 0 {
             // What it read was one version: nothing to do, nothing to check.
-            return Ok(Committed::Done(Vec::new()));
+            return Ok(Committed::Done);
         }
         let done = self.session().commit_with(&self.batch.commit_mut(), ticket);
         self.batch.forget_uploads();
@@ -486,7 +486,7 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         Ok(match tx.commit(ticket)? {
-            Committed::Done(_) => Attempt::Done(result),
+            Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })
     })

@@ -12,10 +12,10 @@ use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
 
 /// What a commit of conditions came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It happened; the operations' outcomes.
-    Done(Vec<Outcome>),
+    /// It happened.
+    Done,
     /// Something that it depended on has changed: it did not happen.
     Conflict,
 }
@@ -38,14 +38,14 @@ impl SessionCore {
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
     pub fn commit_ungated(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.call_then(&mut request, true, committed)
     }
 
     /// Commits operations under conditions.
     pub fn commit(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.commit_then(&mut request, committed)
     }
@@ -53,7 +53,7 @@ impl SessionCore {
 
 fn committed(reply: Reply) -> Result<Committed> {
     Ok(match reply {
-        Reply::Done(_, outcomes) => Committed::Done(outcomes),
+        Reply::Done(..) => Committed::Done,
         Reply::Conflict => Committed::Conflict,
     })
 }

@@ -93,7 +93,7 @@ impl Server {
             Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
             Done::NoAnswer | Done::Nonsense | Done::Later => return,
         };
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
+        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
             session.lend(head.lane, head.number, version);
         }
         let answers = session.answers();
@@ -103,12 +103,14 @@ impl Server {
             (Status::Failed, Some(error)) => write_error(answers, &error),
             (Status::Done, _) => {
                 answers.extend_from_slice(&version.to_le_bytes());
-                outcomes.iter().for_each(|outcome| outcome.write(answers));
+                if !head.quiet {
+                    outcomes.iter().for_each(|outcome| outcome.write(answers));
+                }
             }
             _ => {}
         }
         let len = (answers.len() - start - HEAD_BYTES) as u32;
-        let head = Head { len, code: status as u8, lane: head.lane, number: head.number };
+        let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
         answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
         if self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
@@ -285,7 +287,7 @@ impl Server {
             while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
                 if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
                     self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                    let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
+                    let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
                     self.answer(index, &head, Done::Answer(0, Vec::new()));
                     self.flush_all();
                     break;
