@@ -18,6 +18,23 @@ use std::sync::Arc;
 /// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
 ///
 /// A batch does not read: for writes that depend on what is there, see [`Transaction`](crate::Transaction).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let totals = manager.dict::<String, u64>([])?;
+/// let log = manager.list::<String>([])?;
+/// manager.batch(|batch| {
+///     for word in ["the", "cat", "the"] {
+///         batch.add_to(&totals, word, 1)?;
+///     }
+///     batch.push(&log, "three words")
+/// })?;
+/// assert_eq!(*totals.get("the")?.unwrap(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch<'s> {
     session: &'s Arc<SessionCore>,
     commit: RefCell<CommitWriter>,

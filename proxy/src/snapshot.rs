@@ -22,6 +22,24 @@ use std::sync::Arc;
 ///
 /// Containers are read in it with their `at` methods, which return plain references. It is `Clone + Send + Sync`; memory of
 /// its version stays as long as it lives, also when the manager dies.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let prices = manager.dict([("tea".to_string(), 2.5), ("cake".to_string(), 4.0)])?;
+/// let before = manager.snapshot()?;
+/// prices.remove("cake")?;
+/// let total: f64 = prices.at(&before).values().sum();
+/// assert_eq!((total, prices.len()?), (6.5, 1));
+/// for (name, price) in prices.at(&before) {
+///     println!("{name} was {price:.2}");
+/// }
+/// let other = before.clone();
+/// std::thread::spawn(move || prices.at(&other).len()).join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Snapshot {
     inner: Arc<Inner>,

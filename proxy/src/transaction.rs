@@ -66,6 +66,32 @@ struct Overlay {
 /// [`Session::transaction`](crate::Session::transaction).
 ///
 /// Reads see one version, and on top of it what the transaction itself has written.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Error, Manager};
+///
+/// let manager = Manager::start()?;
+/// let balances = manager.dict([("ada".to_string(), 100i64), ("bob".to_string(), 1)])?;
+/// let log = manager.list::<String>([])?;
+/// let moved = |amount: i64| {
+///     manager.transaction(|tx| {
+///         let left = tx.add(&balances, "ada", -amount)?;
+///         if left < 0 {
+///             return Err(Error::other("ada is out of money"));      // leaves no trace
+///         }
+///         tx.add(&balances, "bob", amount)?;
+///         tx.push(&log, format!("{amount}"))
+///     })
+/// };
+/// moved(30)?;
+/// assert_eq!(moved(300).unwrap_err().to_string(), "ada is out of money");
+/// assert_eq!(balances.to_string(), r#"{"ada": 70, "bob": 31}"#);
+/// assert_eq!(log.len()?, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transaction<'s> {
     batch: Batch<'s>,
     pin: Pin<'s>,
