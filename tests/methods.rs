@@ -843,8 +843,8 @@ struct Rich {
 
 fn values_of_all_kinds(manager: &Manager) {
     fn all<T: Shared + Clone + PartialEq + Debug>(manager: &Manager, values: &[T]) {
-        let dict: Dict<u64, T> = manager.dict((0..).zip(values.iter())).unwrap();
-        let list: List<T> = manager.list(values.iter()).unwrap();
+        let dict: Dict<u64, T> = manager.dict((0..).zip(values.iter().cloned())).unwrap();
+        let list: List<T> = manager.list(values.iter().cloned()).unwrap();
         for (number, expected) in (0..).zip(values) {
             let guard = dict.get(number).unwrap().unwrap();
             assert!(guard == *expected && guard.to_owned() == *expected, "{expected:?}");
