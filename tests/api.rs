@@ -131,6 +131,6 @@ fn what_a_popped_handle_refers_to_lives_on() {
         assert_eq!(names.remove(1).unwrap().unwrap().to_owned().len().unwrap(), 2);
         drop(first);
         manager.audit().unwrap();
-        assert_eq!(manager.stats().unwrap().objects, 3);
+        assert_eq!(manager.stats().unwrap().objects, 3, "jobs, names, and the list that is still in jobs");
     }
 }

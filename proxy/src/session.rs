@@ -273,6 +273,17 @@ impl SessionCore {
         Ok(())
     }
 
+    /// The same without a call, if this process holds the object already. Whether it does.
+    pub fn hold_again(&self, id: u64) -> bool {
+        match lock(&self.held).get_mut(&id) {
+            Some(count) => {
+                count.here += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A handle here is gone.
     pub fn let_go(&self, id: u64) {
         if !self.is_ours() {
