@@ -256,7 +256,8 @@ impl Server {
             Connection::Session(_) | Connection::Lingering(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
-        let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
+        // Nobody's handshake is cut short by it.
+        let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
         [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
     }
