@@ -370,7 +370,7 @@ impl Store {
         }
         self.publish();
         // Objects that there was no room to drop wait until something has been reclaimed.
-        self.stuck = !done;
+        self.stuck = !done && self.objects.has_unheld();
         self.has_work()
     }
 
