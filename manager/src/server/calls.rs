@@ -284,16 +284,14 @@ impl Server {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
             self.ticket = None;
         }
-        if self.ticket.is_none() {
-            while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
-                if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
-                    self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                    let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
-                    self.answer(index, &head, Done::Answer(0, Vec::new()));
-                    self.flush_all();
-                    break;
-                }
-            }
+        while self.ticket.is_none()
+            && let Some((index, lane, number)) = self.ticket_queue.pop_front()
+        {
+            self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+            let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
+            self.answer(index, &head, Done::Answer(0, Vec::new()));
+            // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
+            self.flush_all();
         }
         let holder = self.ticket.as_ref().map(|ticket| ticket.session);
         for index in 0..self.connections.len() {
