@@ -388,7 +388,10 @@ impl Server {
                 self.connections[index] = Some(Connection::Session(Box::new(session)));
             }
             // Out of memory or descriptors, or the client is gone: it sees the connection end.
-            Err(_) => self.poller.remove(&channel),
+            Err(_) => {
+                self.poller.remove(&channel);
+                self.ending |= owner;
+            }
         }
     }
 
