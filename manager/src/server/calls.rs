@@ -54,7 +54,7 @@ impl Server {
             };
             turn += HEAD_BYTES + payload.len();
             if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
-                self.unfinished.push_back(index);
+                self.put_off(index);
                 break;
             }
             if head.code == Call::Upload as u8 {
@@ -82,6 +82,13 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         if !session.adjust(&self.poller, token_of(token::CHANNEL, index)) {
             self.close(index);
+        }
+    }
+
+    /// A session goes on with its requests in the next round: once, however often it is put off.
+    pub(super) fn put_off(&mut self, index: usize) {
+        if !self.unfinished.contains(&index) {
+            self.unfinished.push_back(index);
         }
     }
 
@@ -300,7 +307,7 @@ impl Server {
                 && holder.is_none_or(|holder| holder == index)
             {
                 session.waits_for_ticket = false;
-                self.unfinished.push_back(index);
+                self.put_off(index);
             }
         }
     }

@@ -515,8 +515,8 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { continue };
             if session.flush(&self.poller, token_of(token::CHANNEL, index)) {
                 // It may have stopped reading requests because its answers were not read.
-                if session.has_requests() && !self.unfinished.contains(&index) {
-                    self.unfinished.push_back(index);
+                if session.has_requests() {
+                    self.put_off(index);
                 }
             } else {
                 self.close(index);
