@@ -272,3 +272,37 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
     });
     assert!(done.is_err_and(|error| error.is_disconnected()));
 }
+
+#[test]
+fn a_program_whose_connection_broke_can_connect_again() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(1u64, 1u64)]).unwrap();
+    let token = dict.token().unwrap();
+    let address = manager.address();
+    let channel = Channel::connect(address, Instant::now() + Duration::from_secs(5)).unwrap();
+    let second = commonhold::Session::greet(channel, address.clone(), None).unwrap();
+    let blob = second.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    assert!(blob.insert(1, Growing(Cell::new(200_000))).is_err());
+    let third = Manager::connect(&address.to_string()).unwrap();
+    let same: Dict<u64, u64> = third.attach(&token).unwrap();
+    same.insert(1, 2).unwrap();
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 2);
+    let again: Dict<u64, u64> = token.open().unwrap();
+    again.insert(1, 3).unwrap();
+}
+
+#[test]
+fn what_was_cleared_makes_room_at_once() {
+    let manager = Manager::builder().capacity(24 << 20).start().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    for round in 0..4u64 {
+        let small = vec![round as u8; 100];
+        for part in 0..12u64 {
+            dict.extend((0..5_000).map(|i| (part * 5_000 + i, &small))).unwrap_or_else(|error| panic!("round {round}, part {part}: {error}"));
+        }
+        dict.clear().unwrap();
+        let large = vec![round as u8; 12 << 20];
+        dict.insert(0, &large).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        dict.clear().unwrap();
+    }
+}

@@ -58,6 +58,11 @@ impl Server {
                 break;
             }
             if head.code == Call::Upload as u8 {
+                let bytes = session.upload_bytes(payload.clone());
+                if self.store.memory.reserve(bytes).is_err() {
+                    self.make_room();
+                }
+                let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
                 if !session.begin_upload(&head, payload, &mut self.store) {
                     return self.close(index);
                 }
@@ -195,7 +200,18 @@ impl Server {
         let uploads = session.uploads();
         let mut outcomes = Vec::new();
         crate::points::reached("call: before it is applied");
-        let applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
+            self.make_room();
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        let uploads = session.uploads();
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
+            // An attempt may have used some of them up.
+            && commit.uploads().all(|number| uploads.look(number).is_ok())
+        {
+            applied = self.store.apply(&commit, uploads, &mut outcomes);
+        }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
@@ -209,13 +225,19 @@ impl Server {
         }
     }
 
+    /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
+    fn make_room(&mut self) {
+        self.store.publish();
+        self.reclaim();
+        while self.store.rest() {}
+        self.reclaim();
+    }
+
     /// If memory is full because a pin holds it, says whose.
     fn explain_full(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Full {
             return error;
         }
-        self.store.publish();
-        self.reclaim();
         let held = self.store.memory.retired_bytes();
         match self.oldest_pin() {
             Some((version, who)) if held > 0 => {
