@@ -87,7 +87,7 @@ impl SessionCore {
         let arena = ArenaReader::map(&arena, welcome.arena_len)?;
         let pins = PinTable::new(&page, arena.clone())?;
         let core = Arc::new(SessionCore {
-            connection: Connection::new(channel),
+            connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
