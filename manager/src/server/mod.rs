@@ -70,6 +70,9 @@ pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
 /// Requests of one session that are read before the others have their turn.
 const TURN_BYTES: usize = 256 << 10;
 
+/// How long nobody is let in when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The alive word in the arena, for the thread that holds it.
 struct AliveWord(Arc<ArenaWriter>);
 
@@ -123,6 +126,8 @@ pub struct Server {
     /// What sockets are read into.
     buffer: Box<[u8]>,
     listener: Option<Listener>,
+    /// Out of descriptors: nobody is let in until then.
+    accept_again: Option<Instant>,
     name: Option<(NameLock, DirectoryWatch)>,
     connections: Vec<Option<Connection>>,
     greeting: usize,
@@ -169,6 +174,7 @@ impl Server {
             spin: Spin::new(),
             buffer: vec![0; TURN_BYTES].into(),
             listener: None,
+            accept_again: None,
             name: None,
             connections: Vec::new(),
             greeting: 0,
@@ -251,9 +257,10 @@ impl Server {
             Connection::Session(_) | Connection::Lingering(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
-        let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
+        // Nobody's handshake is cut short by it.
+        let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.housekeeping.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
     }
 
     fn round(&mut self) {
@@ -305,8 +312,15 @@ impl Server {
                     let _ = self.greet(channel, false);
                 }
                 Ok(Some(_)) => {}
-                // Out of descriptors: whoever waits in the queue gets a place when a session ends.
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                // Out of descriptors. Whoever waits stays in the queue, which would show again and again.
+                Err(_) => {
+                    let still = Interest { read: false, write: false };
+                    if self.poller.modify(listener, token_of(token::LISTENER, 0), still).is_ok() {
+                        self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -379,7 +393,10 @@ impl Server {
                 self.connections[index] = Some(Connection::Session(Box::new(session)));
             }
             // Out of memory or descriptors, or the client is gone: it sees the connection end.
-            Err(_) => self.poller.remove(&channel),
+            Err(_) => {
+                self.poller.remove(&channel);
+                self.ending |= owner;
+            }
         }
     }
 
@@ -475,6 +492,14 @@ impl Server {
     }
 
     fn end_what_is_late(&mut self) {
+        if let (Some(again), Some(listener)) = (self.accept_again, &self.listener)
+            && again <= Instant::now()
+        {
+            self.accept_again = None;
+            if self.poller.modify(listener, token_of(token::LISTENER, 0), Interest::READ).is_err() {
+                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+            }
+        }
         if self.greeting > 0 {
             let now = Instant::now();
             let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
@@ -495,8 +520,8 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { continue };
             if session.flush(&self.poller, token_of(token::CHANNEL, index)) {
                 // It may have stopped reading requests because its answers were not read.
-                if session.has_requests() && !self.unfinished.contains(&index) {
-                    self.unfinished.push_back(index);
+                if session.has_requests() {
+                    self.put_off(index);
                 }
             } else {
                 self.close(index);
