@@ -276,3 +276,31 @@ fn a_memory_cgroup_is_respected() {
     println!("{}", confined.hear().expect("the manager was full, and nobody was killed"));
     assert!(confined.end().success());
 }
+
+/// Starts a manager where no file, and so no arena either, may be long.
+#[test]
+fn role_without_files() {
+    let Some(mut parent) = Parent::of("role_without_files") else { return };
+    let most = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: Some(1 << 20), maximum: most }).unwrap();
+    let error = Manager::start().unwrap_err();
+    parent.say(error.kind() == ErrorKind::System);
+    parent.say(error);
+    let error = Manager::open_or_start("name").unwrap_err();
+    parent.say(error.kind() == ErrorKind::System);
+    parent.say(error);
+}
+
+#[test]
+fn a_manager_that_cannot_begin_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut role = Role::start_with("role_without_files", |command| {
+        command.env("COMMONHOLD_RUNTIME_DIR", directory.path().join("run"));
+    });
+    for _ in 0..2 {
+        let (right, error) = (role.hear().unwrap(), role.hear().unwrap());
+        println!("{error}");
+        assert!(right == "true" && error.contains("memory"), "{error}");
+    }
+    assert_eq!(files_in(&directory.path().join("run")), [] as [PathBuf; 0]);
+}
