@@ -106,7 +106,8 @@ impl ManagerBuilder {
         let authkey = self.authkey.clone().map(AuthKey::new).transpose()?;
         let mut config = self.config.clone();
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
-            let text = format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
+            let text =
+                format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
         if config.sessions_max == 0 {

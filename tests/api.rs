@@ -42,9 +42,8 @@ fn lists_read_like_lists() {
 #[test]
 fn money_moves_or_not() {
     for manager in managers() {
-        let accounts = manager.dict([("ada", account("Ada", 100)), ("bob", account("Bob", 1))]).unwrap();
-        let accounts: Dict<String, Account> = accounts;
-        let log: List<String> = manager.list::<String>([] as [String; 0]).unwrap();
+        let accounts = manager.dict([("ada".to_string(), account("Ada", 100)), ("bob".to_string(), account("Bob", 1))]).unwrap();
+        let log: List<String> = manager.list::<String>([]).unwrap();
         let moved = |amount: i64| {
             manager.transaction(|tx| {
                 let mut ada = tx.get(&accounts, "ada")?.expect("ada").to_owned();
@@ -78,7 +77,7 @@ fn money_moves_or_not() {
 #[test]
 fn handles_inside_containers_keep_objects_alive() {
     for manager in managers() {
-        let inner = manager.dict::<String, u64>([("a", 1)]).unwrap();
+        let inner = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
         let outer = manager.list([inner.clone()]).unwrap();
         let id = inner.id();
         drop(inner);
@@ -100,7 +99,7 @@ fn handles_inside_containers_keep_objects_alive() {
 #[test]
 fn large_values_travel() {
     for manager in managers() {
-        let dict = manager.dict::<u64, Vec<u8>>([] as [(u64, Vec<u8>); 0]).unwrap();
+        let dict = manager.dict::<u64, Vec<u8>>([]).unwrap();
         for size in [0usize, 1, 4095, 4096, 65_535, 65_536, 65_537, 1 << 20, 20 << 20] {
             let value: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             dict.insert(size as u64, &value).unwrap();

@@ -162,7 +162,8 @@ fn a_client_dies_at_every_point_of_its_calls() {
     let numbers: Dict<u64, u64> = manager.dict((0..KEYS).map(|key| (key, 0))).unwrap();
     let texts: Dict<u64, Vec<u8>> = manager.dict((0..4u64).map(|key| (key, vec![0; 10]))).unwrap();
     let list: List<u64> = manager.list::<u64>([0u64; 0]).unwrap();
-    let (counts, stop) = (manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap(), manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap());
+    let (counts, stop) =
+        (manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap(), manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap());
     let mut bystander = Role::start("role_bystander");
     bystander.say(counts.token().unwrap());
     bystander.say(stop.token().unwrap());

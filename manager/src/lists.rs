@@ -147,6 +147,8 @@ impl Store {
             return Err(out_of_range("insert at", at, record.len));
         }
         let remove = remove.min(record.len - at);
+        // Even if nothing goes or comes: the list counts as changed.
+        self.memory.reserve_removal()?;
         if remove > 0 && at + remove == record.len {
             self.cut_off(id, at)?;
         } else {

@@ -2,8 +2,9 @@
 
 use crate::dict::Dict;
 use crate::handle::Handle;
-use crate::list::{List, Run};
-use crate::session::SessionCore;
+use crate::list::{List, Run, sent};
+use crate::request::Value as Outgoing;
+use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -17,15 +18,33 @@ use std::sync::Arc;
 /// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
 ///
 /// A batch does not read: for writes that depend on what is there, see [`Transaction`](crate::Transaction).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let totals = manager.dict::<String, u64>([])?;
+/// let log = manager.list::<String>([])?;
+/// manager.batch(|batch| {
+///     for word in ["the", "cat", "the"] {
+///         batch.add_to(&totals, word, 1)?;
+///     }
+///     batch.push(&log, "three words")
+/// })?;
+/// assert_eq!(*totals.get("the")?.unwrap(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch<'s> {
     session: &'s Arc<SessionCore>,
     commit: RefCell<CommitWriter>,
     uploads: RefCell<Vec<u64>>,
+    stored: RefCell<Vec<Stored>>,
 }
 
 impl<'s> Batch<'s> {
     pub(crate) fn new(session: &'s Arc<SessionCore>) -> Self {
-        Batch { session, commit: RefCell::default(), uploads: RefCell::default() }
+        Batch { session, commit: RefCell::default(), uploads: RefCell::default(), stored: RefCell::default() }
     }
 
     pub(crate) fn session(&self) -> &'s Arc<SessionCore> {
@@ -34,10 +53,21 @@ impl<'s> Batch<'s> {
 
     fn check(&self, handle: &impl Handle) -> Result<u64> {
         if handle.object().manager() != self.session.manager() {
-            return Err(Error::new(ErrorKind::Refused, "a batch or transaction works on containers of one manager: this one is of another"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "a batch or transaction works on containers of one manager: this one is of another",
+            ));
         }
         handle.object().ready()?;
         Ok(handle.id())
+    }
+
+    /// Until the commit: what was sent ahead for a value, and the objects that it has handles on.
+    fn keep(&self, value: &Outgoing) -> Result<()> {
+        self.uploads.borrow_mut().extend(value.upload());
+        let stored = value.stored(self.session)?;
+        self.stored.borrow_mut().extend(stored);
+        Ok(())
     }
 
     fn add(&self, op: &Op<'_>) -> Result<()> {
@@ -64,7 +94,7 @@ impl<'s> Batch<'s> {
         let object = self.check(dict)?;
         let align = crate::client::value_align::<K, V>();
         with_entry::<K, V, _>(self.session, align, &key, &value, |key, value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
         })
     }
@@ -92,7 +122,7 @@ impl<'s> Batch<'s> {
 
     /// Puts an element before the one at a position of a list.
     pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, position as u64, 0, &value)
+        self.splice(list, sent(position), 0, &value)
     }
 
     fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -100,6 +130,7 @@ impl<'s> Batch<'s> {
         let mut run = Run::new::<T>();
         run.add::<T>(self.session, value)?;
         self.uploads.borrow_mut().extend(run.uploads());
+        self.stored.borrow_mut().extend(run.take_stored());
         self.add(&Op::ListSplice { object, position, remove, values: run.values() })
     }
 
@@ -107,7 +138,7 @@ impl<'s> Batch<'s> {
     pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
         })
     }
@@ -115,7 +146,7 @@ impl<'s> Batch<'s> {
     /// Takes the element at a position out of a list, if there is one.
     pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
         let object = self.check(list)?;
-        self.add(&Op::ListRemove { object, position: position as u64, lend: false })
+        self.add(&Op::ListRemove { object, position: sent(position), lend: false })
     }
 
     /// Takes everything out of a dict or a list.
@@ -128,7 +159,7 @@ impl<'s> Batch<'s> {
     pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(target)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ValueSet { object, value: value.payload(ser) })
         })
     }

@@ -70,7 +70,8 @@ impl Session {
 
     /// Sleeps until the manager has ended, however it ends. `false`: it still lives after `timeout`.
     pub fn wait_for_end(&self, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
-        self.core.wait_for_end(timeout.into().map(|timeout| std::time::Instant::now() + timeout))
+        // Later than any clock shows is never.
+        self.core.wait_for_end(timeout.into().and_then(|timeout| std::time::Instant::now().checked_add(timeout)))
     }
 
     /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.
@@ -99,7 +100,7 @@ impl Session {
     }
 
     /// A new dict with these entries.
-    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (impl AsShared<K>, impl AsShared<V>)>) -> Result<Dict<K, V>> {
+    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
         let dict: Dict<K, V> = self.create(Kind::Dict, value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
@@ -114,7 +115,7 @@ impl Session {
     }
 
     /// A new list with these elements.
-    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = impl AsShared<T>>) -> Result<List<T>> {
+    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = T>) -> Result<List<T>> {
         let list: List<T> = self.create(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
         let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
@@ -193,6 +194,21 @@ impl Session {
 
     /// A handle on the object with a name; if there is none, `make` makes one, and it gets the name. Of several programs that
     /// do so at the same time, one makes it and all get the same.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// use commonhold::{Dict, ErrorKind};
+    /// let stations: Dict<String, f64> = manager.open_or_create("stations", |m| m.dict([]))?;
+    /// stations.insert("oslo", 4.0)?;
+    /// let same = manager.open::<Dict<String, f64>>("stations")?;
+    /// assert!(same == stations);
+    /// assert_eq!(manager.open::<Dict<String, u64>>("stations").unwrap_err().kind(), ErrorKind::WrongType);
+    /// assert!(manager.open::<Dict<String, f64>>("ships").unwrap_err().is_not_found());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open_or_create<H: Handle>(&self, name: &str, mut make: impl FnMut(&Session) -> Result<H>) -> Result<H> {
         loop {
             match self.open(name) {
@@ -247,7 +263,13 @@ impl Session {
     /// All published names.
     pub fn names(&self) -> Result<Vec<String>> {
         let text = self.text(Call::Names)?;
-        Ok(text.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| name.to_owned()).collect())
+        let (mut names, mut rest) = (Vec::new(), text.as_str());
+        while !rest.is_empty() {
+            let (name, more) = split_name(rest).ok_or_else(|| malformed("list of names"))?;
+            names.push(name.to_owned());
+            rest = more;
+        }
+        Ok(names)
     }
 
     /// Makes a handle of a [`Token`].
@@ -292,6 +314,14 @@ impl Session {
     }
 }
 
+/// The first name of the text that answers [`Call::Names`], and what follows.
+fn split_name(text: &str) -> Option<(&str, &str)> {
+    let (_id, rest) = text.split_once(' ')?;
+    let (len, rest) = rest.split_once(' ')?;
+    let (name, rest) = rest.split_at_checked(len.parse().ok()?)?;
+    Some((name, rest.strip_prefix('\n')?))
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<Session with the manager at {}>", self.core.address)
@@ -299,6 +329,20 @@ impl fmt::Debug for Session {
 }
 
 /// A manager's figures. See [`Session::stats`]. Sizes are in bytes.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let list = manager.list(0..1000u64)?;
+/// let snapshot = manager.snapshot()?;
+/// list.clear()?;
+/// let stats = manager.stats()?;
+/// assert!(stats.retired_bytes >= 8000);                 // the snapshot still shows them
+/// assert_eq!(stats.oldest_pin, Some(snapshot.version()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -18,6 +18,26 @@ use std::sync::Arc;
 ///
 /// While a guard lives, memory of the version it is in is not used again. A guard belongs to its thread; for longer or shared
 /// reading take a [`Snapshot`](crate::Snapshot).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Manager, Shared};
+///
+/// #[derive(Shared, Debug, PartialEq)]
+/// struct Point { x: f64, tags: Vec<String> }
+///
+/// let manager = Manager::start()?;
+/// let points = manager.list([Point { x: 0.5, tags: vec!["first".into()] }])?;
+/// let point = points.get(0)?.unwrap();
+/// points.clear()?;                                      // the guard keeps what it shows
+/// assert_eq!(point.tags[0], "first");
+/// assert_eq!(f64::from(point.x), 0.5);                  // inside of a struct, numbers are little-endian ones
+/// assert_eq!(format!("{point:?}"), r#"Point { x: 0.5, tags: ["first"] }"#);
+/// assert_eq!(point.to_owned(), Point { x: 0.5, tags: vec!["first".into()] });
+/// # Ok(())
+/// # }
+/// ```
 pub struct Ref<'g, T: Shared> {
     held: Held<'g, T>,
     table: &'g PinTable,
@@ -32,7 +52,7 @@ enum Held<'g, T: Shared> {
 
 impl<'g, T: Shared> Ref<'g, T> {
     /// A guard on a value that `hold` keeps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(session: &'g Arc<SessionCore>, place: &Place, hold: Hold<'g>) -> Result<Self> {
         let archived = session.value::<T>(place)?;
         Ok(Ref { held: Held::There(archived, hold), table: &session.pins })

@@ -62,7 +62,7 @@ impl Object {
     }
 
     /// The session, ready for a call about this object.
-    #[inline]
+    #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
         match (self.session.get(), self.bound.get()) {
             (Some(session), Some(())) => {
@@ -88,7 +88,7 @@ impl Object {
     }
 
     /// The object as of now, under a pin.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
         let session = self.ready()?;
         let pin = session.pin();
@@ -125,6 +125,22 @@ pub fn wrong_type(id: u64, is: &str, wanted: &str) -> Error {
 ///
 /// Handles are `Clone + Send + Sync`, and [`Shared`] themselves: a handle can be a value in another container, whose reference
 /// then keeps the object alive. Two handles are equal when they name the same object.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Dict, Handle, List, Manager};
+///
+/// let manager = Manager::start()?;
+/// let inner: List<u8> = manager.list([1, 2, 3])?;
+/// let shelf: Dict<String, List<u8>> = manager.dict([("numbers".to_string(), inner.clone())])?;
+/// let again = shelf.get("numbers")?.unwrap().to_owned();
+/// assert!(again == inner);
+/// again.push(4)?;
+/// assert_eq!(inner.len()?, 4);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Handle: Shared + Clone {
     /// What kind of object it is a handle on.
     #[doc(hidden)]
@@ -155,6 +171,23 @@ pub trait Handle: Shared + Clone {
 /// A handle as a line of text: where the manager is, which object, and which type it was made as. See [`Handle::token`].
 ///
 /// The line has no blanks. It is not a secret: who may use it, the manager decides at the handshake.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Dict, Handle, Manager, Token};
+///
+/// let manager = Manager::start()?;
+/// let totals = manager.dict([("the".to_string(), 1u64)])?;
+/// let line = totals.token()?.to_string();               // for an environment variable, an argument, a file
+/// // In another process:
+/// let token: Token = line.parse()?;
+/// let totals: Dict<String, u64> = token.open()?;
+/// assert_eq!(*totals.get("the")?.unwrap(), 1);
+/// assert!(token.open::<Dict<String, i64>>().is_err());  // made as another type
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub(crate) address: Address,
@@ -183,7 +216,10 @@ impl Token {
 
     pub(crate) fn open_in<H: Handle>(&self, session: &Arc<SessionCore>) -> Result<H> {
         if session.manager() != self.manager {
-            let text = format!("this token is of another manager than the one at {}: that one has ended, and so have its objects", session.address);
+            let text = format!(
+                "this token is of another manager than the one at {}: that one has ended, and so have its objects",
+                session.address
+            );
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         if self.fingerprint != fingerprint::<H>() {
@@ -219,7 +255,8 @@ impl FromStr for Token {
             })
         };
         let shown: String = line.chars().take(100).collect();
-        parse().ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{shown:?} is not a token: pass the whole line that `token()` gave")))
+        parse()
+            .ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{shown:?} is not a token: pass the whole line that `token()` gave")))
     }
 }
 
@@ -243,7 +280,7 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
-    ($name:ident<$($parameter:ident: $bound:path),*>, $kind:expr, $text:literal) => {
+    ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal) => {
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {
@@ -300,16 +337,12 @@ macro_rules! handle {
             fn view(archived: &Self::Archived) -> &Self::View {
                 archived
             }
-            #[allow(unused_mut, unused_assignments)]
             fn schema(schema: &mut commonhold_ipc::value::Schema) {
+                let parameters: &[fn(&mut commonhold_ipc::value::Schema)] = &[$(|schema| schema.element::<$parameter>()),*];
                 schema.word($text);
-                let mut mark = "<";
-                $(
-                    schema.word(mark);
-                    schema.element::<$parameter>();
-                    mark = ", ";
-                )*
-                if mark != "<" {
+                if !parameters.is_empty() {
+                    schema.word("<");
+                    parameters.iter().for_each(|parameter| parameter(schema));
                     schema.word(">");
                 }
             }

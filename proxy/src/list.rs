@@ -4,19 +4,19 @@ use crate::dict::{not_this_type, read};
 use crate::guard::{Ref, View};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use crate::watch;
 use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{ErrorKind, Result};
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
-use commonhold_ipc::wire::{Payload, Words, malformed};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, Words, malformed};
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
@@ -30,25 +30,54 @@ use std::sync::Arc;
 ///
 /// Every method fails with [`is_disconnected`](Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
 /// forked child, and with `NotFound` when the object is gone.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{List, Manager};
+///
+/// let manager = Manager::start()?;
+/// let list: List<i32> = manager.list([3, 1, 2])?;
+/// list.push(5)?;
+/// list.insert(0, 4)?;
+/// assert_eq!(list.to_string(), "[4, 3, 1, 2, 5]");
+/// assert_eq!(list.pop()?.unwrap(), 5);
+/// list.sort()?;
+/// assert_eq!(list.slice(1..3)?, [2, 3]);
+/// assert_eq!(list.iter()?.sum::<i32>(), 10);
+/// assert!(list.get(100)?.is_none());
+/// # Ok(())
+/// # }
+/// ```
 pub struct List<T: Shared> {
     object: Arc<Object>,
     _of: PhantomData<fn() -> T>,
 }
 
-handle!(List<T: Shared>, commonhold_ipc::catalog::Kind::List, "List");
+handle!(List[T: Shared], commonhold_ipc::catalog::Kind::List, "List");
 
 /// Bytes of an element that lies in its leaf; 0 if elements of this type are blocks of their own.
 pub(crate) fn inline_bytes<T: Shared>() -> u32 {
-    const { assert!(size_of::<T::Archived>() > 0, "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`") };
+    const {
+        assert!(
+            size_of::<T::Archived>() > 0,
+            "a list of values without any bytes, such as `()`, holds nothing but its length: use a `Counter`"
+        )
+    };
     let size = size_of::<T::Archived>();
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
+}
+
+/// A position as it travels: the largest number stands for the end there, and for no position here.
+pub(crate) fn sent(position: usize) -> u64 {
+    (position as u64).min(END - 1)
 }
 
 /// A range of positions, cut to a list's length.
 pub(crate) fn positions(range: impl RangeBounds<usize>, len: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start as u64,
-        Bound::Excluded(&start) => start as u64 + 1,
+        Bound::Excluded(&start) => (start as u64).saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
@@ -67,6 +96,7 @@ pub(crate) struct Run {
     count: u32,
     inline: bool,
     uploads: Vec<u64>,
+    stored: Vec<Stored>,
 }
 
 impl Run {
@@ -76,6 +106,7 @@ impl Run {
 
     pub(crate) fn add<T: Shared>(&mut self, session: &Arc<SessionCore>, value: &impl AsShared<T>) -> Result<()> {
         with_element::<T, _>(session, value, |value, ser| {
+            self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
                 Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
@@ -103,6 +134,11 @@ impl Run {
     /// The values in it that were sent ahead.
     pub(crate) fn uploads(&self) -> &[u64] {
         &self.uploads
+    }
+
+    /// What must be held until the values are stored.
+    pub(crate) fn take_stored(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.stored)
     }
 }
 
@@ -149,7 +185,7 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if the position is behind the end.
     pub fn insert(&self, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.put_at(position as u64, &value)
+        self.put_at(sent(position), &value)
     }
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -173,7 +209,7 @@ impl<T: Shared> List<T> {
 
     /// Takes the element at a position out and returns a guard on it. `None`: there is no such position.
     pub fn remove(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        self.take(position as u64)
+        self.take(sent(position))
     }
 
     fn take(&self, position: u64) -> Result<Option<Ref<'_, T>>> {
@@ -194,6 +230,17 @@ impl<T: Shared> List<T> {
     ///
     /// # Errors
     /// As [`extend`](Self::extend); `OutOfRange` if the range begins behind the end.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let list = manager.list(["a".to_string(), "b".to_string(), "c".to_string()])?;
+    /// list.splice(0..2, ["x", "y", "z"])?;
+    /// assert_eq!(list.to_owned()?, ["x", "y", "z", "c"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn splice<A: AsShared<T>>(&self, range: impl RangeBounds<usize>, values: impl IntoIterator<Item = A>) -> Result<()> {
         let range = positions(range, u64::MAX - 1);
         self.splice_at(range.start, range.end - range.start, values)
@@ -213,7 +260,11 @@ impl<T: Shared> List<T> {
         if len >= self.len()? {
             return Ok(());
         }
-        self.splice_run(len as u64, u64::MAX, &Run::new::<T>())
+        match self.splice_run(len as u64, u64::MAX, &Run::new::<T>()) {
+            // Somebody has made it shorter still meanwhile.
+            Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(()),
+            done => done,
+        }
     }
 
     /// Takes all elements out.
@@ -279,7 +330,7 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -295,6 +346,17 @@ impl<T: Shared> List<T> {
 
     /// Sorts the list, stably, by an order of the caller's. The elements are copied out for comparing; only their new order
     /// travels to the manager, and applies if the list is still what was sorted. Else it is sorted again.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let words = manager.list(["fig".to_string(), "apple".to_string(), "kiwi".to_string()])?;
+    /// words.sort_by(|a, b| b.len().cmp(&a.len()))?;
+    /// assert_eq!(words.to_owned()?, ["apple", "kiwi", "fig"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sort_by(&self, mut compare: impl FnMut(&T, &T) -> Ordering) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
@@ -311,13 +373,26 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListPermute { object: self.id(), from: Words::new(&from).ok_or_else(|| malformed("permutation"))? });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(()),
+                Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
     }
 
     /// The elements of a range of positions (cut to the list's length), under one guard.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let squares = manager.list((0..10).map(|i| i * i))?;
+    /// let part = squares.slice(2..5)?;
+    /// squares.clear()?;
+    /// assert_eq!(part, [4, 9, 16]);                         // what it was when we looked
+    /// assert_eq!(part.iter().map(|n| *n).max(), Some(16));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<Slice<'_, T>> {
         let (session, pin, record) = self.object.look()?;
         let positions = positions(range, record.len);

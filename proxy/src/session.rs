@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Reply, disconnected};
 use crate::request::Request;
+use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
@@ -22,7 +23,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Option bit of the welcome: check every value at every read.
@@ -47,8 +48,9 @@ struct Held {
 
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
-    pub(crate) connection: Connection,
+    /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
+    pub(crate) connection: Connection,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
@@ -59,9 +61,8 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
-    /// Written by who holds the writer's ticket, read by every other commit of this process: the manager gives the ticket to
-    /// a session, not to a thread.
-    pub(crate) ticket: RwLock<()>,
+    /// Keeps this process's other commits back while one of its threads has the writer's ticket.
+    pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
     keeper: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -98,7 +99,7 @@ impl SessionCore {
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
-            ticket: RwLock::new(()),
+            gate: Gate::default(),
             keeper: Mutex::new(None),
         });
         let weak: Weak<SessionCore> = Arc::downgrade(&core);
@@ -172,13 +173,13 @@ impl SessionCore {
     }
 
     /// An object's record in a pinned version.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
         catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
     }
 
     /// A value that a pin holds, checked.
-    #[inline]
+    #[inline(always)]
     pub fn value<'p, T: Shared>(&self, place: &Place) -> Result<&'p T::Archived> {
         let bytes: &'p [u8] = self.arena.bytes(place.offset, place.len);
         if place.len >= LARGE_VALUE_BYTES && place.birth != 0 && self.welcome.options & OPTION_CHECK_ALWAYS == 0 {
@@ -215,7 +216,7 @@ impl SessionCore {
 
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
-        let _gate = self.ticket.read().unwrap_or_else(PoisonError::into_inner);
+        self.gate.pass();
         self.call_then(request, true, then)
     }
 
@@ -285,6 +286,26 @@ impl SessionCore {
             held.remove(&id);
             self.tell(Call::Release, &vec![id; there]);
         }
+    }
+}
+
+/// An object held for as long as a commit that stores a handle on it is on its way: the handle itself may be gone by then.
+pub struct Stored {
+    session: Arc<SessionCore>,
+    id: u64,
+}
+
+impl Stored {
+    /// Holds an object.
+    pub fn new(session: &Arc<SessionCore>, id: u64) -> Result<Stored> {
+        session.hold(id)?;
+        Ok(Stored { session: session.clone(), id })
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.session.let_go(self.id);
     }
 }
 

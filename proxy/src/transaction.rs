@@ -66,6 +66,32 @@ struct Overlay {
 /// [`Session::transaction`](crate::Session::transaction).
 ///
 /// Reads see one version, and on top of it what the transaction itself has written.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Error, Manager};
+///
+/// let manager = Manager::start()?;
+/// let balances = manager.dict([("ada".to_string(), 100i64), ("bob".to_string(), 1)])?;
+/// let log = manager.list::<String>([])?;
+/// let moved = |amount: i64| {
+///     manager.transaction(|tx| {
+///         let left = tx.add(&balances, "ada", -amount)?;
+///         if left < 0 {
+///             return Err(Error::other("ada is out of money"));      // leaves no trace
+///         }
+///         tx.add(&balances, "bob", amount)?;
+///         tx.push(&log, format!("{amount}"))
+///     })
+/// };
+/// moved(30)?;
+/// assert_eq!(moved(300).unwrap_err().to_string(), "ada is out of money");
+/// assert_eq!(balances.to_string(), r#"{"ada": 70, "bob": 31}"#);
+/// assert_eq!(log.len()?, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transaction<'s> {
     batch: Batch<'s>,
     pin: Pin<'s>,
@@ -152,6 +178,13 @@ impl<'s> Transaction<'s> {
         }
     }
 
+    /// The transaction depends on a container's length.
+    fn saw_len(&self, record: &Record) {
+        if !self.watched.borrow().contains(&record.id) {
+            self.saw(&Condition::LenIs { object: record.id, len: record.len });
+        }
+    }
+
     fn own<'t, T: Shared>(&'t self, archive: &[u8]) -> Result<Ref<'t, T>> {
         Ref::of_copy(self.session(), archive)
     }
@@ -192,7 +225,11 @@ impl<'s> Transaction<'s> {
         let slot = match self.overlay.borrow().lists.get(&record.id) {
             None => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, _)) if position < *before => Some(Slot::Base(position)),
-            Some(ListOverlay::Appended(before, new)) => new.get((position - before) as usize).cloned().map(Slot::New),
+            Some(ListOverlay::Appended(before, new)) => {
+                // What was pushed stands at this position only if the list is as long as it was.
+                self.saw_len(&record);
+                new.get((position - before) as usize).cloned().map(Slot::New)
+            }
             Some(ListOverlay::Slots(slots)) => slots.get(position as usize).cloned(),
         };
         match slot {
@@ -290,7 +327,8 @@ impl<'s> Transaction<'s> {
     pub fn counter(&self, counter: &Counter) -> Result<i64> {
         let record = self.record(counter)?;
         self.saw(&Condition::RootIs { object: record.id, root: record.root });
-        Ok(record.root as i64 + self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0))
+        let added = self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0);
+        (record.root as i64).checked_add(added).ok_or_else(|| counter_out_of_range(added))
     }
 
     /// Sets the value of a key.
@@ -348,9 +386,7 @@ impl<'s> Transaction<'s> {
     /// The list's own slots, to be changed anyhow. The transaction then depends on the list's length: positions mean what
     /// they meant.
     fn with_slots<R>(&self, record: &Record, change: impl FnOnce(&mut Vec<Slot>) -> R) -> R {
-        if !self.watched.borrow().contains(&record.id) {
-            self.saw(&Condition::LenIs { object: record.id, len: record.len });
-        }
+        self.saw_len(record);
         let mut overlay = self.overlay.borrow_mut();
         let list = overlay.lists.entry(record.id).or_insert_with(|| ListOverlay::Appended(record.len, Vec::new()));
         if let ListOverlay::Appended(before, new) = list {
@@ -432,22 +468,32 @@ impl<'s> Transaction<'s> {
     }
 
     /// Adds to a counter. Does not depend on its number.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the sum does not fit into 64 bits, at the latest at the commit.
     pub fn count(&self, counter: &Counter, amount: i64) -> Result<()> {
         let object = self.record(counter)?.id;
+        let before = self.overlay.borrow().counters.get(&object).copied().unwrap_or(0);
+        let added = before.checked_add(amount).ok_or_else(|| counter_out_of_range(amount))?;
         self.batch.count(counter, amount)?;
-        *self.overlay.borrow_mut().counters.entry(object).or_default() += amount;
+        self.overlay.borrow_mut().counters.insert(object, added);
         Ok(())
     }
 
     fn commit(self, ticket: HasTicket) -> Result<Committed> {
         if self.batch.commit_mut().ops() == 0 {
             // What it read was one version: nothing to do, nothing to check.
-            return Ok(Committed::Done(Vec::new()));
+            return Ok(Committed::Done);
         }
         let done = self.session().commit_with(&self.batch.commit_mut(), ticket);
         self.batch.forget_uploads();
         done
     }
+}
+
+fn counter_out_of_range(amount: i64) -> Error {
+    let text = format!("adding {amount} to a counter is beyond what 64 bits hold: nothing was changed");
+    Error::new(ErrorKind::OutOfRange, text)
 }
 
 fn no_position(what: &str, position: usize, len: usize) -> Error {
@@ -460,7 +506,7 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         Ok(match tx.commit(ticket)? {
-            Committed::Done(_) => Attempt::Done(result),
+            Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })
     })

@@ -12,10 +12,10 @@ use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
 
 /// What a commit of conditions came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It happened; the operations' outcomes.
-    Done(Vec<Outcome>),
+    /// It happened.
+    Done,
     /// Something that it depended on has changed: it did not happen.
     Conflict,
 }
@@ -38,14 +38,14 @@ impl SessionCore {
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
     pub fn commit_ungated(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.call_then(&mut request, true, committed)
     }
 
     /// Commits operations under conditions.
     pub fn commit(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.commit_then(&mut request, committed)
     }
@@ -53,7 +53,7 @@ impl SessionCore {
 
 fn committed(reply: Reply) -> Result<Committed> {
     Ok(match reply {
-        Reply::Done(_, outcomes) => Committed::Done(outcomes),
+        Reply::Done(..) => Committed::Done,
         Reply::Conflict => Committed::Conflict,
     })
 }
@@ -75,6 +75,9 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
 /// Encodes a key and hands its bytes over.
 #[inline]
 pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    if let Some(short) = key.short() {
+        return then(short.bytes());
+    }
     with_scratch(|ser| {
         let range = ser.put::<K>(key)?;
         then(&ser.bytes()[range])
@@ -123,6 +126,7 @@ fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> R
 
 /// The error of giving up on a commit that always loses.
 pub fn conflicts(times: u32) -> Error {
-    let text = format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
+    let text =
+        format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
     Error::new(ErrorKind::Conflict, text)
 }

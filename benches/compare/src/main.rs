@@ -123,6 +123,16 @@ pub struct ChurnOptions {
 fn main() -> ExitCode {
     #[cfg(feature = "ours")]
     ::commonhold::init();
+    #[cfg(feature = "ours")]
+    if let Some(done) = scale::be_client() {
+        return done.map_or_else(
+            |error| {
+                eprintln!("compare: client: {error}");
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     let cli = Cli::parse();
     let done = match cli.command {
         None => compare(&cli.comparison),

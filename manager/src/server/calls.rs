@@ -94,7 +94,7 @@ impl Server {
             Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
             Done::NoAnswer | Done::Nonsense | Done::Later => return,
         };
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
+        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
             session.lend(head.lane, head.number, version);
         }
         let answers = session.answers();
@@ -104,12 +104,14 @@ impl Server {
             (Status::Failed, Some(error)) => write_error(answers, &error),
             (Status::Done, _) => {
                 answers.extend_from_slice(&version.to_le_bytes());
-                outcomes.iter().for_each(|outcome| outcome.write(answers));
+                if !head.quiet {
+                    outcomes.iter().for_each(|outcome| outcome.write(answers));
+                }
             }
             _ => {}
         }
         let len = (answers.len() - start - HEAD_BYTES) as u32;
-        let head = Head { len, code: status as u8, lane: head.lane, number: head.number };
+        let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
         answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
         if self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
@@ -118,7 +120,10 @@ impl Server {
 
     fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
-        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+        // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
+        if !call.is_one_way()
+            && let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
+        {
             session.begin_call(head.lane);
         }
         match call {
@@ -159,7 +164,7 @@ impl Server {
             Call::Stats => Done::Answer(0, vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
             Call::Names => {
-                let lines = self.store.names().map(|(name, id)| format!("{id} {name}\n")).collect();
+                let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
                 Done::Answer(0, vec![Outcome::Text(lines)])
             }
             Call::Shutdown => {
@@ -286,7 +291,7 @@ impl Server {
             while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
                 if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
                     self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                    let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
+                    let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
                     self.answer(index, &head, Done::Answer(0, Vec::new()));
                     self.flush_all();
                     break;
@@ -313,7 +318,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .flatten()
             .collect();
