@@ -149,9 +149,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A manager with an empty store. `owner` is a connection whose end is the manager's end, if there is one; `listener`
-    /// and `name` where others find it.
-    pub fn new(config: Config, owner: Option<Channel>, listener: Option<Listener>, name: Option<NameLock>) -> Result<Server> {
+    /// A manager with an empty store, whom others find where `listener` listens.
+    pub fn new(config: Config, listener: Option<Listener>) -> Result<Server> {
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
             let text =
                 format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
@@ -195,17 +194,22 @@ impl Server {
             server.poller.add(&listener, token_of(token::LISTENER, 0), Interest::READ)?;
             server.listener = Some(listener);
         }
-        if let Some(name) = name {
-            if let commonhold_ipc::socket::Address::Path(path) = name.address() {
-                let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
-                server.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
-                server.name = Some((name, watch));
-            }
-        }
-        if let Some(owner) = owner {
-            server.greet(owner, true)?;
-        }
         Ok(server)
+    }
+
+    /// The manager has the name under which it listens: it ends when that is taken away, and takes it away when it ends.
+    pub fn take_name(&mut self, name: NameLock) -> Result<()> {
+        if let commonhold_ipc::socket::Address::Path(path) = name.address() {
+            let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
+            self.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
+            self.name = Some((name, watch));
+        }
+        Ok(())
+    }
+
+    /// Begins the handshake with the owner, whose connection's end is the manager's end.
+    pub fn greet_owner(&mut self, owner: Channel) -> Result<()> {
+        self.greet(owner, true)
     }
 
     /// Serves until the owner ends, somebody says so, or the name is taken away. Nothing is left in the file system.
