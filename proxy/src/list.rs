@@ -10,7 +10,7 @@ use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{ErrorKind, Result};
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
@@ -225,7 +225,11 @@ impl<T: Shared> List<T> {
         if len >= self.len()? {
             return Ok(());
         }
-        self.splice_run(len as u64, u64::MAX, &Run::new::<T>())
+        match self.splice_run(len as u64, u64::MAX, &Run::new::<T>()) {
+            // Somebody else has cut it shorter meanwhile.
+            Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(()),
+            done => done,
+        }
     }
 
     /// Takes all elements out.

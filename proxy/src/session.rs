@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Reply, disconnected};
 use crate::request::Request;
+use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
@@ -21,7 +22,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Option bit of the welcome: check every value at every read.
@@ -58,9 +59,7 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
-    /// Written by who holds the writer's ticket, read by every other commit of this process: the manager gives the ticket to
-    /// a session, not to a thread.
-    pub(crate) ticket: RwLock<()>,
+    pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
     keeper: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -97,7 +96,7 @@ impl SessionCore {
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
-            ticket: RwLock::new(()),
+            gate: Gate::default(),
             keeper: Mutex::new(None),
         });
         let weak: Weak<SessionCore> = Arc::downgrade(&core);
@@ -212,7 +211,7 @@ impl SessionCore {
 
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
-        let _gate = self.ticket.read().unwrap_or_else(PoisonError::into_inner);
+        self.gate.pass();
         self.call_then(request, true, then)
     }
 

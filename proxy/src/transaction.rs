@@ -192,7 +192,11 @@ impl<'s> Transaction<'s> {
         let slot = match self.overlay.borrow().lists.get(&record.id) {
             None => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, _)) if position < *before => Some(Slot::Base(position)),
-            Some(ListOverlay::Appended(before, new)) => new.get((position - before) as usize).cloned().map(Slot::New),
+            Some(ListOverlay::Appended(before, new)) => {
+                // What was pushed stands there only as long as nobody else appends.
+                self.saw(&Condition::LenIs { object: record.id, len: *before });
+                new.get((position - before) as usize).cloned().map(Slot::New)
+            }
             Some(ListOverlay::Slots(slots)) => slots.get(position as usize).cloned(),
         };
         match slot {
@@ -450,9 +454,9 @@ impl<'s> Transaction<'s> {
             // What it read was one version: nothing to do, nothing to check.
             return Ok(Committed::Done(Vec::new()));
         }
-        let done = self.session().commit_with(&self.batch.commit_mut(), ticket);
+        let done = self.session().commit_with(&self.batch.commit_mut(), ticket)?;
         self.batch.forget_uploads();
-        done
+        Ok(done)
     }
 }
 

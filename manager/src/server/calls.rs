@@ -70,6 +70,7 @@ impl Server {
             match done {
                 Done::Later => {
                     session.waits_for_ticket = true;
+                    self.somebody_waits = true;
                     break;
                 }
                 Done::Nonsense => return self.close(index),
@@ -117,7 +118,10 @@ impl Server {
 
     fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
-        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+        // One-way calls come from no lane: what the shared lane has been lent, which has their number, is not over.
+        if !call.is_one_way()
+            && let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
+        {
             session.begin_call(head.lane);
         }
         match call {
@@ -276,12 +280,13 @@ impl Server {
         Done::NoAnswer
     }
 
-    /// A ticket that is given back, or over its time, goes to the next who waits; without one, everybody goes on.
+    /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
+    /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
     pub(super) fn pass_ticket_on(&mut self) {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
             self.ticket = None;
         }
-        if self.ticket.is_none() {
+        if self.ticket.is_none() && !self.wake_who_waits(None) {
             while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
                 if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
                     self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
@@ -292,16 +297,28 @@ impl Server {
                 }
             }
         }
-        let holder = self.ticket.as_ref().map(|ticket| ticket.session);
+        if let Some(holder) = self.ticket.as_ref().map(|ticket| ticket.session) {
+            self.wake_who_waits(Some(holder));
+        }
+    }
+
+    /// Lets the sessions (or this one) whose commit waits for the ticket go on in the next round. Whether there were any.
+    fn wake_who_waits(&mut self, only: Option<usize>) -> bool {
+        if !self.somebody_waits {
+            return false;
+        }
+        self.somebody_waits = only.is_some();
+        let before = self.unfinished.len();
         for index in 0..self.connections.len() {
             if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
                 && session.waits_for_ticket
-                && holder.is_none_or(|holder| holder == index)
+                && only.is_none_or(|only| only == index)
             {
                 session.waits_for_ticket = false;
                 self.unfinished.push_back(index);
             }
         }
+        self.unfinished.len() > before
     }
 
     fn audit(&mut self) -> Done {
