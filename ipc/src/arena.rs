@@ -98,6 +98,7 @@ pub fn write_root(arena: &ArenaWriter, root: &Root) {
     // SYNC: pairs with the Acquire fence in `root_of`.
     fence(Ordering::Release);
     arena.store(at + 8, root.catalog);
+    crate::points::manager("commit: in the middle of the root record");
     arena.store(at + 16, u64::from(root.height));
     arena.store(at + 24, root.objects);
     // SYNC: Release pairs with the first load in `root_of`.

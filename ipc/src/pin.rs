@@ -7,8 +7,12 @@
 //! |---|---|---|
 //! | 0 | 8 | *blocks used*: the manager looks at no block beyond |
 //! | 8 | 8 | *floor*: 0, or: this version and all newer ones are pinned |
+//! | 16 | 8 | *left*: 1 when nothing will ever be read under these pins again |
 //! | 128 × (1 + b) | 120 | 15 pin words of block *b*: 0, or a pinned version |
 //! | … + 120 | 8 | *acknowledged* of lane *b*: the last call whose lent values the client has pinned or does not want |
+//!
+//! Pins count until the page's owner has left or its process has ended, not just until its connection ends: guards may
+//! outlive a connection that broke, and nobody can take them back.
 //!
 //! A block belongs to one thread (and is then its lane, too), or to the table itself for pins that travel between threads.
 //!
@@ -52,6 +56,7 @@ pub const BLOCKS: usize = PAGE_BYTES as usize / BLOCK_BYTES - 1;
 pub const SHARED_LANE: u16 = 0;
 const BLOCKS_USED: usize = 0;
 const FLOOR: usize = 8;
+const LEFT: usize = 16;
 
 fn word_offset(block: usize, word: usize) -> usize {
     BLOCK_BYTES * (1 + block) + 8 * word
@@ -149,6 +154,12 @@ impl PinScan {
         }
     }
 
+    /// Whether the client has said that it reads nothing under these pins any more.
+    pub fn has_left(&self) -> bool {
+        // SYNC: Acquire pairs with the Release store in the table's drop: all reads are over.
+        self.page.word(LEFT).load(Ordering::Acquire) != 0
+    }
+
     /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.
     pub fn acknowledged(&self, lane: u16) -> u64 {
         // SYNC: Acquire pairs with the Release store in `Lane::acknowledge`: a pin made before it is visible after it.
@@ -199,7 +210,8 @@ impl Drop for Claims {
     fn drop(&mut self) {
         RECENT.set((0, 0));
         for (_, block, table) in self.list.take() {
-            if let Some(table) = table.upgrade() {
+            // In a forked child the blocks are the parent's, and the table's lock may be held for ever.
+            if let Some(table) = table.upgrade().filter(|table| table.stamp.is_current()) {
                 table.give_back(block);
             }
         }
@@ -320,6 +332,10 @@ impl PinTable {
     }
 
     fn give_back(&self, block: u32) {
+        // In a forked child somebody may have held the lock for ever.
+        if !self.stamp.is_current() {
+            return;
+        }
         let mut shared = self.lock();
         // A guard that was forgotten, or lives in another thread-local, keeps its word: the block waits until it is clear.
         if Self::is_empty(&self.blocks[block as usize]) { shared.returned.push(block) } else { shared.orphans.push(block) }
@@ -531,6 +547,16 @@ impl PinTable {
     pub fn held(&self) -> u64 {
         let counts = self.blocks.iter().flat_map(|b| &b.counts).map(|c| u64::from(c.load(Ordering::Relaxed))).sum::<u64>();
         counts + self.lock().floor_count
+    }
+}
+
+impl Drop for PinTable {
+    fn drop(&mut self) {
+        // In a forked child the page is not mapped.
+        if self.stamp.is_current() {
+            // SYNC: Release pairs with the Acquire in `PinScan::has_left`. Whatever was read was borrowed from this table.
+            self.page.word(LEFT).store(1, Ordering::Release);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use commonhold_ipc::index::{self, KeyHash};
 use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
+use commonhold_ipc::points;
 use commonhold_ipc::wire::NewObject;
 use commonhold_ipc::wire::commit::{Commit, Op, Values};
 use commonhold_ipc::wire::reply::Outcome;
@@ -294,7 +295,10 @@ impl Store {
     /// the lookups of random keys would otherwise wait for it one by one.
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<()> {
         if commit.op_count() < FETCH_AHEAD as u32 {
-            return commit.ops().try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+            return commit.ops().try_for_each(|op| {
+                points::manager("call: between two operations");
+                self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome))
+            });
         }
         outcomes.reserve(commit.op_count() as usize);
         let mut far = commit.ops();
@@ -347,6 +351,7 @@ impl Store {
         }
         let dirty = std::mem::take(&mut self.dirty);
         for id in &dirty {
+            points::manager("commit: before a record");
             if let Some(object) = self.objects.get_mut(*id) {
                 object.dirty = false;
                 // Each operation has reserved room for this.
@@ -355,18 +360,18 @@ impl Store {
         }
         self.root.version = self.memory.version();
         self.root.objects = self.objects.len();
-        crate::points::reached("commit: before the root record");
+        points::manager("commit: before the root record");
         arena::write_root(self.memory.arena(), &self.root);
-        crate::points::reached("commit: before the version");
+        points::manager("commit: before the version");
         arena::publish(self.memory.arena(), self.root.version);
-        crate::points::reached("commit: after the version");
+        points::manager("commit: after the version");
         self.watches.touched(self.memory.arena(), self.root.version, &dirty);
         self.memory.advance();
         self.changed = false;
         self.dirty = dirty;
         self.dirty.clear();
         self.memory.promise_records(0);
-        crate::points::reached("commit: done");
+        points::manager("commit: done");
     }
 
     /// Wakes sleepers on an object's watch words from now on, as long as there are any.

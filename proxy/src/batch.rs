@@ -2,8 +2,9 @@
 
 use crate::dict::Dict;
 use crate::handle::Handle;
-use crate::list::{List, Run};
-use crate::session::SessionCore;
+use crate::list::{List, Run, sent};
+use crate::request::Value as Outgoing;
+use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -38,11 +39,12 @@ pub struct Batch<'s> {
     session: &'s Arc<SessionCore>,
     commit: RefCell<CommitWriter>,
     uploads: RefCell<Vec<u64>>,
+    stored: RefCell<Vec<Stored>>,
 }
 
 impl<'s> Batch<'s> {
     pub(crate) fn new(session: &'s Arc<SessionCore>) -> Self {
-        Batch { session, commit: RefCell::default(), uploads: RefCell::default() }
+        Batch { session, commit: RefCell::default(), uploads: RefCell::default(), stored: RefCell::default() }
     }
 
     pub(crate) fn session(&self) -> &'s Arc<SessionCore> {
@@ -58,6 +60,14 @@ impl<'s> Batch<'s> {
         }
         handle.object().ready()?;
         Ok(handle.id())
+    }
+
+    /// Until the commit: what was sent ahead for a value, and the objects that it has handles on.
+    fn keep(&self, value: &Outgoing) -> Result<()> {
+        self.uploads.borrow_mut().extend(value.upload());
+        let stored = value.stored(self.session)?;
+        self.stored.borrow_mut().extend(stored);
+        Ok(())
     }
 
     fn add(&self, op: &Op<'_>) -> Result<()> {
@@ -84,7 +94,7 @@ impl<'s> Batch<'s> {
         let object = self.check(dict)?;
         let align = crate::client::value_align::<K, V>();
         with_entry::<K, V, _>(self.session, align, &key, &value, |key, value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
         })
     }
@@ -112,7 +122,7 @@ impl<'s> Batch<'s> {
 
     /// Puts an element before the one at a position of a list.
     pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, position as u64, 0, &value)
+        self.splice(list, sent(position), 0, &value)
     }
 
     fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -120,6 +130,7 @@ impl<'s> Batch<'s> {
         let mut run = Run::new::<T>();
         run.add::<T>(self.session, value)?;
         self.uploads.borrow_mut().extend(run.uploads());
+        self.stored.borrow_mut().extend(run.take_stored());
         self.add(&Op::ListSplice { object, position, remove, values: run.values() })
     }
 
@@ -127,7 +138,7 @@ impl<'s> Batch<'s> {
     pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
         })
     }
@@ -135,7 +146,7 @@ impl<'s> Batch<'s> {
     /// Takes the element at a position out of a list, if there is one.
     pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
         let object = self.check(list)?;
-        self.add(&Op::ListRemove { object, position: position as u64, lend: false })
+        self.add(&Op::ListRemove { object, position: sent(position), lend: false })
     }
 
     /// Takes everything out of a dict or a list.
@@ -148,7 +159,7 @@ impl<'s> Batch<'s> {
     pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(target)?;
         with_element::<T, _>(self.session, &value, |value, ser| {
-            self.uploads.borrow_mut().extend(value.upload());
+            self.keep(value)?;
             self.add(&Op::ValueSet { object, value: value.payload(ser) })
         })
     }

@@ -70,7 +70,8 @@ impl Session {
 
     /// Sleeps until the manager has ended, however it ends. `false`: it still lives after `timeout`.
     pub fn wait_for_end(&self, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
-        self.core.wait_for_end(timeout.into().map(|timeout| std::time::Instant::now() + timeout))
+        // Later than any clock shows is never.
+        self.core.wait_for_end(timeout.into().and_then(|timeout| std::time::Instant::now().checked_add(timeout)))
     }
 
     /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.
@@ -262,7 +263,13 @@ impl Session {
     /// All published names.
     pub fn names(&self) -> Result<Vec<String>> {
         let text = self.text(Call::Names)?;
-        Ok(text.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| name.to_owned()).collect())
+        let (mut names, mut rest) = (Vec::new(), text.as_str());
+        while !rest.is_empty() {
+            let (name, more) = split_name(rest).ok_or_else(|| malformed("list of names"))?;
+            names.push(name.to_owned());
+            rest = more;
+        }
+        Ok(names)
     }
 
     /// Makes a handle of a [`Token`].
@@ -305,6 +312,14 @@ impl Session {
             _ => Err(malformed("reply")),
         }
     }
+}
+
+/// The first name of the text that answers [`Call::Names`], and what follows.
+fn split_name(text: &str) -> Option<(&str, &str)> {
+    let (_id, rest) = text.split_once(' ')?;
+    let (len, rest) = rest.split_once(' ')?;
+    let (name, rest) = rest.split_at_checked(len.parse().ok()?)?;
+    Some((name, rest.strip_prefix('\n')?))
 }
 
 impl fmt::Debug for Session {

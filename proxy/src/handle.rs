@@ -337,16 +337,12 @@ macro_rules! handle {
             fn view(archived: &Self::Archived) -> &Self::View {
                 archived
             }
-            #[allow(unused_mut, unused_assignments)]
             fn schema(schema: &mut commonhold_ipc::value::Schema) {
+                let parameters: &[fn(&mut commonhold_ipc::value::Schema)] = &[$(|schema| schema.element::<$parameter>()),*];
                 schema.word($text);
-                let mut mark = "<";
-                $(
-                    schema.word(mark);
-                    schema.element::<$parameter>();
-                    mark = ", ";
-                )*
-                if mark != "<" {
+                if !parameters.is_empty() {
+                    schema.word("<");
+                    parameters.iter().for_each(|parameter| parameter(schema));
                     schema.word(">");
                 }
             }

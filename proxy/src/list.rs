@@ -4,13 +4,13 @@ use crate::dict::{not_this_type, read};
 use crate::guard::{Ref, View};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use crate::watch;
 use crate::write::{Committed, lent, with_element};
 use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{ErrorKind, Result};
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
@@ -68,11 +68,16 @@ pub(crate) fn inline_bytes<T: Shared>() -> u32 {
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
 }
 
+/// A position as it travels: the largest number stands for the end there, and for no position here.
+pub(crate) fn sent(position: usize) -> u64 {
+    (position as u64).min(END - 1)
+}
+
 /// A range of positions, cut to a list's length.
 pub(crate) fn positions(range: impl RangeBounds<usize>, len: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start as u64,
-        Bound::Excluded(&start) => start as u64 + 1,
+        Bound::Excluded(&start) => (start as u64).saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
@@ -91,6 +96,7 @@ pub(crate) struct Run {
     count: u32,
     inline: bool,
     uploads: Vec<u64>,
+    stored: Vec<Stored>,
 }
 
 impl Run {
@@ -100,6 +106,7 @@ impl Run {
 
     pub(crate) fn add<T: Shared>(&mut self, session: &Arc<SessionCore>, value: &impl AsShared<T>) -> Result<()> {
         with_element::<T, _>(session, value, |value, ser| {
+            self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
                 Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
@@ -127,6 +134,11 @@ impl Run {
     /// The values in it that were sent ahead.
     pub(crate) fn uploads(&self) -> &[u64] {
         &self.uploads
+    }
+
+    /// What must be held until the values are stored.
+    pub(crate) fn take_stored(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.stored)
     }
 }
 
@@ -173,7 +185,7 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if the position is behind the end.
     pub fn insert(&self, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.put_at(position as u64, &value)
+        self.put_at(sent(position), &value)
     }
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -197,7 +209,7 @@ impl<T: Shared> List<T> {
 
     /// Takes the element at a position out and returns a guard on it. `None`: there is no such position.
     pub fn remove(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        self.take(position as u64)
+        self.take(sent(position))
     }
 
     fn take(&self, position: u64) -> Result<Option<Ref<'_, T>>> {
@@ -248,7 +260,11 @@ impl<T: Shared> List<T> {
         if len >= self.len()? {
             return Ok(());
         }
-        self.splice_run(len as u64, u64::MAX, &Run::new::<T>())
+        match self.splice_run(len as u64, u64::MAX, &Run::new::<T>()) {
+            // Somebody has made it shorter still meanwhile.
+            Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(()),
+            done => done,
+        }
     }
 
     /// Takes all elements out.

@@ -3,9 +3,11 @@
 use crate::session::SessionCore;
 use crate::write::conflicts;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::CONFLICTS_BEFORE_TICKET;
+use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_MS};
 use commonhold_ipc::wire::Call;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Attempts after which even the holder of the ticket gives up: it is too slow for the ticket's time.
 const ATTEMPTS_MAX: u32 = 256;
@@ -22,6 +24,104 @@ pub enum Attempt<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HasTicket(pub bool);
 
+/// Keeps the other threads of this process back while one of them has the writer's ticket: the manager gives the ticket to
+/// a session, not to a thread.
+///
+/// The thread that has it may write besides, in the body of its transaction. The others wait no longer than a ticket is
+/// good for at the manager, so that whoever waits for one of them under the ticket is not waited for in turn. To let one
+/// through too early or too late costs a conflict and nothing else.
+#[derive(Default)]
+pub struct Gate {
+    /// Whether there is a holder: what every commit looks at.
+    closed: AtomicBool,
+    holder: Mutex<Option<Holder>>,
+    opened: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct Holder {
+    thread: usize,
+    until: Instant,
+}
+
+/// A number that the calling thread has alone, also while its storage is being torn down.
+fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
+}
+
+impl Gate {
+    /// Waits while another thread has the ticket.
+    #[inline]
+    pub fn pass(&self) {
+        if self.closed.load(Ordering::Relaxed) {
+            drop(self.wait());
+        }
+    }
+
+    /// Returns when no other thread has the ticket, or its time is over.
+    fn wait(&self) -> MutexGuard<'_, Option<Holder>> {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Holder { thread, until }) = *holder
+            && thread != this_thread()
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            holder = self.opened.wait_timeout(holder, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        holder
+    }
+
+    /// Makes the calling thread the holder, or lengthens its time; `false` if it has been the holder before.
+    fn close(&self) -> bool {
+        let mut holder = self.wait();
+        let was_ours = holder.is_some_and(|holder| holder.thread == this_thread());
+        *holder = Some(Holder { thread: this_thread(), until: Instant::now() + Duration::from_millis(TICKET_MS) });
+        self.closed.store(true, Ordering::Relaxed);
+        !was_ours
+    }
+
+    /// Lets the others through, unless another thread has become the holder meanwhile: then `false`.
+    fn open(&self) -> bool {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = holder.is_some_and(|holder| holder.thread == this_thread());
+        if is_ours {
+            *holder = None;
+            self.closed.store(false, Ordering::Relaxed);
+            self.opened.notify_all();
+        }
+        is_ours
+    }
+}
+
+/// The writer's ticket, given back when dropped: also when the attempt panics.
+struct Ticket<'s>(&'s SessionCore);
+
+impl<'s> Ticket<'s> {
+    /// Asks for the ticket; none if the calling thread has it already, further out.
+    fn take(session: &'s SessionCore) -> Result<Option<Self>> {
+        if !session.gate.close() {
+            return Ok(None);
+        }
+        let ticket = Ticket(session);
+        session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
+        // Its time begins only now.
+        session.gate.close();
+        Ok(Some(ticket))
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        // Else it is over its time, and the manager's ticket may be that other thread's.
+        if self.0.gate.open() {
+            self.0.tell(Call::TicketBack, &[]);
+        }
+    }
+}
+
 /// Runs `attempt` until it is done. After a few conflicts under the writer's ticket, so that nobody starves.
 pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTicket) -> Result<Attempt<R>>) -> Result<R> {
     for _ in 0..CONFLICTS_BEFORE_TICKET {
@@ -30,11 +130,8 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
         }
     }
     for _ in CONFLICTS_BEFORE_TICKET..ATTEMPTS_MAX {
-        let _gate = session.ticket.write().unwrap_or_else(PoisonError::into_inner);
-        session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
-        let result = attempt(HasTicket(true));
-        session.tell(Call::TicketBack, &[]);
-        if let Attempt::Done(result) = result? {
+        let _ticket = Ticket::take(session)?;
+        if let Attempt::Done(result) = attempt(HasTicket(true))? {
             return Ok(result);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Reply, disconnected};
 use crate::request::Request;
+use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
@@ -13,6 +14,7 @@ use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
@@ -21,7 +23,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Option bit of the welcome: check every value at every read.
@@ -46,8 +48,9 @@ struct Held {
 
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
-    pub(crate) connection: Connection,
+    /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
+    pub(crate) connection: Connection,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
@@ -58,9 +61,8 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
-    /// Written by who holds the writer's ticket, read by every other commit of this process: the manager gives the ticket to
-    /// a session, not to a thread.
-    pub(crate) ticket: RwLock<()>,
+    /// Keeps this process's other commits back while one of its threads has the writer's ticket.
+    pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
     keeper: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -86,7 +88,7 @@ impl SessionCore {
         let arena = ArenaReader::map(&arena, welcome.arena_len)?;
         let pins = PinTable::new(&page, arena.clone())?;
         let core = Arc::new(SessionCore {
-            connection: Connection::new(channel),
+            connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
@@ -97,7 +99,7 @@ impl SessionCore {
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
-            ticket: RwLock::new(()),
+            gate: Gate::default(),
             keeper: Mutex::new(None),
         });
         let weak: Weak<SessionCore> = Arc::downgrade(&core);
@@ -200,7 +202,9 @@ impl SessionCore {
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
         let done = then(reply);
         if lends {
+            points::client("reply: before what it lends is acknowledged");
             self.pins.acknowledge(lane, number);
+            points::client("reply: acknowledged");
         }
         done
     }
@@ -212,7 +216,7 @@ impl SessionCore {
 
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
-        let _gate = self.ticket.read().unwrap_or_else(PoisonError::into_inner);
+        self.gate.pass();
         self.call_then(request, true, then)
     }
 
@@ -232,6 +236,9 @@ impl SessionCore {
 
     /// Sends a request that is not answered, if anybody is there to get it.
     pub fn tell(&self, call: Call, numbers: &[u64]) {
+        if !self.is_ours() {
+            return;
+        }
         let mut request = Request::new(call);
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
@@ -282,8 +289,34 @@ impl SessionCore {
     }
 }
 
+/// An object held for as long as a commit that stores a handle on it is on its way: the handle itself may be gone by then.
+pub struct Stored {
+    session: Arc<SessionCore>,
+    id: u64,
+}
+
+impl Stored {
+    /// Holds an object.
+    pub fn new(session: &Arc<SessionCore>, id: u64) -> Result<Stored> {
+        session.hold(id)?;
+        Ok(Stored { session: session.clone(), id })
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.session.let_go(self.id);
+    }
+}
+
 impl Drop for SessionCore {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // The manager is the parent's, and lives on: a child neither waits for its process nor can join its thread. Nor may
+            // it wait for a lock that another of its parent's threads held.
+            std::mem::forget(self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);

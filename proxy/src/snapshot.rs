@@ -46,8 +46,9 @@ pub struct Snapshot {
 }
 
 struct Inner {
-    session: Arc<SessionCore>,
+    /// Goes before the session, whose end it would outlive.
     pin: OwnedPin,
+    session: Arc<SessionCore>,
 }
 
 impl Snapshot {
@@ -62,6 +63,7 @@ impl Snapshot {
 
     /// The object's record, if it was there in this version.
     fn record(&self, handle: &impl Handle) -> Option<Record> {
+        assert!(self.inner.session.is_ours(), "this snapshot was taken before a fork(): its pin is the parent's, who may let it go");
         assert!(
             handle.object().manager() == self.inner.session.manager(),
             "this snapshot is of another manager than the handle: take one of the handle's own"

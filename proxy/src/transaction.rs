@@ -178,6 +178,13 @@ impl<'s> Transaction<'s> {
         }
     }
 
+    /// The transaction depends on a container's length.
+    fn saw_len(&self, record: &Record) {
+        if !self.watched.borrow().contains(&record.id) {
+            self.saw(&Condition::LenIs { object: record.id, len: record.len });
+        }
+    }
+
     fn own<'t, T: Shared>(&'t self, archive: &[u8]) -> Result<Ref<'t, T>> {
         Ref::of_copy(self.session(), archive)
     }
@@ -218,7 +225,11 @@ impl<'s> Transaction<'s> {
         let slot = match self.overlay.borrow().lists.get(&record.id) {
             None => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, _)) if position < *before => Some(Slot::Base(position)),
-            Some(ListOverlay::Appended(before, new)) => new.get((position - before) as usize).cloned().map(Slot::New),
+            Some(ListOverlay::Appended(before, new)) => {
+                // What was pushed stands at this position only if the list is as long as it was.
+                self.saw_len(&record);
+                new.get((position - before) as usize).cloned().map(Slot::New)
+            }
             Some(ListOverlay::Slots(slots)) => slots.get(position as usize).cloned(),
         };
         match slot {
@@ -316,7 +327,8 @@ impl<'s> Transaction<'s> {
     pub fn counter(&self, counter: &Counter) -> Result<i64> {
         let record = self.record(counter)?;
         self.saw(&Condition::RootIs { object: record.id, root: record.root });
-        Ok(record.root as i64 + self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0))
+        let added = self.overlay.borrow().counters.get(&record.id).copied().unwrap_or(0);
+        (record.root as i64).checked_add(added).ok_or_else(|| counter_out_of_range(added))
     }
 
     /// Sets the value of a key.
@@ -374,9 +386,7 @@ impl<'s> Transaction<'s> {
     /// The list's own slots, to be changed anyhow. The transaction then depends on the list's length: positions mean what
     /// they meant.
     fn with_slots<R>(&self, record: &Record, change: impl FnOnce(&mut Vec<Slot>) -> R) -> R {
-        if !self.watched.borrow().contains(&record.id) {
-            self.saw(&Condition::LenIs { object: record.id, len: record.len });
-        }
+        self.saw_len(record);
         let mut overlay = self.overlay.borrow_mut();
         let list = overlay.lists.entry(record.id).or_insert_with(|| ListOverlay::Appended(record.len, Vec::new()));
         if let ListOverlay::Appended(before, new) = list {
@@ -458,10 +468,15 @@ impl<'s> Transaction<'s> {
     }
 
     /// Adds to a counter. Does not depend on its number.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the sum does not fit into 64 bits, at the latest at the commit.
     pub fn count(&self, counter: &Counter, amount: i64) -> Result<()> {
         let object = self.record(counter)?.id;
+        let before = self.overlay.borrow().counters.get(&object).copied().unwrap_or(0);
+        let added = before.checked_add(amount).ok_or_else(|| counter_out_of_range(amount))?;
         self.batch.count(counter, amount)?;
-        *self.overlay.borrow_mut().counters.entry(object).or_default() += amount;
+        self.overlay.borrow_mut().counters.insert(object, added);
         Ok(())
     }
 
@@ -474,6 +489,11 @@ impl<'s> Transaction<'s> {
         self.batch.forget_uploads();
         done
     }
+}
+
+fn counter_out_of_range(amount: i64) -> Error {
+    let text = format!("adding {amount} to a counter is beyond what 64 bits hold: nothing was changed");
+    Error::new(ErrorKind::OutOfRange, text)
 }
 
 fn no_position(what: &str, position: usize, len: usize) -> Error {

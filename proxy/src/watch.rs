@@ -26,7 +26,8 @@ pub fn changed_since(object: &Object, seen: u64) -> Result<bool> {
 
 /// Sleeps until the object has been changed after `seen`, and sets `seen` to its version then. `false`: the time is up.
 pub fn wait_for_change(object: &Object, seen: &mut u64, timeout: Option<Duration>) -> Result<bool> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    // Later than any clock shows is never.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let session = object.ready()?;
     let at = watch_offset(object.id());
     let half = |offset| session.arena.half_word(offset).ok_or_else(disconnected);

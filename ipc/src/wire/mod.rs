@@ -56,7 +56,7 @@ pub enum Call {
     Shutdown = 13,
     /// A value that later operations use: prefix and length of the value, then its bytes. Not answered.
     Upload = 14,
-    /// The published names, one a line, each with its object's id before it.
+    /// The published names: for each its object's id, its length in bytes, it, and a line's end. A name may hold line ends.
     Names = 15,
     /// Uploads that no commit will use: their numbers. Not answered.
     Discard = 16,

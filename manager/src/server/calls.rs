@@ -5,6 +5,7 @@ use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
+use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -119,7 +120,10 @@ impl Server {
 
     fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
-        if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
+        // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
+        if !call.is_one_way()
+            && let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
+        {
             session.begin_call(head.lane);
         }
         match call {
@@ -160,7 +164,7 @@ impl Server {
             Call::Stats => Done::Answer(0, vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
             Call::Names => {
-                let lines = self.store.names().map(|(name, id)| format!("{id} {name}\n")).collect();
+                let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
                 Done::Answer(0, vec![Outcome::Text(lines)])
             }
             Call::Shutdown => {
@@ -186,13 +190,13 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         let uploads = session.uploads();
         let mut outcomes = Vec::new();
-        crate::points::reached("call: before it is applied");
+        points::manager("call: before it is applied");
         let applied = self.store.apply(&commit, uploads, &mut outcomes);
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
         }
-        crate::points::reached("call: applied, not published");
+        points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
             Ok(()) => Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes),
@@ -314,7 +318,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .flatten()
             .collect();

@@ -17,6 +17,7 @@ use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
 use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
+use commonhold_ipc::points;
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
@@ -87,6 +88,8 @@ enum Connection {
         owner: bool,
     },
     Session(Box<Session>),
+    /// Its connection is over, but its process lives and may hold guards: its pins count on.
+    Lingering(Box<Session>),
 }
 
 /// What a descriptor is, in the poller's tokens: two bits, then an index.
@@ -124,6 +127,7 @@ pub struct Server {
     connections: Vec<Option<Connection>>,
     greeting: usize,
     sessions: usize,
+    lingering: usize,
     next_session: u64,
     /// Sessions with requests that are read but not done: their turn was over, or they waited for the ticket.
     unfinished: VecDeque<usize>,
@@ -169,6 +173,7 @@ impl Server {
             connections: Vec::new(),
             greeting: 0,
             sessions: 0,
+            lingering: 0,
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
@@ -243,7 +248,7 @@ impl Server {
         }
         let greetings = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Greeting { until, .. } => Some(*until),
-            Connection::Session(_) => None,
+            Connection::Session(_) | Connection::Lingering(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
         let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
@@ -253,12 +258,14 @@ impl Server {
 
     fn round(&mut self) {
         let happened = self.poller.happenings().to_vec();
+        // A new connection comes last: it may get the place of one that has just ended, and of which more is reported here.
+        let mut comes = false;
         for happening in happened {
             let index = (happening.token >> 2) as usize;
             match happening.token & 3 {
-                token::LISTENER => self.accept(),
+                token::LISTENER => comes = true,
                 token::DIRECTORY => self.look_for_name(),
-                token::PROCESS => self.close(index),
+                token::PROCESS => self.process_ended(index),
                 _ => {
                     if happening.writable {
                         self.unanswered.push(index);
@@ -269,13 +276,20 @@ impl Server {
                 }
             }
         }
+        if comes {
+            self.accept();
+        }
         for _ in 0..self.unfinished.len() {
             if let Some(index) = self.unfinished.pop_front() {
                 self.work(index);
             }
         }
         self.store.publish();
-        self.flush_all();
+        if !self.unanswered.is_empty() {
+            points::manager("round: published, not answered");
+            self.flush_all();
+            points::manager("round: answered");
+        }
         self.pass_ticket_on();
         self.keep_house();
         self.end_what_is_late();
@@ -350,7 +364,7 @@ impl Server {
     fn admit(&mut self, index: usize, admission: &Admission) {
         let Some(Some(Connection::Greeting { channel, owner, .. })) = self.connections.get_mut(index) else { return };
         let owner = *owner;
-        if self.sessions >= self.config.sessions_max && !owner {
+        if self.sessions + self.lingering >= self.config.sessions_max && !owner {
             let _ = channel.send(&write_refusal(Refusal::ManagerFull { sessions_max: self.config.sessions_max as u32 }));
             return self.close(index);
         }
@@ -385,6 +399,8 @@ impl Server {
         };
         let bytes = admission.welcome(&welcome);
         let deadline = Instant::now() + Duration::from_millis(100);
+        // First what may fail: a client that has its welcome reads, and counts on its pins.
+        self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
         let pins = if admission.hello.purpose == Purpose::Session {
             let page = sys::memfd_sealed("commonhold-session", PAGE_BYTES)?;
             let pins = PinScan::map(&page)?;
@@ -395,13 +411,13 @@ impl Server {
             channel.send_all(&bytes, &[], deadline)?;
             None
         };
-        self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
         Ok((process, pins))
     }
 
     fn close(&mut self, index: usize) {
         match self.connections.get_mut(index).and_then(Option::take) {
             None => {}
+            Some(Connection::Lingering(session)) => self.connections[index] = Some(Connection::Lingering(session)),
             Some(Connection::Greeting { channel, owner, .. }) => {
                 self.poller.remove(&channel);
                 self.greeting -= 1;
@@ -409,7 +425,6 @@ impl Server {
             }
             Some(Connection::Session(mut session)) => {
                 self.poller.remove(session.channel());
-                self.poller.remove(session.process());
                 self.ending |= session.is_owner();
                 session.end(&mut self.store);
                 self.sessions -= 1;
@@ -421,7 +436,29 @@ impl Server {
                     self.ticket = None;
                 }
                 self.housekeeping.something_ended();
+                if session.may_read() {
+                    session.channel().shut_down();
+                    self.lingering += 1;
+                    self.connections[index] = Some(Connection::Lingering(session));
+                } else {
+                    self.poller.remove(session.process());
+                }
             }
+        }
+    }
+
+    /// A client's process has ended: nobody reads under its pins any more.
+    fn process_ended(&mut self, index: usize) {
+        self.close(index);
+        self.forget_lingering(index);
+    }
+
+    fn forget_lingering(&mut self, index: usize) {
+        if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
+            self.poller.remove(session.process());
+            self.connections[index] = None;
+            self.lingering -= 1;
+            self.housekeeping.something_ended();
         }
     }
 

@@ -268,6 +268,11 @@ impl Session {
         page.scan(newest, |pin| found.push(pin));
     }
 
+    /// Whether its client may still read under pins, though the connection is over.
+    pub fn may_read(&self) -> bool {
+        self.pins.as_ref().is_some_and(|page| !page.has_left())
+    }
+
     /// Room for a reply.
     pub fn answers(&mut self) -> &mut Vec<u8> {
         &mut self.answers
