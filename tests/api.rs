@@ -112,3 +112,25 @@ fn large_values_travel() {
         manager.audit().unwrap();
     }
 }
+
+#[test]
+fn what_a_popped_handle_refers_to_lives_on() {
+    for manager in managers() {
+        let jobs: List<List<u64>> = manager.list([]).unwrap();
+        for n in 0..3 {
+            jobs.push(manager.list([n, n + 1]).unwrap()).unwrap();
+        }
+        // Nobody else holds the inner lists: the containers' references go with the elements, and ours take their place.
+        let job = jobs.pop().unwrap().unwrap().to_owned();
+        manager.audit().unwrap();
+        assert_eq!(job.to_owned().unwrap(), [2, 3]);
+        let first = jobs.remove(0).unwrap().unwrap();
+        manager.audit().unwrap();
+        assert_eq!(first.to_owned().to_owned().unwrap(), [0, 1]);
+        let names: Dict<u8, List<u64>> = manager.dict([(1, job)]).unwrap();
+        assert_eq!(names.remove(1).unwrap().unwrap().to_owned().len().unwrap(), 2);
+        drop(first);
+        manager.audit().unwrap();
+        assert_eq!(manager.stats().unwrap().objects, 3, "jobs, names, and the list that is still in jobs");
+    }
+}

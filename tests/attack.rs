@@ -114,7 +114,7 @@ fn what_is_lent_to_the_shared_lane_outlives_messages_without_answers() {
     let dict = manager.dict([(1u64, "first ".repeat(100))]).unwrap();
     let (channel, arena, _fds) = connect_raw(manager.address());
     let mut raw = Raw { channel, number: 0 };
-    let Outcome::Lent(place) = raw.insert(dict.id(), 0, 1, "second", true) else { panic!("nothing was lent") };
+    let Outcome::Lent(place, _) = raw.insert(dict.id(), 0, 1, "second", true) else { panic!("nothing was lent") };
     let before = arena.bytes(place.offset, place.len).to_vec();
     // Another thread of that process drops a handle, while the one that was lent the value has not yet pinned it.
     raw.send(Call::Release, 0, &[]);

@@ -78,7 +78,7 @@ fn managers() -> [Manager; 2] {
 fn role_drops() {
     let Some(mut parent) = Parent::of("role_drops") else { return };
     for manager in managers() {
-        let dict: Dict<String, u64> = manager.dict([("a", 1), ("b", 2)]).unwrap();
+        let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
         let list = manager.list([1u64, 2, 3]).unwrap();
         let (mut held, mut snapshot) = (dict.get("a").unwrap(), Some(manager.snapshot().unwrap()));
         let version = manager.version();
@@ -100,7 +100,7 @@ fn role_drops() {
         assert_eq!(stats.oldest_pin, Some(version), "the parent's pins are as they were");
         assert!(stats.retired_bytes > 0);
         assert!(as_it_was(&held, &lent, &snapshot));
-        assert_eq!(manager.list(["still", "here"]).map(|list: List<String>| list.len().unwrap()).unwrap(), 2);
+        assert_eq!(manager.list(["still".to_string(), "here".to_string()]).map(|list: List<String>| list.len().unwrap()).unwrap(), 2);
         drop((held, lent, snapshot, clones));
         until("nothing is pinned any more", || manager.stats().unwrap().retired_bytes == 0);
         manager.audit().unwrap();
@@ -129,7 +129,7 @@ fn a_child_drops_what_it_has_and_the_parent_does_not_notice() {
 fn role_connects() {
     let Some(mut parent) = Parent::of("role_connects") else { return };
     for manager in managers() {
-        let dict: Dict<String, u64> = manager.dict([("a", 1), ("b", 2)]).unwrap();
+        let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
         let (address, token) = (manager.address().to_string(), dict.token().unwrap());
         let held = dict.get("a").unwrap().unwrap();
         let ended = forked(|| {
@@ -170,7 +170,7 @@ fn a_child_makes_a_connection_of_its_own() {
 fn role_busy() {
     let Some(mut parent) = Parent::of("role_busy") else { return };
     let manager = Manager::start().unwrap();
-    let dict: Dict<String, u64> = manager.dict([("a", 1), ("b", 2)]).unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     let list = manager.list([1u64, 2, 3]).unwrap();
     let outer = manager.list([dict.clone()]).unwrap();
     let stop = AtomicBool::new(false);
@@ -216,7 +216,7 @@ fn children_of_a_busy_parent_neither_hang_nor_disturb_it() {
 fn role_exits() {
     let Some(mut parent) = Parent::of("role_exits") else { return };
     let manager = Manager::start().unwrap();
-    let dict: Dict<String, u64> = manager.dict([("a", 1), ("b", 2)]).unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     let held = dict.get("a").unwrap().unwrap();
     dict.insert("a", 2).unwrap();
     for _ in 0..3 {

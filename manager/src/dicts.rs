@@ -135,7 +135,7 @@ impl Store {
         }
         self.touch(id);
         Ok(match old {
-            Some(old) if lend => Outcome::Lent(old.value_place(self.memory.reader())),
+            Some(old) if lend => self.lend(&old),
             Some(_) => Outcome::Something,
             None => Outcome::Nothing,
         })
@@ -165,6 +165,12 @@ impl Store {
         }
     }
 
+    /// The value of an entry that was taken out: its block stays as it is until the next version is published.
+    fn lend(&self, entry: &Entry) -> Outcome {
+        let reader = self.memory.reader();
+        Outcome::Lent(entry.value_place(reader), entry.handles(reader))
+    }
+
     fn retire_entry(&mut self, id: u64, entry: &Entry) -> Result<()> {
         let handles = entry.handles(self.memory.reader());
         self.refer(id, handles.into_iter(), -1)?;
@@ -180,7 +186,7 @@ impl Store {
         self.object(id, DICTS)?.record.len -= 1;
         self.retire_entry(id, &old)?;
         self.touch(id);
-        Ok(if lend { Outcome::Lent(old.value_place(self.memory.reader())) } else { Outcome::Something })
+        Ok(if lend { self.lend(&old) } else { Outcome::Something })
     }
 
     pub(crate) fn add(&mut self, id: u64, key: &[u8], number: u8, delta: &[u8]) -> Result<Outcome> {

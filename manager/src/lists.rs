@@ -89,7 +89,10 @@ impl Store {
         let Some(slot) = sequence::slot(reader, record, position) else { return (Outcome::Nothing, None) };
         if record.element_bytes == 0 {
             let block = reader.word(slot);
-            (if lend { Outcome::Lent(element_place(reader, block)) } else { Outcome::Something }, Some(block))
+            (
+                if lend { Outcome::Lent(element_place(reader, block), element_handles(reader, block)) } else { Outcome::Something },
+                Some(block),
+            )
         } else if lend {
             (Outcome::Bytes(reader.bytes(slot, record.element_bytes.into()).to_vec()), None)
         } else {

@@ -408,7 +408,7 @@ impl Store {
         }
         self.publish();
         // Objects that there was no room to drop wait until something has been reclaimed.
-        self.stuck = !done;
+        self.stuck = !done && (!self.demolition.is_empty() || self.objects.has_unheld());
         self.has_work()
     }
 

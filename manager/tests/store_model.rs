@@ -312,7 +312,7 @@ impl Run {
         assert_eq!(outcomes.len(), expected.len());
         for (outcome, expected) in outcomes.iter().zip(expected) {
             check_outcome(&self.world.reader, outcome, expected);
-            if let (Outcome::Lent(place) | Outcome::Existing(place), Expected::Lent(bytes) | Expected::Existing(bytes)) =
+            if let (Outcome::Lent(place, _) | Outcome::Existing(place), Expected::Lent(bytes) | Expected::Existing(bytes)) =
                 (outcome, expected)
             {
                 self.lent.push((version, *place, bytes.clone()));

@@ -1,6 +1,6 @@
 //! What reading gives: [`Ref`], a guard with a hold of its own on the version it is in, and [`View`], borrowed from a snapshot.
 
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::Place;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::pin::{Hold, PinTable};
@@ -41,6 +41,8 @@ use std::sync::Arc;
 pub struct Ref<'g, T: Shared> {
     held: Held<'g, T>,
     table: &'g PinTable,
+    /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
+    kept: Option<Box<[Stored]>>,
 }
 
 enum Held<'g, T: Shared> {
@@ -55,7 +57,7 @@ impl<'g, T: Shared> Ref<'g, T> {
     #[inline(always)]
     pub(crate) fn new(session: &'g Arc<SessionCore>, place: &Place, hold: Hold<'g>) -> Result<Self> {
         let archived = session.value::<T>(place)?;
-        Ok(Ref { held: Held::There(archived, hold), table: &session.pins })
+        Ok(Ref { held: Held::There(archived, hold), table: &session.pins, kept: None })
     }
 
     /// A guard on a copy of a value's archive.
@@ -63,7 +65,13 @@ impl<'g, T: Shared> Ref<'g, T> {
         let mut copy = AlignedVec::with_capacity(bytes.len());
         copy.extend_from_slice(bytes);
         access::<T>(&copy)?;
-        Ok(Ref { held: Held::Here(Box::new(copy)), table: &session.pins })
+        Ok(Ref { held: Held::Here(Box::new(copy)), table: &session.pins, kept: None })
+    }
+
+    /// The guard, which keeps these references.
+    pub(crate) fn keeping(mut self, kept: Vec<Stored>) -> Self {
+        self.kept = (!kept.is_empty()).then(|| kept.into());
+        self
     }
 
     #[inline]

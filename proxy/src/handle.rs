@@ -36,7 +36,10 @@ impl Object {
         let session = session.and_then(|session| session.clone().downcast::<SessionCore>().ok());
         // A handle that travels through another manager's session, as an argument of a process for example.
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound: OnceLock::new() })
+        // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
+        let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
+        let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
+        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound })
     }
 
     /// The object's id.

@@ -199,7 +199,7 @@ impl SessionCore {
         counter.store(number, Ordering::Relaxed);
         let reply = self.connection.call(lane, request.frame(lane, number)?, changes)?;
         let lends = matches!(&reply, Reply::Done(_, outcomes)
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))));
         let done = then(reply);
         if lends {
             points::client("reply: before what it lends is acknowledged");
@@ -273,6 +273,17 @@ impl SessionCore {
         Ok(())
     }
 
+    /// The same without a call, if this process holds the object already. Whether it does.
+    pub fn hold_again(&self, id: u64) -> bool {
+        match lock(&self.held).get_mut(&id) {
+            Some(count) => {
+                count.here += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A handle here is gone.
     pub fn let_go(&self, id: u64) {
         if !self.is_ours() {
@@ -296,6 +307,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// A reference that the manager has counted for this session already.
+    pub fn taken(session: &Arc<SessionCore>, id: u64) -> Stored {
+        session.took(id);
+        Stored { session: session.clone(), id }
+    }
+
     /// Holds an object.
     pub fn new(session: &Arc<SessionCore>, id: u64) -> Result<Stored> {
         session.hold(id)?;

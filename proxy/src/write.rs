@@ -3,7 +3,7 @@
 use crate::connection::Reply;
 use crate::guard::Ref;
 use crate::request::{Request, Target, Value};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
 use commonhold_ipc::wire::commit::{CommitWriter, Op, write_single};
@@ -60,16 +60,21 @@ fn committed(reply: Reply) -> Result<Committed> {
 
 /// A guard on what a reply lends, or on what it brought.
 pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
-    match outcome {
-        Outcome::Nothing | Outcome::Something => Ok(None),
-        Outcome::Lent(place) | Outcome::Existing(place) => match session.pins.pin_lent(version) {
-            Some(pin) => Ref::new(session, &place, pin.into_hold()).map(Some),
-            // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
-            None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len)).map(Some),
-        },
-        Outcome::Bytes(bytes) => Ref::of_copy(session, &bytes).map(Some),
-        Outcome::Number(_) | Outcome::Text(_) => Err(malformed("reply")),
-    }
+    let (place, handles) = match outcome {
+        Outcome::Nothing | Outcome::Something => return Ok(None),
+        Outcome::Bytes(bytes) => return Ref::of_copy(session, &bytes).map(Some),
+        Outcome::Number(_) | Outcome::Text(_) => return Err(malformed("reply")),
+        Outcome::Existing(place) => (place, Vec::new()),
+        Outcome::Lent(place, handles) => (place, handles),
+    };
+    // The manager counts this session as a holder of what the value refers to: until the guard goes.
+    let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
+    let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
+        Some(pin) => Ref::new(session, &place, pin.into_hold())?,
+        // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
+        None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
+    };
+    Ok(Some(guard.keeping(kept)))
 }
 
 /// Encodes a key and hands its bytes over.

@@ -94,7 +94,7 @@ impl Server {
             Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
             Done::NoAnswer | Done::Nonsense | Done::Later => return,
         };
-        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
+        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
             session.lend(head.lane, head.number, version);
         }
         let answers = session.answers();
@@ -127,7 +127,7 @@ impl Server {
             session.begin_call(head.lane);
         }
         match call {
-            Call::Commit => self.commit(index, payload),
+            Call::Commit => self.commit(index, head, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
                 Err(_) => Done::Nonsense,
@@ -182,7 +182,7 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, index: usize, payload: &[u8]) -> Done {
+    fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
             return Done::Later;
         }
@@ -199,9 +199,27 @@ impl Server {
         points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
-            Ok(()) => Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes),
+            Ok(()) => {
+                if !head.quiet {
+                    self.hand_over(index, &outcomes);
+                }
+                Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
+            }
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
+        }
+    }
+
+    /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
+    fn hand_over(&mut self, index: usize, outcomes: &[Outcome]) {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+        for outcome in outcomes {
+            let Outcome::Lent(_, handles) = outcome else { continue };
+            for id in handles {
+                if self.store.retain(*id).is_ok() {
+                    session.hold(*id);
+                }
+            }
         }
     }
 
