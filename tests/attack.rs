@@ -272,3 +272,125 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
     });
     assert!(done.is_err_and(|error| error.is_disconnected()));
 }
+
+#[test]
+fn a_program_whose_connection_broke_can_connect_again() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(1u64, 1u64)]).unwrap();
+    let token = dict.token().unwrap();
+    let address = manager.address();
+    let channel = Channel::connect(address, Instant::now() + Duration::from_secs(5)).unwrap();
+    let second = commonhold::Session::greet(channel, address.clone(), None).unwrap();
+    let blob = second.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    assert!(blob.insert(1, Growing(Cell::new(200_000))).is_err());
+    let third = Manager::connect(&address.to_string()).unwrap();
+    let same: Dict<u64, u64> = third.attach(&token).unwrap();
+    same.insert(1, 2).unwrap();
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 2);
+    let again: Dict<u64, u64> = token.open().unwrap();
+    again.insert(1, 3).unwrap();
+}
+
+#[test]
+fn what_was_cleared_makes_room_at_once() {
+    let manager = Manager::builder().capacity(24 << 20).start().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    for round in 0..4u64 {
+        let small = vec![round as u8; 100];
+        for part in 0..12u64 {
+            dict.extend((0..5_000).map(|i| (part * 5_000 + i, &small))).unwrap_or_else(|error| panic!("round {round}, part {part}: {error}"));
+        }
+        dict.clear().unwrap();
+        let large = vec![round as u8; 12 << 20];
+        dict.insert(0, &large).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        dict.clear().unwrap();
+    }
+}
+
+#[test]
+fn a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets() {
+    const ROLE: &str = "COMMONHOLD_TEST_HOST";
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn pause() -> i32;
+        fn kill(pid: i32, signal: i32) -> i32;
+    }
+    if std::env::var_os(ROLE).is_some() {
+        // The host: a manager of its own process, and a child that is forked while a client is connected.
+        let manager = Manager::in_process().unwrap();
+        let dict = manager.dict([(1u64, 1u64)]).unwrap();
+        manager.publish("dict", &dict).unwrap();
+        println!("\nhost {}", manager.address());
+        while manager.stats().unwrap().sessions < 2 {
+            std::thread::yield_now();
+        }
+        // SAFETY: the child only waits to be killed.
+        let child = unsafe { fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: sleeps.
+                unsafe { pause() };
+            }
+        }
+        println!("\nchild {child}");
+        loop {
+            std::thread::park();
+        }
+    }
+    use std::io::BufRead;
+    let name = "a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets";
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ROLE, "1")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(host.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut word = |word: &str| lines.find_map(|line| line.strip_prefix(word).map(|rest| rest.trim().to_owned())).unwrap();
+    let manager = Manager::connect(&word("host")).unwrap();
+    let dict: Dict<u64, u64> = manager.open("dict").unwrap();
+    let child: i32 = word("child").parse().unwrap();
+    // Stopped, so that the call is surely under way when it dies.
+    // SAFETY: SIGSTOP is 19.
+    unsafe { kill(host.id() as i32, 19) };
+    let caller = std::thread::spawn(move || dict.insert(1, 2).map(|_| ()).unwrap_err());
+    std::thread::sleep(Duration::from_millis(100));
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(caller.join().unwrap()));
+    let error = ended.recv_timeout(Duration::from_secs(10));
+    // SAFETY: ends the child that the host has forked.
+    unsafe { kill(child, 9) };
+    let error = error.expect("the caller waits for ever");
+    assert!(error.is_disconnected() || error.is_outcome_unknown(), "{error}");
+}
+
+#[test]
+fn more_threads_than_lanes_read_what_they_are_lent() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(0u64, "0".repeat(300))]).unwrap();
+    let ready = std::sync::Arc::new(std::sync::Barrier::new(560));
+    let threads: Vec<_> = (0..560u64)
+        .map(|thread| {
+            let (dict, ready, manager) = (dict.clone(), ready.clone(), manager.clone());
+            let work = move || {
+                dict.len().unwrap();
+                ready.wait();
+                for round in 0..10 {
+                    let text = char::from(b'a' + ((thread + round) % 26) as u8).to_string().repeat(300);
+                    if let Some(old) = dict.insert(thread % 7, &text).unwrap() {
+                        let first = old.as_bytes()[0];
+                        assert!(old.len() == 300 && old.bytes().all(|byte| byte == first));
+                        drop(manager.counter(1).unwrap());
+                        assert!(old.bytes().all(|byte| byte == first));
+                    }
+                }
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap()
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    manager.audit().unwrap();
+    assert_eq!(manager.stats().unwrap().oldest_pin, None);
+}

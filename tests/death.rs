@@ -331,7 +331,8 @@ fn the_manager_dies_at_every_point_of_a_commit() {
         });
         let first = owner.hear().unwrap();
         if !first.starts_with('@') {
-            assert_eq!(first, "manager died", "point {point}");
+            // At its very first points it has not reported yet.
+            assert!(first == "manager died" || first.contains("SIGKILL"), "point {point}: {first}");
             deaths += 1;
             continue;
         }

@@ -35,6 +35,14 @@ impl<'a> Arrived<'a> {
         if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
     }
 
+    /// Room that its block of so many bytes still needs: what was sent ahead has its block.
+    pub(crate) fn bytes_to_come(&self, bytes: u64) -> u64 {
+        match self {
+            Arrived::Here(_) => bytes,
+            Arrived::Sent(..) => 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         match self {
             Arrived::Here(bytes) => bytes.len() as u64,
@@ -112,7 +120,7 @@ impl Store {
         if let Arrived::Sent(_, upload) = &arrived {
             self.fits(upload, shape.value(), shape.bytes())?;
         }
-        self.memory.reserve(shape.bytes())?;
+        self.memory.reserve(arrived.bytes_to_come(shape.bytes()))?;
         self.refer(id, value.handles.iter(), 1)?;
         let insertion = match old {
             Some(old) => old.insertion(),

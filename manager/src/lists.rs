@@ -48,7 +48,7 @@ impl Store {
         if let Arrived::Sent(_, upload) = &arrived {
             self.fits(upload, HEAD_BYTES, bytes)?;
         }
-        self.memory.reserve(bytes)?;
+        self.memory.reserve(arrived.bytes_to_come(bytes))?;
         self.refer(id, value.handles.iter(), 1)?;
         let (block, birth) = match arrived {
             Arrived::Here(value) => {

@@ -6,7 +6,6 @@
 
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::CALL_SLICE_MS;
 use commonhold_ipc::liveness::is_alive;
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
@@ -61,6 +60,9 @@ struct Incoming {
 /// Bytes that are taken from the socket at a time. Replies are small: values are read in place.
 const BUFFER_BYTES: usize = 16 << 10;
 
+/// How often a caller that waits looks whether the manager lives.
+const LOOK_MS: u64 = 1_000;
+
 /// A connection to a manager.
 pub struct Connection {
     channel: Channel,
@@ -93,7 +95,7 @@ fn outcome_unknown() -> Error {
 }
 
 impl Connection {
-    /// Over a channel that has been through its handshake, to the manager of an arena.
+    /// Over a channel that has been through its handshake, to the manager of this arena.
     pub fn new(channel: Channel, arena: ArenaReader) -> Self {
         Connection {
             channel,
@@ -106,15 +108,15 @@ impl Connection {
         }
     }
 
-    /// Sleeps with `wait`, until what it waits for or the manager's end.
-    fn sleep(&self, mut wait: impl FnMut(Option<Instant>) -> Result<bool>) -> Result<()> {
-        while !wait(Some(Instant::now() + Duration::from_millis(CALL_SLICE_MS)))? {
-            // SYNC: Acquire pairs with the keeper's Release store; the kernel's mark is a full barrier.
-            if !self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire))) {
-                return Err(disconnected());
-            }
-        }
-        Ok(())
+    /// The socket's end tells of the manager's, unless a process that was forked off the manager's has its end of the socket,
+    /// too. So nobody waits for it without a look at the alive word now and then.
+    fn next_look(&self) -> Instant {
+        Instant::now() + Duration::from_millis(LOOK_MS)
+    }
+
+    fn manager_lives(&self) -> bool {
+        // SYNC: as in `SessionCore::is_alive`.
+        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
     }
 
     /// Whether the connection is known to be over.
@@ -144,9 +146,9 @@ impl Connection {
         while !bytes.is_empty() {
             match self.channel.send(bytes) {
                 Ok(0) => {
-                    if let Err(error) = self.sleep(|slice| wait_writable(&self.channel, slice)) {
+                    if !wait_writable(&self.channel, Some(self.next_look()))? && !self.manager_lives() {
                         self.end();
-                        return Err(error);
+                        return Err(disconnected());
                     }
                 }
                 Ok(count) => bytes = &bytes[count..],
@@ -243,8 +245,12 @@ impl Connection {
                 !matches!(received, Ok(Received::Nothing))
             });
             if !ready {
-                self.sleep(|slice| Ok(wait_readable(&[self.channel.as_fd()], slice)? != 0))?;
+                let came = wait_readable(&[self.channel.as_fd()], Some(self.next_look()))? != 0;
+                let alive = came || self.manager_lives();
                 received = self.channel.receive(buffer);
+                if !alive && matches!(received, Ok(Received::Nothing)) {
+                    return Err(disconnected());
+                }
             }
             match received? {
                 Received::Bytes(count) => bytes.extend_from_slice(&buffer[..count]),

@@ -111,13 +111,13 @@ impl SessionCore {
     /// The session of this process with a manager, if there is one.
     pub fn of_manager(manager: u64) -> Option<Arc<Self>> {
         let session = lock(&SESSIONS).get(&manager)?.upgrade()?;
-        session.stamp.is_current().then_some(session)
+        session.is_whole().then_some(session)
     }
 
     /// The session of this process with the manager at an address, if there is one.
     pub fn at_address(address: &Address) -> Option<Arc<Self>> {
         let sessions: Vec<_> = lock(&SESSIONS).values().filter_map(Weak::upgrade).collect();
-        sessions.into_iter().find(|s| s.address == *address && s.stamp.is_current() && s.is_alive())
+        sessions.into_iter().find(|s| s.address == *address && s.is_whole() && s.is_alive())
     }
 
     /// Keeps something until the connection is over.
@@ -159,6 +159,11 @@ impl SessionCore {
             return self.stamp.check();
         }
         if self.is_alive() { Ok(()) } else { Err(disconnected()) }
+    }
+
+    /// Whether calls can still be made: in this process, over a connection that nothing has broken.
+    fn is_whole(&self) -> bool {
+        self.is_ours() && !self.connection.has_ended()
     }
 
     /// Whether this is the process that the session belongs to.

@@ -55,10 +55,15 @@ impl Server {
             };
             turn += HEAD_BYTES + payload.len();
             if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
-                self.unfinished.push_back(index);
+                self.put_off(index);
                 break;
             }
             if head.code == Call::Upload as u8 {
+                let bytes = session.upload_bytes(payload.clone());
+                if self.store.memory.reserve(bytes).is_err() {
+                    self.make_room();
+                }
+                let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
                 if !session.begin_upload(&head, payload, &mut self.store) {
                     return self.close(index);
                 }
@@ -83,6 +88,13 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         if !session.adjust(&self.poller, token_of(token::CHANNEL, index)) {
             self.close(index);
+        }
+    }
+
+    /// A session goes on with its requests in the next round: once, however often it is put off.
+    pub(super) fn put_off(&mut self, index: usize) {
+        if !self.unfinished.contains(&index) {
+            self.unfinished.push_back(index);
         }
     }
 
@@ -191,7 +203,18 @@ impl Server {
         let uploads = session.uploads();
         let mut outcomes = Vec::new();
         points::manager("call: before it is applied");
-        let applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
+            self.make_room();
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        let uploads = session.uploads();
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
+            // An attempt may have used some of them up.
+            && commit.uploads().all(|number| uploads.look(number).is_ok())
+        {
+            applied = self.store.apply(&commit, uploads, &mut outcomes);
+        }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
@@ -223,13 +246,19 @@ impl Server {
         }
     }
 
+    /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
+    fn make_room(&mut self) {
+        self.store.publish();
+        self.reclaim();
+        while self.store.rest() {}
+        self.reclaim();
+    }
+
     /// If memory is full because a pin holds it, says whose.
     fn explain_full(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Full {
             return error;
         }
-        self.store.publish();
-        self.reclaim();
         let held = self.store.memory.retired_bytes();
         match self.oldest_pin() {
             Some((version, who)) if held > 0 => {
@@ -305,16 +334,14 @@ impl Server {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
             self.ticket = None;
         }
-        if self.ticket.is_none() {
-            while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
-                if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
-                    self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                    let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
-                    self.answer(index, &head, Done::Answer(0, Vec::new()));
-                    self.flush_all();
-                    break;
-                }
-            }
+        while self.ticket.is_none()
+            && let Some((index, lane, number)) = self.ticket_queue.pop_front()
+        {
+            self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+            let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
+            self.answer(index, &head, Done::Answer(0, Vec::new()));
+            // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
+            self.flush_all();
         }
         let holder = self.ticket.as_ref().map(|ticket| ticket.session);
         for index in 0..self.connections.len() {
@@ -323,7 +350,7 @@ impl Server {
                 && holder.is_none_or(|holder| holder == index)
             {
                 session.waits_for_ticket = false;
-                self.unfinished.push_back(index);
+                self.put_off(index);
             }
         }
     }

@@ -70,6 +70,9 @@ pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
 /// Requests of one session that are read before the others have their turn.
 const TURN_BYTES: usize = 256 << 10;
 
+/// How long nobody is let in when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The alive word in the arena, for the thread that holds it.
 struct AliveWord(Arc<ArenaWriter>);
 
@@ -123,6 +126,8 @@ pub struct Server {
     /// What sockets are read into.
     buffer: Box<[u8]>,
     listener: Option<Listener>,
+    /// Out of descriptors: nobody is let in until then.
+    accept_again: Option<Instant>,
     name: Option<(NameLock, DirectoryWatch)>,
     connections: Vec<Option<Connection>>,
     greeting: usize,
@@ -144,9 +149,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A manager with an empty store. `owner` is a connection whose end is the manager's end, if there is one; `listener`
-    /// and `name` where others find it.
-    pub fn new(config: Config, owner: Option<Channel>, listener: Option<Listener>, name: Option<NameLock>) -> Result<Server> {
+    /// A manager with an empty store, whom others find where `listener` listens.
+    pub fn new(config: Config, listener: Option<Listener>) -> Result<Server> {
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
             let text =
                 format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
@@ -169,6 +173,7 @@ impl Server {
             spin: Spin::new(),
             buffer: vec![0; TURN_BYTES].into(),
             listener: None,
+            accept_again: None,
             name: None,
             connections: Vec::new(),
             greeting: 0,
@@ -189,17 +194,22 @@ impl Server {
             server.poller.add(&listener, token_of(token::LISTENER, 0), Interest::READ)?;
             server.listener = Some(listener);
         }
-        if let Some(name) = name {
-            if let commonhold_ipc::socket::Address::Path(path) = name.address() {
-                let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
-                server.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
-                server.name = Some((name, watch));
-            }
-        }
-        if let Some(owner) = owner {
-            server.greet(owner, true)?;
-        }
         Ok(server)
+    }
+
+    /// The manager has the name under which it listens: it ends when that is taken away, and takes it away when it ends.
+    pub fn take_name(&mut self, name: NameLock) -> Result<()> {
+        if let commonhold_ipc::socket::Address::Path(path) = name.address() {
+            let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
+            self.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
+            self.name = Some((name, watch));
+        }
+        Ok(())
+    }
+
+    /// Begins the handshake with the owner, whose connection's end is the manager's end.
+    pub fn greet_owner(&mut self, owner: Channel) -> Result<()> {
+        self.greet(owner, true)
     }
 
     /// Serves until the owner ends, somebody says so, or the name is taken away. Nothing is left in the file system.
@@ -251,9 +261,10 @@ impl Server {
             Connection::Session(_) | Connection::Lingering(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
-        let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
+        // Nobody's handshake is cut short by it.
+        let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.housekeeping.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
     }
 
     fn round(&mut self) {
@@ -305,8 +316,15 @@ impl Server {
                     let _ = self.greet(channel, false);
                 }
                 Ok(Some(_)) => {}
-                // Out of descriptors: whoever waits in the queue gets a place when a session ends.
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                // Out of descriptors. Whoever waits stays in the queue, which would show again and again.
+                Err(_) => {
+                    let still = Interest { read: false, write: false };
+                    if self.poller.modify(listener, token_of(token::LISTENER, 0), still).is_ok() {
+                        self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -379,7 +397,10 @@ impl Server {
                 self.connections[index] = Some(Connection::Session(Box::new(session)));
             }
             // Out of memory or descriptors, or the client is gone: it sees the connection end.
-            Err(_) => self.poller.remove(&channel),
+            Err(_) => {
+                self.poller.remove(&channel);
+                self.ending |= owner;
+            }
         }
     }
 
@@ -475,6 +496,14 @@ impl Server {
     }
 
     fn end_what_is_late(&mut self) {
+        if let (Some(again), Some(listener)) = (self.accept_again, &self.listener)
+            && again <= Instant::now()
+        {
+            self.accept_again = None;
+            if self.poller.modify(listener, token_of(token::LISTENER, 0), Interest::READ).is_err() {
+                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+            }
+        }
         if self.greeting > 0 {
             let now = Instant::now();
             let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
@@ -495,8 +524,8 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { continue };
             if session.flush(&self.poller, token_of(token::CHANNEL, index)) {
                 // It may have stopped reading requests because its answers were not read.
-                if session.has_requests() && !self.unfinished.contains(&index) {
-                    self.unfinished.push_back(index);
+                if session.has_requests() {
+                    self.put_off(index);
                 }
             } else {
                 self.close(index);
