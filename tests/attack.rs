@@ -298,7 +298,8 @@ fn what_was_cleared_makes_room_at_once() {
     for round in 0..4u64 {
         let small = vec![round as u8; 100];
         for part in 0..12u64 {
-            dict.extend((0..5_000).map(|i| (part * 5_000 + i, &small))).unwrap_or_else(|error| panic!("round {round}, part {part}: {error}"));
+            dict.extend((0..5_000).map(|i| (part * 5_000 + i, &small)))
+                .unwrap_or_else(|error| panic!("round {round}, part {part}: {error}"));
         }
         dict.clear().unwrap();
         let large = vec![round as u8; 12 << 20];

@@ -36,7 +36,8 @@ fn a_full_budget_is_an_error_and_what_is_removed_makes_room() {
         let full = manager.stats().unwrap();
         assert!(full.backed_bytes <= full.budget_bytes, "{full:?}");
         // A batch is refused as a whole.
-        let error = manager.batch(|batch| (0..200u64).try_for_each(|key| batch.insert(&dict, 1_000_000 + key, vec![0; 60_000]))).unwrap_err();
+        let error =
+            manager.batch(|batch| (0..200u64).try_for_each(|key| batch.insert(&dict, 1_000_000 + key, vec![0; 60_000]))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
         assert_eq!(dict.len().unwrap() as u64, taken);
         assert!((0..taken).all(|key| dict.get(key).unwrap().unwrap().len() == bytes));
