@@ -47,6 +47,11 @@ pub use commonhold_proxy::{
 pub use init::init;
 pub use manager::{Manager, list_managers};
 
+/// The programs of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 /// What the derive macros' output refers to. Not for use by hand.
 #[doc(hidden)]
 pub mod __rt {
