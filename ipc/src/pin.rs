@@ -672,6 +672,13 @@ impl Drop for OwnedPin {
     }
 }
 
+/// Tells the manager that nothing is read under the pins of a page that could not be put to use: else it would keep the page for as
+/// long as this process lives.
+pub fn give_up(page: &OwnedFd) {
+    // Written, not mapped: that may be what failed. If this fails too, the page stays until this process ends.
+    let _ = rustix::io::pwrite(page, &1u64.to_ne_bytes(), LEFT as u64);
+}
+
 /// Shows that a page is as long as the layout says.
 pub fn check_page(len: u64) -> Result<()> {
     if len == PAGE_BYTES {
