@@ -427,7 +427,8 @@ fn truncating_together() {
 #[test]
 fn values_sent_ahead_in_vain_are_given_back() {
     let manager = process_manager();
-    let (dict, list): (Dict<u64, Vec<u8>>, List<Vec<u8>>) = (manager.dict([(0u64, vec![0u8])]).unwrap(), manager.list([vec![0u8]]).unwrap());
+    let (dict, list): (Dict<u64, Vec<u8>>, List<Vec<u8>>) =
+        (manager.dict([(0u64, vec![0u8])]).unwrap(), manager.list([vec![0u8]]).unwrap());
     let before = manager.stats().unwrap().live_bytes;
     let large = vec![1u8; 1 << 20];
     for round in 0..20u64 {

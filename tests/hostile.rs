@@ -248,8 +248,14 @@ impl Scene {
 }
 
 fn hello(versions: Versions, purpose: u8) -> Vec<u8> {
-    let hello =
-        ClientHello { versions, purpose: Purpose::Session, pid: std::process::id(), nonce: [1; 32], proof: NO_PROOF, program: "raw".into() };
+    let hello = ClientHello {
+        versions,
+        purpose: Purpose::Session,
+        pid: std::process::id(),
+        nonce: [1; 32],
+        proof: NO_PROOF,
+        program: "raw".into(),
+    };
     let mut bytes = handshake::write_client_hello(&hello);
     bytes[12] = purpose;
     bytes
@@ -809,7 +815,9 @@ fn objects_that_are_not_what_they_say() {
     let manager = &scene.manager;
     let mut raw = Raw::connect(manager);
     // Descriptions that no client sends.
-    for (kind, align, bytes) in [(Kind::Dict, 0, 0), (Kind::Dict, 3, 0), (Kind::Dict, 255, 0), (Kind::List, 0, u32::MAX), (Kind::List, 0, 4096)] {
+    for (kind, align, bytes) in
+        [(Kind::Dict, 0, 0), (Kind::Dict, 3, 0), (Kind::Dict, 255, 0), (Kind::List, 0, u32::MAX), (Kind::List, 0, 4096)]
+    {
         assert!(matches!(raw.create(kind, align, bytes, (1, "x")), Answer::Failed(_)), "{kind:?} {align} {bytes}");
     }
     assert!(matches!(raw.create(Kind::List, 0, 8, (1, &"x".repeat(70_000))), Answer::Failed(ErrorKind::TooLarge)));
@@ -828,7 +836,10 @@ fn objects_that_are_not_what_they_say() {
     // Elements of a size that is not the type's.
     let id = raw.made::<List<u64>>(Kind::List, 0, 1);
     raw.publish("small", id);
-    assert!(matches!(raw.commit(&[Op::ListSplice { object: id, position: END, remove: 0, values: Values::Packed(&[1, 2]) }]), Answer::Done(_)));
+    assert!(matches!(
+        raw.commit(&[Op::ListSplice { object: id, position: END, remove: 0, values: Values::Packed(&[1, 2]) }]),
+        Answer::Done(_)
+    ));
     let small: List<u64> = manager.open("small").unwrap();
     assert_eq!(small.get(0).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(small.index_of(&1).unwrap_err().kind(), ErrorKind::Corrupt);
@@ -836,7 +847,9 @@ fn objects_that_are_not_what_they_say() {
     // Attributes without their heads.
     let id = raw.made::<Namespace>(Kind::Namespace, 16, 0);
     raw.publish("space", id);
-    for (key, bytes) in [(&b"a\xff\xff\xff\xff\xff\xff\xff"[..], &[][..]), (b"b\xff\xff\xff\xff\xff\xff\xff", &[0xff; 100]), (b"\xfe\xff", &[1; 16])] {
+    for (key, bytes) in
+        [(&b"a\xff\xff\xff\xff\xff\xff\xff"[..], &[][..]), (b"b\xff\xff\xff\xff\xff\xff\xff", &[0xff; 100]), (b"\xfe\xff", &[1; 16])]
+    {
         let op = Op::Insert { object: id, key, value: Payload::inline(bytes), only_if_absent: false, lend: true };
         assert!(matches!(raw.commit(&[op]), Answer::Done(_)));
     }

@@ -157,7 +157,9 @@ impl Hands {
             32 => outcome(self.lines.remove(position).map(told_of)),
             33 => outcome(self.lines.splice(position.., (0..b % 5).map(|n| text(c + n)))),
             34 => outcome(self.lines.sort_by(|x, y| x.len().cmp(&y.len()))),
-            35 => outcome(self.value.update(|value| *value = value.chars().take(3).collect::<String>() + &text(b)).map(|value| told(&value))),
+            35 => {
+                outcome(self.value.update(|value| *value = value.chars().take(3).collect::<String>() + &text(b)).map(|value| told(&value)))
+            }
             36 => outcome(self.counter.add(b as i64 % 100)),
             37 => self.attributes(a, b),
             38 => outcome(self.batch(a, b, c)),
@@ -419,25 +421,32 @@ impl Model {
             13 => shown(now.numbers.insert(name, b as i64)),
             14 => shown((now.numbers.get(&name).is_some(), now.numbers.0.len())),
             15 | 16 => shown(now.list.push(b)),
-            17 => in_range(position <= now.list.len() && {
-                now.list.insert(position, b);
-                true
-            }),
+            17 => in_range(
+                position <= now.list.len() && {
+                    now.list.insert(position, b);
+                    true
+                },
+            ),
             18 => shown(now.list.get_mut(position).map(|element| std::mem::replace(element, b))),
             19 => shown((position < now.list.len()).then(|| now.list.remove(position))),
             20 => shown(now.list.pop()),
             21 => {
                 let empty = other % 9 == 0 && c % 12 == 0;
-                in_range(empty || position <= now.list.len() && {
-                    let end = (position + other % 9).min(now.list.len());
-                    now.list.splice(position..end, (0..c % 12).map(|n| b + n));
-                    true
-                })
+                in_range(
+                    empty
+                        || position <= now.list.len() && {
+                            let end = (position + other % 9).min(now.list.len());
+                            now.list.splice(position..end, (0..c % 12).map(|n| b + n));
+                            true
+                        },
+                )
             }
-            22 => in_range(position.max(other) < now.list.len() && {
-                now.list.swap(position, other);
-                true
-            }),
+            22 => in_range(
+                position.max(other) < now.list.len() && {
+                    now.list.swap(position, other);
+                    true
+                },
+            ),
             23 => shown(if b % 2 == 0 { now.list.reverse() } else { now.list.sort() }),
             24 => shown(now.list.truncate(position)),
             25 => shown(now.list.extend((0..b % 200).map(|n| a ^ n))),
@@ -448,16 +457,20 @@ impl Model {
             }
             27 => shown(now.list.get(position..position.max(other).min(now.list.len()).max(position)).map_or(vec![], <[u64]>::to_vec)),
             28 | 29 => shown(now.lines.push(text(b))),
-            30 => in_range(position <= now.lines.len() && {
-                now.lines.insert(position, text(b));
-                true
-            }),
+            30 => in_range(
+                position <= now.lines.len() && {
+                    now.lines.insert(position, text(b));
+                    true
+                },
+            ),
             31 => shown(told_of(now.lines.get_mut(position).map(|line| std::mem::replace(line, text(b))))),
             32 => shown(told_of((position < now.lines.len()).then(|| now.lines.remove(position)))),
-            33 => in_range(position <= now.lines.len() && {
-                now.lines.splice(position.., (0..b % 5).map(|n| text(c + n)));
-                true
-            }),
+            33 => in_range(
+                position <= now.lines.len() && {
+                    now.lines.splice(position.., (0..b % 5).map(|n| text(c + n)));
+                    true
+                },
+            ),
             34 => shown(now.lines.sort_by_key(String::len)),
             35 => {
                 now.value = now.value.chars().take(3).collect::<String>() + &text(b);

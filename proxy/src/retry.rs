@@ -134,11 +134,7 @@ impl Drop for Ticket<'_> {
 
 impl SessionCore {
     /// Commits, standing back for a ticket of this process unless the caller has it.
-    pub fn commit_with(
-        &self,
-        commit: &commonhold_ipc::wire::commit::CommitWriter,
-        ticket: HasTicket,
-    ) -> Result<crate::write::Committed> {
+    pub fn commit_with(&self, commit: &commonhold_ipc::wire::commit::CommitWriter, ticket: HasTicket) -> Result<crate::write::Committed> {
         if ticket.0 { self.commit_ungated(commit) } else { self.commit(commit) }
     }
 }
