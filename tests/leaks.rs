@@ -26,7 +26,7 @@ fn belongings() -> [usize; 4] {
 
 /// Uses a manager in many ways, then lets everything go.
 fn live(manager: Manager) {
-    let dict: Dict<String, Vec<u8>> = manager.dict([("a", vec![1; 100]), ("b", vec![2; 200_000])]).unwrap();
+    let dict: Dict<String, Vec<u8>> = manager.dict([("a".to_string(), vec![1; 100]), ("b".to_string(), vec![2; 200_000])]).unwrap();
     let list: List<Dict<String, Vec<u8>>> = manager.list([dict.clone()]).unwrap();
     let snapshot: Snapshot = manager.snapshot().unwrap();
     let threads: Vec<_> = (0..3)

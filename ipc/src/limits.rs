@@ -24,7 +24,7 @@ pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 pub const UPLOADS_PER_SESSION_MAX: usize = 4096;
 /// Sessions of one manager. Each costs the manager two descriptors and one mapping of a session page.
 pub const SESSIONS_MAX: usize = 4096;
-/// Connections that are still in their handshake, and how long one may take.
+/// Connections that are still in their handshake; one more ends the one that has taken longest.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Milliseconds a handshake may take, on either side.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;

@@ -145,6 +145,11 @@ impl Store {
         Ok(match old {
             Some(old) if lend => self.lend(&old),
             Some(_) => Outcome::Something,
+            None if lend && only_if_absent => {
+                // What is there now: by the time the client looks, it may be another's.
+                let (_, new) = self.find_entry(id, key)?;
+                new.map_or(Outcome::Nothing, |new| Outcome::Lent(new.value_place(self.memory.reader()), Vec::new()))
+            }
             None => Outcome::Nothing,
         })
     }

@@ -175,12 +175,13 @@ impl<'s> Batch<'s> {
         if self.commit.borrow().is_empty() {
             return Ok(());
         }
-        let done = self.session.commit(&self.commit.borrow());
-        self.uploads.borrow_mut().clear();
-        done.map(|_| ())
+        // Without an answer the uploads may still be there: dropping this discards them.
+        self.session.commit(&self.commit.borrow())?;
+        self.forget_uploads();
+        Ok(())
     }
 
-    /// The uploads have been sent with a commit: they are used up.
+    /// A commit that names the uploads has been answered: they are used up.
     pub(crate) fn forget_uploads(&self) {
         self.uploads.borrow_mut().clear();
     }

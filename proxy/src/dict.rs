@@ -129,19 +129,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # }
     /// ```
     pub fn get_or_insert(&self, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<Ref<'_, V>> {
-        if let Some(found) = self.put(&key, &value, true)? {
-            return Ok(found);
-        }
-        match self.get(ByRef(&key))? {
-            Some(found) => Ok(found),
-            // Somebody has removed it again since: it was what we put there.
-            None => {
-                let session = self.object.ready()?;
-                let mut ser = commonhold_ipc::value::Ser::buffer();
-                let range = ser.put::<V>(&ByRef(&value))?;
-                Ref::of_copy(session, &ser.bytes()[range])
-            }
-        }
+        // Lent with the reply: a look of our own might find what somebody else has put there since.
+        self.put(&key, &value, true)?.ok_or_else(|| malformed("reply"))
     }
 
     /// Takes a key out; returns a guard on the value that was there.

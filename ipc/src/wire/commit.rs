@@ -74,7 +74,7 @@ pub enum Op<'a> {
         value: Payload<'a>,
         /// Leave a value that is there.
         only_if_absent: bool,
-        /// Lend the value that was there.
+        /// Lend the value that was there; with `only_if_absent`, the one that is there afterwards.
         lend: bool,
     },
     /// Takes a key out.

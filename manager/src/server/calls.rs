@@ -76,6 +76,7 @@ impl Server {
             match done {
                 Done::Later => {
                     session.waits_for_ticket = true;
+                    self.somebody_waits = true;
                     break;
                 }
                 Done::Nonsense => return self.close(index),
@@ -329,30 +330,45 @@ impl Server {
         Done::NoAnswer
     }
 
-    /// A ticket that is given back, or over its time, goes to the next who waits; without one, everybody goes on.
+    /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
+    /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
     pub(super) fn pass_ticket_on(&mut self) {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
             self.ticket = None;
         }
-        while self.ticket.is_none()
-            && let Some((index, lane, number)) = self.ticket_queue.pop_front()
-        {
-            self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-            let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
-            self.answer(index, &head, Done::Answer(0, Vec::new()));
-            // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
-            self.flush_all();
+        if self.ticket.is_none() && !self.wake_who_waits(None) {
+            while self.ticket.is_none()
+                && let Some((index, lane, number)) = self.ticket_queue.pop_front()
+            {
+                self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+                let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
+                self.answer(index, &head, Done::Answer(0, Vec::new()));
+                // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
+                self.flush_all();
+            }
         }
-        let holder = self.ticket.as_ref().map(|ticket| ticket.session);
+        if let Some(holder) = self.ticket.as_ref().map(|ticket| ticket.session) {
+            self.wake_who_waits(Some(holder));
+        }
+    }
+
+    /// Lets the sessions (or this one) whose commit waits for the ticket go on in the next round. Whether there were any.
+    fn wake_who_waits(&mut self, only: Option<usize>) -> bool {
+        if !self.somebody_waits {
+            return false;
+        }
+        self.somebody_waits = only.is_some();
+        let before = self.unfinished.len();
         for index in 0..self.connections.len() {
             if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
                 && session.waits_for_ticket
-                && holder.is_none_or(|holder| holder == index)
+                && only.is_none_or(|only| only == index)
             {
                 session.waits_for_ticket = false;
                 self.put_off(index);
             }
         }
+        self.unfinished.len() > before
     }
 
     fn audit(&mut self) -> Done {

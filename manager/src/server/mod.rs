@@ -141,6 +141,8 @@ pub struct Server {
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
     ticket_queue: VecDeque<(usize, u16, u64)>,
+    /// Whether there may be sessions whose commit waits for the ticket.
+    somebody_waits: bool,
     housekeeping: Housekeeping,
     /// Without any session since then.
     idle_since: Option<Instant>,
@@ -184,6 +186,7 @@ impl Server {
             unanswered: Vec::new(),
             ticket: None,
             ticket_queue: VecDeque::new(),
+            somebody_waits: false,
             housekeeping: Housekeeping::default(),
             idle_since: Some(Instant::now()),
             ending: false,
@@ -311,11 +314,13 @@ impl Server {
         for _ in 0..16 {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(Some(channel)) if self.greeting < HANDSHAKES_MAX => {
+                Ok(Some(channel)) => {
+                    if self.greeting >= HANDSHAKES_MAX {
+                        self.close_slowest_greeting();
+                    }
                     // A peer that is gone already, or of whom the kernel says nothing, is not a client.
                     let _ = self.greet(channel, false);
                 }
-                Ok(Some(_)) => {}
                 Ok(None) => return,
                 // Out of descriptors. Whoever waits stays in the queue, which would show again and again.
                 Err(_) => {
@@ -326,6 +331,17 @@ impl Server {
                     return;
                 }
             }
+        }
+    }
+
+    /// Makes room for a newcomer: a handshake takes less than a millisecond, so the one that has taken longest hangs.
+    fn close_slowest_greeting(&mut self) {
+        let greetings = self.connections.iter().enumerate().filter_map(|(index, connection)| match connection {
+            Some(Connection::Greeting { until, owner: false, .. }) => Some((*until, index)),
+            _ => None,
+        });
+        if let Some((_, index)) = greetings.min() {
+            self.close(index);
         }
     }
 
