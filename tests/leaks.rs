@@ -81,7 +81,7 @@ fn managers_come_and_go_and_leave_nothing() {
     });
     starter.expect("well");
     let run = directory.path().join("run");
-    assert_eq!(files_in(directory.path()), [run.clone()]);
+    assert_eq!(files_in(directory.path()), std::slice::from_ref(&run));
     assert_eq!(files_in(&run), [] as [std::path::PathBuf; 0]);
 }
 
