@@ -52,6 +52,15 @@ enum Answer {
     Closed,
 }
 
+impl Drop for Raw {
+    /// Says that nothing is read under the pins of its page: else the manager keeps those until this process ends.
+    fn drop(&mut self) {
+        if let Some(page) = self.fds.get(1) {
+            commonhold_ipc::pin::give_up(page);
+        }
+    }
+}
+
 impl Raw {
     fn connect(manager: &Manager) -> Raw {
         let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
