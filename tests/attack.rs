@@ -270,7 +270,8 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(send)).is_err());
         blob.insert(2, vec![1]).map(|_| ())
     });
-    assert!(done.is_err_and(|error| error.is_disconnected()));
+    let error = done.unwrap_err();
+    assert!(error.is_disconnected(), "{error:?}");
 }
 
 #[test]

@@ -180,7 +180,13 @@ impl SessionCore {
     /// An object's record in a pinned version.
     #[inline(always)]
     pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
-        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
+        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| self.no_record(id))
+    }
+
+    /// Why an object is not there. The end of the connection takes the session's references with it.
+    #[cold]
+    fn no_record(&self, id: u64) -> Error {
+        if self.connection.has_ended() { disconnected() } else { gone(id) }
     }
 
     /// A value that a pin holds, checked.
