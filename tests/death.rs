@@ -4,15 +4,10 @@ mod support;
 
 use commonhold::{Dict, ErrorKind, Handle, List, Manager};
 use commonhold_ipc::catalog;
-use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::index::Entries;
-use commonhold_ipc::map::ArenaReader;
-use commonhold_ipc::pin::PinTable;
 use commonhold_ipc::points::{CLIENT_VARIABLE, MANAGER_VARIABLE};
-use commonhold_ipc::value::ARCHIVE_FORMAT;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
 use std::time::Instant;
 use support::*;
 
@@ -252,31 +247,20 @@ fn own(parent: &mut Parent) -> commonhold::Result<()> {
     Ok(())
 }
 
-/// A session by hand, which can still pin the newest version when the manager is dead.
-struct Autopsy {
-    arena: ArenaReader,
-    pins: Arc<PinTable>,
-}
+/// Looks at the newest version, though the manager is dead.
+struct Autopsy(RawSession);
 
 impl Autopsy {
-    fn connect(manager: &Manager) -> commonhold::Result<Autopsy> {
-        let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
-        let (_channel, welcome, fds) = handshake::connect(manager.address(), &offer, Instant::now() + PATIENCE)?;
-        let arena = ArenaReader::map(&fds[0], welcome.arena_len)?;
-        let pins = PinTable::new(&fds[1], arena.clone())?;
-        Ok(Autopsy { arena, pins })
-    }
-
     /// The numbers in a dict of the newest version.
     fn numbers(&self, id: u64) -> Vec<u64> {
-        let pin = self.pins.pin();
-        let record = catalog::find(&self.arena, pin.root(), id).unwrap();
-        let entries = Entries::new(&self.arena, record.root, record.value_align);
+        let pin = self.0.pins.pin();
+        let record = catalog::find(&self.0.arena, pin.root(), id).unwrap();
+        let entries = Entries::new(&self.0.arena, record.root, record.value_align);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
         let numbers: Vec<u64> = entries
             .map(|entry| {
-                let place = entry.value_place(&self.arena);
-                number(self.arena.bytes(place.offset, place.len))
+                let place = entry.value_place(&self.0.arena);
+                number(self.0.arena.bytes(place.offset, place.len))
             })
             .collect();
         assert_eq!(numbers.len() as u64, record.len);
@@ -284,8 +268,8 @@ impl Autopsy {
     }
 
     fn len(&self, id: u64) -> u64 {
-        let pin = self.pins.pin();
-        catalog::find(&self.arena, pin.root(), id).unwrap().len
+        let pin = self.0.pins.pin();
+        catalog::find(&self.0.arena, pin.root(), id).unwrap().len
     }
 }
 
@@ -295,7 +279,7 @@ fn watch_over(address: &str) -> commonhold::Result<u64> {
     let accounts: Dict<u64, u64> = manager.open("accounts")?;
     let moves: Dict<u64, u64> = manager.open("moves")?;
     let log: List<u64> = manager.open("log")?;
-    let autopsy = Autopsy::connect(&manager)?;
+    let autopsy = Autopsy(RawSession::connect(&manager, PATIENCE)?);
     let mut last = manager.snapshot()?;
     let mut versions = 1;
     loop {

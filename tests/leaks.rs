@@ -4,9 +4,7 @@
 mod support;
 
 use commonhold::{Dict, Handle, List, Manager, Snapshot, Value};
-use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::socket::Channel;
-use commonhold_ipc::value::ARCHIVE_FORMAT;
 use std::time::Instant;
 use support::*;
 
@@ -26,7 +24,7 @@ fn belongings() -> [usize; 4] {
 
 /// Uses a manager in many ways, then lets everything go.
 fn live(manager: Manager) {
-    let dict: Dict<String, Vec<u8>> = manager.dict([("a".to_string(), vec![1; 100]), ("b".to_string(), vec![2; 200_000])]).unwrap();
+    let dict: Dict<String, Vec<u8>> = manager.dict([("a".to_owned(), vec![1; 100]), ("b".to_owned(), vec![2; 200_000])]).unwrap();
     let list: List<Dict<String, Vec<u8>>> = manager.list([dict.clone()]).unwrap();
     let snapshot: Snapshot = manager.snapshot().unwrap();
     let threads: Vec<_> = (0..3)
@@ -81,7 +79,7 @@ fn managers_come_and_go_and_leave_nothing() {
     });
     starter.expect("well");
     let run = directory.path().join("run");
-    assert_eq!(files_in(directory.path()), [run.clone()]);
+    assert_eq!(files_in(directory.path()), std::slice::from_ref(&run));
     assert_eq!(files_in(&run), [] as [std::path::PathBuf; 0]);
 }
 
@@ -115,8 +113,7 @@ fn clients_come_and_go_and_leave_nothing_in_the_manager() {
         }
     }
     for _ in 0..50 {
-        let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
-        drop(handshake::connect(manager.address(), &offer, Instant::now() + PATIENCE).unwrap());
+        drop(RawSession::connect(&manager, PATIENCE).unwrap());
         // These do not say a word.
         drop(Channel::connect(manager.address(), Instant::now() + PATIENCE).unwrap());
     }

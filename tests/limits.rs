@@ -2,9 +2,7 @@
 mod support;
 
 use commonhold::{Dict, ErrorKind, Handle, Manager};
-use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::socket::Channel;
-use commonhold_ipc::value::ARCHIVE_FORMAT;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -78,6 +76,39 @@ fn a_budget_that_a_reader_fills_is_an_error_that_names_it() {
     manager.audit().unwrap();
 }
 
+/// Connects to a manager whose arena does not fit in its address space, and goes on.
+#[test]
+fn role_cramped() {
+    let Some(mut parent) = Parent::of("role_cramped") else { return };
+    let address = parent.hear();
+    limit(Resource::As, address_space() + (16 << 20));
+    for _ in 0..20 {
+        assert_eq!(Manager::connect(&address).unwrap_err().kind(), ErrorKind::System);
+    }
+    parent.say("tried");
+    parent.wait_for_end();
+}
+
+#[test]
+fn a_client_that_cannot_map_the_arena_leaves_nothing_in_the_manager() {
+    let manager = Manager::start().unwrap();
+    let process = process_of(&manager);
+    until("the look at the process is over", || manager.stats().unwrap().sessions == 1);
+    let before = descriptors_of(process.pid);
+    let mut cramped = Role::start("role_cramped");
+    cramped.say(manager.address());
+    cramped.expect("tried");
+    // It lives on.
+    until("its sessions are over", || manager.stats().unwrap().sessions == 1 && descriptors_of(process.pid) == before);
+    manager.audit().unwrap();
+}
+
+/// Bytes of address space that this process uses.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
 fn limit(resource: Resource, most: u64) {
     setrlimit(resource, Rlimit { current: Some(most), maximum: getrlimit(resource).maximum }).unwrap();
 }
@@ -86,8 +117,7 @@ fn limit(resource: Resource, most: u64) {
 #[test]
 fn role_narrow() {
     let Some(mut parent) = Parent::of("role_narrow") else { return };
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let used = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096;
+    let used = address_space();
     for mib in [4096u64, 1024, 512, 256, 128, 96, 64, 48, 32, 24, 16, 12, 8, 4] {
         limit(Resource::As, used + (mib << 20));
         for capacity in [None, Some(64 << 20), Some(8 << 20)] {
@@ -177,11 +207,8 @@ fn role_frugal() {
     parent.wait_for_end();
 }
 
-/// A session by hand: a process has only one of the library's with each manager.
-fn session(manager: &Manager) -> commonhold::Result<Channel> {
-    let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
-    handshake::connect(manager.address(), &offer, Instant::now() + Duration::from_millis(300)).map(|(channel, ..)| channel)
-}
+/// How long to wait for a session with a manager that has no room for it.
+const SHORTLY: Duration = Duration::from_millis(300);
 
 #[test]
 fn a_manager_without_descriptors_serves_those_it_has() {
@@ -191,7 +218,7 @@ fn a_manager_without_descriptors_serves_those_it_has() {
     let manager = Manager::connect(&token.address().to_string()).unwrap();
     let mut sessions = Vec::new();
     let error = loop {
-        match session(&manager) {
+        match RawSession::connect(&manager, SHORTLY) {
             Ok(channel) => sessions.push(channel),
             Err(error) => break error,
         }
@@ -212,7 +239,7 @@ fn a_manager_without_descriptors_serves_those_it_has() {
     let spent = cpu(ticks()) - before;
     println!("{spent} ticks of 10 ms in a second");
     drop((sessions, waiting));
-    until("there is room for new sessions", || session(&manager).is_ok());
+    until("there is room for new sessions", || RawSession::connect(&manager, SHORTLY).is_ok());
     manager.audit().unwrap();
     assert!(spent < 50, "the manager runs in circles while a connection waits: {spent} of 100 ticks");
 }

@@ -84,7 +84,7 @@ fn role_user() {
                     String::new()
                 }
                 ["add"] => {
-                    let made = there()?.open_or_create("dict", |m| m.dict([("a".to_string(), 0u64)]))?;
+                    let made = there()?.open_or_create("dict", |m| m.dict([("a".to_owned(), 0u64)]))?;
                     made.add("a", 1)?;
                     let id = made.id();
                     dict = Some(made);

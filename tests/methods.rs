@@ -63,7 +63,7 @@ fn dict_reads(manager: &Manager) {
     let dict = manager.dict::<String, u64>([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     assert_eq!(dict.get("a").unwrap().unwrap(), 1);
     assert_eq!(*dict.get("a".to_string()).unwrap().unwrap() + 1, 2);
-    assert_eq!(dict.get(&"b".to_string()).unwrap().unwrap().to_owned(), 2);
+    assert_eq!(dict.get("b".to_string()).unwrap().unwrap().to_owned(), 2);
     assert!(dict.get("c").unwrap().is_none());
     assert!(dict.contains_key("a").unwrap() && !dict.contains_key("c").unwrap());
     assert_eq!((dict.len().unwrap(), dict.is_empty().unwrap()), (2, false));
@@ -200,7 +200,7 @@ fn list_writes(manager: &Manager) {
         list.insert(0, of(0)).unwrap();
         list.insert(2, of(2)).unwrap();
         list.extend([of(3), of(4)]).unwrap();
-        list.extend([of(0); 0]).unwrap();
+        list.extend(Vec::<T>::new()).unwrap();
         assert_eq!(list.to_owned().unwrap(), (0..5).map(&of).collect::<Vec<_>>());
         assert_eq!(list.set(1, of(10)).unwrap().unwrap(), of(1));
         assert!(list.set(5, of(10)).unwrap().is_none());
@@ -661,9 +661,11 @@ fn handles_in_values(manager: &Manager) {
     drop(circle);
     let list: List<Dict<u8, Desk>> = manager.list([desks.clone(), desks.clone()]).unwrap();
     assert_eq!(list.count(&desks).unwrap(), 2);
+    // Read while nobody here holds the dict: so the handle holds nothing either, before its first use.
+    let id = desks.id();
+    drop((desks, found));
     let read = list.get(0).unwrap().unwrap().to_owned();
-    let id = read.id();
-    drop((desks, nested, list, found));
+    drop((nested, list));
     while manager.stats().unwrap().objects > 0 {
         std::thread::yield_now();
     }

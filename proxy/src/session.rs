@@ -13,7 +13,7 @@ use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::ArenaReader;
-use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
@@ -85,8 +85,8 @@ impl SessionCore {
     fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
         let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
-        let arena = ArenaReader::map(&arena, welcome.arena_len)?;
-        let pins = PinTable::new(&page, arena.clone())?;
+        let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
+        let (pins, arena) = mapped.inspect_err(|_| give_up(&page))?;
         let core = Arc::new(SessionCore {
             connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),

@@ -6,14 +6,19 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 use commonhold::{Handle, Manager, Token};
+use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
+use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::pin::PinTable;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys;
+use commonhold_ipc::value::ARCHIVE_FORMAT;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -289,3 +294,20 @@ pub fn forked(body: impl FnOnce() -> bool) -> String {
 
 /// How [`forked`] describes a child that found everything as it should be.
 pub const WELL: &str = "exit status: 0";
+
+/// A session by hand: a process has only one of the library's with each manager, and that pins nothing in a dead one.
+pub struct RawSession {
+    pub pins: Arc<PinTable>,
+    pub arena: ArenaReader,
+    _channel: Channel,
+}
+
+impl RawSession {
+    /// Connects, until a deadline.
+    pub fn connect(manager: &Manager, timeout: Duration) -> commonhold::Result<RawSession> {
+        let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
+        let (channel, welcome, fds) = handshake::connect(manager.address(), &offer, Instant::now() + timeout)?;
+        let arena = ArenaReader::map(&fds[0], welcome.arena_len)?;
+        Ok(RawSession { pins: PinTable::new(&fds[1], arena.clone())?, arena, _channel: channel })
+    }
+}

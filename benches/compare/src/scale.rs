@@ -146,12 +146,12 @@ fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, wri
     let mut done = 0;
     while began.elapsed() < WORK {
         if writes {
-            dict.insert(&indices.next_key(), &small)?;
+            dict.insert(indices.next_key(), small)?;
             done += 1;
             continue;
         }
         for _ in 0..GETS_PER_LOOK {
-            let found = dict.get(&indices.next_key())?.ok_or_else(|| ::commonhold::Error::other("a key is not there"))?;
+            let found = dict.get(indices.next_key())?.ok_or_else(|| ::commonhold::Error::other("a key is not there"))?;
             touch(&found[..]);
         }
         done += GETS_PER_LOOK;
@@ -177,7 +177,7 @@ pub fn churn(options: &ChurnOptions) -> Result<()> {
         manager.batch(|writes| {
             for _ in 0..batch {
                 let bytes = 1 + sizes.next_index() as usize;
-                writes.insert(&dict, &key(indices.next_index()), &largest[..bytes].to_vec())?;
+                writes.insert(&dict, key(indices.next_index()), largest[..bytes].to_vec())?;
             }
             Ok(())
         })?;
