@@ -270,7 +270,8 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(send)).is_err());
         blob.insert(2, vec![1]).map(|_| ())
     });
-    assert!(done.is_err_and(|error| error.is_disconnected()));
+    let error = done.unwrap_err();
+    assert!(error.is_disconnected(), "{error:?}");
 }
 
 #[test]
@@ -394,4 +395,33 @@ fn more_threads_than_lanes_read_what_they_are_lent() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     manager.audit().unwrap();
     assert_eq!(manager.stats().unwrap().oldest_pin, None);
+}
+
+#[test]
+fn large_values_with_handles_are_copied_while_others_bind_handles() {
+    let manager = Manager::in_process().unwrap();
+    let list = manager.list([1u64]).unwrap();
+    let dict = manager.dict([(0u64, ("long ".repeat(40_000), list.clone()))]).unwrap();
+    let counter = manager.counter(1).unwrap();
+    manager.publish("counter", &counter).unwrap();
+    let token = counter.token().unwrap();
+    drop(counter);
+    let copier = move || {
+        for key in 1..800u64 {
+            let value = dict.get(0).unwrap().unwrap();
+            dict.insert(key % 3 + 1, &value).unwrap();
+        }
+    };
+    let binder = move || {
+        for _ in 0..6_000 {
+            let counter: commonhold::Counter = token.open().unwrap();
+            counter.get().unwrap();
+        }
+    };
+    ends(move || {
+        let threads = [std::thread::spawn(copier), std::thread::spawn(binder)];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    manager.audit().unwrap();
+    drop(list);
 }

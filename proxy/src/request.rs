@@ -105,7 +105,16 @@ impl Value {
         count.put::<T>(value)?;
         let handles = ids(session, count.handles())?;
         let len = count.written();
-        let head = UploadHead { prefix: target.prefix(len), len, handles: (handles.len() / 8) as u32 };
+        if !handles.is_empty() {
+            // The value's own code may drop the last handle on something, and say so on the connection: not in the middle of
+            // a message.
+            let mut whole = Ser::buffer();
+            let range = whole.put::<T>(value)?;
+            let handles = ids(session, whole.handles())?;
+            let number = send_bytes(session, &whole.bytes()[range], target, handles.len() / 8)?;
+            return Ok(Value { encoded: Encoded::Sent(number), handles });
+        }
+        let head = UploadHead { prefix: target.prefix(len), len, handles: 0 };
         let number = send_ahead(session, head, |sink| {
             let mut stream = Ser::stream(sink);
             stream.put::<T>(value)?;
@@ -119,12 +128,7 @@ impl Value {
         if bytes.len() <= INLINE_VALUE_BYTES_MAX {
             return Ok(Value { encoded: Encoded::Inline(ser.put_archive(bytes, &[])?), handles: Vec::new() });
         }
-        let len = bytes.len() as u64;
-        let head = UploadHead { prefix: target.prefix(len), len, handles: 0 };
-        let number = send_ahead(session, head, |mut sink| {
-            sink(bytes).map_err(|error| Error::system("cannot send a value", error))?;
-            Ok(len)
-        })?;
+        let number = send_bytes(session, bytes, target, 0)?;
         Ok(Value { encoded: Encoded::Sent(number), handles: Vec::new() })
     }
 
@@ -165,6 +169,16 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
         ids.extend_from_slice(&id.to_le_bytes());
     }
     Ok(ids)
+}
+
+/// Sends an archive ahead.
+fn send_bytes(session: &Arc<SessionCore>, bytes: &[u8], target: Target, handles: usize) -> Result<u64> {
+    let len = bytes.len() as u64;
+    let head = UploadHead { prefix: target.prefix(len), len, handles: handles as u32 };
+    send_ahead(session, head, |mut sink| {
+        sink(bytes).map_err(|error| Error::system("cannot send a value", error))?;
+        Ok(len)
+    })
 }
 
 /// Gives up a connection on which a frame has been begun and not been sent whole: the manager waits for bytes that will never

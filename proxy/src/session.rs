@@ -180,7 +180,13 @@ impl SessionCore {
     /// An object's record in a pinned version.
     #[inline(always)]
     pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
-        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
+        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| self.no_record(id))
+    }
+
+    /// Why an object is not there. The end of the connection takes the session's references with it.
+    #[cold]
+    fn no_record(&self, id: u64) -> Error {
+        if self.connection.has_ended() { disconnected() } else { gone(id) }
     }
 
     /// A value that a pin holds, checked.
@@ -267,14 +273,13 @@ impl SessionCore {
 
     /// A handle here refers to an object: the manager must know that this session does.
     pub fn hold(&self, id: u64) -> Result<()> {
-        let mut held = lock(&self.held);
-        if let Some(count) = held.get_mut(&id) {
-            count.here += 1;
+        if self.hold_again(id) {
             return Ok(());
         }
-        // Under the lock: whoever lets the object go meanwhile must come before or after, not between.
+        // Not under the lock, which others take while they wait for their turn on the connection. Whoever comes between, to
+        // hold the object or to let it go, does no harm: each reference that the manager has counted is let go once.
         self.call_with_id(Call::Retain, id, false)?;
-        held.insert(id, Held { here: 1, there: 1 });
+        self.took(id);
         Ok(())
     }
 
@@ -294,14 +299,18 @@ impl SessionCore {
         if !self.is_ours() {
             return;
         }
-        let mut held = lock(&self.held);
-        let Some(count) = held.get_mut(&id) else { return };
-        count.here -= 1;
-        if count.here == 0 {
+        let there = {
+            let mut held = lock(&self.held);
+            let Some(count) = held.get_mut(&id) else { return };
+            count.here -= 1;
+            if count.here > 0 {
+                return;
+            }
             let there = count.there as usize;
             held.remove(&id);
-            self.tell(Call::Release, &vec![id; there]);
-        }
+            there
+        };
+        self.tell(Call::Release, &vec![id; there]);
     }
 }
 
