@@ -26,7 +26,7 @@ const UNSAFE: [(&str, usize); 8] = [
 ];
 
 /// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
-const UNSAFE_TESTS: [&str; 4] = ["ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/support/mod.rs"];
+const UNSAFE_TESTS: [&str; 5] = ["ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/idle.rs", "tests/support/mod.rs"];
 
 /// Of our crates, which may depend on which.
 const EDGES: [(&str, &[&str]); 5] = [
