@@ -386,7 +386,8 @@ impl PinTable {
         let mut shared = self.lock();
         let mut tried = 0;
         loop {
-            for &block in &shared.travelling[tried..] {
+            // The newest block most likely has room.
+            for &block in shared.travelling[tried..].iter().rev() {
                 if let Some((place, root)) = self.pin_in(block) {
                     return Pin::at(self, place | TRAVELLING, root);
                 }
@@ -435,7 +436,7 @@ impl PinTable {
         }
         let count = &state.counts[word];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = block * WORDS as u32 + word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
+        let place = (block * WORDS as u32 + word as u32) | if travelling.is_some() { TRAVELLING } else { 0 };
         Some(Pin::at(self, place, lent))
     }
 
