@@ -209,13 +209,15 @@ fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
 
 fn manager() -> Result<()> {
     let (channel, orders) = begin()?;
-    let listener = match orders.address.clone().map(Listener::bind).transpose() {
-        Ok(listener) => listener,
+    let listener = orders.address.clone().map(Listener::bind).transpose();
+    let mut server = match listener.and_then(|listener| Server::new(orders.config, listener)) {
+        Ok(server) => server,
         Err(error) => return say(&channel, FAILED, &error.to_string()),
     };
     // Before the server greets its owner: the report comes first on this socket.
     say(&channel, STARTED, "")?;
-    Server::new(orders.config, Some(channel), listener, None)?.run()
+    server.greet_owner(channel)?;
+    server.run()
 }
 
 /// The process between: starts the one that stays, and ends.
@@ -246,6 +248,15 @@ fn become_named(orders: Orders) -> Result<Option<Server>> {
     let (directory, name) = orders.name.ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders without a name"))?;
     let Some(lock) = NameLock::try_acquire(&RuntimeDir::at(&directory)?, &name)? else { return Ok(None) };
     lock.remove_leftover_socket()?;
-    let listener = Listener::bind(lock.address())?;
-    Server::new(orders.config, None, Some(listener), Some(lock)).map(Some)
+    match Listener::bind(lock.address()).and_then(|listener| Server::new(orders.config, Some(listener))) {
+        Ok(mut server) => {
+            server.take_name(lock)?;
+            Ok(Some(server))
+        }
+        Err(error) => {
+            // What failed is worth more than whether its leftovers could be cleared away.
+            let _ = lock.remove();
+            Err(error)
+        }
+    }
 }

@@ -9,10 +9,12 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::SESSIONS_MAX;
 use commonhold_ipc::runtime::{RuntimeDir, check_name};
 use commonhold_ipc::socket::{Address, Channel, Listener};
+use commonhold_ipc::sys;
 use commonhold_manager::server::{CAPACITY_BYTES_MIN, Config, OPTION_CHECK_ALWAYS, Server};
 use commonhold_proxy::Session;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Says how a manager is to be, then starts it, or connects to it. Made by [`Manager::builder`].
 ///
@@ -33,6 +35,9 @@ pub struct ManagerBuilder {
     executable: Option<PathBuf>,
     in_process: bool,
 }
+
+/// How long a process may take to end after it has closed its socket.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of `open_or_start`: more than two happen only while others start and end managers of that name.
 const TRIES_MAX: u32 = 64;
@@ -101,7 +106,8 @@ impl ManagerBuilder {
         let authkey = self.authkey.clone().map(AuthKey::new).transpose()?;
         let mut config = self.config.clone();
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
-            let text = format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
+            let text =
+                format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
         if config.sessions_max == 0 {
@@ -186,7 +192,11 @@ impl ManagerBuilder {
 
 /// What became of a child that did not report.
 fn describe_end(child: &mut std::process::Child) -> String {
-    // It has closed its end of the socket, so it ends or has ended; one that does neither is not what we started.
+    // It has closed its end of the socket: what ends does so a moment before it can be waited for. What goes on is not what we
+    // started.
+    if let Ok(ended) = sys::pidfd_open(child.id()) {
+        let _ = sys::wait_readable(&[ended.as_fd()], Some(Instant::now() + END_TIMEOUT));
+    }
     match child.try_wait() {
         Ok(Some(status)) => format!("it ended with {status}"),
         Ok(None) => {
@@ -201,7 +211,8 @@ fn describe_end(child: &mut std::process::Child) -> String {
 fn start_thread(config: Config, address: Address, authkey: Option<&AuthKey>) -> Result<Manager> {
     let (ours, theirs) = Channel::pair()?;
     let listener = Listener::bind(address.clone())?;
-    let server = Server::new(config, Some(theirs), Some(listener), None)?;
+    let mut server = Server::new(config, Some(listener))?;
+    server.greet_owner(theirs)?;
     let thread = std::thread::Builder::new()
         .name("commonhold".into())
         .spawn(move || {

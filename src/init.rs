@@ -19,6 +19,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 ///     commonhold::init();
 /// }
 /// ```
+#[allow(clippy::needless_doctest_main)] // that it stands in `main` is what the example shows
 pub fn init() {
     INITIALISED.store(true, Ordering::Relaxed);
     if let Some(role) = sys::take_boot_role() {

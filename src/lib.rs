@@ -41,11 +41,16 @@ pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared};
 pub use commonhold_proxy::{
-    Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Namespace, Readable, Ref, Session, Slice,
-    Snapshot, Stats, Token, Transaction, Value, View,
+    Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Namespace, Readable, Ref, Session, Slice, Snapshot,
+    Stats, Token, Transaction, Value, View,
 };
 pub use init::init;
 pub use manager::{Manager, list_managers};
+
+/// The programs of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 /// What the derive macros' output refers to. Not for use by hand.
 #[doc(hidden)]

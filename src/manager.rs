@@ -64,8 +64,7 @@ impl Manager {
     ///
     /// ```
     /// let manager = commonhold::Manager::in_process()?;
-    /// let totals = manager.dict([("ada", 1u64)])?;
-    /// # let totals: commonhold::Dict<String, u64> = totals;
+    /// let totals = manager.dict([("ada".to_string(), 1u64)])?;
     /// assert_eq!(totals.add("ada", 2)?, 3);
     /// # Ok::<(), commonhold::Error>(())
     /// ```

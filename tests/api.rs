@@ -42,9 +42,8 @@ fn lists_read_like_lists() {
 #[test]
 fn money_moves_or_not() {
     for manager in managers() {
-        let accounts = manager.dict([("ada", account("Ada", 100)), ("bob", account("Bob", 1))]).unwrap();
-        let accounts: Dict<String, Account> = accounts;
-        let log: List<String> = manager.list::<String>([] as [String; 0]).unwrap();
+        let accounts = manager.dict([("ada".to_string(), account("Ada", 100)), ("bob".to_string(), account("Bob", 1))]).unwrap();
+        let log: List<String> = manager.list::<String>([]).unwrap();
         let moved = |amount: i64| {
             manager.transaction(|tx| {
                 let mut ada = tx.get(&accounts, "ada")?.expect("ada").to_owned();
@@ -78,7 +77,7 @@ fn money_moves_or_not() {
 #[test]
 fn handles_inside_containers_keep_objects_alive() {
     for manager in managers() {
-        let inner = manager.dict::<String, u64>([("a", 1)]).unwrap();
+        let inner = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
         let outer = manager.list([inner.clone()]).unwrap();
         let id = inner.id();
         drop(inner);
@@ -100,7 +99,7 @@ fn handles_inside_containers_keep_objects_alive() {
 #[test]
 fn large_values_travel() {
     for manager in managers() {
-        let dict = manager.dict::<u64, Vec<u8>>([] as [(u64, Vec<u8>); 0]).unwrap();
+        let dict = manager.dict::<u64, Vec<u8>>([]).unwrap();
         for size in [0usize, 1, 4095, 4096, 65_535, 65_536, 65_537, 1 << 20, 20 << 20] {
             let value: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             dict.insert(size as u64, &value).unwrap();
@@ -111,5 +110,27 @@ fn large_values_travel() {
         assert_eq!(list.get(0).unwrap().unwrap().len(), 300_000);
         assert_eq!(list.set(0, "z").unwrap().unwrap().len(), 300_000);
         manager.audit().unwrap();
+    }
+}
+
+#[test]
+fn what_a_popped_handle_refers_to_lives_on() {
+    for manager in managers() {
+        let jobs: List<List<u64>> = manager.list([]).unwrap();
+        for n in 0..3 {
+            jobs.push(manager.list([n, n + 1]).unwrap()).unwrap();
+        }
+        // Nobody else holds the inner lists: the containers' references go with the elements, and ours take their place.
+        let job = jobs.pop().unwrap().unwrap().to_owned();
+        manager.audit().unwrap();
+        assert_eq!(job.to_owned().unwrap(), [2, 3]);
+        let first = jobs.remove(0).unwrap().unwrap();
+        manager.audit().unwrap();
+        assert_eq!(first.to_owned().to_owned().unwrap(), [0, 1]);
+        let names: Dict<u8, List<u64>> = manager.dict([(1, job)]).unwrap();
+        assert_eq!(names.remove(1).unwrap().unwrap().to_owned().len().unwrap(), 2);
+        drop(first);
+        manager.audit().unwrap();
+        assert_eq!(manager.stats().unwrap().objects, 3, "jobs, names, and the list that is still in jobs");
     }
 }

@@ -81,7 +81,7 @@ fn crowd(tokens: &[Token], first: u64, rounds: u64, connected: impl FnOnce()) {
 fn hundreds_of_sessions() {
     let manager = process_manager();
     let dict: Dict<u64, u64> = manager.dict([(0u64, 0u64)]).unwrap();
-    let list: List<String> = manager.list([""; 0]).unwrap();
+    let list: List<String> = manager.list([]).unwrap();
     let counter = manager.counter(0).unwrap();
     let tokens = [dict.token().unwrap(), list.token().unwrap(), counter.token().unwrap()];
     let line = tokens.each_ref().map(|token| token.to_string()).join(" ");
@@ -230,7 +230,7 @@ fn threads_that_come_and_go() {
 fn a_stopped_client_delays_nobody() {
     let manager = process_manager();
     let dict: Dict<u64, u64> = manager.dict([(0u64, 0u64)]).unwrap();
-    let list: List<String> = manager.list([""; 0]).unwrap();
+    let list: List<String> = manager.list([]).unwrap();
     let counter = manager.counter(0).unwrap();
     let tokens = [&dict.token().unwrap(), &list.token().unwrap(), &counter.token().unwrap()];
     let line = tokens.map(|token| token.to_string()).join(" ");

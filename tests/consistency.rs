@@ -284,8 +284,9 @@ fn positions_behind_the_end_are_read_too() {
 fn every_read_is_a_condition() {
     let manager = process_manager();
     let other = second_session(&manager);
-    let dict: Dict<String, u64> = manager.dict([("a", 1u64), ("b", 2)]).unwrap();
-    let (list, texts): (List<u64>, List<String>) = (manager.list([1u64, 2]).unwrap(), manager.list(["x", "y"]).unwrap());
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1u64), ("b".to_string(), 2)]).unwrap();
+    let (list, texts): (List<u64>, List<String>) =
+        (manager.list([1u64, 2]).unwrap(), manager.list(["x".to_string(), "y".to_string()]).unwrap());
     let (value, counter) = (manager.value("v".to_string()).unwrap(), manager.counter(1).unwrap());
     let d: Dict<String, u64> = other.attach(&dict.token().unwrap()).unwrap();
     let l: List<u64> = other.attach(&list.token().unwrap()).unwrap();
@@ -349,7 +350,7 @@ fn every_read_is_a_condition() {
 #[test]
 fn a_body_in_its_own_way_is_told_so() {
     for manager in [process_manager(), thread_manager()] {
-        let dict: Dict<String, u64> = manager.dict([("a", 1u64)]).unwrap();
+        let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1u64)]).unwrap();
         let log: List<u64> = manager.list([0u64; 0]).unwrap();
         let mut tries = 0;
         let lost = manager.transaction(|tx| {
@@ -377,7 +378,7 @@ fn a_body_in_its_own_way_is_told_so() {
 #[test]
 fn a_ticket_has_its_time_for_threads_too() {
     let manager = process_manager();
-    let dict: Dict<String, u64> = manager.dict([("a", 1u64)]).unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1u64)]).unwrap();
     let tries = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let (others_done, wait_for_them) = std::sync::mpsc::channel::<()>();

@@ -60,10 +60,10 @@ fn none<K, V>() -> [(K, V); 0] {
 }
 
 fn dict_reads(manager: &Manager) {
-    let dict = manager.dict::<String, u64>([("a", 1), ("b", 2)]).unwrap();
+    let dict = manager.dict::<String, u64>([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     assert_eq!(dict.get("a").unwrap().unwrap(), 1);
     assert_eq!(*dict.get("a".to_string()).unwrap().unwrap() + 1, 2);
-    assert_eq!(dict.get(&"b".to_string()).unwrap().unwrap().to_owned(), 2);
+    assert_eq!(dict.get("b".to_string()).unwrap().unwrap().to_owned(), 2);
     assert!(dict.get("c").unwrap().is_none());
     assert!(dict.contains_key("a").unwrap() && !dict.contains_key("c").unwrap());
     assert_eq!((dict.len().unwrap(), dict.is_empty().unwrap()), (2, false));
@@ -150,7 +150,7 @@ fn dict_keeps_the_order_of_insertion(manager: &Manager) {
 }
 
 fn dict_refusals(manager: &Manager) {
-    let small = manager.dict::<String, u8>([("a", 250)]).unwrap();
+    let small = manager.dict::<String, u8>([("a".to_string(), 250)]).unwrap();
     refused(small.add("a", 6), ErrorKind::OutOfRange, &["range", "nothing was changed"]);
     assert_eq!(small.get("a").unwrap().unwrap(), 250);
     let signed = manager.dict::<u8, i128>([(0, i128::MIN)]).unwrap();
@@ -182,7 +182,7 @@ fn list_reads(manager: &Manager) {
     assert_eq!(iter.len(), 3);
     assert_eq!((*iter.nth(1).unwrap(), *iter.next_back().unwrap()), (6, 5));
     assert!(iter.next().is_none() && iter.next_back().is_none());
-    let texts: List<String> = manager.list(["a", "b"]).unwrap();
+    let texts: List<String> = manager.list(["a".to_string(), "b".to_string()]).unwrap();
     assert_eq!(texts.iter().unwrap().map(|text| text.len()).sum::<usize>(), 2);
     assert_eq!(texts.get(1).unwrap().unwrap(), "b");
     let empty = manager.list::<u8>([0u8; 0]).unwrap();
@@ -191,7 +191,7 @@ fn list_reads(manager: &Manager) {
 
 fn list_writes(manager: &Manager) {
     for_elements(&manager.list::<u64>([0u64; 0]).unwrap(), |n| n);
-    for_elements(&manager.list::<String>([""; 0]).unwrap(), |n| format!("element {n}"));
+    for_elements(&manager.list::<String>([]).unwrap(), |n| format!("element {n}"));
     for_elements(&manager.list::<[u8; 300]>([[0; 300]; 0]).unwrap(), |n| [n as u8; 300]);
 
     /// The same moves for elements that lie in their leaves and such that do not.
@@ -200,7 +200,7 @@ fn list_writes(manager: &Manager) {
         list.insert(0, of(0)).unwrap();
         list.insert(2, of(2)).unwrap();
         list.extend([of(3), of(4)]).unwrap();
-        list.extend([of(0); 0]).unwrap();
+        list.extend(Vec::<T>::new()).unwrap();
         assert_eq!(list.to_owned().unwrap(), (0..5).map(&of).collect::<Vec<_>>());
         assert_eq!(list.set(1, of(10)).unwrap().unwrap(), of(1));
         assert!(list.set(5, of(10)).unwrap().is_none());
@@ -333,9 +333,10 @@ fn namespace_methods(manager: &Manager) {
 }
 
 fn batch_methods(manager: &Manager) {
-    let (dict, counts) = (manager.dict::<String, String>([("old", "x")]).unwrap(), manager.dict::<u8, u64>([(1, 1)]).unwrap());
+    let (dict, counts) =
+        (manager.dict::<String, String>([("old".to_string(), "x".to_string())]).unwrap(), manager.dict::<u8, u64>([(1, 1)]).unwrap());
     let (list, value, counter) = (manager.list([1u8, 2]).unwrap(), manager.value(1u8).unwrap(), manager.counter(1).unwrap());
-    let texts: List<String> = manager.list(["t"]).unwrap();
+    let texts: List<String> = manager.list(["t".to_string()]).unwrap();
     let before = manager.version();
     let result = manager.batch(|batch| {
         batch.insert(&dict, "a", "1")?;
@@ -402,7 +403,7 @@ fn batch_refusals(manager: &Manager) {
 }
 
 fn transaction_dicts(manager: &Manager) {
-    let dict = manager.dict::<String, i64>([("a", 1), ("b", 2)]).unwrap();
+    let dict = manager.dict::<String, i64>([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     let result = manager.transaction(|tx| {
         assert!(tx.version() <= manager.version());
         assert_eq!(*tx.get(&dict, "a")?.unwrap(), 1);
@@ -426,7 +427,7 @@ fn transaction_dicts(manager: &Manager) {
 }
 
 fn transaction_lists(manager: &Manager) {
-    let list: List<String> = manager.list(["a", "b", "c"]).unwrap();
+    let list: List<String> = manager.list(["a".to_string(), "b".to_string(), "c".to_string()]).unwrap();
     manager
         .transaction(|tx| {
             assert_eq!(tx.get(&list, 1)?.unwrap(), "b");
@@ -471,7 +472,7 @@ fn transaction_values(manager: &Manager) {
 }
 
 fn transaction_refusals(manager: &Manager) {
-    let (dict, list) = (manager.dict::<String, u8>([("a", 255)]).unwrap(), manager.list([1u8]).unwrap());
+    let (dict, list) = (manager.dict::<String, u8>([("a".to_string(), 255)]).unwrap(), manager.list([1u8]).unwrap());
     refused(manager.transaction(|tx| tx.add(&dict, "a", 1)), ErrorKind::OutOfRange, &["range"]);
     refused(manager.transaction(|tx| tx.set(&list, 1, 1)), ErrorKind::OutOfRange, &["position 1", "list of 1"]);
     refused(manager.transaction(|tx| tx.insert_at(&list, 2, 1)), ErrorKind::OutOfRange, &["position 2"]);
@@ -498,8 +499,8 @@ fn transaction_refusals(manager: &Manager) {
 }
 
 fn snapshots_stay(manager: &Manager) {
-    let dict = manager.dict::<String, u64>([("a", 1), ("b", 2)]).unwrap();
-    let list: List<String> = manager.list(["x", "y"]).unwrap();
+    let dict = manager.dict::<String, u64>([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
+    let list: List<String> = manager.list(["x".to_string(), "y".to_string()]).unwrap();
     let snapshot = manager.snapshot().unwrap();
     assert_eq!(snapshot.version(), manager.version());
     dict.clear().unwrap();
@@ -540,7 +541,7 @@ fn snapshot_slices(manager: &Manager) {
 }
 
 fn session_names(manager: &Manager) {
-    let (dict, list) = (manager.dict::<String, u64>([("a", 1)]).unwrap(), manager.list([1u8]).unwrap());
+    let (dict, list) = (manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap(), manager.list([1u8]).unwrap());
     manager.publish("a dict", &dict).unwrap();
     assert!(manager.open::<Dict<String, u64>>("a dict").unwrap() == dict);
     refused(manager.publish("a dict", &list), ErrorKind::AlreadyExists, &["a dict", "unpublish"]);
@@ -574,7 +575,7 @@ fn session_names(manager: &Manager) {
 }
 
 fn session_open_or_create(manager: &Manager) {
-    let made = manager.open_or_create("x", |session| session.dict::<String, u8>([("a", 1)])).unwrap();
+    let made = manager.open_or_create("x", |session| session.dict::<String, u8>([("a".to_string(), 1)])).unwrap();
     let again = manager.open_or_create("x", |_| panic!("it is there")).unwrap();
     assert!(made == again);
     refused(manager.open_or_create("x", |session| session.list([1u8])), ErrorKind::WrongType, &["List<u8>"]);
@@ -626,7 +627,7 @@ fn session_figures(manager: &Manager) {
 }
 
 fn tokens(manager: &Manager) {
-    let dict = manager.dict::<String, u64>([("a", 1)]).unwrap();
+    let dict = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
     let line = dict.token().unwrap().to_string();
     let token: Token = format!("  {line}\n").parse().unwrap();
     assert_eq!((token.address(), &token), (manager.address(), &dict.token().unwrap()));
@@ -650,12 +651,12 @@ fn handles_in_values(manager: &Manager) {
         jobs: List<String>,
         done: Option<Counter>,
     }
-    let desk = |name: &str| Desk { name: name.into(), jobs: manager.list(["first"]).unwrap(), done: manager.counter(1).ok() };
+    let desk = |name: &str| Desk { name: name.into(), jobs: manager.list(["first".to_string()]).unwrap(), done: manager.counter(1).ok() };
     let desks = manager.dict::<u8, Desk>([(1, desk("a")), (2, desk("b"))]).unwrap();
     manager.audit().unwrap();
     let found = desks.get(1).unwrap().unwrap().to_owned();
     assert_eq!((found.jobs.get(0).unwrap().unwrap().to_owned(), found.done.as_ref().unwrap().get().unwrap()), ("first".to_string(), 1));
-    let nested: Dict<String, Dict<u8, Desk>> = manager.dict([("all", desks.clone())]).unwrap();
+    let nested: Dict<String, Dict<u8, Desk>> = manager.dict([("all".to_string(), desks.clone())]).unwrap();
     assert!(nested.get("all").unwrap().unwrap().to_owned() == desks);
     // A circle: the dict holds itself, and goes when nobody else does.
     let circle: Dict<String, Dict<u8, u8>> = manager.dict(none::<String, Dict<u8, u8>>()).unwrap();
@@ -844,8 +845,8 @@ struct Rich {
 
 fn values_of_all_kinds(manager: &Manager) {
     fn all<T: Shared + Clone + PartialEq + Debug>(manager: &Manager, values: &[T]) {
-        let dict: Dict<u64, T> = manager.dict((0..).zip(values.iter())).unwrap();
-        let list: List<T> = manager.list(values.iter()).unwrap();
+        let dict: Dict<u64, T> = manager.dict((0..).zip(values.iter().cloned())).unwrap();
+        let list: List<T> = manager.list(values.iter().cloned()).unwrap();
         for (number, expected) in (0..).zip(values) {
             let guard = dict.get(number).unwrap().unwrap();
             assert!(guard == *expected && guard.to_owned() == *expected, "{expected:?}");
@@ -943,20 +944,20 @@ fn limits(manager: &Manager) {
 }
 
 fn printing(manager: &Manager) {
-    let dict = manager.dict::<String, Vec<u8>>([("a", vec![1, 2])]).unwrap();
+    let dict = manager.dict::<String, Vec<u8>>([("a".to_string(), vec![1, 2])]).unwrap();
     assert_eq!((dict.to_string(), format!("{dict:#}").is_empty()), (r#"{"a": [1, 2]}"#.to_string(), false));
     assert!(format!("{dict:?}").starts_with("<Dict<String, Vec<u8>> object 1 at ") && format!("{dict:?}").ends_with("len 1>"), "{dict:?}");
     let (value, counter): (Value<u8>, Counter) = (manager.value(1).unwrap(), manager.counter(2).unwrap());
     assert!(format!("{value:?}").starts_with("<Value<u8> object") && format!("{counter:?}").starts_with("<Counter object"));
     let guard = dict.get("a").unwrap().unwrap();
     assert_eq!(format!("{guard:?}"), "[1, 2]");
-    let text: List<String> = manager.list(["x\"y"]).unwrap();
+    let text: List<String> = manager.list(["x\"y".to_string()]).unwrap();
     assert_eq!((text.to_string(), text.get(0).unwrap().unwrap().to_string()), (r#"["x\"y"]"#.to_string(), "x\"y".to_string()));
     assert_eq!(format!("{:.1} {:>4}", manager.list([1.25f64]).unwrap().get(0).unwrap().unwrap(), *value.get().unwrap()), "1.2    1");
 }
 
 fn everything_fails_once_the_manager_is_gone(manager: &Manager) {
-    let dict = manager.dict::<String, u64>([("a", 1)]).unwrap();
+    let dict = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
     let list: List<u64> = manager.list([1u64]).unwrap();
     let (value, counter, space): (Value<String>, Counter, Namespace) =
         (manager.value("v").unwrap(), manager.counter(1).unwrap(), manager.namespace().unwrap());

@@ -71,7 +71,7 @@ impl Hands {
             texts: manager.dict([] as [(u64, String); 0]).unwrap(),
             numbers: manager.dict([] as [(String, i64); 0]).unwrap(),
             list: manager.list([0u64; 0]).unwrap(),
-            lines: manager.list([""; 0]).unwrap(),
+            lines: manager.list([]).unwrap(),
             value: manager.value("first").unwrap(),
             counter: manager.counter(0).unwrap(),
             space: manager.namespace().unwrap(),

@@ -59,7 +59,7 @@ fn role_pong() {
 #[test]
 fn many_waiters_of_all_kinds() {
     let manager = process_manager();
-    let (dict, list): (Dict<String, u64>, List<u8>) = (manager.dict([("a", 0u64)]).unwrap(), manager.list([1u8]).unwrap());
+    let (dict, list): (Dict<String, u64>, List<u8>) = (manager.dict([("a".to_string(), 0u64)]).unwrap(), manager.list([1u8]).unwrap());
     let (value, space) = (manager.value(1u8).unwrap(), manager.namespace().unwrap());
     let mut peers: Vec<Peer> = (0..2).map(|_| Peer::spawn("role_waiters", dict.token().unwrap())).collect();
     for peer in &mut peers {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Frames' heads.
 pub fn heads() -> Vec<Vec<u8>> {
-    (1..=16).map(|code| Head { len: 100, code, lane: 3, number: 7 }.to_bytes().to_vec()).collect()
+    (1..=16).map(|code| Head { len: 100, code, quiet: false, lane: 3, number: 7 }.to_bytes().to_vec()).collect()
 }
 
 /// Uploads' heads.
@@ -86,7 +86,7 @@ pub fn outcomes() -> Vec<Vec<u8>> {
     let place = Place { offset: 4096, len: 100, birth: 3, block: 4080 };
     let all = [
         Outcome::Nothing,
-        Outcome::Lent(place),
+        Outcome::Lent(place, vec![1, 2]),
         Outcome::Existing(place),
         Outcome::Bytes(vec![1; 9]),
         Outcome::Something,
@@ -193,7 +193,7 @@ pub fn tables() -> Vec<Tables> {
 /// Values with handles.
 pub fn handles() -> Vec<Handles> {
     let manager = Manager::in_process().expect("a manager in a thread");
-    let one: Dict<String, u64> = manager.dict([("a", 1u64)]).expect("a dict");
+    let one: Dict<String, u64> = manager.dict([("a".to_string(), 1u64)]).expect("a dict");
     let counter: Counter = manager.counter(1).expect("a counter");
     assert!(counter.id() > 0);
     vec![Handles { one, some: vec![Some(counter), None] }]

@@ -83,7 +83,8 @@ pub fn root_of(arena: &ArenaReader, version: u64) -> Option<Root> {
     if arena.load(at, Ordering::Acquire) != version {
         return None;
     }
-    let root = Root { version, catalog: arena.word(at + 8), height: arena.word(at + 16) as u32, objects: arena.word(at + 24) };
+    let [catalog, height, objects] = arena.words(at + 8);
+    let root = Root { version, catalog, height: height as u32, objects };
     // SYNC: pairs with the Release fence in `write_root`: if any field above came from a later record, the word below has
     // at least been cleared.
     fence(Ordering::Acquire);
@@ -97,6 +98,7 @@ pub fn write_root(arena: &ArenaWriter, root: &Root) {
     // SYNC: pairs with the Acquire fence in `root_of`.
     fence(Ordering::Release);
     arena.store(at + 8, root.catalog);
+    crate::points::manager("commit: in the middle of the root record");
     arena.store(at + 16, u64::from(root.height));
     arena.store(at + 24, root.objects);
     // SYNC: Release pairs with the first load in `root_of`.

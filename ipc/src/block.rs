@@ -50,6 +50,13 @@ pub struct Place {
     pub block: u64,
 }
 
+/// The next multiple of a power of two. (`next_multiple_of` divides.)
+#[inline(always)]
+fn align_up(offset: u64, align: u64) -> u64 {
+    debug_assert!(align.is_power_of_two());
+    (offset + (align - 1)) & !(align - 1)
+}
+
 /// How an entry is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryShape {
@@ -75,7 +82,7 @@ impl EntryShape {
 
     /// Offset of the value in the block.
     pub fn value(&self) -> u64 {
-        (self.key() + self.key_len).next_multiple_of(self.align)
+        align_up(self.key() + self.key_len, self.align)
     }
 
     fn handles_at(&self) -> u64 {
@@ -85,7 +92,7 @@ impl EntryShape {
     /// Bytes of the whole block.
     pub fn bytes(&self) -> u64 {
         let end = if self.handles == 0 { self.value() + self.value_len } else { self.handles_at() + 8 + 8 * self.handles };
-        end.next_multiple_of(self.align)
+        align_up(end, self.align)
     }
 
     /// Writes all but the value's bytes.
@@ -132,8 +139,18 @@ impl Entry {
     /// The entry at an offset, of a dict with this alignment.
     #[inline]
     pub fn read(arena: &ArenaReader, block: u64, align: u8) -> Entry {
-        let lens = arena.word(block + 8);
-        Entry { block, first: arena.word(block), key_len: lens as u32, value_len: (lens >> 32) as u32, align }
+        let [first, lens] = arena.words(block);
+        Entry { block, first, key_len: lens as u32, value_len: (lens >> 32) as u32, align }
+    }
+
+    /// Whether this is the entry of a key.
+    #[inline]
+    pub fn has_key(&self, arena: &ArenaReader, key: &[u8]) -> bool {
+        match key.first_chunk::<8>() {
+            // By far the most common keys: one word.
+            Some(word) if key.len() == 8 => self.key_len == 8 && arena.word(self.key_offset()) == u64::from_le_bytes(*word),
+            _ => self.key_len as usize == key.len() && self.key(arena) == key,
+        }
     }
 
     /// Its shape.
@@ -171,16 +188,20 @@ impl Entry {
     }
 
     /// Where the value lies.
-    #[inline]
+    #[inline(always)]
     pub fn value_place(&self, arena: &ArenaReader) -> Place {
         let align = u64::from(self.align.max(8));
-        let offset = (self.key_offset() + u64::from(self.key_len)).next_multiple_of(align);
+        let offset = align_up(self.key_offset() + u64::from(self.key_len), align);
         let birth = if self.first & ENTRY_LARGE == 0 { 0 } else { arena.word(self.block + 16) };
         Place { offset, len: self.value_len.into(), birth, block: self.block }
     }
 
     /// The ids of the handles in the value.
+    #[inline]
     pub fn handles(&self, arena: &ArenaReader) -> Vec<u64> {
+        if self.first & ENTRY_HANDLES == 0 {
+            return Vec::new();
+        }
         let shape = self.shape(arena);
         let list = self.block + shape.handles_at();
         (0..shape.handles).map(|i| arena.word(list + 8 + 8 * i)).collect()

@@ -120,21 +120,21 @@ pub struct Record {
 
 impl Record {
     /// The record at an offset, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn read(arena: &ArenaReader, at: u64) -> Option<Record> {
-        let kinds = arena.word(at + 48);
+        let [id, root, len, modified, next_insertion, descriptor, kinds, created] = arena.words(at);
         Some(Record {
-            id: arena.word(at),
-            root: arena.word(at + 8),
-            len: arena.word(at + 16),
-            modified: arena.word(at + 24),
-            next_insertion: arena.word(at + 32),
-            descriptor: arena.word(at + 40),
+            id,
+            root,
+            len,
+            modified,
+            next_insertion,
+            descriptor,
             kind: Kind::from_code(kinds as u8)?,
             height: (kinds >> 8) as u8,
             value_align: (kinds >> 16) as u8,
             element_bytes: (kinds >> 32) as u32,
-            created: arena.word(at + 56),
+            created,
         })
     }
 
@@ -147,7 +147,7 @@ impl Record {
 }
 
 /// Offset of the leaf record of a slot, 0 if the catalog has none there.
-#[inline]
+#[inline(always)]
 pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
     if root.catalog == 0 || slot >= slots_of_height(root.height) {
         return 0;
@@ -164,13 +164,13 @@ pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
 }
 
 /// The record of an object in a pinned version.
-#[inline]
+#[inline(always)]
 pub fn find(arena: &ArenaReader, root: &Root, id: u64) -> Option<Record> {
     let at = record_offset(arena, root, slot_of(id));
-    if at == 0 || arena.word(at) != id {
+    if at == 0 {
         return None;
     }
-    Record::read(arena, at)
+    Record::read(arena, at).filter(|record| record.id == id)
 }
 
 /// All records of a pinned version, by slot.

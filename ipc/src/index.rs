@@ -157,41 +157,78 @@ pub fn slot_word(tag: u64, entry: u64) -> u64 {
 /// The entry of a key in the index that starts at a child word of a pinned version.
 #[inline]
 pub fn find(arena: &ArenaReader, root: u64, align: u8, key: &[u8], hash: u64) -> Option<Entry> {
-    let mut child = Child::unpack(root);
-    let mut level = 0;
+    // Child words are taken apart by hand here: this is the way of every read.
+    let mut word = root;
+    for level in 0..=LEVELS {
+        let offset = word & OFFSET_MASK;
+        match (word >> 48) & 3 {
+            1 => {
+                let capacity = CAPACITIES[(word >> 50) as usize & 7];
+                return find_in_bucket(arena, offset, capacity, align, key, tag(hash));
+            }
+            2 if level < LEVELS => word = arena.word(offset + level_bits(hash, level) * 8),
+            3 => return collisions(arena, offset).map(|block| Entry::read(arena, block, align)).find(|e| e.has_key(arena, key)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// The bucket that a hash leads to: its offset and capacity.
+#[inline]
+fn bucket_of(arena: &ArenaReader, root: u64, hash: u64) -> Option<(u64, u64)> {
+    let mut word = root;
+    for level in 0..=LEVELS {
+        match (word >> 48) & 3 {
+            1 => return Some((word & OFFSET_MASK, CAPACITIES[(word >> 50) as usize & 7])),
+            2 if level < LEVELS => word = arena.word((word & OFFSET_MASK) + level_bits(hash, level) * 8),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Fetches the place in a bucket where a hash will be looked for, some operations ahead of that.
+#[inline]
+pub fn fetch_bucket(arena: &ArenaReader, root: u64, hash: u64) {
+    if let Some((bucket, capacity)) = bucket_of(arena, root, hash) {
+        arena.prefetch(bucket + home(tag(hash), capacity) * 8);
+    }
+}
+
+/// Fetches the entry that a hash will find, a few operations ahead of that.
+#[inline]
+pub fn fetch_entry(arena: &ArenaReader, root: u64, hash: u64) {
+    let Some((bucket, capacity)) = bucket_of(arena, root, hash) else { return };
+    let mut at = home(tag(hash), capacity);
     loop {
-        match child {
-            Child::Empty => return None,
-            Child::Inner(node) => {
-                if level >= LEVELS {
-                    return None;
-                }
-                child = Child::unpack(arena.word(node + level_bits(hash, level) * 8));
-                level += 1;
-            }
-            Child::Bucket(bucket) => return find_in_bucket(arena, &bucket, align, key, tag(hash)),
-            Child::Collision(leaf) => {
-                return collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(|e| e.key(arena) == key);
-            }
+        let slot = arena.word(bucket + at * 8);
+        if slot == 0 {
+            return;
+        }
+        if slot_tag(slot) == tag(hash) {
+            return arena.prefetch(slot_entry(slot));
+        }
+        at += 1;
+        if at == capacity {
+            return;
         }
     }
 }
 
-#[inline]
-fn find_in_bucket(arena: &ArenaReader, bucket: &Bucket, align: u8, key: &[u8], tag: u64) -> Option<Entry> {
-    let capacity = bucket.capacity();
+#[inline(always)]
+fn find_in_bucket(arena: &ArenaReader, bucket: u64, capacity: u64, align: u8, key: &[u8], tag: u64) -> Option<Entry> {
     let mut at = home(tag, capacity);
     // A published bucket has an empty slot; the bound is for damaged ones.
     for _ in 0..capacity {
-        let slot = arena.word(bucket.offset + at * 8);
-        if slot == 0 {
-            return None;
-        }
-        if slot_tag(slot) == tag {
+        let slot = arena.word(bucket + at * 8);
+        if slot_tag(slot) == tag && slot != 0 {
             let entry = Entry::read(arena, slot_entry(slot), align);
-            if entry.key(arena) == key {
+            if entry.has_key(arena, key) {
                 return Some(entry);
             }
+        } else if slot == 0 {
+            return None;
         }
         at += 1;
         if at == capacity {
@@ -236,8 +273,23 @@ impl Entries {
                 self.depth += 1;
             }
             Child::Inner(_) => {}
-            Child::Bucket(bucket) => (self.leaf, self.next, self.end) = (bucket.offset, 0, bucket.capacity()),
+            Child::Bucket(bucket) => {
+                (self.leaf, self.next, self.end) = (bucket.offset, 0, bucket.capacity());
+                self.fetch();
+            }
             Child::Collision(leaf) => (self.leaf, self.next, self.end) = (leaf + 8, 0, self.arena.word(leaf)),
+        }
+    }
+
+    /// The entries of a bucket lie anywhere: fetch all of them while the first are looked at.
+    fn fetch(&self) {
+        for at in 0..self.end {
+            let slot = self.arena.word(self.leaf + at * 8);
+            if slot != 0 {
+                // Most small entries begin in one cache line and end in the next.
+                self.arena.prefetch(slot_entry(slot));
+                self.arena.prefetch(slot_entry(slot) + 64);
+            }
         }
     }
 
@@ -275,9 +327,6 @@ impl Iterator for Entries {
                 let slot = self.arena.word(self.leaf + self.next * 8);
                 self.next += 1;
                 if slot != 0 {
-                    // The entries of a bucket lie anywhere: have the ones a little further on ready.
-                    let ahead = self.arena.word(self.leaf + (self.next + 6) * 8);
-                    self.arena.prefetch(slot_entry(ahead));
                     return Some(Entry::read(&self.arena, slot_entry(slot), self.align));
                 }
             }

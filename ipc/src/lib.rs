@@ -15,6 +15,7 @@ pub mod limits;
 pub mod liveness;
 pub mod map;
 pub mod pin;
+pub mod points;
 pub mod poller;
 pub mod runtime;
 pub mod sequence;

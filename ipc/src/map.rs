@@ -74,6 +74,8 @@ struct Span {
     raw: Arc<MmapRaw>,
     base: NonNull<u8>,
     len: u64,
+    /// Offset of the last whole word.
+    last_word: u64,
 }
 
 // SAFETY: the pointer is into a mapping that `raw` keeps; what it points to is shared between processes anyway, and is
@@ -86,16 +88,17 @@ impl Span {
     fn new(raw: MmapRaw) -> Self {
         let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
         let len = raw.len() as u64;
-        Span { raw: Arc::new(raw), base, len }
+        assert!(len >= 8 && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
+        Span { raw: Arc::new(raw), base, len, last_word: (len - 8) & !7 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn covers(&self, offset: u64, len: u64) -> bool {
         offset <= self.len && len <= self.len - offset
     }
 
     /// The address of `offset`, which must lie inside.
-    #[inline]
+    #[inline(always)]
     fn at(&self, offset: u64) -> *mut u8 {
         debug_assert!(offset <= self.len);
         // SAFETY: every caller has checked `covers`.
@@ -127,7 +130,7 @@ impl ArenaReader {
         self.span.len == 0
     }
 
-    /// The word at `offset`; 0 outside of the arena or between words.
+    /// The word that `offset` lies in; 0 outside of the arena.
     #[inline(always)]
     pub fn word(&self, offset: u64) -> u64 {
         self.load(offset, Ordering::Relaxed)
@@ -136,11 +139,24 @@ impl ArenaReader {
     /// The word at `offset`, loaded with an ordering of the caller's.
     #[inline(always)]
     pub fn load(&self, offset: u64, ordering: Ordering) -> u64 {
-        if offset & 7 != 0 || !self.span.covers(offset, 8) {
+        if offset > self.span.last_word {
             return 0;
         }
-        // SAFETY: in bounds and aligned (checked). An atomic load of shared memory is defined whoever writes it.
-        unsafe { AtomicU64::from_ptr(self.span.at(offset).cast()).load(ordering) }
+        // SAFETY: in bounds (checked) and made a multiple of 8. An atomic load of shared memory is defined whoever writes it.
+        unsafe { AtomicU64::from_ptr(self.span.at(offset & !7).cast()).load(ordering) }
+    }
+
+    /// `N` words from `offset` on, with one look at the bounds; zeros outside of the arena.
+    #[inline(always)]
+    pub fn words<const N: usize>(&self, offset: u64) -> [u64; N] {
+        let last = 8 * (N as u64 - 1);
+        if offset > self.span.last_word || self.span.last_word - offset < last {
+            return [0; N];
+        }
+        std::array::from_fn(|i| {
+            // SAFETY: the last word begins at `last_word` or before it (checked); as in `load`.
+            unsafe { AtomicU64::from_ptr(self.span.at((offset & !7) + 8 * i as u64).cast()).load(Ordering::Relaxed) }
+        })
     }
 
     /// The 32-bit word at `offset` for futex calls; `None` outside of the arena.

@@ -7,8 +7,12 @@
 //! |---|---|---|
 //! | 0 | 8 | *blocks used*: the manager looks at no block beyond |
 //! | 8 | 8 | *floor*: 0, or: this version and all newer ones are pinned |
+//! | 16 | 8 | *left*: 1 when nothing will ever be read under these pins again |
 //! | 128 × (1 + b) | 120 | 15 pin words of block *b*: 0, or a pinned version |
 //! | … + 120 | 8 | *acknowledged* of lane *b*: the last call whose lent values the client has pinned or does not want |
+//!
+//! Pins count until the page's owner has left or its process has ended, not just until its connection ends: guards may
+//! outlive a connection that broke, and nobody can take them back.
 //!
 //! A block belongs to one thread (and is then its lane, too), or to the table itself for pins that travel between threads.
 //!
@@ -52,6 +56,7 @@ pub const BLOCKS: usize = PAGE_BYTES as usize / BLOCK_BYTES - 1;
 pub const SHARED_LANE: u16 = 0;
 const BLOCKS_USED: usize = 0;
 const FLOOR: usize = 8;
+const LEFT: usize = 16;
 
 fn word_offset(block: usize, word: usize) -> usize {
     BLOCK_BYTES * (1 + block) + 8 * word
@@ -149,6 +154,12 @@ impl PinScan {
         }
     }
 
+    /// Whether the client has said that it reads nothing under these pins any more.
+    pub fn has_left(&self) -> bool {
+        // SYNC: Acquire pairs with the Release store in the table's drop: all reads are over.
+        self.page.word(LEFT).load(Ordering::Acquire) != 0
+    }
+
     /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.
     pub fn acknowledged(&self, lane: u16) -> u64 {
         // SYNC: Acquire pairs with the Release store in `Lane::acknowledge`: a pin made before it is visible after it.
@@ -159,8 +170,9 @@ impl PinScan {
 /// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
 #[derive(Default)]
 struct BlockState {
-    versions: [AtomicU64; WORDS],
-    counts: [AtomicU32; WORDS],
+    versions: [AtomicU64; 1 << PLACE_BITS],
+    /// One more than there are words, so that no index of a place's bits is out of bounds.
+    counts: [AtomicU32; 1 << PLACE_BITS],
     /// The word that was used last: most often the one that is wanted again.
     recent: AtomicU32,
 }
@@ -198,7 +210,8 @@ impl Drop for Claims {
     fn drop(&mut self) {
         RECENT.set((0, 0));
         for (_, block, table) in self.list.take() {
-            if let Some(table) = table.upgrade() {
+            // In a forked child the blocks are the parent's, and the table's lock may be held for ever.
+            if let Some(table) = table.upgrade().filter(|table| table.stamp.is_current()) {
                 table.give_back(block);
             }
         }
@@ -214,6 +227,8 @@ thread_local! {
 /// A version held in place. Dropping it lets the version go.
 pub struct Hold<'g> {
     table: &'g PinTable,
+    /// How often the word is held. Of no meaning for the floor, which has a count of its own.
+    count: &'g AtomicU32,
     /// Block and word, or one of the marks below.
     place: u32,
     /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
@@ -226,6 +241,9 @@ pub struct Pin<'g> {
     root: Root,
 }
 
+/// Bits of a place that are the word in its block.
+const PLACE_BITS: u32 = 4;
+const _: () = assert!(WORDS <= 1 << PLACE_BITS);
 const FLOOR_PLACE: u32 = u32::MAX;
 const TRAVELLING: u32 = 1 << 31;
 
@@ -314,6 +332,10 @@ impl PinTable {
     }
 
     fn give_back(&self, block: u32) {
+        // In a forked child somebody may have held the lock for ever.
+        if !self.stamp.is_current() {
+            return;
+        }
         let mut shared = self.lock();
         // A guard that was forgotten, or lives in another thread-local, keeps its word: the block waits until it is clear.
         if Self::is_empty(&self.blocks[block as usize]) { shared.returned.push(block) } else { shared.orphans.push(block) }
@@ -334,7 +356,7 @@ impl PinTable {
     fn pin_in(&self, block: u32) -> Option<(u32, Root)> {
         let state = &self.blocks[block as usize];
         loop {
-            let recent = state.recent.load(Ordering::Relaxed) as usize % WORDS;
+            let recent = state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS);
             let version = arena::version(&self.arena);
             let word = if state.counts[recent].load(Ordering::Relaxed) == 0 {
                 self.announce_in(block, recent);
@@ -348,7 +370,7 @@ impl PinTable {
             if let Some(root) = arena::root_of(&self.arena, version) {
                 let count = &state.counts[word];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                return Some((block * WORDS as u32 + word as u32, root));
+                return Some((block << PLACE_BITS | word as u32, root));
             }
             // The record has been reused: 64 commits since the announcement. Again, with a newer version.
             if state.counts[word].load(Ordering::Relaxed) == 0 {
@@ -436,7 +458,7 @@ impl PinTable {
         }
         let count = &state.counts[word];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = (block * WORDS as u32 + word as u32) | if travelling.is_some() { TRAVELLING } else { 0 };
+        let place = (block << PLACE_BITS) | word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
         Some(Pin::at(self, place, lent))
     }
 
@@ -456,6 +478,25 @@ impl PinTable {
         if place & TRAVELLING == 0 { self.release(place) } else { self.unpin_shared(place) }
     }
 
+    /// The count of a word that a place names.
+    #[inline]
+    fn count(&self, place: u32) -> &AtomicU32 {
+        let place = (place & !TRAVELLING) as usize;
+        &self.blocks[place >> PLACE_BITS].counts[place % (1 << PLACE_BITS)]
+    }
+
+    /// One more hold on a word that is no thread's.
+    #[cold]
+    fn hold_shared(&self, place: u32) {
+        let mut shared = self.lock();
+        if place == FLOOR_PLACE {
+            shared.floor_count += 1;
+        } else {
+            let count = self.count(place);
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
     #[cold]
     fn unpin_shared(&self, place: u32) {
         let mut shared = self.lock();
@@ -470,8 +511,8 @@ impl PinTable {
 
     #[inline]
     fn release(&self, place: u32) {
-        let (block, word) = (place as usize / WORDS, place as usize % WORDS);
-        let count = &self.blocks[block].counts[word];
+        let (block, word) = (place as usize >> PLACE_BITS, place as usize % (1 << PLACE_BITS));
+        let count = self.count(place);
         let left = count.load(Ordering::Relaxed) - 1;
         if left == 0 {
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.
@@ -510,10 +551,21 @@ impl PinTable {
     }
 }
 
+impl Drop for PinTable {
+    fn drop(&mut self) {
+        // In a forked child the page is not mapped.
+        if self.stamp.is_current() {
+            // SYNC: Release pairs with the Acquire in `PinScan::has_left`. Whatever was read was borrowed from this table.
+            self.page.word(LEFT).store(1, Ordering::Release);
+        }
+    }
+}
+
 impl<'g> Pin<'g> {
     #[inline]
     fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
-        Pin { hold: Hold { table, place, _thread: PhantomData }, root }
+        let count = if place == FLOOR_PLACE { &table.blocks[0].counts[0] } else { table.count(place) };
+        Pin { hold: Hold { table, count, place, _thread: PhantomData }, root }
     }
 
     /// The hold without the root.
@@ -557,27 +609,28 @@ impl<'g> Hold<'g> {
 
 impl<'g> Clone for Hold<'g> {
     /// Another hold on the same version, of the same kind.
-    #[inline]
+    #[inline(always)]
     fn clone(&self) -> Hold<'g> {
-        let shared = (self.place & TRAVELLING != 0).then(|| self.table.lock());
-        if self.place == FLOOR_PLACE {
-            if let Some(mut shared) = shared {
-                shared.floor_count += 1;
-            }
+        if self.place & TRAVELLING == 0 {
+            self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
-            let place = (self.place & !TRAVELLING) as usize;
-            let count = &self.table.blocks[place / WORDS].counts[place % WORDS];
-            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.table.hold_shared(self.place);
         }
-        Hold { table: self.table, place: self.place, _thread: PhantomData }
+        Hold { _thread: PhantomData, ..*self }
     }
 }
 
 impl Drop for Hold<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // In a forked child the page is not mapped, and the words are the parent's.
-        if self.table.stamp.is_current() {
+        if !self.table.stamp.is_current() {
+            return;
+        }
+        let left = self.count.load(Ordering::Relaxed).wrapping_sub(1);
+        if self.place & TRAVELLING == 0 && left != 0 {
+            self.count.store(left, Ordering::Release);
+        } else {
             self.table.unpin(self.place);
         }
     }
@@ -620,6 +673,13 @@ impl Drop for OwnedPin {
     }
 }
 
+/// Tells the manager that nothing is read under the pins of a page that could not be put to use: else it would keep the page for as
+/// long as this process lives.
+pub fn give_up(page: &OwnedFd) {
+    // Written, not mapped: that may be what failed. If this fails too, the page stays until this process ends.
+    let _ = rustix::io::pwrite(page, &1u64.to_ne_bytes(), LEFT as u64);
+}
+
 /// Shows that a page is as long as the layout says.
 pub fn check_page(len: u64) -> Result<()> {
     if len == PAGE_BYTES {
@@ -628,3 +688,6 @@ pub fn check_page(len: u64) -> Result<()> {
         Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,14 @@ impl<'a> Arrived<'a> {
         if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
     }
 
+    /// Room that its block of so many bytes still needs: what was sent ahead has its block.
+    pub(crate) fn bytes_to_come(&self, bytes: u64) -> u64 {
+        match self {
+            Arrived::Here(_) => bytes,
+            Arrived::Sent(..) => 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         match self {
             Arrived::Here(bytes) => bytes.len() as u64,
@@ -112,7 +120,7 @@ impl Store {
         if let Arrived::Sent(_, upload) = &arrived {
             self.fits(upload, shape.value(), shape.bytes())?;
         }
-        self.memory.reserve(shape.bytes())?;
+        self.memory.reserve(arrived.bytes_to_come(shape.bytes()))?;
         self.refer(id, value.handles.iter(), 1)?;
         let insertion = match old {
             Some(old) => old.insertion(),
@@ -135,12 +143,12 @@ impl Store {
         }
         self.touch(id);
         Ok(match old {
-            Some(old) if lend => Outcome::Lent(old.value_place(self.memory.reader())),
+            Some(old) if lend => self.lend(&old),
             Some(_) => Outcome::Something,
             None if lend && only_if_absent => {
                 // What is there now: by the time the client looks, it may be another's.
                 let (_, new) = self.find_entry(id, key)?;
-                new.map_or(Outcome::Nothing, |new| Outcome::Lent(new.value_place(self.memory.reader())))
+                new.map_or(Outcome::Nothing, |new| Outcome::Lent(new.value_place(self.memory.reader()), Vec::new()))
             }
             None => Outcome::Nothing,
         })
@@ -170,6 +178,12 @@ impl Store {
         }
     }
 
+    /// The value of an entry that was taken out: its block stays as it is until the next version is published.
+    fn lend(&self, entry: &Entry) -> Outcome {
+        let reader = self.memory.reader();
+        Outcome::Lent(entry.value_place(reader), entry.handles(reader))
+    }
+
     fn retire_entry(&mut self, id: u64, entry: &Entry) -> Result<()> {
         let handles = entry.handles(self.memory.reader());
         self.refer(id, handles.into_iter(), -1)?;
@@ -185,7 +199,7 @@ impl Store {
         self.object(id, DICTS)?.record.len -= 1;
         self.retire_entry(id, &old)?;
         self.touch(id);
-        Ok(if lend { Outcome::Lent(old.value_place(self.memory.reader())) } else { Outcome::Something })
+        Ok(if lend { self.lend(&old) } else { Outcome::Something })
     }
 
     pub(crate) fn add(&mut self, id: u64, key: &[u8], number: u8, delta: &[u8]) -> Result<Outcome> {

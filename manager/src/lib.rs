@@ -13,7 +13,6 @@ pub mod index;
 mod lists;
 pub mod memory;
 pub mod objects;
-pub mod points;
 pub mod sequence;
 pub mod server;
 pub mod store;

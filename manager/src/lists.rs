@@ -48,7 +48,7 @@ impl Store {
         if let Arrived::Sent(_, upload) = &arrived {
             self.fits(upload, HEAD_BYTES, bytes)?;
         }
-        self.memory.reserve(bytes)?;
+        self.memory.reserve(arrived.bytes_to_come(bytes))?;
         self.refer(id, value.handles.iter(), 1)?;
         let (block, birth) = match arrived {
             Arrived::Here(value) => {
@@ -89,7 +89,10 @@ impl Store {
         let Some(slot) = sequence::slot(reader, record, position) else { return (Outcome::Nothing, None) };
         if record.element_bytes == 0 {
             let block = reader.word(slot);
-            (if lend { Outcome::Lent(element_place(reader, block)) } else { Outcome::Something }, Some(block))
+            (
+                if lend { Outcome::Lent(element_place(reader, block), element_handles(reader, block)) } else { Outcome::Something },
+                Some(block),
+            )
         } else if lend {
             (Outcome::Bytes(reader.bytes(slot, record.element_bytes.into()).to_vec()), None)
         } else {
@@ -147,6 +150,8 @@ impl Store {
             return Err(out_of_range("insert at", at, record.len));
         }
         let remove = remove.min(record.len - at);
+        // Even if nothing goes or comes: the list counts as changed.
+        self.memory.reserve_removal()?;
         if remove > 0 && at + remove == record.len {
             self.cut_off(id, at)?;
         } else {

@@ -14,10 +14,11 @@ use crate::watch::Watches;
 use commonhold_ipc::arena::{self, Root};
 use commonhold_ipc::catalog::{DESCRIPTOR_HEAD, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::index::KeyHash;
+use commonhold_ipc::index::{self, KeyHash};
 use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
+use commonhold_ipc::points;
 use commonhold_ipc::wire::NewObject;
 use commonhold_ipc::wire::commit::{Commit, Op, Values};
 use commonhold_ipc::wire::reply::Outcome;
@@ -26,6 +27,9 @@ use std::sync::Arc;
 
 /// Blocks that are taken apart in one slice.
 const SLICE_BLOCKS: usize = 2_000;
+
+/// Operations of one request whose memory is fetched ahead.
+const FETCH_AHEAD: usize = 16;
 
 /// Reasons why a commit did not happen.
 #[derive(Debug)]
@@ -253,7 +257,7 @@ impl Store {
             self.memory.begin_attempt();
         }
         let pieces = self.demolition.len();
-        let done = commit.ops().try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+        let done = self.do_ops(commit, uploads, outcomes);
         if attempt {
             self.memory.end_attempt(done.is_ok());
         }
@@ -287,6 +291,37 @@ impl Store {
         self.changed = false;
     }
 
+    /// Does the operations one after the other. Of a long row, the memory that the next ones will look at is fetched ahead:
+    /// the lookups of random keys would otherwise wait for it one by one.
+    fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<()> {
+        if commit.op_count() < FETCH_AHEAD as u32 {
+            return commit.ops().try_for_each(|op| {
+                points::manager("call: between two operations");
+                self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome))
+            });
+        }
+        outcomes.reserve(commit.op_count() as usize);
+        let mut far = commit.ops();
+        far.by_ref().take(FETCH_AHEAD).for_each(|op| self.fetch(&op, index::fetch_bucket));
+        let mut near = commit.ops();
+        near.by_ref().take(FETCH_AHEAD / 2).for_each(|op| self.fetch(&op, index::fetch_entry));
+        for op in commit.ops() {
+            far.next().iter().for_each(|op| self.fetch(op, index::fetch_bucket));
+            near.next().iter().for_each(|op| self.fetch(op, index::fetch_entry));
+            outcomes.push(self.do_op(&op, uploads)?);
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, op: &Op<'_>, fetch: impl FnOnce(&ArenaReader, u64, u64)) {
+        if let Op::Insert { object, key, .. } | Op::Remove { object, key, .. } | Op::Add { object, key, .. } = op
+            && let Some(object) = self.objects.get(*object)
+            && matches!(object.record.kind, Kind::Dict | Kind::Namespace)
+        {
+            fetch(self.memory.reader(), object.record.root, self.hash.of(key));
+        }
+    }
+
     fn do_op(&mut self, op: &Op<'_>, uploads: &mut Uploads) -> Result<Outcome> {
         match *op {
             Op::Insert { object, key, value, only_if_absent, lend } => self.insert(object, key, value, only_if_absent, lend, uploads),
@@ -316,6 +351,7 @@ impl Store {
         }
         let dirty = std::mem::take(&mut self.dirty);
         for id in &dirty {
+            points::manager("commit: before a record");
             if let Some(object) = self.objects.get_mut(*id) {
                 object.dirty = false;
                 // Each operation has reserved room for this.
@@ -324,18 +360,18 @@ impl Store {
         }
         self.root.version = self.memory.version();
         self.root.objects = self.objects.len();
-        crate::points::reached("commit: before the root record");
+        points::manager("commit: before the root record");
         arena::write_root(self.memory.arena(), &self.root);
-        crate::points::reached("commit: before the version");
+        points::manager("commit: before the version");
         arena::publish(self.memory.arena(), self.root.version);
-        crate::points::reached("commit: after the version");
+        points::manager("commit: after the version");
         self.watches.touched(self.memory.arena(), self.root.version, &dirty);
         self.memory.advance();
         self.changed = false;
         self.dirty = dirty;
         self.dirty.clear();
         self.memory.promise_records(0);
-        crate::points::reached("commit: done");
+        points::manager("commit: done");
     }
 
     /// Wakes sleepers on an object's watch words from now on, as long as there are any.
@@ -356,6 +392,8 @@ impl Store {
 
     /// Between requests: drops objects that nobody holds, takes a slice of what was cut off apart. Whether to do so again.
     pub fn rest(&mut self) -> bool {
+        // What a request that is not published yet has made and lent must not count as never seen.
+        self.publish();
         let mut done = !self.demolition.is_empty();
         for id in self.objects.take_unheld() {
             done |= self.drop_object(id);
@@ -370,13 +408,14 @@ impl Store {
         }
         self.publish();
         // Objects that there was no room to drop wait until something has been reclaimed.
-        self.stuck = !done;
+        self.stuck = !done && (!self.demolition.is_empty() || self.objects.has_unheld());
         self.has_work()
     }
 
     /// Drops the objects that only refer to each other. Walks all objects and references.
     pub fn collect_circles(&mut self) {
         if self.objects.is_suspicious() {
+            self.publish();
             // Those that there is no room to drop make the store suspicious again.
             for id in self.objects.find_circles() {
                 self.drop_object(id);

@@ -9,7 +9,7 @@ use commonhold_ipc::wire::Payload;
 use commonhold_ipc::wire::commit::{END, Op, Values};
 use world::{World, insert};
 
-const COUNT: u64 = if cfg!(debug_assertions) { 300_000 } else { 1_000_000 };
+const COUNT: u64 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
 const ARENA_BYTES: u64 = 1 << 30;
 /// Requests that come together.
 const GROUP: u64 = 64;

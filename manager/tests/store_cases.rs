@@ -243,10 +243,63 @@ fn an_upload_leaves_the_room_that_publishing_needs() {
 }
 
 #[test]
-fn keys_that_collide_by_the_thousand_do_not_run_out_of_room_half_way() {
-    let mut world = World::new(64 * MIB, 7 * MIB / 2, 0);
+fn changes_of_nothing_do_not_take_the_room_that_publishing_needs() {
+    const LISTS: usize = 40_000;
+    let mut world = World::new(64 * MIB, 32 * MIB, u64::MAX);
+    let mut ids = Vec::new();
+    for _ in 0..LISTS / 500 {
+        ids.extend((0..500).map(|_| world.create(Kind::List, 8, 0)));
+        world.store.publish();
+        world.reclaim(std::iter::empty());
+    }
+    let mut sent = Vec::new();
+    while let Ok(upload) = upload::begin(world.store.memory_mut(), HEAD_BYTES, MIB / 4, 0) {
+        sent.push(upload.block);
+    }
+    let nothing: Vec<Op<'_>> = ids.iter().map(|id| append(*id, &[])).collect();
+    assert_eq!(failed(world.apply(&nothing)).kind(), ErrorKind::Full);
+    world.store.publish();
+    world.store.audit(sent.iter().copied()).unwrap();
+    sent.into_iter().for_each(|block| world.store.memory_mut().discard(block));
+    end(world, &ids);
+}
+
+#[test]
+fn what_a_reply_lends_stays_when_the_owner_rests_before_it_publishes() {
+    let mut world = world();
     let dict = world.create(Kind::Dict, 0, 8);
-    let count = fill(&mut world, dict, b"");
+    world.store.publish();
+    world.apply(&[insert(dict, b"key", Payload::inline(&[7; 100]))]).unwrap();
+    let again = Op::Insert { object: dict, key: b"key", value: Payload::inline(b""), only_if_absent: true, lend: true };
+    let outcomes = world.apply(&[again]).unwrap();
+    let version = world.store.version() + 1;
+    world.apply(&[Op::Clear { object: dict }]).unwrap();
+    world.settle();
+    world.reclaim(std::iter::once(version));
+    let Outcome::Existing(place) = outcomes[0] else { panic!("{outcomes:?}") };
+    world.store.audit(std::iter::empty()).unwrap();
+    assert!(world.store.memory_mut().all_blocks().any(|(offset, ..)| offset == place.block), "a lent block was freed");
+    end(world, &[dict]);
+}
+
+#[test]
+fn keys_and_values_of_no_bytes_are_kept() {
+    let mut world = world();
+    let dict = world.create(Kind::Dict, 0, 16);
+    assert_eq!(world.apply(&[insert(dict, b"", Payload::inline(b""))]).unwrap(), [Outcome::Nothing]);
+    assert_eq!(world.apply(&[insert(dict, b"", payload(b"", &handle_bytes(&[dict])))]).unwrap(), [Outcome::Something]);
+    world.audit();
+    let record = catalog::find(&world.reader, world.store.root(), dict).unwrap();
+    let entry = commonhold_ipc::index::find(&world.reader, record.root, 16, b"", world.hash.of(b"")).unwrap();
+    assert_eq!((entry.handles(&world.reader), entry.value_place(&world.reader).len), (vec![dict], 0));
+    end(world, &[dict]);
+}
+
+#[test]
+fn keys_that_collide_by_the_thousand_do_not_run_out_of_room_half_way() {
+    let mut world = World::new(64 * MIB, 4 * MIB, 0);
+    let dict = world.create(Kind::Dict, 0, 8);
+    let count = fill(&mut world, dict, &[3; 300]);
     assert!(count > 100);
     world.audit();
     for number in 0..count {

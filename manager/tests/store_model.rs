@@ -1,6 +1,7 @@
 //! Long random runs of requests against a store and against std's collections, with snapshots that must not move.
 //!
-//! `COMMONHOLD_CASES` is the number of runs; a run is shrunk by leaving out steps.
+//! `COMMONHOLD_CASES` is the number of runs; a run is shrunk by leaving out steps. With `COMMONHOLD_TRACE` set, requests are
+//! printed before they are applied.
 
 mod model;
 mod world;
@@ -15,6 +16,7 @@ use commonhold_ipc::sequence;
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_manager::store::Rejected;
+use commonhold_manager::upload::Uploads;
 use model::{Action, Body, Encoder, Expected, FAULTS, How, Model, Obj, Val, check_outcome, key_of};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -84,7 +86,8 @@ struct Run {
 
 impl Run {
     fn new(mask: u64) -> Run {
-        let world = World::new(ARENA_BYTES, ARENA_BYTES, mask);
+        let mut world = World::new(ARENA_BYTES, ARENA_BYTES, mask);
+        world.spoil_freed = true;
         let (published, model) = (Model::default(), Model::default());
         let keys = if mask == 0 { 400 } else { 1200 };
         let mut run = Run { world, model, published, snapshots: vec![], lent: vec![], ids: HashSet::new(), keys, dict: 0, list: 0 };
@@ -262,32 +265,33 @@ impl Run {
         let mut after = self.model.clone();
         let mut expected: Vec<Expected> = Vec::new();
         let mut wrong: Option<ErrorKind> = None;
-        // Later operations are chosen by what earlier ones leave.
-        let mut encoder_actions = Vec::new();
+        // Up to the first that cannot be done.
+        let mut actions = Vec::new();
         for action in self.actions(dice) {
             if wrong.is_none() && possible(&after, &action) {
                 match after.run(&action) {
                     Ok(outcome) => expected.push(outcome),
                     Err(kind) => wrong = Some(kind),
                 }
-                encoder_actions.push(action);
+                actions.push(action);
             }
         }
         if dice.percent(12) {
             let action = Action::Fail { fault: dice.one_of(&FAULTS), dict: self.dict, list: self.list };
-            let at = dice.below(encoder_actions.len() as u64 + 1) as usize;
-            if wrong.is_none() && !changes_len(&encoder_actions, self.list) {
+            let at = dice.below(actions.len() as u64 + 1) as usize;
+            if wrong.is_none() && !changes_len(&actions, self.list) {
                 wrong = after.run(&action).err();
-                encoder_actions.insert(at, action);
+                actions.insert(at, action);
             }
         }
         if std::env::var_os("COMMONHOLD_TRACE").is_some() {
-            eprintln!("{encoder_actions:?}");
+            eprintln!("{actions:?}");
         }
         let mut encoder = Encoder::new(&mut self.world, &self.model);
-        encoder_actions.iter().for_each(|action| encoder.add(action, &mut writer));
+        actions.iter().for_each(|action| encoder.add(action, &mut writer));
         let mut uploads = std::mem::take(&mut encoder.uploads);
         let done = self.world.apply_with(&writer, &mut uploads);
+        let version = self.world.store.version() + 1;
         if dice.percent(5) {
             self.world.store.audit(uploads.blocks()).unwrap();
         }
@@ -295,7 +299,7 @@ impl Run {
         match done {
             Ok(outcomes) => {
                 assert!(holds && wrong.is_none(), "a request was done that should not be: {wrong:?}");
-                self.done(&outcomes, &expected);
+                self.done(version, &outcomes, &expected);
                 self.model = after;
                 self.model.forget_unreachable();
             }
@@ -304,14 +308,14 @@ impl Run {
         }
     }
 
-    fn done(&mut self, outcomes: &[Outcome], expected: &[Expected]) {
+    fn done(&mut self, version: u64, outcomes: &[Outcome], expected: &[Expected]) {
         assert_eq!(outcomes.len(), expected.len());
         for (outcome, expected) in outcomes.iter().zip(expected) {
             check_outcome(&self.world.reader, outcome, expected);
-            if let (Outcome::Lent(place) | Outcome::Existing(place), Expected::Lent(bytes) | Expected::Existing(bytes)) =
+            if let (Outcome::Lent(place, _) | Outcome::Existing(place), Expected::Lent(bytes) | Expected::Existing(bytes)) =
                 (outcome, expected)
             {
-                self.lent.push((self.world.store.version() + 1, *place, bytes.clone()));
+                self.lent.push((version, *place, bytes.clone()));
             }
         }
     }
@@ -319,6 +323,15 @@ impl Run {
     fn publish(&mut self) {
         self.world.store.publish();
         self.published = self.model.clone();
+    }
+
+    /// Does one thing that can be done.
+    fn perform(&mut self, action: &Action) {
+        let mut writer = CommitWriter::default();
+        Encoder::new(&mut self.world, &self.model).add(action, &mut writer);
+        let outcomes = self.world.apply_with(&writer, &mut Uploads::default()).unwrap();
+        let expected = self.model.run(action).unwrap();
+        self.done(self.world.store.version() + 1, &outcomes, &[expected]);
     }
 
     /// Publishes, frees what may be freed, and sees that neither lent values nor snapshots have moved.
@@ -423,8 +436,12 @@ impl Run {
             84..89 => self.hold_or_let_go(&mut dice),
             89..93 => self.rename(&mut dice),
             93..96 => {
-                self.publish();
+                // Between requests that have not been published, too: what they lent must stay.
+                if dice.percent(30) {
+                    self.world.store.collect_circles();
+                }
                 self.world.store.rest();
+                self.published = self.model.clone();
             }
             96..98 => self.settle(),
             98 => {
@@ -479,10 +496,57 @@ fn run(mask: u64, steps: &[u64]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(120), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(100), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_store_is_what_its_model_is(mask in prop::sample::select(&MASKS[..]), steps in prop::collection::vec(any::<u64>(), 1..220)) {
         run(mask, &steps);
+    }
+}
+
+/// Lists of several inner levels, grown at their end and then edited in their middle, so that regular and relaxed nodes mix.
+#[test]
+fn long_lists_are_what_vectors_are() {
+    for (element_bytes, len) in [(0, 9_000), (24, 9_000), (64, 5_000), (256, 2_600)] {
+        let mut run = Run::new(u64::MAX);
+        let dice = &mut Dice(len);
+        let object = run.create(Kind::List, element_bytes, 0);
+        let element = |dice: &mut Dice| {
+            let bytes = if element_bytes == 0 { dice.below(30) as u32 } else { element_bytes };
+            Val { bytes: dice.next().to_le_bytes().into_iter().cycle().take(bytes as usize).collect(), handles: [].into() }
+        };
+        let splice = |run: &mut Run, dice: &mut Dice, position, remove, count| {
+            let values = (0..count).map(|_| element(dice)).collect();
+            run.perform(&Action::Splice { object, position, remove, values, how: How::Inline });
+        };
+        splice(&mut run, dice, END, 0, len);
+        for edit in 0..160 {
+            let len = run.model.len(object);
+            let (position, remove) = (dice.below(len + 1), 1 + dice.below(if edit % 20 == 0 { 700 } else { 40 }));
+            match edit % 8 {
+                0 | 4 => {
+                    let count = dice.below(40);
+                    splice(&mut run, dice, position, 0, count);
+                }
+                1 => splice(&mut run, dice, position.min(len - len / 9), remove, 2),
+                2 => (0..20).for_each(|_| splice(&mut run, dice, END, 0, 1)),
+                3 => run.perform(&Action::Take { object, position, lend: true }),
+                5 => splice(&mut run, dice, len - remove.min(len), remove, 0),
+                6 => {
+                    let value = element(dice);
+                    run.perform(&Action::Set { object, position, value, how: How::Inline, lend: true });
+                }
+                _ => (0..10).for_each(|_| splice(&mut run, dice, position, 0, 1)),
+            }
+            if edit % 10 == 9 {
+                run.check(edit % 40 == 39);
+                run.snapshot(dice);
+            }
+        }
+        run.perform(&Action::Reverse { object });
+        run.check(true);
+        (0..run.model.len(object) / 2).for_each(|i| run.perform(&Action::Take { object, position: i, lend: false }));
+        run.check(true);
+        run.end();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::dict::Dict;
 use crate::handle::Handle;
-use crate::list::{List, Run};
+use crate::list::{List, Run, sent};
 use crate::request::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
@@ -18,6 +18,23 @@ use std::sync::Arc;
 /// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
 ///
 /// A batch does not read: for writes that depend on what is there, see [`Transaction`](crate::Transaction).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let totals = manager.dict::<String, u64>([])?;
+/// let log = manager.list::<String>([])?;
+/// manager.batch(|batch| {
+///     for word in ["the", "cat", "the"] {
+///         batch.add_to(&totals, word, 1)?;
+///     }
+///     batch.push(&log, "three words")
+/// })?;
+/// assert_eq!(*totals.get("the")?.unwrap(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch<'s> {
     session: &'s Arc<SessionCore>,
     commit: RefCell<CommitWriter>,
@@ -105,7 +122,7 @@ impl<'s> Batch<'s> {
 
     /// Puts an element before the one at a position of a list.
     pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, position as u64, 0, &value)
+        self.splice(list, sent(position), 0, &value)
     }
 
     fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -129,7 +146,7 @@ impl<'s> Batch<'s> {
     /// Takes the element at a position out of a list, if there is one.
     pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
         let object = self.check(list)?;
-        self.add(&Op::ListRemove { object, position: position as u64, lend: false })
+        self.add(&Op::ListRemove { object, position: sent(position), lend: false })
     }
 
     /// Takes everything out of a dict or a list.

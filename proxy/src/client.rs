@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// A new dict with these entries.
-    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (impl AsShared<K>, impl AsShared<V>)>) -> Result<Dict<K, V>> {
+    pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
         let dict: Dict<K, V> = self.create(Kind::Dict, value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// A new list with these elements.
-    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = impl AsShared<T>>) -> Result<List<T>> {
+    pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = T>) -> Result<List<T>> {
         let list: List<T> = self.create(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
         let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
@@ -194,6 +194,21 @@ impl Session {
 
     /// A handle on the object with a name; if there is none, `make` makes one, and it gets the name. Of several programs that
     /// do so at the same time, one makes it and all get the same.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// use commonhold::{Dict, ErrorKind};
+    /// let stations: Dict<String, f64> = manager.open_or_create("stations", |m| m.dict([]))?;
+    /// stations.insert("oslo", 4.0)?;
+    /// let same = manager.open::<Dict<String, f64>>("stations")?;
+    /// assert!(same == stations);
+    /// assert_eq!(manager.open::<Dict<String, u64>>("stations").unwrap_err().kind(), ErrorKind::WrongType);
+    /// assert!(manager.open::<Dict<String, f64>>("ships").unwrap_err().is_not_found());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open_or_create<H: Handle>(&self, name: &str, mut make: impl FnMut(&Session) -> Result<H>) -> Result<H> {
         loop {
             match self.open(name) {
@@ -314,6 +329,20 @@ impl fmt::Debug for Session {
 }
 
 /// A manager's figures. See [`Session::stats`]. Sizes are in bytes.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let list = manager.list(0..1000u64)?;
+/// let snapshot = manager.snapshot()?;
+/// list.clear()?;
+/// let stats = manager.stats()?;
+/// assert!(stats.retired_bytes >= 8000);                 // the snapshot still shows them
+/// assert_eq!(stats.oldest_pin, Some(snapshot.version()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -4,7 +4,11 @@
 //! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
 //! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
 
+use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::liveness::is_alive;
+use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{wait_readable, wait_writable};
 use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
@@ -13,6 +17,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A reply, taken apart.
 #[derive(Debug)]
@@ -55,9 +60,14 @@ struct Incoming {
 /// Bytes that are taken from the socket at a time. Replies are small: values are read in place.
 const BUFFER_BYTES: usize = 16 << 10;
 
+/// How often a caller that waits looks whether the manager lives.
+const LOOK_MS: u64 = 1_000;
+
 /// A connection to a manager.
 pub struct Connection {
     channel: Channel,
+    /// Where the manager's alive word is: its socket may outlive it, in a process that was forked off it.
+    arena: ArenaReader,
     writing: Mutex<()>,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
@@ -85,16 +95,28 @@ fn outcome_unknown() -> Error {
 }
 
 impl Connection {
-    /// Over a channel that has been through its handshake.
-    pub fn new(channel: Channel) -> Self {
+    /// Over a channel that has been through its handshake, to the manager of this arena.
+    pub fn new(channel: Channel, arena: ArenaReader) -> Self {
         Connection {
             channel,
+            arena,
             writing: Mutex::new(()),
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// The socket's end tells of the manager's, unless a process that was forked off the manager's has its end of the socket,
+    /// too. So nobody waits for it without a look at the alive word now and then.
+    fn next_look(&self) -> Instant {
+        Instant::now() + Duration::from_millis(LOOK_MS)
+    }
+
+    fn manager_lives(&self) -> bool {
+        // SYNC: as in `SessionCore::is_alive`.
+        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
     }
 
     /// Whether the connection is known to be over.
@@ -124,7 +146,10 @@ impl Connection {
         while !bytes.is_empty() {
             match self.channel.send(bytes) {
                 Ok(0) => {
-                    wait_writable(&self.channel, None)?;
+                    if !wait_writable(&self.channel, Some(self.next_look()))? && !self.manager_lives() {
+                        self.end();
+                        return Err(disconnected());
+                    }
                 }
                 Ok(count) => bytes = &bytes[count..],
                 Err(_) => {
@@ -139,7 +164,13 @@ impl Connection {
     /// Sends a request that is not answered.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let _right = self.begin_writing();
-        self.write(frame)
+        let (first, rest) = frame.split_at(points::first_part(frame.len()));
+        points::client("request: before it is sent");
+        self.write(first)?;
+        points::client("request: in the middle of it");
+        self.write(rest)?;
+        points::client("request: sent");
+        Ok(())
     }
 
     /// Sends a request and waits for its reply. `changes`: if the reply never comes, its effect is unknown.
@@ -151,6 +182,7 @@ impl Connection {
         let Some((head, payload)) = self.wait_for(lane)? else {
             return Err(if changes { outcome_unknown() } else { disconnected() });
         };
+        points::client("reply: here");
         let mut read = Reader::new(&payload);
         match Status::from_code(head.code) {
             Some(Status::Conflict) => Ok(Reply::Conflict),
@@ -213,8 +245,12 @@ impl Connection {
                 !matches!(received, Ok(Received::Nothing))
             });
             if !ready {
-                wait_readable(&[self.channel.as_fd()], None)?;
+                let came = wait_readable(&[self.channel.as_fd()], Some(self.next_look()))? != 0;
+                let alive = came || self.manager_lives();
                 received = self.channel.receive(buffer);
+                if !alive && matches!(received, Ok(Received::Nothing)) {
+                    return Err(disconnected());
+                }
             }
             match received? {
                 Received::Bytes(count) => bytes.extend_from_slice(&buffer[..count]),

@@ -31,6 +31,24 @@ use std::sync::Arc;
 ///
 /// Every method fails with [`is_disconnected`](Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
 /// forked child, and with `NotFound` when the object is gone.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Dict, Manager};
+///
+/// let manager = Manager::start()?;
+/// let ages: Dict<String, u32> = manager.dict([])?;
+/// ages.insert("ada", 36)?;
+/// ages.insert(String::from("bob"), &20)?;               // owned or borrowed, `&str` for `String`
+/// assert_eq!(*ages.get("ada")?.unwrap(), 36);           // a guard on the number in shared memory
+/// assert_eq!(ages.insert("bob", 21)?.unwrap(), 20);     // the old value
+/// assert_eq!(ages.to_string(), r#"{"ada": 36, "bob": 21}"#);
+/// assert_eq!(ages.remove("ada")?.unwrap(), 36);
+/// assert!(ages.get("ada")?.is_none());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Dict<K: Key, V: Shared> {
     object: Arc<Object>,
     _of: PhantomData<fn() -> (K, V)>,
@@ -99,6 +117,17 @@ impl<K: Key, V: Shared> Dict<K, V> {
     }
 
     /// The value of a key; if there is none, inserts this one first.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let homes = manager.dict::<String, String>([])?;
+    /// assert_eq!(homes.get_or_insert("ada", "London")?, "London");
+    /// assert_eq!(homes.get_or_insert("ada", "Paris")?, "London");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_or_insert(&self, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<Ref<'_, V>> {
         // Lent with the reply: a look of our own might find what somebody else has put there since.
         self.put(&key, &value, true)?.ok_or_else(|| malformed("reply"))
@@ -117,6 +146,17 @@ impl<K: Key, V: Shared> Dict<K, V> {
     ///
     /// # Errors
     /// `OutOfRange` if the sum does not fit into a `V`: then nothing is changed.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let counts = manager.dict::<String, u64>([])?;
+    /// assert_eq!(counts.add("the", 2)?, 2);
+    /// assert_eq!(counts.add("the", 1)?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&self, key: impl AsShared<K>, amount: V) -> Result<V>
     where
         V: Number,
@@ -140,6 +180,18 @@ impl<K: Key, V: Shared> Dict<K, V> {
     }
 
     /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let claims = manager.dict::<String, u32>([])?;
+    /// assert!(claims.compare_exchange("job", None, Some(7))?);      // nobody had it: it is ours
+    /// assert!(!claims.compare_exchange("job", None, Some(8))?);
+    /// assert!(claims.compare_exchange("job", Some(&7), None::<u32>)?);   // given back
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn compare_exchange<N: AsShared<V>>(&self, key: impl AsShared<K>, expected: Option<&V>, new: Option<N>) -> Result<bool> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
@@ -153,7 +205,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 return Ok(Attempt::Done(false));
             }
             Ok(match self.replace(&key, &record, entry, new.as_ref().map(ByRef), ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -161,6 +213,19 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     /// Computes a key's new value from its old one: `Some` is stored, `None` removes the key. `change` may run several times,
     /// if others write the same key meanwhile.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let lives = manager.dict([("cat".to_string(), 9u32)])?;
+    /// lives.update("cat", |lives| lives.map(|lives| lives - 1))?;
+    /// assert_eq!(*lives.get("cat")?.unwrap(), 8);
+    /// lives.update("cat", |_| None)?;
+    /// assert!(!lives.contains_key("cat")?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn update(&self, key: impl AsShared<K>, mut change: impl FnMut(Option<V>) -> Option<V>) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
@@ -173,7 +238,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 None => None,
             };
             Ok(match self.replace(&key, &record, entry, change(old), ticket)? {
-                Committed::Done(_) => Attempt::Done(()),
+                Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -206,7 +271,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 commit.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false });
                 session.commit_with(&commit, ticket)
             }),
-            None if seen.is_none() => Ok(Committed::Done(Vec::new())),
+            None if seen.is_none() => Ok(Committed::Done),
             None => with_key::<K, _>(key, |key| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Remove { object, key, lend: false });
@@ -229,6 +294,17 @@ impl<K: Key, V: Shared> Dict<K, V> {
     }
 
     /// Keeps the entries for which `keep` says so, at one instant. It may run several times, if others write meanwhile.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let prices = manager.dict([("tea".to_string(), 2.5), ("cake".to_string(), 4.0)])?;
+    /// prices.retain(|_, price| *price < 3.0)?;
+    /// assert_eq!(prices.to_string(), r#"{"tea": 2.5}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retain(&self, mut keep: impl FnMut(&K::View, &V::View) -> bool) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
@@ -242,7 +318,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                     commit.op(&Op::Remove { object: self.id(), key: entry.key(&session.arena), lend: false });
                 }
             }
-            let done = if commit.ops() == 0 { Committed::Done(Vec::new()) } else { session.commit_with(&commit, ticket)? };
+            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&commit, ticket)? };
             drop(pin);
             Ok(if done == Committed::Conflict { Attempt::Conflict } else { Attempt::Done(()) })
         })
@@ -273,6 +349,19 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # Panics
     /// The iterator panics at an entry whose bytes are not of the types `K` and `V`, which only a program that goes around
     /// this library can have stored; [`get`](Self::get) returns an error there.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let prices = manager.dict([("tea".to_string(), 2.5), ("cake".to_string(), 4.0)])?;
+    /// let total: f64 = prices.iter()?.map(|(_, price)| *price).sum();
+    /// assert_eq!(total, 6.5);
+    /// let names: Vec<String> = prices.iter_ordered()?.map(|(name, _)| name.to_owned()).collect();
+    /// assert_eq!(names, ["tea", "cake"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn iter(&self) -> Result<Iter<'_, K, V>> {
         let (session, pin, record) = self.object.look()?;
         let entries = EntryWalk::Hashed(Entries::new(&session.arena, record.root, record.value_align));
@@ -393,6 +482,11 @@ pub(crate) struct ByRef<'a, A>(pub(crate) &'a A);
 impl<T: Shared, A: AsShared<T>> AsShared<T> for ByRef<'_, A> {
     fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> std::result::Result<(), commonhold_ipc::value::Fault> {
         self.0.write(ser)
+    }
+
+    #[inline(always)]
+    fn short(&self) -> Option<commonhold_ipc::value::ShortArchive> {
+        self.0.short()
     }
 }
 

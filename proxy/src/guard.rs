@@ -1,6 +1,6 @@
 //! What reading gives: [`Ref`], a guard with a hold of its own on the version it is in, and [`View`], borrowed from a snapshot.
 
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::Place;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::pin::{Hold, PinTable};
@@ -18,9 +18,31 @@ use std::sync::Arc;
 ///
 /// While a guard lives, memory of the version it is in is not used again. A guard belongs to its thread; for longer or shared
 /// reading take a [`Snapshot`](crate::Snapshot).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Manager, Shared};
+///
+/// #[derive(Shared, Debug, PartialEq)]
+/// struct Point { x: f64, tags: Vec<String> }
+///
+/// let manager = Manager::start()?;
+/// let points = manager.list([Point { x: 0.5, tags: vec!["first".into()] }])?;
+/// let point = points.get(0)?.unwrap();
+/// points.clear()?;                                      // the guard keeps what it shows
+/// assert_eq!(point.tags[0], "first");
+/// assert_eq!(f64::from(point.x), 0.5);                  // inside of a struct, numbers are little-endian ones
+/// assert_eq!(format!("{point:?}"), r#"Point { x: 0.5, tags: ["first"] }"#);
+/// assert_eq!(point.to_owned(), Point { x: 0.5, tags: vec!["first".into()] });
+/// # Ok(())
+/// # }
+/// ```
 pub struct Ref<'g, T: Shared> {
     held: Held<'g, T>,
     table: &'g PinTable,
+    /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
+    kept: Option<Box<[Stored]>>,
 }
 
 enum Held<'g, T: Shared> {
@@ -32,10 +54,10 @@ enum Held<'g, T: Shared> {
 
 impl<'g, T: Shared> Ref<'g, T> {
     /// A guard on a value that `hold` keeps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(session: &'g Arc<SessionCore>, place: &Place, hold: Hold<'g>) -> Result<Self> {
         let archived = session.value::<T>(place)?;
-        Ok(Ref { held: Held::There(archived, hold), table: &session.pins })
+        Ok(Ref { held: Held::There(archived, hold), table: &session.pins, kept: None })
     }
 
     /// A guard on a copy of a value's archive.
@@ -43,7 +65,13 @@ impl<'g, T: Shared> Ref<'g, T> {
         let mut copy = AlignedVec::with_capacity(bytes.len());
         copy.extend_from_slice(bytes);
         access::<T>(&copy)?;
-        Ok(Ref { held: Held::Here(Box::new(copy)), table: &session.pins })
+        Ok(Ref { held: Held::Here(Box::new(copy)), table: &session.pins, kept: None })
+    }
+
+    /// The guard, which keeps these references.
+    pub(crate) fn keeping(mut self, kept: Vec<Stored>) -> Self {
+        self.kept = (!kept.is_empty()).then(|| kept.into());
+        self
     }
 
     #[inline]

@@ -36,7 +36,10 @@ impl Object {
         let session = session.and_then(|session| session.clone().downcast::<SessionCore>().ok());
         // A handle that travels through another manager's session, as an argument of a process for example.
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound: OnceLock::new() })
+        // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
+        let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
+        let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
+        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound })
     }
 
     /// The object's id.
@@ -62,7 +65,7 @@ impl Object {
     }
 
     /// The session, ready for a call about this object.
-    #[inline]
+    #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
         match (self.session.get(), self.bound.get()) {
             (Some(session), Some(())) => {
@@ -88,7 +91,7 @@ impl Object {
     }
 
     /// The object as of now, under a pin.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
         let session = self.ready()?;
         let pin = session.pin();
@@ -125,6 +128,22 @@ pub fn wrong_type(id: u64, is: &str, wanted: &str) -> Error {
 ///
 /// Handles are `Clone + Send + Sync`, and [`Shared`] themselves: a handle can be a value in another container, whose reference
 /// then keeps the object alive. Two handles are equal when they name the same object.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Dict, Handle, List, Manager};
+///
+/// let manager = Manager::start()?;
+/// let inner: List<u8> = manager.list([1, 2, 3])?;
+/// let shelf: Dict<String, List<u8>> = manager.dict([("numbers".to_string(), inner.clone())])?;
+/// let again = shelf.get("numbers")?.unwrap().to_owned();
+/// assert!(again == inner);
+/// again.push(4)?;
+/// assert_eq!(inner.len()?, 4);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Handle: Shared + Clone {
     /// What kind of object it is a handle on.
     #[doc(hidden)]
@@ -155,6 +174,23 @@ pub trait Handle: Shared + Clone {
 /// A handle as a line of text: where the manager is, which object, and which type it was made as. See [`Handle::token`].
 ///
 /// The line has no blanks. It is not a secret: who may use it, the manager decides at the handshake.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Dict, Handle, Manager, Token};
+///
+/// let manager = Manager::start()?;
+/// let totals = manager.dict([("the".to_string(), 1u64)])?;
+/// let line = totals.token()?.to_string();               // for an environment variable, an argument, a file
+/// // In another process:
+/// let token: Token = line.parse()?;
+/// let totals: Dict<String, u64> = token.open()?;
+/// assert_eq!(*totals.get("the")?.unwrap(), 1);
+/// assert!(token.open::<Dict<String, i64>>().is_err());  // made as another type
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub(crate) address: Address,

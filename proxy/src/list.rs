@@ -30,6 +30,25 @@ use std::sync::Arc;
 ///
 /// Every method fails with [`is_disconnected`](Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
 /// forked child, and with `NotFound` when the object is gone.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{List, Manager};
+///
+/// let manager = Manager::start()?;
+/// let list: List<i32> = manager.list([3, 1, 2])?;
+/// list.push(5)?;
+/// list.insert(0, 4)?;
+/// assert_eq!(list.to_string(), "[4, 3, 1, 2, 5]");
+/// assert_eq!(list.pop()?.unwrap(), 5);
+/// list.sort()?;
+/// assert_eq!(list.slice(1..3)?, [2, 3]);
+/// assert_eq!(list.iter()?.sum::<i32>(), 10);
+/// assert!(list.get(100)?.is_none());
+/// # Ok(())
+/// # }
+/// ```
 pub struct List<T: Shared> {
     object: Arc<Object>,
     _of: PhantomData<fn() -> T>,
@@ -47,6 +66,11 @@ pub(crate) fn inline_bytes<T: Shared>() -> u32 {
     };
     let size = size_of::<T::Archived>();
     if T::FLAT && size <= sequence::INLINE_BYTES_MAX as usize { size as u32 } else { 0 }
+}
+
+/// A position as it travels: the largest number stands for the end there, and for no position here.
+pub(crate) fn sent(position: usize) -> u64 {
+    (position as u64).min(END - 1)
 }
 
 /// A range of positions, cut to a list's length.
@@ -161,7 +185,7 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if the position is behind the end.
     pub fn insert(&self, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.put_at(position as u64, &value)
+        self.put_at(sent(position), &value)
     }
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
@@ -185,7 +209,7 @@ impl<T: Shared> List<T> {
 
     /// Takes the element at a position out and returns a guard on it. `None`: there is no such position.
     pub fn remove(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        self.take(position as u64)
+        self.take(sent(position))
     }
 
     fn take(&self, position: u64) -> Result<Option<Ref<'_, T>>> {
@@ -206,6 +230,17 @@ impl<T: Shared> List<T> {
     ///
     /// # Errors
     /// As [`extend`](Self::extend); `OutOfRange` if the range begins behind the end.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let list = manager.list(["a".to_string(), "b".to_string(), "c".to_string()])?;
+    /// list.splice(0..2, ["x", "y", "z"])?;
+    /// assert_eq!(list.to_owned()?, ["x", "y", "z", "c"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn splice<A: AsShared<T>>(&self, range: impl RangeBounds<usize>, values: impl IntoIterator<Item = A>) -> Result<()> {
         let range = positions(range, u64::MAX - 1);
         self.splice_at(range.start, range.end - range.start, values)
@@ -226,7 +261,7 @@ impl<T: Shared> List<T> {
             return Ok(());
         }
         match self.splice_run(len as u64, u64::MAX, &Run::new::<T>()) {
-            // Somebody else has cut it shorter meanwhile.
+            // Somebody has made it shorter still meanwhile.
             Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(()),
             done => done,
         }
@@ -295,7 +330,7 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -311,6 +346,17 @@ impl<T: Shared> List<T> {
 
     /// Sorts the list, stably, by an order of the caller's. The elements are copied out for comparing; only their new order
     /// travels to the manager, and applies if the list is still what was sorted. Else it is sorted again.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let words = manager.list(["fig".to_string(), "apple".to_string(), "kiwi".to_string()])?;
+    /// words.sort_by(|a, b| b.len().cmp(&a.len()))?;
+    /// assert_eq!(words.to_owned()?, ["apple", "kiwi", "fig"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sort_by(&self, mut compare: impl FnMut(&T, &T) -> Ordering) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
@@ -327,13 +373,26 @@ impl<T: Shared> List<T> {
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListPermute { object: self.id(), from: Words::new(&from).ok_or_else(|| malformed("permutation"))? });
             Ok(match session.commit_with(&commit, ticket)? {
-                Committed::Done(_) => Attempt::Done(()),
+                Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
     }
 
     /// The elements of a range of positions (cut to the list's length), under one guard.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let squares = manager.list((0..10).map(|i| i * i))?;
+    /// let part = squares.slice(2..5)?;
+    /// squares.clear()?;
+    /// assert_eq!(part, [4, 9, 16]);                         // what it was when we looked
+    /// assert_eq!(part.iter().map(|n| *n).max(), Some(16));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<Slice<'_, T>> {
         let (session, pin, record) = self.object.look()?;
         let positions = positions(range, record.len);

@@ -1,26 +1,41 @@
 //! A request on its way: its frame, and the values that go ahead of it.
 
+use crate::connection::Connection;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
+use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A frame that is being put together.
 pub struct Request {
     call: Call,
+    quiet: bool,
     bytes: Vec<u8>,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Request {
     /// A call with an empty payload.
     pub fn new(call: Call) -> Self {
-        let mut bytes = Vec::with_capacity(256);
+        let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
-        Request { call, bytes }
+        Request { call, quiet: false, bytes }
+    }
+
+    /// The outcomes of the operations are not wanted: it is enough to know that they happened.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// The payload, to append to.
@@ -35,7 +50,7 @@ impl Request {
             let text = format!("this request has {len} bytes, the most is {FRAME_BYTES_MAX}: do it in several parts");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        let head = Head { len: len as u32, code: self.call as u8, lane, number };
+        let head = Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number };
         self.bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
         Ok(&self.bytes)
     }
@@ -152,21 +167,42 @@ fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     Ok(ids)
 }
 
+/// Gives up a connection on which a frame has been begun and not been sent whole: the manager waits for bytes that will never
+/// come, and would take whatever is said next for them.
+struct WholeOrNothing<'c>(&'c Connection);
+
+impl Drop for WholeOrNothing<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 /// Sends an upload frame, its value written by `write` into a sink.
 fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>) -> Result<u64> {
     session.check()?;
     let number = session.next_upload();
-    let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, lane: 0, number };
+    let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, quiet: true, lane: 0, number };
     let _right = session.connection.begin_writing();
+    // Dropped before the right to write, should the value's own code panic.
+    let whole = WholeOrNothing(&session.connection);
+    points::client("upload: before it");
     session.connection.write(&frame.to_bytes())?;
+    points::client("upload: frame's head sent");
     session.connection.write(&head.to_bytes())?;
+    points::client("upload: heads sent");
     let sender = session.clone();
-    let written = match write(Box::new(move |bytes| sender.connection.write(bytes).map_err(std::io::Error::other))) {
-        Ok(written) if written == head.len => return Ok(number),
+    let written = match write(Box::new(move |bytes| {
+        let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
+        points::client("upload: some bytes sent");
+        sent
+    })) {
+        Ok(written) if written == head.len => {
+            points::client("upload: sent");
+            std::mem::forget(whole);
+            return Ok(number);
+        }
         written => written,
     };
-    // The manager waits for bytes that will never come: nothing more can be said on this connection.
-    session.connection.abandon();
     let text = format!("a value changed while it was sent: it had {} bytes first and {} then", head.len, written?);
     Err(Error::new(ErrorKind::Other, text))
 }

@@ -7,7 +7,6 @@ use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_MS};
 use commonhold_ipc::wire::Call;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 /// Attempts after which even the holder of the ticket gives up: it is too slow for the ticket's time.
@@ -25,6 +24,104 @@ pub enum Attempt<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HasTicket(pub bool);
 
+/// Keeps the other threads of this process back while one of them has the writer's ticket: the manager gives the ticket to
+/// a session, not to a thread.
+///
+/// The thread that has it may write besides, in the body of its transaction. The others wait no longer than a ticket is
+/// good for at the manager, so that whoever waits for one of them under the ticket is not waited for in turn. To let one
+/// through too early or too late costs a conflict and nothing else.
+#[derive(Default)]
+pub struct Gate {
+    /// Whether there is a holder: what every commit looks at.
+    closed: AtomicBool,
+    holder: Mutex<Option<Holder>>,
+    opened: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct Holder {
+    thread: usize,
+    until: Instant,
+}
+
+/// A number that the calling thread has alone, also while its storage is being torn down.
+fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
+}
+
+impl Gate {
+    /// Waits while another thread has the ticket.
+    #[inline]
+    pub fn pass(&self) {
+        if self.closed.load(Ordering::Relaxed) {
+            drop(self.wait());
+        }
+    }
+
+    /// Returns when no other thread has the ticket, or its time is over.
+    fn wait(&self) -> MutexGuard<'_, Option<Holder>> {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Holder { thread, until }) = *holder
+            && thread != this_thread()
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            holder = self.opened.wait_timeout(holder, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        holder
+    }
+
+    /// Makes the calling thread the holder, or lengthens its time; `false` if it has been the holder before.
+    fn close(&self) -> bool {
+        let mut holder = self.wait();
+        let was_ours = holder.is_some_and(|holder| holder.thread == this_thread());
+        *holder = Some(Holder { thread: this_thread(), until: Instant::now() + Duration::from_millis(TICKET_MS) });
+        self.closed.store(true, Ordering::Relaxed);
+        !was_ours
+    }
+
+    /// Lets the others through, unless another thread has become the holder meanwhile: then `false`.
+    fn open(&self) -> bool {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = holder.is_some_and(|holder| holder.thread == this_thread());
+        if is_ours {
+            *holder = None;
+            self.closed.store(false, Ordering::Relaxed);
+            self.opened.notify_all();
+        }
+        is_ours
+    }
+}
+
+/// The writer's ticket, given back when dropped: also when the attempt panics.
+struct Ticket<'s>(&'s SessionCore);
+
+impl<'s> Ticket<'s> {
+    /// Asks for the ticket; none if the calling thread has it already, further out.
+    fn take(session: &'s SessionCore) -> Result<Option<Self>> {
+        if !session.gate.close() {
+            return Ok(None);
+        }
+        let ticket = Ticket(session);
+        session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
+        // Its time begins only now.
+        session.gate.close();
+        Ok(Some(ticket))
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        // Else it is over its time, and the manager's ticket may be that other thread's.
+        if self.0.gate.open() {
+            self.0.tell(Call::TicketBack, &[]);
+        }
+    }
+}
+
 /// Runs `attempt` until it is done. After a few conflicts under the writer's ticket, so that nobody starves.
 pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTicket) -> Result<Attempt<R>>) -> Result<R> {
     for _ in 0..CONFLICTS_BEFORE_TICKET {
@@ -33,103 +130,12 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
         }
     }
     for _ in CONFLICTS_BEFORE_TICKET..ATTEMPTS_MAX {
-        let ticket = Ticket::take(session)?;
-        let result = attempt(HasTicket(true))?;
-        drop(ticket);
-        if let Attempt::Done(result) = result {
+        let _ticket = Ticket::take(session)?;
+        if let Attempt::Done(result) = attempt(HasTicket(true))? {
             return Ok(result);
         }
     }
     Err(conflicts(ATTEMPTS_MAX))
-}
-
-/// Who of this process's threads has the writer's ticket: the manager gives it to the whole session. The others' commits wait
-/// at the gate, as those of other sessions wait at the manager, and for as long at the most.
-#[derive(Default)]
-pub struct Gate {
-    /// Whether there is a holder. Looked at without the lock, by every commit.
-    closed: AtomicBool,
-    holder: Mutex<Option<Holder>>,
-    opened: Condvar,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-struct Holder {
-    thread: ThreadId,
-    until: Instant,
-}
-
-impl Gate {
-    fn holder(&self) -> MutexGuard<'_, Option<Holder>> {
-        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits while another thread has the ticket. A commit that has passed just before does no harm: the holder tries again.
-    #[inline]
-    pub fn pass(&self) {
-        if self.closed.load(Ordering::Relaxed) {
-            drop(self.wait_for_turn());
-        }
-    }
-
-    #[cold]
-    fn wait_for_turn(&self) -> MutexGuard<'_, Option<Holder>> {
-        let mut holder = self.holder();
-        while let Some(Holder { thread, until }) = *holder {
-            let left = until.saturating_duration_since(Instant::now());
-            if thread == std::thread::current().id() || left.is_zero() {
-                break;
-            }
-            holder = self.opened.wait_timeout(holder, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        holder
-    }
-}
-
-/// The writer's ticket of the calling thread. Given back when dropped, also by a panic.
-struct Ticket<'s> {
-    session: &'s SessionCore,
-    /// None within another attempt of this thread that has the ticket already.
-    held: Option<Holder>,
-}
-
-impl<'s> Ticket<'s> {
-    fn take(session: &'s SessionCore) -> Result<Self> {
-        let thread = std::thread::current().id();
-        let time = || Holder { thread, until: Instant::now() + Duration::from_millis(TICKET_MS) };
-        let mut holder = session.gate.wait_for_turn();
-        if holder.is_some_and(|holder| holder.thread == thread) {
-            return Ok(Ticket { session, held: None });
-        }
-        session.gate.closed.store(true, Ordering::Relaxed);
-        *holder = Some(time());
-        let mut ticket = Ticket { session, held: *holder };
-        drop(holder);
-        session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
-        // Its time begins now, unless another thread has lost patience.
-        let mut holder = session.gate.holder();
-        if *holder == ticket.held {
-            *holder = Some(time());
-            ticket.held = *holder;
-        }
-        drop(holder);
-        Ok(ticket)
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        if self.held.is_none() {
-            return;
-        }
-        let mut holder = self.session.gate.holder();
-        if *holder == self.held {
-            *holder = None;
-            self.session.gate.closed.store(false, Ordering::Relaxed);
-            self.session.tell(Call::TicketBack, &[]);
-            self.session.gate.opened.notify_all();
-        }
-    }
 }
 
 impl SessionCore {

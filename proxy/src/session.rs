@@ -13,7 +13,8 @@ use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::ArenaReader;
-use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE};
+use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
+use commonhold_ipc::points;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
@@ -47,8 +48,9 @@ struct Held {
 
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
-    pub(crate) connection: Connection,
+    /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
+    pub(crate) connection: Connection,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
@@ -59,6 +61,7 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
+    /// Keeps this process's other commits back while one of its threads has the writer's ticket.
     pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
     keeper: Mutex<Option<Box<dyn Any + Send>>>,
@@ -82,10 +85,10 @@ impl SessionCore {
     fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
         let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
-        let arena = ArenaReader::map(&arena, welcome.arena_len)?;
-        let pins = PinTable::new(&page, arena.clone())?;
+        let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
+        let (pins, arena) = mapped.inspect_err(|_| give_up(&page))?;
         let core = Arc::new(SessionCore {
-            connection: Connection::new(channel),
+            connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
@@ -108,13 +111,13 @@ impl SessionCore {
     /// The session of this process with a manager, if there is one.
     pub fn of_manager(manager: u64) -> Option<Arc<Self>> {
         let session = lock(&SESSIONS).get(&manager)?.upgrade()?;
-        session.stamp.is_current().then_some(session)
+        session.is_whole().then_some(session)
     }
 
     /// The session of this process with the manager at an address, if there is one.
     pub fn at_address(address: &Address) -> Option<Arc<Self>> {
         let sessions: Vec<_> = lock(&SESSIONS).values().filter_map(Weak::upgrade).collect();
-        sessions.into_iter().find(|s| s.address == *address && s.stamp.is_current() && s.is_alive())
+        sessions.into_iter().find(|s| s.address == *address && s.is_whole() && s.is_alive())
     }
 
     /// Keeps something until the connection is over.
@@ -158,6 +161,11 @@ impl SessionCore {
         if self.is_alive() { Ok(()) } else { Err(disconnected()) }
     }
 
+    /// Whether calls can still be made: in this process, over a connection that nothing has broken.
+    fn is_whole(&self) -> bool {
+        self.is_ours() && !self.connection.has_ended()
+    }
+
     /// Whether this is the process that the session belongs to.
     pub fn is_ours(&self) -> bool {
         self.stamp.is_current()
@@ -170,13 +178,13 @@ impl SessionCore {
     }
 
     /// An object's record in a pinned version.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
         catalog::find(&self.arena, pin.root(), id).ok_or_else(|| gone(id))
     }
 
     /// A value that a pin holds, checked.
-    #[inline]
+    #[inline(always)]
     pub fn value<'p, T: Shared>(&self, place: &Place) -> Result<&'p T::Archived> {
         let bytes: &'p [u8] = self.arena.bytes(place.offset, place.len);
         if place.len >= LARGE_VALUE_BYTES && place.birth != 0 && self.welcome.options & OPTION_CHECK_ALWAYS == 0 {
@@ -196,10 +204,12 @@ impl SessionCore {
         counter.store(number, Ordering::Relaxed);
         let reply = self.connection.call(lane, request.frame(lane, number)?, changes)?;
         let lends = matches!(&reply, Reply::Done(_, outcomes)
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))));
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))));
         let done = then(reply);
         if lends {
+            points::client("reply: before what it lends is acknowledged");
             self.pins.acknowledge(lane, number);
+            points::client("reply: acknowledged");
         }
         done
     }
@@ -231,6 +241,9 @@ impl SessionCore {
 
     /// Sends a request that is not answered, if anybody is there to get it.
     pub fn tell(&self, call: Call, numbers: &[u64]) {
+        if !self.is_ours() {
+            return;
+        }
         let mut request = Request::new(call);
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
@@ -265,6 +278,17 @@ impl SessionCore {
         Ok(())
     }
 
+    /// The same without a call, if this process holds the object already. Whether it does.
+    pub fn hold_again(&self, id: u64) -> bool {
+        match lock(&self.held).get_mut(&id) {
+            Some(count) => {
+                count.here += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A handle here is gone.
     pub fn let_go(&self, id: u64) {
         if !self.is_ours() {
@@ -288,6 +312,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// A reference that the manager has counted for this session already.
+    pub fn taken(session: &Arc<SessionCore>, id: u64) -> Stored {
+        session.took(id);
+        Stored { session: session.clone(), id }
+    }
+
     /// Holds an object.
     pub fn new(session: &Arc<SessionCore>, id: u64) -> Result<Stored> {
         session.hold(id)?;
@@ -303,6 +333,12 @@ impl Drop for Stored {
 
 impl Drop for SessionCore {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // The manager is the parent's, and lives on: a child neither waits for its process nor can join its thread. Nor may
+            // it wait for a lock that another of its parent's threads held.
+            std::mem::forget(self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
         let mut sessions = lock(&SESSIONS);
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);

@@ -20,6 +20,19 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// One shared value. Made by [`Session::value`](crate::Session::value).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let title = manager.value::<String>("draft")?;
+/// title.set("final")?;
+/// assert_eq!(title.get()?, "final");
+/// assert_eq!(title.update(|title| title.push('!'))?, "final!");
+/// assert!(!title.compare_exchange(&"draft".to_string(), "newer")?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Value<T: Shared> {
     object: Arc<Object>,
     _of: PhantomData<fn() -> T>,
@@ -53,7 +66,7 @@ impl<T: Shared> Value<T> {
             let mut value = to_owned::<T>(current, session.pins.owner());
             change(&mut value);
             Ok(match self.replace(&record, &&value, ticket)? {
-                Committed::Done(_) => Attempt::Done(value),
+                Committed::Done => Attempt::Done(value),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -68,7 +81,7 @@ impl<T: Shared> Value<T> {
                 return Ok(Attempt::Done(false));
             }
             Ok(match self.replace(&record, &new, ticket)? {
-                Committed::Done(_) => Attempt::Done(true),
+                Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
         })
@@ -105,6 +118,17 @@ impl<T: Shared> fmt::Debug for Value<T> {
 }
 
 /// A shared signed number of 64 bits. Made by [`Session::counter`](crate::Session::counter).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let visits = manager.counter(0)?;
+/// assert_eq!(visits.add(2)?, 2);
+/// assert_eq!(visits.get()?, 2);                         // from shared memory, without a call
+/// # Ok(())
+/// # }
+/// ```
 pub struct Counter {
     object: Arc<Object>,
     _of: PhantomData<()>,
@@ -150,6 +174,21 @@ impl fmt::Debug for Counter {
 }
 
 /// Shared attributes of different types, by name. Made by [`Session::namespace`](crate::Session::namespace).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let settings = manager.namespace()?;
+/// settings.set::<String>("host", "localhost")?;
+/// settings.set::<u16>("port", 8080)?;
+/// assert_eq!(*settings.get::<u16>("port")?.unwrap(), 8080);
+/// assert_eq!(settings.names()?, ["host", "port"]);
+/// let wrong = settings.get::<u64>("port").unwrap_err();
+/// assert_eq!(wrong.kind(), commonhold::ErrorKind::WrongType);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Namespace {
     object: Arc<Object>,
     _of: PhantomData<()>,

@@ -22,14 +22,33 @@ use std::sync::Arc;
 ///
 /// Containers are read in it with their `at` methods, which return plain references. It is `Clone + Send + Sync`; memory of
 /// its version stays as long as it lives, also when the manager dies.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// let prices = manager.dict([("tea".to_string(), 2.5), ("cake".to_string(), 4.0)])?;
+/// let before = manager.snapshot()?;
+/// prices.remove("cake")?;
+/// let total: f64 = prices.at(&before).values().sum();
+/// assert_eq!((total, prices.len()?), (6.5, 1));
+/// for (name, price) in prices.at(&before) {
+///     println!("{name} was {price:.2}");
+/// }
+/// let other = before.clone();
+/// std::thread::spawn(move || prices.at(&other).len()).join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Snapshot {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    session: Arc<SessionCore>,
+    /// Goes before the session, whose end it would outlive.
     pin: OwnedPin,
+    session: Arc<SessionCore>,
 }
 
 impl Snapshot {
@@ -44,6 +63,7 @@ impl Snapshot {
 
     /// The object's record, if it was there in this version.
     fn record(&self, handle: &impl Handle) -> Option<Record> {
+        assert!(self.inner.session.is_ours(), "this snapshot was taken before a fork(): its pin is the parent's, who may let it go");
         assert!(
             handle.object().manager() == self.inner.session.manager(),
             "this snapshot is of another manager than the handle: take one of the handle's own"

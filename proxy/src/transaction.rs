@@ -66,6 +66,32 @@ struct Overlay {
 /// [`Session::transaction`](crate::Session::transaction).
 ///
 /// Reads see one version, and on top of it what the transaction itself has written.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Error, Manager};
+///
+/// let manager = Manager::start()?;
+/// let balances = manager.dict([("ada".to_string(), 100i64), ("bob".to_string(), 1)])?;
+/// let log = manager.list::<String>([])?;
+/// let moved = |amount: i64| {
+///     manager.transaction(|tx| {
+///         let left = tx.add(&balances, "ada", -amount)?;
+///         if left < 0 {
+///             return Err(Error::other("ada is out of money"));      // leaves no trace
+///         }
+///         tx.add(&balances, "bob", amount)?;
+///         tx.push(&log, format!("{amount}"))
+///     })
+/// };
+/// moved(30)?;
+/// assert_eq!(moved(300).unwrap_err().to_string(), "ada is out of money");
+/// assert_eq!(balances.to_string(), r#"{"ada": 70, "bob": 31}"#);
+/// assert_eq!(log.len()?, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transaction<'s> {
     batch: Batch<'s>,
     pin: Pin<'s>,
@@ -152,6 +178,13 @@ impl<'s> Transaction<'s> {
         }
     }
 
+    /// The transaction depends on a container's length.
+    fn saw_len(&self, record: &Record) {
+        if !self.watched.borrow().contains(&record.id) {
+            self.saw(&Condition::LenIs { object: record.id, len: record.len });
+        }
+    }
+
     fn own<'t, T: Shared>(&'t self, archive: &[u8]) -> Result<Ref<'t, T>> {
         Ref::of_copy(self.session(), archive)
     }
@@ -193,8 +226,8 @@ impl<'s> Transaction<'s> {
             None => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, _)) if position < *before => Some(Slot::Base(position)),
             Some(ListOverlay::Appended(before, new)) => {
-                // What was pushed stands there only as long as nobody else appends.
-                self.saw(&Condition::LenIs { object: record.id, len: *before });
+                // What was pushed stands at this position only if the list is as long as it was.
+                self.saw_len(&record);
                 new.get((position - before) as usize).cloned().map(Slot::New)
             }
             Some(ListOverlay::Slots(slots)) => slots.get(position as usize).cloned(),
@@ -353,9 +386,7 @@ impl<'s> Transaction<'s> {
     /// The list's own slots, to be changed anyhow. The transaction then depends on the list's length: positions mean what
     /// they meant.
     fn with_slots<R>(&self, record: &Record, change: impl FnOnce(&mut Vec<Slot>) -> R) -> R {
-        if !self.watched.borrow().contains(&record.id) {
-            self.saw(&Condition::LenIs { object: record.id, len: record.len });
-        }
+        self.saw_len(record);
         let mut overlay = self.overlay.borrow_mut();
         let list = overlay.lists.entry(record.id).or_insert_with(|| ListOverlay::Appended(record.len, Vec::new()));
         if let ListOverlay::Appended(before, new) = list {
@@ -452,7 +483,7 @@ impl<'s> Transaction<'s> {
     fn commit(self, ticket: HasTicket) -> Result<Committed> {
         if self.batch.commit_mut().ops() == 0 {
             // What it read was one version: nothing to do, nothing to check.
-            return Ok(Committed::Done(Vec::new()));
+            return Ok(Committed::Done);
         }
         let done = self.session().commit_with(&self.batch.commit_mut(), ticket)?;
         self.batch.forget_uploads();
@@ -475,7 +506,7 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         Ok(match tx.commit(ticket)? {
-            Committed::Done(_) => Attempt::Done(result),
+            Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })
     })

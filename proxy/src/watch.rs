@@ -75,6 +75,22 @@ macro_rules! methods {
         ///
         /// # Errors
         /// When the manager ends, within milliseconds.
+        ///
+        /// ```
+        /// # commonhold::init_in_tests!();
+        /// # fn main() -> commonhold::Result<()> {
+        /// # let manager = commonhold::Manager::start()?;
+        /// use std::time::Duration;
+        /// let list = manager.list([1, 2])?;
+        /// let mut seen = 0;
+        /// assert!(list.wait_for_change(&mut seen, None)?);
+        /// assert!(!list.wait_for_change(&mut seen, Duration::from_millis(1))?);    // nothing new
+        /// list.push(3)?;
+        /// assert!(list.changed_since(seen)?);
+        /// assert!(list.wait_for_change(&mut seen, None)?);
+        /// # Ok(())
+        /// # }
+        /// ```
         pub fn wait_for_change(&self, seen: &mut u64, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
             crate::watch::wait_for_change(&self.object, seen, timeout.into())
         }

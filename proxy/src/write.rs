@@ -3,7 +3,7 @@
 use crate::connection::Reply;
 use crate::guard::Ref;
 use crate::request::{Request, Target, Value};
-use crate::session::SessionCore;
+use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
 use commonhold_ipc::wire::commit::{CommitWriter, Op, write_single};
@@ -12,10 +12,10 @@ use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
 
 /// What a commit of conditions came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It happened; the operations' outcomes.
-    Done(Vec<Outcome>),
+    /// It happened.
+    Done,
     /// Something that it depended on has changed: it did not happen.
     Conflict,
 }
@@ -38,14 +38,14 @@ impl SessionCore {
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
     pub fn commit_ungated(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.call_then(&mut request, true, committed)
     }
 
     /// Commits operations under conditions.
     pub fn commit(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit);
+        let mut request = Request::new(Call::Commit).quiet();
         commit.write(request.payload());
         self.commit_then(&mut request, committed)
     }
@@ -53,28 +53,36 @@ impl SessionCore {
 
 fn committed(reply: Reply) -> Result<Committed> {
     Ok(match reply {
-        Reply::Done(_, outcomes) => Committed::Done(outcomes),
+        Reply::Done(..) => Committed::Done,
         Reply::Conflict => Committed::Conflict,
     })
 }
 
 /// A guard on what a reply lends, or on what it brought.
 pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
-    match outcome {
-        Outcome::Nothing | Outcome::Something => Ok(None),
-        Outcome::Lent(place) | Outcome::Existing(place) => match session.pins.pin_lent(version) {
-            Some(pin) => Ref::new(session, &place, pin.into_hold()).map(Some),
-            // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
-            None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len)).map(Some),
-        },
-        Outcome::Bytes(bytes) => Ref::of_copy(session, &bytes).map(Some),
-        Outcome::Number(_) | Outcome::Text(_) => Err(malformed("reply")),
-    }
+    let (place, handles) = match outcome {
+        Outcome::Nothing | Outcome::Something => return Ok(None),
+        Outcome::Bytes(bytes) => return Ref::of_copy(session, &bytes).map(Some),
+        Outcome::Number(_) | Outcome::Text(_) => return Err(malformed("reply")),
+        Outcome::Existing(place) => (place, Vec::new()),
+        Outcome::Lent(place, handles) => (place, handles),
+    };
+    // The manager counts this session as a holder of what the value refers to: until the guard goes.
+    let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
+    let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
+        Some(pin) => Ref::new(session, &place, pin.into_hold())?,
+        // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
+        None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
+    };
+    Ok(Some(guard.keeping(kept)))
 }
 
 /// Encodes a key and hands its bytes over.
 #[inline]
 pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    if let Some(short) = key.short() {
+        return then(short.bytes());
+    }
     with_scratch(|ser| {
         let range = ser.put::<K>(key)?;
         then(&ser.bytes()[range])
@@ -123,6 +131,7 @@ fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> R
 
 /// The error of giving up on a commit that always loses.
 pub fn conflicts(times: u32) -> Error {
-    let text = format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
+    let text =
+        format!("other writers changed what this depends on {times} times in a row, though it had the writer's ticket: make it shorter");
     Error::new(ErrorKind::Conflict, text)
 }

@@ -62,7 +62,7 @@ pub fn fill_small(manager: &Manager, dict: &Dict<u64, Small>, count: u64) -> Res
     for chunk in Indices::shuffled(count).chunks(FILL_BATCH) {
         manager.batch(|batch| {
             for index in chunk {
-                batch.insert(dict, &key(*index), &small)?;
+                batch.insert(dict, key(*index), small)?;
             }
             Ok(())
         })?;
@@ -75,7 +75,7 @@ fn fill_large(manager: &Manager, dict: &Dict<u64, Vec<u8>>, count: u64, bytes: u
     for chunk in Indices::shuffled(count).chunks((FILL_BATCH_BYTES / bytes).max(1)) {
         manager.batch(|batch| {
             for index in chunk {
-                batch.insert(dict, &key(*index), &large)?;
+                batch.insert(dict, key(*index), &large)?;
             }
             Ok(())
         })?;
@@ -87,7 +87,7 @@ fn fill_large(manager: &Manager, dict: &Dict<u64, Vec<u8>>, count: u64, bytes: u
 pub fn get_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<f64>> {
     let mut indices = Indices::below(count);
     plan.time(|| {
-        let found = dict.get(&indices.next_key())?.ok_or("a key is not there")?;
+        let found = dict.get(indices.next_key())?.ok_or("a key is not there")?;
         touch(&found[..]);
         Ok(())
     })
@@ -98,7 +98,7 @@ pub fn set_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<
     let small = small()?;
     let mut indices = Indices::below(count);
     plan.time(|| {
-        dict.insert(&indices.next_key(), &small)?;
+        dict.insert(indices.next_key(), small)?;
         Ok(())
     })
 }
@@ -150,7 +150,7 @@ impl Commonhold {
         let large = value(1 << 20);
         let mut indices = Indices::below(ENTRIES_1M);
         plan.time(|| {
-            self.dict_1m.insert(&indices.next_key(), &large)?;
+            self.dict_1m.insert(indices.next_key(), &large)?;
             Ok(())
         })
     }
@@ -161,7 +161,7 @@ impl Commonhold {
         plan.time(|| {
             self.manager.batch(|batch| {
                 for _ in 0..BATCH {
-                    batch.insert(&self.dict_64, &indices.next_key(), &small)?;
+                    batch.insert(&self.dict_64, indices.next_key(), small)?;
                 }
                 Ok(())
             })?;
@@ -173,7 +173,7 @@ impl Commonhold {
         let small = small()?;
         self.pushed.clear()?;
         plan.time(|| {
-            self.pushed.push(&small)?;
+            self.pushed.push(small)?;
             Ok(())
         })
     }
@@ -191,7 +191,7 @@ impl Commonhold {
         let mut indices = Indices::below(ENTRIES);
         plan.time(|| {
             let now = self.manager.snapshot()?;
-            let found = self.dict_64.at(&now).get(&indices.next_key()).ok_or("a key is not there")?;
+            let found = self.dict_64.at(&now).get(indices.next_key()).ok_or("a key is not there")?;
             touch(&found[..]);
             Ok(())
         })
@@ -201,7 +201,7 @@ impl Commonhold {
 fn get_large(dict: &Dict<u64, Vec<u8>>, count: u64, plan: Plan) -> Result<Vec<f64>> {
     let mut indices = Indices::below(count);
     plan.time(|| {
-        let found = dict.get(&indices.next_key())?.ok_or("a key is not there")?;
+        let found = dict.get(indices.next_key())?.ok_or("a key is not there")?;
         touch(&found[..]);
         Ok(())
     })
@@ -221,7 +221,7 @@ fn start(plan: Plan) -> Result<Vec<f64>> {
     plan.time_starts(|| {
         let manager = Manager::start()?;
         let dict: Dict<u64, Small> = manager.dict([])?;
-        dict.insert(&key(1), &small)?;
+        dict.insert(key(1), small)?;
         drop(dict);
         Ok(manager)
     })

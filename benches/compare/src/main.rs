@@ -3,7 +3,6 @@
 //! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
 //! `workload` is the work and the clock, `measure` the order of rounds, `report` the output. `scale` and `churn` are about commonhold alone.
 mod child;
-#[cfg(feature = "ours")]
 mod commonhold;
 mod hashmap;
 mod lmdb;
@@ -13,7 +12,6 @@ mod redis;
 mod report;
 mod resp;
 mod rows;
-#[cfg(feature = "ours")]
 mod scale;
 mod systems;
 mod workload;
@@ -121,13 +119,21 @@ pub struct ChurnOptions {
 }
 
 fn main() -> ExitCode {
-    #[cfg(feature = "ours")]
-    ::commonhold::init();
+        ::commonhold::init();
+        if let Some(done) = scale::be_client() {
+        return done.map_or_else(
+            |error| {
+                eprintln!("compare: client: {error}");
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     let cli = Cli::parse();
     let done = match cli.command {
         None => compare(&cli.comparison),
-        Some(Command::Scale(options)) => scale(&options),
-        Some(Command::Churn(options)) => churn(&options),
+        Some(Command::Scale(options)) => scale::scale(&options).map(|()| ExitCode::SUCCESS),
+        Some(Command::Churn(options)) => scale::churn(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
@@ -194,31 +200,6 @@ fn progress(rows: u64) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{pos}/{len} {bar:20} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(rows).with_style(style)
-}
-
-#[cfg(feature = "ours")]
-fn scale(options: &ScaleOptions) -> Result<ExitCode> {
-    scale::scale(options).map(|()| ExitCode::SUCCESS)
-}
-
-#[cfg(feature = "ours")]
-fn churn(options: &ChurnOptions) -> Result<ExitCode> {
-    scale::churn(options).map(|()| ExitCode::SUCCESS)
-}
-
-#[cfg(not(feature = "ours"))]
-fn scale(_options: &ScaleOptions) -> Result<ExitCode> {
-    Err(not_ours("scale"))
-}
-
-#[cfg(not(feature = "ours"))]
-fn churn(_options: &ChurnOptions) -> Result<ExitCode> {
-    Err(not_ours("churn"))
-}
-
-#[cfg(not(feature = "ours"))]
-fn not_ours(command: &str) -> Box<dyn std::error::Error> {
-    format!("`{command}` measures commonhold, and this program was built without it: run `cargo run --release -p compare --features ours -- {command}`").into()
 }
 
 #[cfg(test)]

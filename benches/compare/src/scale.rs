@@ -2,9 +2,10 @@
 //! whether memory stays bounded under many millions of overwrites.
 use std::hint::black_box;
 use std::io::{self, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ::commonhold::{Barrier, Dict, Manager, Process};
+use ::commonhold::{Counter, Dict, Handle, Manager, Token};
 use serde_json::{Value, json};
 
 use crate::commonhold::{Small, backed_bytes, fill_small, get_small, live_bytes, set_small, small};
@@ -85,22 +86,50 @@ fn clients_line(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, as_jso
     Ok(())
 }
 
+/// The environment variable by which a process learns that it is a client: dict, start, number of clients, own number, 1 to
+/// write.
+const CLIENT_VARIABLE: &str = "COMPARE_CLIENT";
+
 /// Operations per second of so many processes together.
 fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, writes: bool) -> Result<f64> {
-    let start = manager.barrier(clients)?;
+    let start = manager.counter(0)?;
     let mut processes = Vec::new();
     for client in 0..clients {
-        processes.push(Process::spawn(work, (dict.clone(), start.clone(), u64::from(client), writes))?);
+        let task = format!("{} {} {clients} {client} {}", dict.token()?, start.token()?, u8::from(writes));
+        let mut command = Command::new(std::env::current_exe()?);
+        processes.push(command.env(CLIENT_VARIABLE, task).stdout(Stdio::piped()).spawn()?);
     }
     let mut together = 0.0;
     for process in processes {
-        together += process.join()??;
+        let output = process.wait_with_output()?;
+        if !output.status.success() {
+            return Err(format!("a client process ended with {}", output.status).into());
+        }
+        together += String::from_utf8(output.stdout)?.trim().parse::<f64>()?;
     }
     Ok(together)
 }
 
+/// In a process that was started as a client: its whole life.
+pub fn be_client() -> Option<Result<()>> {
+    let task = std::env::var(CLIENT_VARIABLE).ok()?;
+    Some(task_of(&task).and_then(|(dict, start, clients, client, writes)| {
+        println!("{}", work(&dict, &start, clients, client, writes)?);
+        Ok(())
+    }))
+}
+
+type Task = (Dict<u64, Small>, Counter, i64, u64, bool);
+
+fn task_of(task: &str) -> Result<Task> {
+    let words: Vec<&str> = task.split(' ').collect();
+    let [dict, start, clients, client, writes] = words[..] else { return Err("not a client's task".into()) };
+    let (dict, start): (Token, Token) = (dict.parse()?, start.parse()?);
+    Ok((dict.open()?, start.open()?, clients.parse()?, client.parse()?, writes == "1"))
+}
+
 /// What a client process does: waits until all are there, works for [`WORK`], returns its operations per second.
-fn work(dict: Dict<u64, Small>, start: Barrier, client: u64, writes: bool) -> ::commonhold::Result<f64> {
+fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, writes: bool) -> ::commonhold::Result<f64> {
     let failed = |error: Failure| ::commonhold::Error::other(error.to_string());
     let small = small().map_err(failed)?;
     let mut indices = Indices::below(ENTRIES);
@@ -108,17 +137,21 @@ fn work(dict: Dict<u64, Small>, start: Barrier, client: u64, writes: bool) -> ::
     for _ in 0..client * 1000 {
         black_box(indices.next_index());
     }
-    start.wait()?;
+    let mut seen = 0;
+    start.add(1)?;
+    while start.get()? < clients {
+        start.wait_for_change(&mut seen, None)?;
+    }
     let began = Instant::now();
     let mut done = 0;
     while began.elapsed() < WORK {
         if writes {
-            dict.insert(&indices.next_key(), &small)?;
+            dict.insert(indices.next_key(), small)?;
             done += 1;
             continue;
         }
         for _ in 0..GETS_PER_LOOK {
-            let found = dict.get(&indices.next_key())?.ok_or_else(|| ::commonhold::Error::other("a key is not there"))?;
+            let found = dict.get(indices.next_key())?.ok_or_else(|| ::commonhold::Error::other("a key is not there"))?;
             touch(&found[..]);
         }
         done += GETS_PER_LOOK;
@@ -144,7 +177,7 @@ pub fn churn(options: &ChurnOptions) -> Result<()> {
         manager.batch(|writes| {
             for _ in 0..batch {
                 let bytes = 1 + sizes.next_index() as usize;
-                writes.insert(&dict, &key(indices.next_index()), &largest[..bytes].to_vec())?;
+                writes.insert(&dict, key(indices.next_index()), largest[..bytes].to_vec())?;
             }
             Ok(())
         })?;

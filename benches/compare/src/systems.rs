@@ -42,12 +42,6 @@ fn boxed<S: System + 'static>(system: Option<S>) -> Option<Box<dyn System>> {
     system.map(|system| Box::new(system) as Box<dyn System>)
 }
 
-#[cfg(feature = "ours")]
 fn commonhold() -> Result<Presence> {
     Ok(Presence::Here(Box::new(crate::commonhold::Commonhold::start()?)))
-}
-
-#[cfg(not(feature = "ours"))]
-fn commonhold() -> Result<Presence> {
-    Ok(Presence::Missing("this program was built without the feature `ours`".to_owned()))
 }

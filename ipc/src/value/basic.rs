@@ -9,11 +9,16 @@ use rkyv::string::ArchivedString;
 use rkyv::time::ArchivedDuration;
 
 use super::schema::Schema;
-use super::shared::{Archived, AsDebug, Shared};
+use super::shared::{Archived, AsDebug, Shared, ShortArchive};
 
 impl Shared for String {
     type View = ArchivedString;
     const FLAT: bool = false;
+
+    #[inline]
+    fn short(&self) -> Option<ShortArchive> {
+        ShortArchive::of_text(self)
+    }
 
     #[inline]
     fn view(archived: &ArchivedString) -> &ArchivedString {

@@ -5,12 +5,17 @@ use rkyv::{Archive, Place, Serialize};
 
 use super::codec::{Fault, write_root};
 use super::serialise::Ser;
-use super::shared::{AsShared, Shared};
+use super::shared::{AsShared, Shared, ShortArchive};
 
 impl<T: Shared> AsShared<T> for T {
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(self, ser)
+    }
+
+    #[inline(always)]
+    fn short(&self) -> Option<ShortArchive> {
+        T::short(self)
     }
 }
 
@@ -19,6 +24,11 @@ impl<T: Shared> AsShared<T> for &T {
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(*self, ser)
     }
+
+    #[inline(always)]
+    fn short(&self) -> Option<ShortArchive> {
+        T::short(self)
+    }
 }
 
 impl AsShared<String> for &str {
@@ -26,12 +36,22 @@ impl AsShared<String> for &str {
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
     }
+
+    #[inline]
+    fn short(&self) -> Option<ShortArchive> {
+        ShortArchive::of_text(self)
+    }
 }
 
 impl AsShared<String> for &&str {
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
+    }
+
+    #[inline]
+    fn short(&self) -> Option<ShortArchive> {
+        ShortArchive::of_text(self)
     }
 }
 
@@ -86,5 +106,40 @@ impl<T: Shared> Serialize<Ser> for BorrowedVec<'_, T> {
     #[inline]
     fn serialize(&self, ser: &mut Ser) -> Result<VecResolver, Fault> {
         ArchivedVec::serialize_from_slice(self.0, ser)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same<T: Shared>(value: impl AsShared<T>) {
+        let mut ser = Ser::buffer();
+        let range = ser.put::<T>(&value).unwrap();
+        let short = value.short();
+        assert_eq!(short.as_ref().map(ShortArchive::bytes), Some(&ser.bytes()[range]));
+    }
+
+    #[test]
+    fn short_archives_are_what_the_serialiser_writes() {
+        same::<u8>(7);
+        same::<u16>(0x0102);
+        same::<u32>(u32::MAX);
+        same::<u64>(0x0102_0304_0506_0708);
+        same::<i8>(-1);
+        same::<i16>(-2);
+        same::<i32>(-3);
+        same::<i64>(&-4);
+        same::<f32>(1.5);
+        same::<f64>(-0.0);
+        same::<bool>(true);
+        same::<char>('é');
+        for text in ["", "a", "ab", "1234567", "12345678", "éééé"] {
+            same::<String>(text);
+            same::<String>(&text);
+            same::<String>(text.to_string());
+            same::<String>(&text.to_string());
+        }
+        assert_eq!(AsShared::<String>::short(&"123456789"), None);
     }
 }

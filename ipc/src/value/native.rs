@@ -4,13 +4,19 @@
 use std::fmt::{self, Formatter};
 
 use super::schema::Schema;
-use super::shared::{Archived, Shared};
+use super::shared::{Archived, Shared, ShortArchive};
 
 macro_rules! native {
-    ($($native:ident)*) => {$(
+    ($($native:ident |$value:ident| $word:expr;)*) => {$(
         impl Shared for $native {
             type View = $native;
             const FLAT: bool = true;
+
+            #[inline(always)]
+            fn short(&self) -> Option<ShortArchive> {
+                let $value = *self;
+                $word
+            }
 
             #[inline]
             fn view(archived: &Archived<Self>) -> &$native {
@@ -45,4 +51,19 @@ macro_rules! native {
     )*};
 }
 
-native!(u8 u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64 bool char);
+native! {
+    u8 |n| Some(ShortArchive::new(n.into(), 1));
+    u16 |n| Some(ShortArchive::new(n.into(), 2));
+    u32 |n| Some(ShortArchive::new(n.into(), 4));
+    u64 |n| Some(ShortArchive::new(n, 8));
+    u128 |_n| None;
+    i8 |n| Some(ShortArchive::new((n as u8).into(), 1));
+    i16 |n| Some(ShortArchive::new((n as u16).into(), 2));
+    i32 |n| Some(ShortArchive::new((n as u32).into(), 4));
+    i64 |n| Some(ShortArchive::new(n as u64, 8));
+    i128 |_n| None;
+    f32 |n| Some(ShortArchive::new(n.to_bits().into(), 4));
+    f64 |n| Some(ShortArchive::new(n.to_bits(), 8));
+    bool |n| Some(ShortArchive::new(n.into(), 1));
+    char |n| Some(ShortArchive::new(u32::from(n).into(), 4));
+}

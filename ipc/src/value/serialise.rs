@@ -262,7 +262,11 @@ impl Ser {
             return Ok(());
         }
         sink(bytes).map_err(|error| {
-            self.failure = Some(Error::system(format!("writing a value: the next {} bytes were not taken", bytes.len()), error));
+            // An error of our own says more than that there was one: that the manager is gone, above all.
+            self.failure =
+                Some(error.downcast::<Error>().unwrap_or_else(|error| {
+                    Error::system(format!("writing a value: the next {} bytes were not taken", bytes.len()), error)
+                }));
             fault()
         })
     }

@@ -46,6 +46,43 @@ pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Chec
     /// value. Asked once after that check. Types that contain neither cost nothing.
     #[doc(hidden)]
     fn intact(archived: &Self::Archived) -> bool;
+
+    /// The whole archive, if it is short and can be said without a serialiser: numbers, and text of up to 8 bytes.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn short(&self) -> Option<ShortArchive> {
+        None
+    }
+}
+
+/// An archive of up to 8 bytes without handles.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortArchive {
+    bytes: [u8; 8],
+    len: u8,
+}
+
+impl ShortArchive {
+    /// The lowest `len` bytes of a word.
+    #[inline(always)]
+    pub fn new(word: u64, len: u8) -> Self {
+        ShortArchive { bytes: word.to_le_bytes(), len }
+    }
+
+    /// The archive of a text, if it is short enough: rkyv keeps up to 8 bytes in place, the rest filled with ones.
+    #[inline]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let mut bytes = [0xff; 8];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(ShortArchive { bytes, len: 8 })
+    }
+
+    /// The archive's bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len.min(8))]
+    }
 }
 
 /// A shared type as it lies in shared memory.
@@ -60,6 +97,13 @@ pub trait AsShared<T: Shared> {
     /// Lays down the same bytes as a `T` would.
     #[doc(hidden)]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault>;
+
+    /// The same bytes as [`write`](Self::write) lays down, if they are few and there are no handles among them.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn short(&self) -> Option<ShortArchive> {
+        None
+    }
 }
 
 /// Prints an archived value like the value itself.

@@ -3,7 +3,7 @@
 //! Payload: number of conditions (4 bytes), conditions, number of operations (4 bytes), operations. Each begins with its code
 //! (1 byte) and the id of its object (8 bytes).
 
-use super::{Payload, Reader, Source, Words, put_bytes};
+use super::{Payload, Reader, Source, Words, buffers, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -411,6 +411,11 @@ impl<'a> Commit<'a> {
         (0..count).map_while(move |_| Op::parse(&mut read))
     }
 
+    /// Number of operations.
+    pub fn op_count(&self) -> u32 {
+        self.ops.0
+    }
+
     /// The numbers of all uploads that the operations name.
     pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
         let number = |payload: Payload<'_>| match payload.source {
@@ -429,12 +434,24 @@ impl<'a> Commit<'a> {
 }
 
 /// Builds a commit's payload.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct CommitWriter {
     conditions: Vec<u8>,
     condition_count: u32,
     ops: Vec<u8>,
     op_count: u32,
+}
+
+impl Default for CommitWriter {
+    fn default() -> Self {
+        CommitWriter { conditions: Vec::new(), condition_count: 0, ops: buffers::take(), op_count: 0 }
+    }
+}
+
+impl Drop for CommitWriter {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.ops));
+    }
 }
 
 impl CommitWriter {

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | 4 | bytes of the payload |
 //! | 4 | 1 | request: code of the call; reply: status |
-//! | 5 | 1 | 0 |
+//! | 5 | 1 | request: 1 if the outcomes of its operations are not wanted, else 0; reply: 0 |
 //! | 6 | 2 | lane of the caller |
 //! | 8 | 8 | request and reply: number of the call on its lane, from 1; upload: the upload's number |
 //!
@@ -15,6 +15,7 @@
 //! not at all. A plain `insert` is a commit of one operation, a batch one of many, a transaction one with conditions.
 //! Large values are sent ahead, as uploads, and named by the operations that use them (see [`Payload`]).
 
+pub mod buffers;
 pub mod commit;
 pub mod reply;
 
@@ -86,6 +87,8 @@ pub struct Head {
     pub len: u32,
     /// Call or status.
     pub code: u8,
+    /// Of a commit: whether it is enough to know that it happened.
+    pub quiet: bool,
     /// Lane of the caller.
     pub lane: u16,
     /// Number of the call, or of the upload.
@@ -98,6 +101,7 @@ impl Head {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4] = self.code;
+        bytes[5] = u8::from(self.quiet);
         bytes[6..8].copy_from_slice(&self.lane.to_le_bytes());
         bytes[8..].copy_from_slice(&self.number.to_le_bytes());
         bytes
@@ -108,8 +112,7 @@ impl Head {
         let mut read = Reader::new(bytes.get(..HEAD_BYTES)?);
         let len = read.u32()?;
         let code = read.u8()?;
-        read.u8()?;
-        Some(Head { len, code, lane: read.u16()?, number: read.u64()? })
+        Some(Head { len, code, quiet: read.u8()? != 0, lane: read.u16()?, number: read.u64()? })
     }
 }
 

@@ -31,8 +31,10 @@ impl Status {
 pub enum Outcome {
     /// Nothing: there was none, or it was not asked for.
     Nothing,
-    /// A value that the manager lends until the call is acknowledged, in the reply's version.
-    Lent(Place),
+    /// A value that was taken out, which the manager lends until the call is acknowledged, in the reply's version. With the ids
+    /// of the handles in it: the session holds those objects from then on, as if it had asked to, so that what the value refers
+    /// to does not go with it.
+    Lent(Place, Vec<u64>),
     /// A value that was there already and has been left, lent likewise.
     Existing(Place),
     /// Bytes of an inline element, or of a number.
@@ -60,9 +62,11 @@ impl Outcome {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Outcome::Nothing => out.push(0),
-            Outcome::Lent(at) => {
+            Outcome::Lent(at, handles) => {
                 out.push(1);
                 put_place(out, at);
+                out.extend_from_slice(&(handles.len() as u32).to_le_bytes());
+                handles.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
             }
             Outcome::Existing(at) => {
                 out.push(2);
@@ -88,7 +92,10 @@ impl Outcome {
     pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
         Some(match read.u8()? {
             0 => Outcome::Nothing,
-            1 => Outcome::Lent(place(read)?),
+            1 => {
+                let (place, handles) = (place(read)?, read.u32()?);
+                Outcome::Lent(place, (0..handles).map(|_| read.u64()).collect::<Option<_>>()?)
+            }
             2 => Outcome::Existing(place(read)?),
             3 => Outcome::Bytes(read.bytes()?.to_vec()),
             4 => Outcome::Something,

@@ -5,6 +5,7 @@ use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
+use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -54,10 +55,15 @@ impl Server {
             };
             turn += HEAD_BYTES + payload.len();
             if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
-                self.unfinished.push_back(index);
+                self.put_off(index);
                 break;
             }
             if head.code == Call::Upload as u8 {
+                let bytes = session.upload_bytes(payload.clone());
+                if self.store.memory.reserve(bytes).is_err() {
+                    self.make_room();
+                }
+                let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
                 if !session.begin_upload(&head, payload, &mut self.store) {
                     return self.close(index);
                 }
@@ -86,6 +92,13 @@ impl Server {
         }
     }
 
+    /// A session goes on with its requests in the next round: once, however often it is put off.
+    pub(super) fn put_off(&mut self, index: usize) {
+        if !self.unfinished.contains(&index) {
+            self.unfinished.push_back(index);
+        }
+    }
+
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         let (status, version, outcomes, error) = match done {
@@ -94,7 +107,7 @@ impl Server {
             Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
             Done::NoAnswer | Done::Nonsense | Done::Later => return,
         };
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_) | Outcome::Existing(_))) {
+        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
             session.lend(head.lane, head.number, version);
         }
         let answers = session.answers();
@@ -104,12 +117,14 @@ impl Server {
             (Status::Failed, Some(error)) => write_error(answers, &error),
             (Status::Done, _) => {
                 answers.extend_from_slice(&version.to_le_bytes());
-                outcomes.iter().for_each(|outcome| outcome.write(answers));
+                if !head.quiet {
+                    outcomes.iter().for_each(|outcome| outcome.write(answers));
+                }
             }
             _ => {}
         }
         let len = (answers.len() - start - HEAD_BYTES) as u32;
-        let head = Head { len, code: status as u8, lane: head.lane, number: head.number };
+        let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
         answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
         if self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
@@ -118,14 +133,14 @@ impl Server {
 
     fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
-        // One-way calls come from no lane: what the shared lane has been lent, which has their number, is not over.
+        // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
         if !call.is_one_way()
             && let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
         {
             session.begin_call(head.lane);
         }
         match call {
-            Call::Commit => self.commit(index, payload),
+            Call::Commit => self.commit(index, head, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
                 Err(_) => Done::Nonsense,
@@ -180,7 +195,7 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, index: usize, payload: &[u8]) -> Done {
+    fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
             return Done::Later;
         }
@@ -188,19 +203,56 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         let uploads = session.uploads();
         let mut outcomes = Vec::new();
-        crate::points::reached("call: before it is applied");
-        let applied = self.store.apply(&commit, uploads, &mut outcomes);
+        points::manager("call: before it is applied");
+        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
+            self.make_room();
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        let uploads = session.uploads();
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
+            // An attempt may have used some of them up.
+            && commit.uploads().all(|number| uploads.look(number).is_ok())
+        {
+            applied = self.store.apply(&commit, uploads, &mut outcomes);
+        }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
         }
-        crate::points::reached("call: applied, not published");
+        points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
-            Ok(()) => Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes),
+            Ok(()) => {
+                if !head.quiet {
+                    self.hand_over(index, &outcomes);
+                }
+                Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
+            }
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
+    }
+
+    /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
+    fn hand_over(&mut self, index: usize, outcomes: &[Outcome]) {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+        for outcome in outcomes {
+            let Outcome::Lent(_, handles) = outcome else { continue };
+            for id in handles {
+                if self.store.retain(*id).is_ok() {
+                    session.hold(*id);
+                }
+            }
+        }
+    }
+
+    /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
+    fn make_room(&mut self) {
+        self.store.publish();
+        self.reclaim();
+        while self.store.rest() {}
+        self.reclaim();
     }
 
     /// If memory is full because a pin holds it, says whose.
@@ -208,8 +260,6 @@ impl Server {
         if error.kind() != ErrorKind::Full {
             return error;
         }
-        self.store.publish();
-        self.reclaim();
         let held = self.store.memory.retired_bytes();
         match self.oldest_pin() {
             Some((version, who)) if held > 0 => {
@@ -287,14 +337,14 @@ impl Server {
             self.ticket = None;
         }
         if self.ticket.is_none() && !self.wake_who_waits(None) {
-            while let Some((index, lane, number)) = self.ticket_queue.pop_front() {
-                if matches!(self.connections.get(index), Some(Some(Connection::Session(_)))) {
-                    self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                    let head = Head { len: 0, code: Call::Ticket as u8, lane, number };
-                    self.answer(index, &head, Done::Answer(0, Vec::new()));
-                    self.flush_all();
-                    break;
-                }
+            while self.ticket.is_none()
+                && let Some((index, lane, number)) = self.ticket_queue.pop_front()
+            {
+                self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+                let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
+                self.answer(index, &head, Done::Answer(0, Vec::new()));
+                // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
+                self.flush_all();
             }
         }
         if let Some(holder) = self.ticket.as_ref().map(|ticket| ticket.session) {
@@ -315,7 +365,7 @@ impl Server {
                 && only.is_none_or(|only| only == index)
             {
                 session.waits_for_ticket = false;
-                self.unfinished.push_back(index);
+                self.put_off(index);
             }
         }
         self.unfinished.len() > before
@@ -329,7 +379,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .flatten()
             .collect();

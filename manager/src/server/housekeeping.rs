@@ -7,6 +7,7 @@
 
 use super::{Connection, Server};
 use commonhold_ipc::pin::Pinned;
+use commonhold_ipc::points;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -103,11 +104,14 @@ impl Server {
         fence(Ordering::SeqCst);
         let newest = self.store.version();
         let mut pins = Vec::new();
-        for connection in self.connections.iter_mut().flatten() {
-            if let Connection::Session(session) = connection {
-                session.pins(newest, &mut pins);
+        for index in 0..self.connections.len() {
+            match &mut self.connections[index] {
+                Some(Connection::Lingering(session)) if !session.may_read() => self.forget_lingering(index),
+                Some(Connection::Session(session) | Connection::Lingering(session)) => session.pins(newest, &mut pins),
+                _ => {}
             }
         }
+        points::manager("reclaim: pins are known");
         self.store.reclaim(&mut pins);
         self.housekeeping.held_bytes = self.store.memory.retired_bytes();
     }
@@ -117,7 +121,7 @@ impl Server {
         let newest = self.store.version();
         let mut oldest: Option<(u64, String)> = None;
         for connection in self.connections.iter_mut().flatten() {
-            let Connection::Session(session) = connection else { continue };
+            let (Connection::Session(session) | Connection::Lingering(session)) = connection else { continue };
             let mut pins = Vec::new();
             session.pins(newest, &mut pins);
             let first = pins.iter().map(|pin| match pin {

@@ -17,6 +17,7 @@ use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
 use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
+use commonhold_ipc::points;
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
@@ -69,6 +70,9 @@ pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
 /// Requests of one session that are read before the others have their turn.
 const TURN_BYTES: usize = 256 << 10;
 
+/// How long nobody is let in when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The alive word in the arena, for the thread that holds it.
 struct AliveWord(Arc<ArenaWriter>);
 
@@ -87,6 +91,8 @@ enum Connection {
         owner: bool,
     },
     Session(Box<Session>),
+    /// Its connection is over, but its process lives and may hold guards: its pins count on.
+    Lingering(Box<Session>),
 }
 
 /// What a descriptor is, in the poller's tokens: two bits, then an index.
@@ -120,10 +126,13 @@ pub struct Server {
     /// What sockets are read into.
     buffer: Box<[u8]>,
     listener: Option<Listener>,
+    /// Out of descriptors: nobody is let in until then.
+    accept_again: Option<Instant>,
     name: Option<(NameLock, DirectoryWatch)>,
     connections: Vec<Option<Connection>>,
     greeting: usize,
     sessions: usize,
+    lingering: usize,
     next_session: u64,
     /// Sessions with requests that are read but not done: their turn was over, or they waited for the ticket.
     unfinished: VecDeque<usize>,
@@ -142,9 +151,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A manager with an empty store. `owner` is a connection whose end is the manager's end, if there is one; `listener`
-    /// and `name` where others find it.
-    pub fn new(config: Config, owner: Option<Channel>, listener: Option<Listener>, name: Option<NameLock>) -> Result<Server> {
+    /// A manager with an empty store, whom others find where `listener` listens.
+    pub fn new(config: Config, listener: Option<Listener>) -> Result<Server> {
         if config.capacity_bytes < CAPACITY_BYTES_MIN {
             let text =
                 format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
@@ -167,10 +175,12 @@ impl Server {
             spin: Spin::new(),
             buffer: vec![0; TURN_BYTES].into(),
             listener: None,
+            accept_again: None,
             name: None,
             connections: Vec::new(),
             greeting: 0,
             sessions: 0,
+            lingering: 0,
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
@@ -187,17 +197,22 @@ impl Server {
             server.poller.add(&listener, token_of(token::LISTENER, 0), Interest::READ)?;
             server.listener = Some(listener);
         }
-        if let Some(name) = name {
-            if let commonhold_ipc::socket::Address::Path(path) = name.address() {
-                let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
-                server.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
-                server.name = Some((name, watch));
-            }
-        }
-        if let Some(owner) = owner {
-            server.greet(owner, true)?;
-        }
         Ok(server)
+    }
+
+    /// The manager has the name under which it listens: it ends when that is taken away, and takes it away when it ends.
+    pub fn take_name(&mut self, name: NameLock) -> Result<()> {
+        if let commonhold_ipc::socket::Address::Path(path) = name.address() {
+            let watch = DirectoryWatch::new(path.parent().unwrap_or(&path))?;
+            self.poller.add(&watch, token_of(token::DIRECTORY, 0), Interest::READ)?;
+            self.name = Some((name, watch));
+        }
+        Ok(())
+    }
+
+    /// Begins the handshake with the owner, whose connection's end is the manager's end.
+    pub fn greet_owner(&mut self, owner: Channel) -> Result<()> {
+        self.greet(owner, true)
     }
 
     /// Serves until the owner ends, somebody says so, or the name is taken away. Nothing is left in the file system.
@@ -246,22 +261,25 @@ impl Server {
         }
         let greetings = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Greeting { until, .. } => Some(*until),
-            Connection::Session(_) => None,
+            Connection::Session(_) | Connection::Lingering(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
-        let idle = self.idle_since.zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
+        // Nobody's handshake is cut short by it.
+        let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.housekeeping.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
     }
 
     fn round(&mut self) {
         let happened = self.poller.happenings().to_vec();
+        // A new connection comes last: it may get the place of one that has just ended, and of which more is reported here.
+        let mut comes = false;
         for happening in happened {
             let index = (happening.token >> 2) as usize;
             match happening.token & 3 {
-                token::LISTENER => self.accept(),
+                token::LISTENER => comes = true,
                 token::DIRECTORY => self.look_for_name(),
-                token::PROCESS => self.close(index),
+                token::PROCESS => self.process_ended(index),
                 _ => {
                     if happening.writable {
                         self.unanswered.push(index);
@@ -272,13 +290,20 @@ impl Server {
                 }
             }
         }
+        if comes {
+            self.accept();
+        }
         for _ in 0..self.unfinished.len() {
             if let Some(index) = self.unfinished.pop_front() {
                 self.work(index);
             }
         }
         self.store.publish();
-        self.flush_all();
+        if !self.unanswered.is_empty() {
+            points::manager("round: published, not answered");
+            self.flush_all();
+            points::manager("round: answered");
+        }
         self.pass_ticket_on();
         self.keep_house();
         self.end_what_is_late();
@@ -296,8 +321,15 @@ impl Server {
                     // A peer that is gone already, or of whom the kernel says nothing, is not a client.
                     let _ = self.greet(channel, false);
                 }
-                // Out of descriptors: whoever waits in the queue gets a place when a session ends.
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                // Out of descriptors. Whoever waits stays in the queue, which would show again and again.
+                Err(_) => {
+                    let still = Interest { read: false, write: false };
+                    if self.poller.modify(listener, token_of(token::LISTENER, 0), still).is_ok() {
+                        self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -366,7 +398,7 @@ impl Server {
     fn admit(&mut self, index: usize, admission: &Admission) {
         let Some(Some(Connection::Greeting { channel, owner, .. })) = self.connections.get_mut(index) else { return };
         let owner = *owner;
-        if self.sessions >= self.config.sessions_max && !owner {
+        if self.sessions + self.lingering >= self.config.sessions_max && !owner {
             let _ = channel.send(&write_refusal(Refusal::ManagerFull { sessions_max: self.config.sessions_max as u32 }));
             return self.close(index);
         }
@@ -381,7 +413,10 @@ impl Server {
                 self.connections[index] = Some(Connection::Session(Box::new(session)));
             }
             // Out of memory or descriptors, or the client is gone: it sees the connection end.
-            Err(_) => self.poller.remove(&channel),
+            Err(_) => {
+                self.poller.remove(&channel);
+                self.ending |= owner;
+            }
         }
     }
 
@@ -401,6 +436,8 @@ impl Server {
         };
         let bytes = admission.welcome(&welcome);
         let deadline = Instant::now() + Duration::from_millis(100);
+        // First what may fail: a client that has its welcome reads, and counts on its pins.
+        self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
         let pins = if admission.hello.purpose == Purpose::Session {
             let page = sys::memfd_sealed("commonhold-session", PAGE_BYTES)?;
             let pins = PinScan::map(&page)?;
@@ -411,13 +448,13 @@ impl Server {
             channel.send_all(&bytes, &[], deadline)?;
             None
         };
-        self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
         Ok((process, pins))
     }
 
     fn close(&mut self, index: usize) {
         match self.connections.get_mut(index).and_then(Option::take) {
             None => {}
+            Some(Connection::Lingering(session)) => self.connections[index] = Some(Connection::Lingering(session)),
             Some(Connection::Greeting { channel, owner, .. }) => {
                 self.poller.remove(&channel);
                 self.greeting -= 1;
@@ -425,7 +462,6 @@ impl Server {
             }
             Some(Connection::Session(mut session)) => {
                 self.poller.remove(session.channel());
-                self.poller.remove(session.process());
                 self.ending |= session.is_owner();
                 session.end(&mut self.store);
                 self.sessions -= 1;
@@ -437,7 +473,29 @@ impl Server {
                     self.ticket = None;
                 }
                 self.housekeeping.something_ended();
+                if session.may_read() {
+                    session.channel().shut_down();
+                    self.lingering += 1;
+                    self.connections[index] = Some(Connection::Lingering(session));
+                } else {
+                    self.poller.remove(session.process());
+                }
             }
+        }
+    }
+
+    /// A client's process has ended: nobody reads under its pins any more.
+    fn process_ended(&mut self, index: usize) {
+        self.close(index);
+        self.forget_lingering(index);
+    }
+
+    fn forget_lingering(&mut self, index: usize) {
+        if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
+            self.poller.remove(session.process());
+            self.connections[index] = None;
+            self.lingering -= 1;
+            self.housekeeping.something_ended();
         }
     }
 
@@ -454,6 +512,14 @@ impl Server {
     }
 
     fn end_what_is_late(&mut self) {
+        if let (Some(again), Some(listener)) = (self.accept_again, &self.listener)
+            && again <= Instant::now()
+        {
+            self.accept_again = None;
+            if self.poller.modify(listener, token_of(token::LISTENER, 0), Interest::READ).is_err() {
+                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+            }
+        }
         if self.greeting > 0 {
             let now = Instant::now();
             let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
@@ -474,8 +540,8 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { continue };
             if session.flush(&self.poller, token_of(token::CHANNEL, index)) {
                 // It may have stopped reading requests because its answers were not read.
-                if session.has_requests() && !self.unfinished.contains(&index) {
-                    self.unfinished.push_back(index);
+                if session.has_requests() {
+                    self.put_off(index);
                 }
             } else {
                 self.close(index);

@@ -188,6 +188,11 @@ impl Session {
         }
     }
 
+    /// Bytes of the value that an upload's head announces; 0 if it makes no sense.
+    pub fn upload_bytes(&self, payload: std::ops::Range<usize>) -> u64 {
+        UploadHead::parse(&self.requests[payload]).map_or(0, |upload| upload.len.min(VALUE_BYTES_MAX))
+    }
+
     /// Begins an upload, with the part of it that is in the buffer already. `false`: nonsense.
     pub fn begin_upload(&mut self, head: &Head, payload: std::ops::Range<usize>, store: &mut Store) -> bool {
         let Some(upload) = UploadHead::parse(&self.requests[payload.clone()]) else { return false };
@@ -266,6 +271,11 @@ impl Session {
             lent
         });
         page.scan(newest, |pin| found.push(pin));
+    }
+
+    /// Whether its client may still read under pins, though the connection is over.
+    pub fn may_read(&self) -> bool {
+        self.pins.as_ref().is_some_and(|page| !page.has_left())
     }
 
     /// Room for a reply.

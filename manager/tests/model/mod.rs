@@ -428,7 +428,7 @@ pub fn key_of(number: u64) -> Vec<u8> {
 pub fn check_outcome(reader: &ArenaReader, outcome: &Outcome, expected: &Expected) {
     let matches = match (outcome, expected) {
         (Outcome::Nothing, Expected::Nothing) | (Outcome::Something, Expected::Something) => true,
-        (Outcome::Lent(place), Expected::Lent(bytes)) | (Outcome::Existing(place), Expected::Existing(bytes)) => {
+        (Outcome::Lent(place, _), Expected::Lent(bytes)) | (Outcome::Existing(place), Expected::Existing(bytes)) => {
             reader.bytes(place.offset, place.len) == &**bytes
         }
         (Outcome::Bytes(found), Expected::Bytes(bytes)) => found == bytes,

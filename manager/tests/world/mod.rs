@@ -13,6 +13,7 @@ use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{NewObject, Payload, Reader, Source, Words};
 use commonhold_manager::store::{Rejected, Store};
 use commonhold_manager::upload::Uploads;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The two sides.
@@ -21,6 +22,8 @@ pub struct World {
     pub reader: ArenaReader,
     pub hash: KeyHash,
     pub table: Arc<PinTable>,
+    /// Whether to overwrite what reclaiming frees: whoever still reads it shall notice.
+    pub spoil_freed: bool,
     scan: PinScan,
 }
 
@@ -31,7 +34,7 @@ impl World {
         let store = Store::new(Arc::new(ArenaWriter::map(file, arena_bytes).unwrap()), budget_bytes, 1, 0x5eed, mask);
         let page = memfd_sealed("session page under test", PAGE_BYTES).unwrap();
         let (table, scan) = (PinTable::new(&page, reader.clone()).unwrap(), PinScan::map(&page).unwrap());
-        World { hash: arena::key_hash(&reader), store, reader, table, scan }
+        World { hash: arena::key_hash(&reader), store, reader, table, spoil_freed: false, scan }
     }
 
     pub fn create(&mut self, kind: Kind, element_bytes: u32, value_align: u8) -> u64 {
@@ -58,7 +61,14 @@ impl World {
         let mut pins: Vec<Pinned> = more.map(Pinned::At).collect();
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.scan.scan(self.store.version(), |pin| pins.push(pin));
+        let blocks = |store: &mut Store| store.memory_mut().all_blocks().map(|(offset, size, _)| (offset, size)).collect::<HashSet<_>>();
+        let before = if self.spoil_freed { blocks(&mut self.store) } else { HashSet::new() };
         self.store.reclaim(&mut pins);
+        if self.spoil_freed {
+            let after = blocks(&mut self.store);
+            let arena = self.store.memory_mut().arena();
+            before.difference(&after).for_each(|(offset, size)| arena.copy_in(*offset, &vec![0xd7; *size as usize]));
+        }
     }
 
     /// Rests until nothing is left to do, circles included.
@@ -89,7 +99,8 @@ impl World {
 pub fn failed(done: Result<Vec<Outcome>, Rejected>) -> Error {
     match done {
         Err(Rejected::Failed(error)) => error,
-        other => panic!("expected a failure: {other:?}"),
+        Err(Rejected::Conflict) => panic!("expected a failure, not a conflict"),
+        Ok(outcomes) => panic!("expected a failure, not {} outcomes", outcomes.len()),
     }
 }
 

@@ -1,0 +1,73 @@
+//! Counted points: places where a test wants a process to die.
+//!
+//! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
+//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients. Both
+//! are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature
+//! nothing of this exists.
+
+/// At which of its points a manager dies.
+pub const MANAGER_VARIABLE: &str = "COMMONHOLD_MANAGER_DIE_AT";
+/// At which of its points a client dies.
+pub const CLIENT_VARIABLE: &str = "COMMONHOLD_CLIENT_DIE_AT";
+
+#[cfg(feature = "death-points")]
+mod counted {
+    use super::{CLIENT_VARIABLE, MANAGER_VARIABLE};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub struct Count {
+        reached: AtomicU64,
+        die_at: LazyLock<Option<u64>>,
+    }
+
+    impl Count {
+        const fn new(die_at: fn() -> Option<u64>) -> Self {
+            Count { reached: AtomicU64::new(0), die_at: LazyLock::new(die_at) }
+        }
+
+        pub fn is_on(&self) -> bool {
+            self.die_at.is_some()
+        }
+
+        pub fn reached(&self, who: &str, what: &str) {
+            if let Some(die_at) = *self.die_at
+                && self.reached.fetch_add(1, Ordering::Relaxed) + 1 == die_at
+            {
+                eprintln!("{who} dies at point {die_at}: {what}");
+                crate::sys::kill_self();
+            }
+        }
+    }
+
+    fn number(variable: &str) -> Option<u64> {
+        std::env::var(variable).ok()?.parse().ok()
+    }
+
+    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE));
+    pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE));
+}
+
+/// A manager has reached a point.
+#[inline(always)]
+pub fn manager(_what: &str) {
+    #[cfg(feature = "death-points")]
+    counted::MANAGER.reached("the manager", _what);
+}
+
+/// A client has reached a point.
+#[inline(always)]
+pub fn client(_what: &str) {
+    #[cfg(feature = "death-points")]
+    counted::CLIENT.reached("the client", _what);
+}
+
+/// How many bytes of a frame are sent before the client may die in the middle of it; 0: it goes in one piece.
+#[inline(always)]
+pub fn first_part(_len: usize) -> usize {
+    #[cfg(feature = "death-points")]
+    if counted::CLIENT.is_on() {
+        return _len / 2;
+    }
+    0
+}

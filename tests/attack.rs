@@ -1,0 +1,397 @@
+//! Flaws that a hostile reading of the code has found: each test failed before its repair.
+#![allow(unsafe_code)] // forks
+
+use commonhold::__rt::{Fault, Ser};
+use commonhold::{AsShared, Dict, Handle, Manager};
+use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
+use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::socket::Channel;
+use commonhold_ipc::value::ARCHIVE_FORMAT;
+use commonhold_ipc::wire::commit::{Op, write_single};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Reader};
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+commonhold::init_in_tests!();
+
+/// Runs `body` in a thread, and fails if it has not ended after some time.
+fn ends<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(body()));
+    ended.recv_timeout(Duration::from_secs(20)).expect("it does not end")
+}
+
+/// A value that is longer each time that it is looked at.
+struct Growing(Cell<usize>);
+
+impl AsShared<Vec<u8>> for Growing {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        self.0.set(self.0.get() + 100);
+        let bytes = vec![7; self.0.get()];
+        AsShared::<Vec<u8>>::write(&bytes, ser)
+    }
+}
+
+#[test]
+fn guards_outlive_their_connection() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(1u64, "first ".repeat(100))]).unwrap();
+    // A second connection of this process, which ends in the middle of a call.
+    let address = manager.address();
+    let channel = Channel::connect(address, Instant::now() + Duration::from_secs(5)).unwrap();
+    let second = commonhold::Session::greet(channel, address.clone(), None).unwrap();
+    let same: Dict<u64, String> = second.attach(&dict.token().unwrap()).unwrap();
+    let guard = same.get(1).unwrap().unwrap();
+    let blob = second.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    assert!(blob.insert(1, Growing(Cell::new(200_000))).is_err());
+    for i in 0..2_000u64 {
+        dict.insert(1, format!("{i:06}").repeat(100)).unwrap();
+    }
+    assert!(guard.as_str() == "first ".repeat(100), "the guard shows {:?}", &guard.as_str()[..20]);
+    assert_eq!(manager.stats().unwrap().sessions, 1);
+    // The pins go with the last handle.
+    drop(guard);
+    drop((same, blob, second));
+    dict.insert(1, "last").unwrap();
+    assert_eq!(manager.stats().unwrap().oldest_pin, None);
+}
+
+/// A client by hand.
+struct Raw {
+    channel: Channel,
+    number: u64,
+}
+
+fn connect_raw(address: &commonhold_ipc::socket::Address) -> (Channel, ArenaReader, Vec<std::os::fd::OwnedFd>) {
+    let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
+    let (channel, welcome, fds) = handshake::connect(address, &offer, Instant::now() + Duration::from_secs(5)).unwrap();
+    let arena = ArenaReader::map(&fds[0], welcome.arena_len).unwrap();
+    (channel, arena, fds)
+}
+
+impl Raw {
+    fn send(&mut self, call: Call, lane: u16, payload: &[u8]) {
+        self.number += 1;
+        let head = Head { len: payload.len() as u32, code: call as u8, quiet: false, lane, number: self.number };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        self.channel.send_all(&[&head.to_bytes(), payload].concat(), &[], deadline).unwrap();
+    }
+
+    fn call(&mut self, call: Call, lane: u16, payload: &[u8]) -> Outcome {
+        self.send(call, lane, payload);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let received = self.channel.receive_before(&mut buffer, &mut Vec::new(), 0, deadline).unwrap();
+            let commonhold_ipc::socket::Received::Bytes(count) = received else { panic!("{received:?}") };
+            bytes.extend_from_slice(&buffer[..count]);
+            if let Some(head) = Head::parse(&bytes)
+                && bytes.len() >= HEAD_BYTES + head.len as usize
+            {
+                assert_eq!(head.code, 0);
+                let mut read = Reader::new(&bytes[HEAD_BYTES + 8..]);
+                return Outcome::parse(&mut read).unwrap_or(Outcome::Nothing);
+            }
+        }
+    }
+
+    fn insert(&mut self, object: u64, lane: u16, key: u64, value: &str, lend: bool) -> Outcome {
+        let mut ser = commonhold_ipc::value::Ser::buffer();
+        let key = ser.put::<u64>(&key).unwrap();
+        let value = ser.put::<String>(&value).unwrap();
+        let value = Payload::inline(&ser.bytes()[value]);
+        let mut payload = Vec::new();
+        write_single(&mut payload, &Op::Insert { object, key: &ser.bytes()[key], value, only_if_absent: false, lend });
+        self.call(Call::Commit, lane, &payload)
+    }
+}
+
+#[test]
+fn what_is_lent_to_the_shared_lane_outlives_messages_without_answers() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict([(1u64, "first ".repeat(100))]).unwrap();
+    let (channel, arena, _fds) = connect_raw(manager.address());
+    let mut raw = Raw { channel, number: 0 };
+    let Outcome::Lent(place, _) = raw.insert(dict.id(), 0, 1, "second", true) else { panic!("nothing was lent") };
+    let before = arena.bytes(place.offset, place.len).to_vec();
+    // Another thread of that process drops a handle, while the one that was lent the value has not yet pinned it.
+    raw.send(Call::Release, 0, &[]);
+    raw.insert(dict.id(), 5, 2, "x", false);
+    for i in 0..2_000u64 {
+        dict.insert(3, format!("{i:06}").repeat(100)).unwrap();
+    }
+    manager.stats().unwrap();
+    assert!(before == arena.bytes(place.offset, place.len), "what was lent has been written over");
+}
+
+#[test]
+fn a_transaction_that_writes_beside_itself_ends() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict([("a".to_string(), 0u64)]).unwrap();
+    let log = manager.list([0u64]).unwrap();
+    let runs = ends(move || {
+        let mut runs = 0u64;
+        manager
+            .transaction(|tx| {
+                runs += 1;
+                let seen = *tx.get(&dict, "a")?.unwrap();
+                if runs <= 6 {
+                    dict.add("a", 1)?;
+                }
+                log.push(runs)?;
+                manager.transaction(|tx| tx.push(&log, 100 + runs))?;
+                tx.insert(&dict, "b", seen)
+            })
+            .unwrap();
+        runs
+    });
+    assert_eq!(runs, 7);
+}
+
+#[test]
+fn a_transaction_that_waits_for_another_writer_of_its_process_ends() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict([("a".to_string(), 0u64)]).unwrap();
+    ends(move || {
+        let mut runs = 0u64;
+        manager
+            .transaction(|tx| {
+                runs += 1;
+                let seen = *tx.get(&dict, "a")?.unwrap();
+                let beside = dict.clone();
+                if runs <= 6 {
+                    std::thread::spawn(move || beside.add("a", 1).unwrap()).join().unwrap();
+                }
+                tx.insert(&dict, "b", seen)
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn what_a_transaction_reads_behind_its_own_pushes_must_hold() {
+    let manager = Manager::in_process().unwrap();
+    let list = manager.list([1u64]).unwrap();
+    let mut runs = 0;
+    let position = manager
+        .transaction(|tx| {
+            runs += 1;
+            let position = tx.get(&list, 0)?.map_or(0, |_| 1);
+            tx.push(&list, 50)?;
+            // "What I have pushed stands at position 1, and it is the last."
+            assert_eq!(*tx.get(&list, position + runs - 1)?.unwrap(), 50);
+            assert!(tx.get(&list, position + runs)?.is_none());
+            if runs == 1 {
+                list.push(2)?;
+            }
+            Ok(position + runs - 1)
+        })
+        .unwrap();
+    assert_eq!(*list.get(position).unwrap().unwrap(), 50);
+    assert!(list.get(position + 1).unwrap().is_none());
+}
+
+#[test]
+fn positions_beyond_everything_are_not_the_end() {
+    let manager = Manager::in_process().unwrap();
+    let list = manager.list([1u64, 2]).unwrap();
+    assert!(list.remove(usize::MAX).unwrap().is_none());
+    assert!(list.insert(usize::MAX, 3).is_err());
+    assert!(manager.batch(|batch| batch.insert_at(&list, usize::MAX, 3)).is_err());
+    manager.batch(|batch| batch.remove_at(&list, usize::MAX)).unwrap();
+    assert_eq!(list.to_owned().unwrap(), [1, 2]);
+}
+
+#[test]
+fn truncating_what_others_shorten_is_no_error() {
+    let manager = Manager::in_process().unwrap();
+    let list = manager.list([1u64]).unwrap();
+    let other = list.clone();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let shortener = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            other.extend(0..4).unwrap();
+            other.clear().unwrap();
+        }
+    });
+    let failed = (0..3_000).find_map(|_| list.truncate(2).err());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    shortener.join().unwrap();
+    assert!(failed.is_none(), "{failed:?}");
+}
+
+#[test]
+fn a_forked_child_lets_go_of_everything_and_ends() {
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn _exit(code: i32) -> !;
+        fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+    }
+    let manager = Manager::in_process().unwrap();
+    let dict: Dict<u64, u64> = manager.dict([(1, 1)]).unwrap();
+    // SAFETY: the child drops two handles and leaves.
+    let child = unsafe { fork() };
+    if child == 0 {
+        drop(dict);
+        drop(manager);
+        // SAFETY: ends the child.
+        unsafe { _exit(42) };
+    }
+    let status = ends(move || {
+        let mut status = 0;
+        // SAFETY: waits for the child just made.
+        assert_eq!(unsafe { waitpid(child, &raw mut status, 0) }, child);
+        status
+    });
+    assert_eq!(status >> 8, 42);
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 1);
+}
+
+/// A value whose own code panics in the middle of being sent.
+struct Panicking(Cell<u32>);
+
+impl AsShared<Vec<u8>> for Panicking {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        self.0.set(self.0.get() + 1);
+        assert!(self.0.get() < 3, "the third look, when it is sent");
+        AsShared::<Vec<u8>>::write(&vec![7; 200_000], ser)
+    }
+}
+
+#[test]
+fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
+    let manager = Manager::in_process().unwrap();
+    let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    let done = ends(move || {
+        let send = || blob.insert(1, Panicking(Cell::new(0))).map(|_| ());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(send)).is_err());
+        blob.insert(2, vec![1]).map(|_| ())
+    });
+    assert!(done.is_err_and(|error| error.is_disconnected()));
+}
+
+#[test]
+fn a_program_whose_connection_broke_can_connect_again() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(1u64, 1u64)]).unwrap();
+    let token = dict.token().unwrap();
+    let address = manager.address();
+    let channel = Channel::connect(address, Instant::now() + Duration::from_secs(5)).unwrap();
+    let second = commonhold::Session::greet(channel, address.clone(), None).unwrap();
+    let blob = second.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    assert!(blob.insert(1, Growing(Cell::new(200_000))).is_err());
+    let third = Manager::connect(&address.to_string()).unwrap();
+    let same: Dict<u64, u64> = third.attach(&token).unwrap();
+    same.insert(1, 2).unwrap();
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 2);
+    let again: Dict<u64, u64> = token.open().unwrap();
+    again.insert(1, 3).unwrap();
+}
+
+#[test]
+fn what_was_cleared_makes_room_at_once() {
+    let manager = Manager::builder().capacity(24 << 20).start().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    for round in 0..4u64 {
+        let small = vec![round as u8; 100];
+        for part in 0..12u64 {
+            dict.extend((0..5_000).map(|i| (part * 5_000 + i, &small)))
+                .unwrap_or_else(|error| panic!("round {round}, part {part}: {error}"));
+        }
+        dict.clear().unwrap();
+        let large = vec![round as u8; 12 << 20];
+        dict.insert(0, &large).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        dict.clear().unwrap();
+    }
+}
+
+#[test]
+fn a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets() {
+    const ROLE: &str = "COMMONHOLD_TEST_HOST";
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn pause() -> i32;
+        fn kill(pid: i32, signal: i32) -> i32;
+    }
+    if std::env::var_os(ROLE).is_some() {
+        // The host: a manager of its own process, and a child that is forked while a client is connected.
+        let manager = Manager::in_process().unwrap();
+        let dict = manager.dict([(1u64, 1u64)]).unwrap();
+        manager.publish("dict", &dict).unwrap();
+        println!("\nhost {}", manager.address());
+        while manager.stats().unwrap().sessions < 2 {
+            std::thread::yield_now();
+        }
+        // SAFETY: the child only waits to be killed.
+        let child = unsafe { fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: sleeps.
+                unsafe { pause() };
+            }
+        }
+        println!("\nchild {child}");
+        loop {
+            std::thread::park();
+        }
+    }
+    use std::io::BufRead;
+    let name = "a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets";
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ROLE, "1")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(host.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut word = |word: &str| lines.find_map(|line| line.strip_prefix(word).map(|rest| rest.trim().to_owned())).unwrap();
+    let manager = Manager::connect(&word("host")).unwrap();
+    let dict: Dict<u64, u64> = manager.open("dict").unwrap();
+    let child: i32 = word("child").parse().unwrap();
+    // Stopped, so that the call is surely under way when it dies.
+    // SAFETY: SIGSTOP is 19.
+    unsafe { kill(host.id() as i32, 19) };
+    let caller = std::thread::spawn(move || dict.insert(1, 2).map(|_| ()).unwrap_err());
+    std::thread::sleep(Duration::from_millis(100));
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(caller.join().unwrap()));
+    let error = ended.recv_timeout(Duration::from_secs(10));
+    // SAFETY: ends the child that the host has forked.
+    unsafe { kill(child, 9) };
+    let error = error.expect("the caller waits for ever");
+    assert!(error.is_disconnected() || error.is_outcome_unknown(), "{error}");
+}
+
+#[test]
+fn more_threads_than_lanes_read_what_they_are_lent() {
+    let manager = Manager::start().unwrap();
+    let dict = manager.dict([(0u64, "0".repeat(300))]).unwrap();
+    let ready = std::sync::Arc::new(std::sync::Barrier::new(560));
+    let threads: Vec<_> = (0..560u64)
+        .map(|thread| {
+            let (dict, ready, manager) = (dict.clone(), ready.clone(), manager.clone());
+            let work = move || {
+                dict.len().unwrap();
+                ready.wait();
+                for round in 0..10 {
+                    let text = char::from(b'a' + ((thread + round) % 26) as u8).to_string().repeat(300);
+                    if let Some(old) = dict.insert(thread % 7, &text).unwrap() {
+                        let first = old.as_bytes()[0];
+                        assert!(old.len() == 300 && old.bytes().all(|byte| byte == first));
+                        drop(manager.counter(1).unwrap());
+                        assert!(old.bytes().all(|byte| byte == first));
+                    }
+                }
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap()
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    manager.audit().unwrap();
+    assert_eq!(manager.stats().unwrap().oldest_pin, None);
+}

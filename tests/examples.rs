@@ -1,0 +1,204 @@
+//! Every example prints what stands in `examples/expected/`, fails politely, and leaves nothing behind.
+//!
+//! `cargo test` builds the examples before it runs this. In the expected files `{n}` stands for a number, `{address}` for the address
+//! of a manager, and `{…}` for anything on that line.
+
+use commonhold::Manager;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than any of these programs takes, by far.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("tests are built into `deps`");
+    let program = profile.join("examples").join(name);
+    assert!(program.exists(), "{} is not there: `cargo build --examples` makes it", program.display());
+    program
+}
+
+fn run(name: &str, arguments: &[&str], directory: &Path) -> Output {
+    let mut command = Command::new(program(name));
+    command.args(arguments).env("COMMONHOLD_RUNTIME_DIR", directory).output().expect("the example runs")
+}
+
+/// A directory for the named managers of one test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = std::env::temp_dir().join(format!("commonhold-examples-{}-{test}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&path).expect("a directory for this test");
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Fails if something was left in it, which the tests themselves look for.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Whether a line is as expected, placeholders and all.
+fn line_matches(expected: &str, line: &str) -> bool {
+    for placeholder in ["{n}", "{address}", "{…}"] {
+        if let Some(rest) = expected.strip_prefix(placeholder) {
+            let takes = |c: char| match placeholder {
+                "{n}" => c.is_ascii_digit() || c == '.' || c == ',',
+                "{address}" => c.is_ascii_alphanumeric() || "@/-_.".contains(c),
+                _ => true,
+            };
+            let ends = line.char_indices().take_while(|(_, c)| takes(*c)).map(|(at, c)| at + c.len_utf8());
+            return ends.into_iter().any(|end| line_matches(rest, &line[end..]));
+        }
+    }
+    match (expected.chars().next(), line.chars().next()) {
+        (None, None) => true,
+        (Some(a), Some(b)) if a == b => line_matches(&expected[a.len_utf8()..], &line[b.len_utf8()..]),
+        _ => false,
+    }
+}
+
+fn check(name: &str, output: &Output) {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} ended with {}:\n{stdout}\n{stderr}", output.status);
+    assert_eq!(stderr, "", "{name} has complained");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/expected").join(format!("{name}.txt"));
+    let expected = std::fs::read_to_string(&path).expect("every example has an expected output");
+    let (expected, got): (Vec<_>, Vec<_>) = (expected.lines().collect(), stdout.lines().collect());
+    for (number, (expected, line)) in (1..).zip(expected.iter().zip(&got)) {
+        assert!(line_matches(expected, line), "line {number} of {name}\n expected: {expected}\n      got: {line}");
+    }
+    assert_eq!(expected.len(), got.len(), "number of lines of {name}:\n{stdout}");
+}
+
+#[test]
+fn the_matcher_tells_right_from_wrong() {
+    assert!(line_matches("12 {n} words, {…}!", "12 3,400.5 words, so many!"));
+    assert!(line_matches("at {address}>", "at @commonhold-0a1b>"));
+    for (expected, line) in [("{n}", ""), ("{n}", "x"), ("a", "ab"), ("ab", "a"), ("{…}b", "abc"), ("at {address}", "at ")] {
+        assert!(!line_matches(expected, line), "{expected} took {line}");
+    }
+}
+
+#[test]
+fn programs_by_themselves_print_what_is_expected() {
+    let directory = Directory::new("alone");
+    for name in ["proxy_objects", "accounts", "children", "tour"] {
+        check(name, &run(name, &[], &directory.0));
+    }
+}
+
+#[test]
+fn every_example_is_checked() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in std::fs::read_dir(&root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(root.join("expected").join(format!("{name}.txt")).exists(), "{name} has no expected output");
+        }
+    }
+}
+
+#[test]
+fn unrelated_programs_meet_by_a_name() {
+    let directory = Directory::new("unrelated");
+    check("unrelated_writer", &run("unrelated_writer", &["--hour", "1"], &directory.0));
+    // The writer has ended; what it has written is still there, and so is the manager.
+    check("unrelated_reader", &run("unrelated_reader", &["--shutdown"], &directory.0));
+    let again = run("unrelated_writer", &["--shutdown"], &directory.0);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "there is no manager \"weather\"\n");
+    assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn reader_and_writer_at_the_same_time() {
+    let directory = Directory::new("together");
+    let mut reader = Command::new(program("unrelated_reader"));
+    let reader = reader.env("COMMONHOLD_RUNTIME_DIR", &directory.0).stdout(Stdio::piped()).spawn().unwrap();
+    check("unrelated_writer", &run("unrelated_writer", &["--hour", "5"], &directory.0));
+    let output = reader.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.lines().last().unwrap().starts_with("23:00   bergen   6.0"), "{text}");
+    assert!(run("unrelated_writer", &["--shutdown"], &directory.0).status.success());
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    let directory = Directory::new("arguments");
+    let cases = [
+        ("tour", vec!["--workers", "0"], "1..=64"),
+        ("tour", vec!["--text", "no/such/file"], "no/such/file"),
+        ("tour", vec!["--wrokers", "2"], "--workers"),
+        ("unrelated_writer", vec!["--hour", "soon"], "--hour"),
+        ("unrelated_reader", vec!["--patience"], "SECONDS"),
+    ];
+    for (name, arguments, hint) in cases {
+        let output = run(name, &arguments, &directory.0);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {text}");
+        assert!(text.contains(hint) && text.contains("--help"), "{name} {arguments:?}: {text}");
+    }
+    for name in ["tour", "unrelated_writer", "unrelated_reader"] {
+        let help = run(name, &["--help"], &directory.0);
+        assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage"));
+    }
+}
+
+/// The tour, its address, and its output from then on.
+fn begin_tour() -> (std::process::Child, String, BufReader<std::process::ChildStdout>) {
+    let mut tour = Command::new(program("tour")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(tour.stdout.take().unwrap());
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the tour ended early");
+        if let Some((_, address)) = line.split_once(" at ") {
+            break address.trim().to_owned();
+        }
+    };
+    (tour, address, output)
+}
+
+/// Whether any process was started with this text among its arguments.
+fn is_anybody_told(text: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments.any(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+}
+
+#[test]
+fn an_interrupted_tour_leaves_no_process_behind() {
+    let (mut tour, address, mut output) = begin_tour();
+    let manager = Manager::connect(&address).unwrap();
+    let mut line = String::new();
+    while !line.starts_with("workers") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the tour ended early");
+    }
+    assert!(is_anybody_told(&address), "there are workers");
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", tour.id())]).status().unwrap();
+    assert!(kill.success());
+    assert!(!tour.wait().unwrap().success());
+    assert!(manager.wait_for_end(PATIENCE).unwrap(), "the manager ends with its program");
+    let deadline = Instant::now() + PATIENCE;
+    while is_anybody_told(&address) {
+        assert!(Instant::now() < deadline, "the workers end with the manager");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_tour_that_nobody_reads_ends_quietly() {
+    let (mut tour, address, output) = begin_tour();
+    let manager = Manager::connect(&address).unwrap();
+    drop(output);
+    assert!(tour.wait().unwrap().success());
+    assert!(manager.wait_for_end(PATIENCE).unwrap());
+}

@@ -1,0 +1,239 @@
+//! Forked children: what they do with copies of their parent's handles and guards does not touch the parent.
+//!
+//! Each case forks in a process of its own, whose only other threads are the case's.
+mod support;
+
+use commonhold::{Dict, Error, ErrorKind, Handle, List, Manager, Ref};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use support::*;
+
+commonhold::init_in_tests!();
+
+fn is_after_fork<T>(result: Result<T, Error>) -> bool {
+    match result {
+        Err(error) if error.kind() == ErrorKind::UsedAfterFork => true,
+        Err(error) => {
+            eprintln!("another error than expected: {error:?}");
+            false
+        }
+        Ok(_) => {
+            eprintln!("it worked, in a forked child");
+            false
+        }
+    }
+}
+
+/// Tries everything that a child must not do.
+fn all_is_refused(manager: &Manager, dict: &Dict<String, u64>, list: &List<u64>) -> bool {
+    let token = "commonhold:1:1:0000000000000001:@nowhere".parse().unwrap();
+    let mut seen = 0;
+    [
+        is_after_fork(dict.get("a")),
+        is_after_fork(dict.insert("a", 1)),
+        is_after_fork(dict.remove("a")),
+        is_after_fork(dict.add("a", 1)),
+        is_after_fork(dict.len()),
+        is_after_fork(dict.iter()),
+        is_after_fork(dict.to_owned()),
+        is_after_fork(dict.clear()),
+        is_after_fork(dict.token()),
+        is_after_fork(dict.changed_since(0)),
+        is_after_fork(dict.wait_for_change(&mut seen, None)),
+        is_after_fork(list.push(1u64)),
+        is_after_fork(list.pop()),
+        is_after_fork(list.get(0)),
+        is_after_fork(list.set(0, 1u64)),
+        is_after_fork(list.slice(0..1)),
+        is_after_fork(list.sort_by(|a, b| a.cmp(b))),
+        is_after_fork(manager.snapshot()),
+        is_after_fork(manager.stats()),
+        is_after_fork(manager.audit()),
+        is_after_fork(manager.names()),
+        is_after_fork(manager.list([1u64])),
+        is_after_fork(manager.dict([(1u64, "x".repeat(200_000))]) as commonhold::Result<Dict<u64, String>>),
+        is_after_fork(manager.publish("name", dict)),
+        is_after_fork(manager.open::<Dict<String, u64>>("name")),
+        is_after_fork(manager.attach::<Dict<String, u64>>(&token).or_else(|error| match error.kind() {
+            // That the token is of another manager may be found first.
+            ErrorKind::NotFound => manager.audit().map(|()| dict.clone()),
+            _ => Err(error),
+        })),
+        is_after_fork(manager.batch(|batch| batch.insert(dict, "a", 1))),
+        is_after_fork(manager.transaction(|tx| tx.insert(dict, "a", 1))),
+        !manager.is_alive(),
+        // What cannot fail says how things are.
+        !format!("{manager:?} {dict:?} {list:?} {dict} {list}").is_empty(),
+    ]
+    .iter()
+    .all(|ok| *ok)
+}
+
+fn managers() -> [Manager; 2] {
+    [Manager::start().unwrap(), Manager::in_process().unwrap()]
+}
+
+/// Guards, snapshots and handles are used and dropped in a child.
+#[test]
+fn role_drops() {
+    let Some(mut parent) = Parent::of("role_drops") else { return };
+    for manager in managers() {
+        let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
+        let list = manager.list([1u64, 2, 3]).unwrap();
+        let (mut held, mut snapshot) = (dict.get("a").unwrap(), Some(manager.snapshot().unwrap()));
+        let version = manager.version();
+        let mut lent = dict.insert("b", 3).unwrap();
+        dict.insert("a", 9).unwrap();
+        let mut clones = Some((manager.clone(), dict.clone(), list.clone()));
+        let as_it_was =
+            |held: &Option<Ref<'_, u64>>, lent: &Option<Ref<'_, u64>>| (held.as_deref(), lent.as_deref()) == (Some(&1), Some(&2));
+        let ended = forked(|| {
+            let read = as_it_was(&held, &lent);
+            // Nothing can be returned here that would say so.
+            std::panic::set_hook(Box::new(|_| {}));
+            let snapshot_refused = std::panic::catch_unwind(AssertUnwindSafe(|| dict.at(snapshot.as_ref().unwrap()).len())).is_err();
+            let refused = all_is_refused(&manager, &dict, &list);
+            drop((held.take(), lent.take(), snapshot.take(), clones.take()));
+            read && refused && snapshot_refused
+        });
+        assert_eq!(ended, WELL);
+        let stats = manager.stats().unwrap();
+        assert_eq!(stats.oldest_pin, Some(version), "the parent's pins are as they were");
+        assert!(stats.retired_bytes > 0);
+        assert!(as_it_was(&held, &lent));
+        assert_eq!(*dict.at(snapshot.as_ref().unwrap()).get("b").unwrap(), 2);
+        assert_eq!(manager.list(["still".to_string(), "here".to_string()]).map(|list: List<String>| list.len().unwrap()).unwrap(), 2);
+        drop((held, lent, snapshot, clones));
+        until("nothing is pinned any more", || manager.stats().unwrap().retired_bytes == 0);
+        manager.audit().unwrap();
+        // Everything there is, the connection and the manager's keeper included.
+        let mut everything = Some((manager, dict, list));
+        let ended = forked(|| {
+            let start = Instant::now();
+            drop(everything.take());
+            start.elapsed() < PROMPT / 2
+        });
+        assert_eq!(ended, WELL);
+        let (manager, dict, list) = everything.unwrap();
+        assert_eq!((*dict.get("a").unwrap().unwrap(), list.len().unwrap()), (9, 3));
+        manager.audit().unwrap();
+    }
+    parent.say("well");
+}
+
+#[test]
+fn a_child_drops_what_it_has_and_the_parent_does_not_notice() {
+    Role::start("role_drops").expect("well");
+}
+
+/// A child connects for itself.
+#[test]
+fn role_connects() {
+    let Some(mut parent) = Parent::of("role_connects") else { return };
+    for manager in managers() {
+        let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
+        let (address, token) = (manager.address().to_string(), dict.token().unwrap());
+        let held = dict.get("a").unwrap().unwrap();
+        let ended = forked(|| {
+            let own = Manager::connect(&address).unwrap();
+            let mine: Dict<String, u64> = own.attach(&token).unwrap();
+            assert_eq!(mine.add("b", 5).unwrap(), 7);
+            let guard = mine.get("a").unwrap().unwrap();
+            assert!(mine.insert("a", 8).unwrap().is_some_and(|old| old == 1));
+            assert_eq!((*guard, *held), (1, 1));
+            let again: Dict<String, u64> = token.open().unwrap();
+            assert!(again == mine);
+            assert_eq!(own.stats().unwrap().sessions, 2);
+            // The parent's stay refused, though this process has a life of its own now.
+            assert!(is_after_fork(dict.get("a")) && is_after_fork(manager.snapshot()));
+            // And a grandchild may not use those of this one.
+            let grandchild = forked(|| is_after_fork(mine.get("a")) && is_after_fork(own.stats()) && *guard == 1);
+            assert_eq!(grandchild, WELL);
+            own.audit().unwrap();
+            assert_eq!(*mine.get("a").unwrap().unwrap(), 8);
+            true
+        });
+        assert_eq!(ended, WELL);
+        assert_eq!((*held, *dict.get("a").unwrap().unwrap(), *dict.get("b").unwrap().unwrap()), (1, 8, 7));
+        drop(held);
+        until("the child's session is gone", || manager.stats().unwrap().sessions == 1);
+        manager.audit().unwrap();
+    }
+    parent.say("well");
+}
+
+#[test]
+fn a_child_makes_a_connection_of_its_own() {
+    Role::start("role_connects").expect("well");
+}
+
+/// Forks again and again while other threads are in the middle of calls, whose locks the children inherit.
+#[test]
+fn role_busy() {
+    let Some(mut parent) = Parent::of("role_busy") else { return };
+    let manager = Manager::start().unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
+    let list = manager.list([1u64, 2, 3]).unwrap();
+    let outer = manager.list([dict.clone()]).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (dict, stop) = (&dict, &stop);
+        for key in 0..3u64 {
+            let (manager, outer) = (&manager, &outer);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    dict.add(key.to_string(), 1).unwrap();
+                    drop((manager.snapshot().unwrap(), dict.get("a").unwrap(), manager.list([key]).unwrap()));
+                    assert_eq!(outer.get(0).unwrap().unwrap().to_owned().len().unwrap(), dict.len().unwrap());
+                    manager.transaction(|tx| tx.insert(dict, key.to_string(), 0)).unwrap();
+                }
+            });
+        }
+        for _ in 0..60 {
+            let (mut held, mut snapshot) = (dict.get("a").unwrap(), Some(manager.snapshot().unwrap()));
+            let mut clones = Some((manager.clone(), dict.clone(), list.clone()));
+            let ended = forked(|| {
+                let refused = all_is_refused(&manager, dict, &list);
+                drop((held.take(), snapshot.take(), clones.take()));
+                refused
+            });
+            if ended != WELL {
+                stop.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(ended, WELL);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    manager.audit().unwrap();
+    parent.say("well");
+}
+
+#[test]
+fn children_of_a_busy_parent_neither_hang_nor_disturb_it() {
+    Role::start("role_busy").expect("well");
+}
+
+/// A child that ends by `exit`, and so runs the destructors of its thread.
+#[test]
+fn role_exits() {
+    let Some(mut parent) = Parent::of("role_exits") else { return };
+    let manager = Manager::start().unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
+    let held = dict.get("a").unwrap().unwrap();
+    dict.insert("a", 2).unwrap();
+    for _ in 0..3 {
+        let ended = forked(|| std::process::exit(if is_after_fork(dict.get("a")) { 0 } else { 2 }));
+        assert_eq!(ended, WELL);
+        assert_eq!(*held, 1);
+        assert!(manager.stats().unwrap().oldest_pin.is_some());
+    }
+    drop(held);
+    manager.audit().unwrap();
+    parent.say("well");
+}
+
+#[test]
+fn a_child_may_end_by_exit() {
+    Role::start("role_exits").expect("well");
+}

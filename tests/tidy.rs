@@ -1,0 +1,411 @@
+//! The house rules that a machine can check: crate edges, where `unsafe` may stand, sizes, words, heads, limits.
+//!
+//! Every rule is a function over text that returns what is wrong, and has a canary: a made-up input that it must object to. Code is
+//! looked at without its comments and strings, so that only what is compiled counts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Most lines of a file, without its test modules.
+const FILE_LINES_MAX: usize = 600;
+/// Most lines of a function.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Most lines of a module's head.
+const HEAD_LINES_MAX: usize = 40;
+
+/// Files that may hold `unsafe`, and how often the word stands there. A change here is a change to what must be proven.
+const UNSAFE: [(&str, usize); 8] = [
+    ("benches/compare/src/child.rs", 1),
+    ("benches/compare/src/lmdb.rs", 1),
+    ("ipc/src/fork.rs", 10),
+    ("ipc/src/map.rs", 15),
+    ("ipc/src/sys.rs", 14),
+    ("ipc/src/value/codec.rs", 22),
+    ("ipc/src/value/native.rs", 1),
+    ("src/init.rs", 1),
+];
+
+/// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
+const UNSAFE_TESTS: [&str; 4] = ["ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/support/mod.rs"];
+
+/// Of our crates, which may depend on which.
+const EDGES: [(&str, &[&str]); 5] = [
+    ("ipc/Cargo.toml", &[]),
+    ("macros/Cargo.toml", &[]),
+    ("manager/Cargo.toml", &["commonhold-ipc"]),
+    ("proxy/Cargo.toml", &["commonhold-ipc"]),
+    ("Cargo.toml", &["commonhold-ipc", "commonhold-macros", "commonhold-manager", "commonhold-proxy"]),
+];
+
+// ---- Looking at source ----
+
+/// Bytes of a string or character literal at the front, its prefix included; none if there is no such.
+fn literal(rest: &str) -> Option<usize> {
+    let quoted = |start: usize, quote: char| {
+        let mut escaped = false;
+        for (at, c) in rest.char_indices().skip_while(|(at, _)| *at < start) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                _ if c == quote => return Some(at + c.len_utf8()),
+                _ => {}
+            }
+        }
+        Some(rest.len())
+    };
+    let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
+        let after = rest.strip_prefix(prefix);
+        after.is_some_and(|after| after.starts_with(['"', '\'']) || (prefix.ends_with('r') && after.starts_with('#')))
+    })?;
+    let after = &rest[prefix.len()..];
+    if prefix.ends_with('r') {
+        let hashes = after.len() - after.trim_start_matches('#').len();
+        let end = format!("\"{}", "#".repeat(hashes));
+        let body = after[hashes..].strip_prefix('"')?;
+        return Some(prefix.len() + hashes + 1 + body.find(&end).map_or(body.len(), |at| at + end.len()));
+    }
+    if after.starts_with('"') {
+        return quoted(prefix.len() + 1, '"');
+    }
+    // A lifetime has no quote behind its first character.
+    let mut inside = after.chars().skip(1);
+    match (inside.next(), inside.next()) {
+        (Some('\\'), _) | (Some(_), Some('\'')) => quoted(prefix.len() + 1, '\''),
+        _ => None,
+    }
+}
+
+/// Bytes of a comment at the front; none if there is no such.
+fn comment(rest: &str) -> Option<usize> {
+    if rest.starts_with("//") {
+        return Some(rest.find('\n').unwrap_or(rest.len()));
+    }
+    let mut at = rest.strip_prefix("/*").map(|_| 2)?;
+    let mut depth = 1;
+    while depth > 0 && at < rest.len() {
+        let here = &rest[at..];
+        let (step, change) = match () {
+            () if here.starts_with("/*") => (2, 1),
+            () if here.starts_with("*/") => (2, -1),
+            () => (here.chars().next().map_or(1, char::len_utf8), 0),
+        };
+        (at, depth) = (at + step, depth + change);
+    }
+    Some(at)
+}
+
+/// The source with comments and literals blanked out; lines stay where they are.
+fn code_of(source: &str) -> String {
+    let mut code = String::with_capacity(source.len());
+    let (mut rest, mut before) = (source, ' ');
+    while let Some(next) = rest.chars().next() {
+        // A letter before a quote is part of a name, not a prefix.
+        let in_name = before.is_alphanumeric() || before == '_';
+        let blank = comment(rest).or_else(|| if in_name && next != '"' { None } else { literal(rest) });
+        let len = blank.unwrap_or(next.len_utf8());
+        match blank {
+            Some(_) => code.extend(rest[..len].chars().map(|c| if c == '\n' { '\n' } else { ' ' })),
+            None => code.push(next),
+        }
+        (before, rest) = (if blank.is_some() { ' ' } else { next }, &rest[len..]);
+    }
+    code
+}
+
+/// Names and keywords of a line, and where they stand.
+fn names(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty())
+}
+
+/// Which lines (from 0) are in a module for tests.
+fn test_lines(code: &str) -> Vec<bool> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut within = vec![false; lines.len()];
+    for start in 0..lines.len() {
+        let attribute = lines[start].trim_start();
+        if !attribute.starts_with("#[cfg(") || !names(attribute).any(|name| name == "test") || within[start] {
+            continue;
+        }
+        let end = end_of_block(&lines, start);
+        within[start..=end].fill(true);
+    }
+    within
+}
+
+/// The last line of the item that begins at a line: where its braces close, or its semicolon stands.
+fn end_of_block(lines: &[&str], start: usize) -> usize {
+    let mut depth = 0;
+    for (at, line) in lines.iter().enumerate().skip(start) {
+        for c in line.chars() {
+            match c {
+                '{' | '(' | '[' => depth += 1,
+                '}' | ')' | ']' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 && (c == '}' || c == ';') {
+                return at;
+            }
+        }
+    }
+    lines.len() - 1
+}
+
+// ---- The rules ----
+
+fn unsafe_words(source: &str) -> usize {
+    code_of(source).lines().flat_map(names).filter(|name| *name == "unsafe").count()
+}
+
+fn check_unsafe(found: &BTreeMap<String, usize>, allowed: &[(&str, usize)]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, count) in found {
+        match allowed.iter().find(|(allowed, _)| allowed == path) {
+            None => wrong.push(format!("{path}: {count} unsafe, which this file may not hold")),
+            Some((_, expected)) if expected != count => wrong.push(format!("{path}: {count} unsafe, listed are {expected}")),
+            Some(_) => {}
+        }
+    }
+    let gone = allowed.iter().filter(|(path, _)| !found.contains_key(*path));
+    wrong.extend(gone.map(|(path, _)| format!("{path}: is listed as holding unsafe and holds none")));
+    wrong
+}
+
+fn check_sizes(path: &str, source: &str) -> Vec<String> {
+    let code = code_of(source);
+    let tests = test_lines(&code);
+    let lines: Vec<&str> = code.lines().collect();
+    let mut wrong = Vec::new();
+    let production = tests.iter().filter(|test| !**test).count();
+    if production > FILE_LINES_MAX {
+        wrong.push(format!("{path}: {production} lines of production code, the most is {FILE_LINES_MAX}"));
+    }
+    for (start, line) in lines.iter().enumerate().filter(|(start, _)| !tests[*start]) {
+        let mut words = names(line).skip_while(|word| *word != "fn").skip(1);
+        let Some(name) = words.next().filter(|_| !line.trim_start().starts_with("type")) else { continue };
+        let length = end_of_block(&lines, start) - start + 1;
+        if length > FUNCTION_LINES_MAX {
+            wrong.push(format!("{path}:{}: fn {name} has {length} lines, the most is {FUNCTION_LINES_MAX}", start + 1));
+        }
+    }
+    wrong
+}
+
+fn check_head(path: &str, source: &str) -> Vec<String> {
+    let mut lines = source.lines().skip_while(|line| line.starts_with("#![") || line.is_empty());
+    let head = lines.by_ref().take_while(|line| line.starts_with("//!")).count();
+    match head {
+        0 => vec![format!("{path}: does not begin with //! and what it is for")],
+        _ if head > HEAD_LINES_MAX => vec![format!("{path}: a head of {head} lines, the most is {HEAD_LINES_MAX}")],
+        _ => Vec::new(),
+    }
+}
+
+fn check_words(path: &str, source: &str, sleeps: bool) -> Vec<String> {
+    let code = code_of(source);
+    let tests = test_lines(&code);
+    let mut wrong = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        let packed: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+        let macros = ["todo", "unimplemented", "dbg"]
+            .iter()
+            .filter(|name| names(&packed).any(|found| found == **name) && packed.contains(&format!("{name}!")));
+        wrong.extend(macros.map(|name| format!("{path}:{}: {name}!", number + 1)));
+        if !sleeps && !tests[number] && packed.contains("thread::sleep") {
+            wrong.push(format!("{path}:{}: sleeps; wait for what it waits for", number + 1));
+        }
+    }
+    wrong
+}
+
+/// Places on somebody's machine; put together here, so that this file does not hold them.
+fn check_paths(path: &str, text: &str) -> Vec<String> {
+    let roots = ["home", "root", "work", "Users", "mnt"].map(|name| format!("/{name}/"));
+    let mut wrong = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let inside = |at: usize| line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-~/}".contains(c));
+        let hit = roots.iter().find(|root| line.match_indices(root.as_str()).any(|(at, _)| !inside(at)));
+        wrong.extend(hit.map(|root| format!("{path}:{}: {root} is a place on one machine only", number + 1)));
+    }
+    wrong
+}
+
+fn check_limits(limits: &str, everything_else: &[String]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lines: Vec<&str> = limits.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = line.trim_start().strip_prefix("pub const ").and_then(|rest| names(rest).next()) else { continue };
+        if at == 0 || !lines[at - 1].trim_start().starts_with("///") {
+            wrong.push(format!("{name}: a limit without a word on where it comes from"));
+        }
+        if !everything_else.iter().any(|code| code.lines().flat_map(names).any(|found| found == name)) {
+            wrong.push(format!("{name}: a limit that nothing enforces"));
+        }
+    }
+    wrong
+}
+
+fn check_edges(path: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
+    let mut section = "";
+    let mut wrong = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let counts = matches!(section, "[dependencies]" | "[build-dependencies]") || section.starts_with("[target");
+        let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+        // A dependency with a section of its own, or a line of the section of all.
+        let name = line.strip_prefix("[dependencies.").map_or(name, |name| name.trim_end_matches(']'));
+        let counts = counts || line.starts_with("[dependencies.");
+        if counts && name.starts_with("commonhold") && !allowed.contains(&name) {
+            wrong.push(format!("{path}: depends on {name}, allowed are {allowed:?}"));
+        }
+    }
+    wrong
+}
+
+// ---- The repository ----
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the repository with one of these extensions, by its path from the root.
+fn files(extensions: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(root().join(&directory)).unwrap() {
+            let entry = entry.unwrap();
+            let path = directory.join(entry.file_name());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().unwrap().is_dir() {
+                if name != "target" && name != ".git" {
+                    directories.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extensions.iter().any(|e| extension == *e)) {
+                found.push((path.to_str().unwrap().to_owned(), std::fs::read_to_string(root().join(&path)).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 3, "the repository is where this was built");
+    found
+}
+
+/// Sources, but for the programs that are made to be refused by the compiler.
+fn sources() -> Vec<(String, String)> {
+    files(&["rs"]).into_iter().filter(|(path, _)| !path.starts_with("tests/ui/")).collect()
+}
+
+/// Whether all of a file is for tests.
+fn is_test(path: &str) -> bool {
+    path.split('/').any(|part| part == "tests" || part == "tests.rs")
+}
+
+fn assert_tidy(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_depend_only_on_what_they_may() {
+    for (path, allowed) in EDGES {
+        assert_tidy(&check_edges(path, &std::fs::read_to_string(root().join(path)).unwrap(), allowed));
+    }
+}
+
+#[test]
+fn unsafe_stands_where_it_is_listed() {
+    let counts = sources().into_iter().map(|(path, source)| (path, unsafe_words(&source))).filter(|(_, count)| *count > 0);
+    let (tests, production): (BTreeMap<_, _>, BTreeMap<_, _>) = counts.partition(|(path, _)| is_test(path));
+    assert_tidy(&check_unsafe(&production, &UNSAFE));
+    let listed = UNSAFE_TESTS.map(|path| (path, tests.get(path).copied().unwrap_or(0)));
+    assert_tidy(&check_unsafe(&tests, &listed));
+}
+
+#[test]
+fn files_and_functions_are_of_a_readable_size() {
+    let production = sources().into_iter().filter(|(path, _)| !is_test(path));
+    assert_tidy(&production.flat_map(|(path, source)| check_sizes(&path, &source)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    assert_tidy(&sources().iter().flat_map(|(path, source)| check_head(path, source)).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    assert_tidy(&sources().iter().flat_map(|(path, source)| check_words(path, source, is_test(path))).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    let texts = files(&["rs", "md", "toml", "txt", "py", "sh", "stderr"]);
+    assert_tidy(&texts.iter().flat_map(|(path, text)| check_paths(path, text)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_limit_is_explained_and_enforced() {
+    let (limits, others): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| path == "ipc/src/limits.rs");
+    let others: Vec<String> = others.into_iter().filter(|(path, _)| !is_test(path)).map(|(_, source)| code_of(&source)).collect();
+    assert_tidy(&check_limits(&limits[0].1, &others));
+}
+
+// ---- Canaries: what each rule must object to ----
+
+#[test]
+fn canary_unsafe() {
+    let source = "// unsafe\nlet s = \"unsafe\"; let r = r#\"unsafe \"quoted\" unsafe\"#; /* unsafe /* unsafe */ */\nunsafe { f('\"', 'a', \"\\\"\") }";
+    assert_eq!(unsafe_words(source), 1);
+    assert_eq!(unsafe_words("#![deny(unsafe_code)] fn f<'a>(x: &'a str) -> &'a str { x }"), 0);
+    let found = BTreeMap::from([("a.rs".to_owned(), 2), ("b.rs".to_owned(), 1)]);
+    assert_eq!(check_unsafe(&found, &[("a.rs", 2), ("b.rs", 1)]), [""; 0]);
+    for allowed in [&[("a.rs", 2)][..], &[("a.rs", 1), ("b.rs", 1)], &[("a.rs", 2), ("b.rs", 1), ("c.rs", 1)]] {
+        assert_eq!(check_unsafe(&found, allowed).len(), 1, "{allowed:?}");
+    }
+}
+
+#[test]
+fn canary_sizes() {
+    let function =
+        |lines: usize| format!("pub fn long(a: [u8; 3])\nwhere\n    u8: Copy,\n{{\n{}}}\n", "    step(\"}\");\n".repeat(lines - 5));
+    assert_eq!(check_sizes("f.rs", &function(FUNCTION_LINES_MAX)), [""; 0]);
+    assert_eq!(check_sizes("f.rs", &function(FUNCTION_LINES_MAX + 1)).len(), 1);
+    let file = "const A: u8 = 0;\n".repeat(FILE_LINES_MAX);
+    assert_eq!(check_sizes("f.rs", &format!("{file}#[cfg(test)]\nmod tests {{\n    fn f() {{}}\n}}\n")), [""; 0]);
+    assert_eq!(check_sizes("f.rs", &format!("{file}const B: u8 = 0;\n")).len(), 1);
+}
+
+#[test]
+fn canary_heads_and_words() {
+    assert_eq!(check_head("f.rs", "#![allow(x)]\n//! What it is for.\nuse a;\n"), [""; 0]);
+    assert_eq!(check_head("f.rs", "use a;\n//! Too late.\n").len(), 1);
+    assert_eq!(check_head("f.rs", &"//! a\n".repeat(HEAD_LINES_MAX + 1)).len(), 1);
+    let words = "fn f() {\n    todo!();\n    unimplemented!();\n    dbg!(1);\n    std::thread::sleep(t);\n}\n// todo!()\n";
+    assert_eq!(check_words("f.rs", words, false).len(), 4);
+    assert_eq!(check_words("f.rs", words, true).len(), 3);
+    assert_eq!(check_words("f.rs", "#[cfg(test)]\nmod tests {\n    fn f() { thread::sleep(t) }\n}\n", false), [""; 0]);
+}
+
+#[test]
+fn canary_paths() {
+    let place = format!("see {}home{}someone/file", '/', '/');
+    assert_eq!(check_paths("f.md", &place).len(), 1);
+    assert_eq!(check_paths("f.md", "see docs/home/page, tests/work/ and https://example.org/root/x"), [""; 0]);
+}
+
+#[test]
+fn canary_limits() {
+    let limits = "/// From here to there.\npub const A_MAX: usize = 1;\n";
+    assert_eq!(check_limits(limits, &["if n > A_MAX {".to_owned()]), [""; 0]);
+    assert_eq!(check_limits(limits, &["if n > AA_MAX {".to_owned()]).len(), 1);
+    assert_eq!(check_limits("pub const A_MAX: usize = 1;\n", &["A_MAX".to_owned()]).len(), 1);
+}
+
+#[test]
+fn canary_edges() {
+    let manifest = "[dependencies]\ncommonhold-ipc.workspace = true\n[dev-dependencies]\ncommonhold = { path = \"..\" }\n";
+    assert_eq!(check_edges("proxy/Cargo.toml", manifest, &["commonhold-ipc"]), [""; 0]);
+    assert_eq!(check_edges("ipc/Cargo.toml", manifest, &[]).len(), 1);
+    assert_eq!(check_edges("ipc/Cargo.toml", "[target.'cfg(unix)'.dependencies]\ncommonhold-proxy = \"1\"\n", &[]).len(), 1);
+    assert_eq!(check_edges("ipc/Cargo.toml", "[dependencies.commonhold-proxy]\nversion = \"1\"\n", &[]).len(), 1);
+}
