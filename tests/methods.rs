@@ -663,9 +663,11 @@ fn handles_in_values(manager: &Manager) {
     drop(circle);
     let list: List<Dict<u8, Desk>> = manager.list([desks.clone(), desks.clone()]).unwrap();
     assert_eq!(list.count(&desks).unwrap(), 2);
+    // Read while nobody here holds the dict: so the handle holds nothing either, before its first use.
+    let id = desks.id();
+    drop((desks, found));
     let read = list.get(0).unwrap().unwrap().to_owned();
-    let id = read.id();
-    drop((desks, nested, list, found));
+    drop((nested, list));
     while manager.stats().unwrap().objects > 0 {
         std::thread::yield_now();
     }

@@ -58,7 +58,6 @@ pub const SLEEP_SLICE_MS: u64 = 10_000;
 pub const SLEEP_SLICE_WITHOUT_WAITV_MS: u64 = 20;
 /// Longest sleep of a caller without a look at the manager's alive word, in milliseconds: the socket tells of its end at once, unless
 /// a process that was forked off the manager's holds it open.
-pub const CALL_SLICE_MS: u64 = 500;
 /// Names that are listed in one runtime directory.
 pub const NAMES_LISTED_MAX: usize = 65_536;
 /// Bytes of a thread's serialising buffer that are kept between uses; one that grew past it is given back.

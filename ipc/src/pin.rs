@@ -38,9 +38,14 @@
 use crate::arena::{self, Root};
 use crate::error::{Error, ErrorKind, Result};
 use crate::map::{Access, ArenaReader, Segment};
+mod hold;
+mod scan;
+
+pub use hold::{Hold, OwnedPin, Pin};
+pub use scan::{PinScan, Pinned};
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -114,59 +119,6 @@ impl PinWords for Announcement<'_> {
     }
 }
 
-/// What a pin word means to the manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pinned {
-    /// This version.
-    At(u64),
-    /// This version and all newer ones.
-    From(u64),
-}
-
-/// The manager's view of a session's page: never believed, never written.
-pub struct PinScan {
-    page: Segment,
-}
-
-impl PinScan {
-    /// Maps a session's page read-only.
-    pub fn map(page: &OwnedFd) -> Result<Self> {
-        Ok(PinScan { page: Segment::map(page, PAGE_BYTES, Access::ReadOnly)? })
-    }
-
-    /// Calls `found` with each pin that can be true: of a version from 1 to `newest`.
-    ///
-    /// The caller has published its last version and issued a full fence before (step b).
-    pub fn scan(&self, newest: u64, mut found: impl FnMut(Pinned)) {
-        let floor = self.page.word(FLOOR).load(Ordering::Acquire);
-        if floor != 0 {
-            found(Pinned::From(floor.min(newest)));
-        }
-        let used = self.page.word(BLOCKS_USED).load(Ordering::Acquire).min(BLOCKS as u64) as usize;
-        for block in 0..used {
-            for word in 0..WORDS {
-                // SYNC: Acquire pairs with the Release store of 0: the reads under that pin are over.
-                let version = self.page.word(word_offset(block, word)).load(Ordering::Acquire);
-                if version != 0 && version <= newest {
-                    found(Pinned::At(version));
-                }
-            }
-        }
-    }
-
-    /// Whether the client has said that it reads nothing under these pins any more.
-    pub fn has_left(&self) -> bool {
-        // SYNC: Acquire pairs with the Release store in the table's drop: all reads are over.
-        self.page.word(LEFT).load(Ordering::Acquire) != 0
-    }
-
-    /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.
-    pub fn acknowledged(&self, lane: u16) -> u64 {
-        // SYNC: Acquire pairs with the Release store in `Lane::acknowledge`: a pin made before it is visible after it.
-        if usize::from(lane) < BLOCKS { self.page.word(acknowledged_offset(lane.into())).load(Ordering::Acquire) } else { u64::MAX }
-    }
-}
-
 /// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
 #[derive(Default)]
 struct BlockState {
@@ -222,23 +174,6 @@ thread_local! {
     static CLAIMS: Claims = const { Claims { list: RefCell::new(Vec::new()) } };
     /// The table used last and the thread's block in it.
     static RECENT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
-}
-
-/// A version held in place. Dropping it lets the version go.
-pub struct Hold<'g> {
-    table: &'g PinTable,
-    /// How often the word is held. Of no meaning for the floor, which has a count of its own.
-    count: &'g AtomicU32,
-    /// Block and word, or one of the marks below.
-    place: u32,
-    /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
-    _thread: PhantomData<*const ()>,
-}
-
-/// A version held in place, with what it shows.
-pub struct Pin<'g> {
-    hold: Hold<'g>,
-    root: Root,
 }
 
 /// Bits of a place that are the word in its block.
@@ -557,118 +492,6 @@ impl Drop for PinTable {
         if self.stamp.is_current() {
             // SYNC: Release pairs with the Acquire in `PinScan::has_left`. Whatever was read was borrowed from this table.
             self.page.word(LEFT).store(1, Ordering::Release);
-        }
-    }
-}
-
-impl<'g> Pin<'g> {
-    #[inline]
-    fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
-        let count = if place == FLOOR_PLACE { &table.blocks[0].counts[0] } else { table.count(place) };
-        Pin { hold: Hold { table, count, place, _thread: PhantomData }, root }
-    }
-
-    /// The hold without the root.
-    #[inline]
-    pub fn into_hold(self) -> Hold<'g> {
-        self.hold
-    }
-
-    /// The hold.
-    #[inline]
-    pub fn hold(&self) -> &Hold<'g> {
-        &self.hold
-    }
-
-    /// What the pinned version shows.
-    #[inline]
-    pub fn root(&self) -> &Root {
-        &self.root
-    }
-
-    /// The table that this pin is of.
-    #[inline]
-    pub fn table(&self) -> &'g PinTable {
-        self.hold.table
-    }
-}
-
-impl Clone for Pin<'_> {
-    fn clone(&self) -> Self {
-        Pin { hold: self.hold.clone(), root: self.root }
-    }
-}
-
-impl<'g> Hold<'g> {
-    /// The table that this hold is of.
-    #[inline]
-    pub fn table(&self) -> &'g PinTable {
-        self.table
-    }
-}
-
-impl<'g> Clone for Hold<'g> {
-    /// Another hold on the same version, of the same kind.
-    #[inline(always)]
-    fn clone(&self) -> Hold<'g> {
-        if self.place & TRAVELLING == 0 {
-            self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        } else {
-            self.table.hold_shared(self.place);
-        }
-        Hold { _thread: PhantomData, ..*self }
-    }
-}
-
-impl Drop for Hold<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // In a forked child the page is not mapped, and the words are the parent's.
-        if !self.table.stamp.is_current() {
-            return;
-        }
-        let left = self.count.load(Ordering::Relaxed).wrapping_sub(1);
-        if self.place & TRAVELLING == 0 && left != 0 {
-            self.count.store(left, Ordering::Release);
-        } else {
-            self.table.unpin(self.place);
-        }
-    }
-}
-
-/// A pin that owns its table: for snapshots, which travel and outlive the handles they were made from.
-pub struct OwnedPin {
-    table: Arc<PinTable>,
-    place: u32,
-    root: Root,
-}
-
-impl OwnedPin {
-    /// Pins the newest version.
-    pub fn new(table: &Arc<PinTable>) -> OwnedPin {
-        let pin = table.pin_travelling();
-        let owned = OwnedPin { table: table.clone(), place: pin.hold.place, root: pin.root };
-        std::mem::forget(pin);
-        owned
-    }
-
-    /// What the pinned version shows.
-    #[inline]
-    pub fn root(&self) -> &Root {
-        &self.root
-    }
-
-    /// The table that this pin is of.
-    #[inline]
-    pub fn table(&self) -> &Arc<PinTable> {
-        &self.table
-    }
-}
-
-impl Drop for OwnedPin {
-    fn drop(&mut self) {
-        if self.table.stamp.is_current() {
-            self.table.unpin(self.place);
         }
     }
 }

@@ -119,8 +119,8 @@ pub struct ChurnOptions {
 }
 
 fn main() -> ExitCode {
-        ::commonhold::init();
-        if let Some(done) = scale::be_client() {
+    ::commonhold::init();
+    if let Some(done) = scale::be_client() {
         return done.map_or_else(
             |error| {
                 eprintln!("compare: client: {error}");

@@ -1,0 +1,60 @@
+//! Pins as the manager sees them.
+
+use super::{BLOCKS, BLOCKS_USED, FLOOR, LEFT, PAGE_BYTES, WORDS, acknowledged_offset, word_offset};
+use crate::error::Result;
+use crate::map::{Access, Segment};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+/// What a pin word means to the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pinned {
+    /// This version.
+    At(u64),
+    /// This version and all newer ones.
+    From(u64),
+}
+
+/// The manager's view of a session's page: never believed, never written.
+pub struct PinScan {
+    page: Segment,
+}
+
+impl PinScan {
+    /// Maps a session's page read-only.
+    pub fn map(page: &OwnedFd) -> Result<Self> {
+        Ok(PinScan { page: Segment::map(page, PAGE_BYTES, Access::ReadOnly)? })
+    }
+
+    /// Calls `found` with each pin that can be true: of a version from 1 to `newest`.
+    ///
+    /// The caller has published its last version and issued a full fence before (step b).
+    pub fn scan(&self, newest: u64, mut found: impl FnMut(Pinned)) {
+        let floor = self.page.word(FLOOR).load(Ordering::Acquire);
+        if floor != 0 {
+            found(Pinned::From(floor.min(newest)));
+        }
+        let used = self.page.word(BLOCKS_USED).load(Ordering::Acquire).min(BLOCKS as u64) as usize;
+        for block in 0..used {
+            for word in 0..WORDS {
+                // SYNC: Acquire pairs with the Release store of 0: the reads under that pin are over.
+                let version = self.page.word(word_offset(block, word)).load(Ordering::Acquire);
+                if version != 0 && version <= newest {
+                    found(Pinned::At(version));
+                }
+            }
+        }
+    }
+
+    /// Whether the client has said that it reads nothing under these pins any more.
+    pub fn has_left(&self) -> bool {
+        // SYNC: Acquire pairs with the Release store in the table's drop: all reads are over.
+        self.page.word(LEFT).load(Ordering::Acquire) != 0
+    }
+
+    /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.
+    pub fn acknowledged(&self, lane: u16) -> u64 {
+        // SYNC: Acquire pairs with the Release store in `Lane::acknowledge`: a pin made before it is visible after it.
+        if usize::from(lane) < BLOCKS { self.page.word(acknowledged_offset(lane.into())).load(Ordering::Acquire) } else { u64::MAX }
+    }
+}
