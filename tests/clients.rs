@@ -176,7 +176,7 @@ fn guards_on_thousands_of_versions() {
         let value = manager.value(0u64).unwrap();
         let mut guards = Vec::new();
         let mut snapshots = Vec::new();
-        for n in 1..=9000u64 {
+        for n in 1..=8000u64 {
             value.set(n).unwrap();
             guards.push((n, value.get().unwrap()));
             if n % 100 == 0 {

@@ -343,7 +343,8 @@ impl PinTable {
         let mut shared = self.lock();
         let mut tried = 0;
         loop {
-            for &block in &shared.travelling[tried..] {
+            // The newest block most likely has room.
+            for &block in shared.travelling[tried..].iter().rev() {
                 if let Some((place, root)) = self.pin_in(block) {
                     return Pin::at(self, place | TRAVELLING, root);
                 }
