@@ -352,6 +352,8 @@ pub struct Stats {
     pub objects: u64,
     /// Number of sessions.
     pub sessions: u64,
+    /// Number of sessions whose connection is over, but whose process lives and may still read under its guards.
+    pub lingering: u64,
     /// Bytes of blocks that the newest version uses.
     pub live_bytes: u64,
     /// Bytes of blocks that are not used any more, but pinned by readers or not yet reclaimed.
@@ -379,6 +381,7 @@ impl Stats {
                 "version" => stats.version = number,
                 "objects" => stats.objects = number,
                 "sessions" => stats.sessions = number,
+                "lingering" => stats.lingering = number,
                 "live_bytes" => stats.live_bytes = number,
                 "retired_bytes" => stats.retired_bytes = number,
                 "backed_bytes" => stats.backed_bytes = number,

@@ -45,6 +45,7 @@ impl<T: Shared> Value<T> {
     #[inline]
     pub fn get(&self) -> Result<Ref<'_, T>> {
         let (session, pin, record) = self.object.look()?;
+        check_set(&record)?;
         Ref::new(session, &element_place(&session.arena, record.root), pin.into_hold())
     }
 
@@ -62,6 +63,7 @@ impl<T: Shared> Value<T> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
             let (_, _pin, record) = self.object.look()?;
+            check_set(&record)?;
             let current = session.value::<T>(&element_place(&session.arena, record.root))?;
             let mut value = to_owned::<T>(current, session.pins.owner());
             change(&mut value);
@@ -77,6 +79,7 @@ impl<T: Shared> Value<T> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
             let (_, _pin, record) = self.object.look()?;
+            check_set(&record)?;
             if !T::eq_archived(session.value::<T>(&element_place(&session.arena, record.root))?, expected) {
                 return Ok(Attempt::Done(false));
             }
@@ -99,6 +102,14 @@ impl<T: Shared> Value<T> {
     }
 
     watch::methods!();
+}
+
+/// A value is made and then set: whoever finds it in between, or after its maker died there, finds nothing.
+pub(crate) fn check_set(record: &Record) -> Result<()> {
+    if record.root != 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotFound, format!("value {} has never been set: its maker died before it did, so set it", record.id)))
 }
 
 /// Prints the value. If it cannot be read, the reason.

@@ -12,7 +12,7 @@ use crate::handle::Handle;
 use crate::list::List;
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::session::SessionCore;
-use crate::single::{Counter, Value};
+use crate::single::{Counter, Value, check_set};
 use crate::write::{Committed, with_key};
 use commonhold_ipc::block::{Place, element_place};
 use commonhold_ipc::catalog::Record;
@@ -319,6 +319,7 @@ impl<'s> Transaction<'s> {
         if let Some(own) = self.overlay.borrow().values.get(&record.id) {
             return self.own(own);
         }
+        check_set(&record)?;
         self.saw(&Condition::RootIs { object: record.id, root: record.root });
         self.there(&element_place(&self.session().arena, record.root))
     }

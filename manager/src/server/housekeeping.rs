@@ -147,6 +147,7 @@ impl Server {
             ("version", self.store.version()),
             ("objects", self.store.root().objects),
             ("sessions", self.sessions as u64),
+            ("lingering", self.lingering as u64),
             ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),
             ("retired_bytes", self.store.memory.retired_bytes()),
             ("backed_bytes", usage.backed_bytes),
