@@ -5,6 +5,9 @@
 //! An operation is a line of four numbers. The same function does it on the containers, here or in another process, and gives
 //! its result as text; another does it on the model; the texts must be equal.
 
+// The result of an operation is shown, also where it is nothing.
+#![allow(clippy::unit_arg)]
+
 mod peers_support;
 
 use commonhold::{Counter, Dict, Error, ErrorKind, Handle, List, Manager, Namespace, Result, Session, Snapshot, Token, Value};
@@ -135,7 +138,7 @@ impl Hands {
             8 => outcome(self.texts.extend((0..b % 20).map(|n| ((a + n) % KEYS, text(c + n))))),
             9 => outcome(self.texts.retain(|key, value| *key % 5 != a % 5 || value.len() % 2 == 0)),
             10 => outcome(self.texts.pop_last().map(|last| last.map(|(key, value)| (key, told(&value))))),
-            11 if a % 8 == 0 => outcome(self.texts.clear()),
+            11 if a.is_multiple_of(8) => outcome(self.texts.clear()),
             11 | 12 => outcome(self.numbers.add(name, b as i64 % 1000)),
             13 => outcome(self.numbers.insert(name, b as i64).map(|old| old.map(|old| *old))),
             14 => outcome(self.numbers.contains_key(&name).map(|found| (found, self.numbers.len().unwrap()))),
@@ -146,7 +149,7 @@ impl Hands {
             20 => outcome(self.list.pop().map(number_of)),
             21 => outcome(self.list.splice(position..position + other % 9, (0..c % 12).map(|n| b + n))),
             22 => outcome(self.list.swap(position, other)),
-            23 => outcome(if b % 2 == 0 { self.list.reverse() } else { self.list.sort() }),
+            23 => outcome(if b.is_multiple_of(2) { self.list.reverse() } else { self.list.sort() }),
             24 => outcome(self.list.truncate(position)),
             25 => outcome(self.list.extend((0..b % 200).map(|n| a ^ n))),
             26 => outcome(self.list.index_of(&(b % 50)).and_then(|at| Ok((at, self.list.remove_value(&(b % 50))?)))),
@@ -224,11 +227,11 @@ impl Hands {
             tx.insert_at(&self.list, 0, b)?;
             let middle = tx.len(&self.list)? / 2;
             let taken = tx.remove_at(&self.list, middle)?;
-            let popped = if c % 2 == 0 { tx.pop(&self.lines)?.map(|line| told(&line)) } else { None };
+            let popped = if c.is_multiple_of(2) { tx.pop(&self.lines)?.map(|line| told(&line)) } else { None };
             tx.set_value(&self.value, format!("{}!", c % 10))?;
             tx.count(&self.counter, -1)?;
             let seen = (tx.value(&self.value)?.to_owned(), tx.counter(&self.counter)?, tx.len(&self.texts)?, tx.elements(&self.list)?);
-            if a % 5 == 0 {
+            if a.is_multiple_of(5) {
                 return Err(Error::other("changed my mind"));
             }
             Ok(format!("{old:?} {removed} {sum} {taken:?} {popped:?} {seen:?}"))
@@ -359,11 +362,11 @@ impl State {
         self.list.push(a);
         self.list.insert(0, b);
         let taken = Some(self.list.remove(self.list.len() / 2));
-        let popped = if c % 2 == 0 { self.lines.pop().map(|line| told(&line)) } else { None };
+        let popped = if c.is_multiple_of(2) { self.lines.pop().map(|line| told(&line)) } else { None };
         self.value = format!("{}!", c % 10);
         self.counter -= 1;
         let seen = (&self.value, self.counter, self.texts.0.len(), &self.list);
-        if a % 5 == 0 { Err("own error") } else { Ok(format!("{old:?} {removed} {sum} {taken:?} {popped:?} {seen:?}")) }
+        if a.is_multiple_of(5) { Err("own error") } else { Ok(format!("{old:?} {removed} {sum} {taken:?} {popped:?} {seen:?}")) }
     }
 
     fn handles(&mut self, a: u64, b: u64) -> String {
@@ -410,7 +413,7 @@ impl Model {
             8 => shown((0..b % 20).for_each(|n| drop(now.texts.insert((a + n) % KEYS, text(c + n))))),
             9 => shown(now.texts.0.retain(|(key, value)| *key % 5 != a % 5 || value.len() % 2 == 0)),
             10 => shown(now.texts.0.pop().map(|(key, value)| (key, told(&value)))),
-            11 if a % 8 == 0 => shown(now.texts.0.clear()),
+            11 if a.is_multiple_of(8) => shown(now.texts.0.clear()),
             11 | 12 => match now.numbers.get(&name).unwrap_or(0).checked_add(b as i64 % 1000) {
                 Some(sum) => {
                     now.numbers.insert(name, sum);
@@ -431,7 +434,7 @@ impl Model {
             19 => shown((position < now.list.len()).then(|| now.list.remove(position))),
             20 => shown(now.list.pop()),
             21 => {
-                let empty = other % 9 == 0 && c % 12 == 0;
+                let empty = other % 9 == 0 && c.is_multiple_of(12);
                 in_range(
                     empty
                         || position <= now.list.len() && {
@@ -447,7 +450,7 @@ impl Model {
                     true
                 },
             ),
-            23 => shown(if b % 2 == 0 { now.list.reverse() } else { now.list.sort() }),
+            23 => shown(if b.is_multiple_of(2) { now.list.reverse() } else { now.list.sort() }),
             24 => shown(now.list.truncate(position)),
             25 => shown(now.list.extend((0..b % 200).map(|n| a ^ n))),
             26 => {
