@@ -9,7 +9,7 @@
 //! | 32 | 8 | hash seed, random | once |
 //! | 40 | 8 | hash mask, all ones but in tests | once |
 //! | 64 | 8 | **version**: the number of the newest published version | one store a commit |
-//! | 128 | 32 | alive word with the kernel's list entry before it, see `liveness` | at start and end |
+//! | 128 | 4 | alive word, see `liveness` | at start and end |
 //! | 4096 | 64 × 64 | roots: the record of version *v* in slot *v* mod 64 | before *v* is published |
 //! | 8192 | 1024 × 16 | watch words, see [`watch_offset`] | after *v* is published |
 //! | 24576 | … | blocks | |
@@ -37,7 +37,7 @@ pub const HASH_SEED: u64 = 32;
 pub const HASH_MASK: u64 = 40;
 /// Offset of the number of the newest published version.
 pub const VERSION: u64 = 64;
-/// Offset of the alive word's surroundings.
+/// Offset of the alive word.
 pub const ALIVE: u64 = 128;
 const ROOTS: u64 = 4096;
 const ROOT_SLOTS: u64 = 64;
