@@ -229,7 +229,7 @@ impl IndexWriter<'_> {
     }
 
     /// Offset of the word that names an entry, in a bucket or collision leaf that is ours; the leaf as it is then.
-    fn own_slot(&mut self, path: &Path, entry: u64) -> Result<(u64, Child)> {
+    fn own_slot(&mut self, path: &Path, hash: u64, entry: u64) -> Result<(u64, Child)> {
         let (leaf, words, first) = match path.leaf {
             Child::Bucket(bucket) => {
                 let offset = self.memory.writable(bucket.offset, bucket.capacity() * 8)?;
@@ -242,8 +242,14 @@ impl IndexWriter<'_> {
             }
             Child::Empty | Child::Inner(_) => unreachable!("the entry is in the index"),
         };
+        // In a bucket, from where its tag is at home; a collision leaf is looked through from the front.
+        let start = match leaf {
+            Child::Bucket(bucket) => home(tag(hash), bucket.capacity()),
+            _ => 0,
+        };
         let reader = self.memory.reader();
-        let slot = (0..words).map(|i| first + i * 8).find(|at| slot_entry(reader.word(*at)) == entry && reader.word(*at) != 0);
+        let mut slots = (start..words).chain(0..start).map(|i| first + i * 8);
+        let slot = slots.find(|at| slot_entry(reader.word(*at)) == entry);
         Ok((slot.expect("the entry is in the index"), leaf))
     }
 
@@ -251,7 +257,7 @@ impl IndexWriter<'_> {
     pub fn replace(&mut self, hash: u64, old: u64, new: u64) -> Result<()> {
         let mut path = self.descend(hash);
         self.own(&mut path, hash)?;
-        let (at, leaf) = self.own_slot(&path, old)?;
+        let (at, leaf) = self.own_slot(&path, hash, old)?;
         let word = match leaf {
             Child::Collision(_) => new,
             _ => slot_word(tag(hash), new),
@@ -267,7 +273,7 @@ impl IndexWriter<'_> {
     pub fn remove(&mut self, hash: u64, entry: u64) -> Result<()> {
         let mut path = self.descend(hash);
         self.own(&mut path, hash)?;
-        let (at, leaf) = self.own_slot(&path, entry)?;
+        let (at, leaf) = self.own_slot(&path, hash, entry)?;
         let left = match leaf {
             Child::Bucket(bucket) => self.remove_from_bucket(bucket, (at - bucket.offset) / 8)?,
             Child::Collision(leaf) => self.remove_collision(leaf, at),

@@ -28,8 +28,8 @@ use std::sync::Arc;
 /// Blocks that are taken apart in one slice.
 const SLICE_BLOCKS: usize = 2_000;
 
-/// Operations of one request whose memory is fetched ahead.
-const FETCH_AHEAD: usize = 16;
+/// Operations of one request whose memory is fetched at a time, before they are done.
+const FETCH_AHEAD: usize = 32;
 
 /// Reasons why a commit did not happen.
 #[derive(Debug)]
@@ -291,26 +291,27 @@ impl Store {
         self.changed = false;
     }
 
-    /// Does the operations one after the other. Of a long row, the memory that the next ones will look at is fetched ahead:
+    /// Does the operations one after the other. Of a row of them, the memory that the next ones will look at is fetched ahead:
     /// the lookups of random keys would otherwise wait for it one by one.
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<()> {
-        if commit.op_count() < FETCH_AHEAD as u32 {
-            return commit.ops().try_for_each(|op| {
+        let mut ops = commit.ops();
+        if commit.op_count() == 1 {
+            return ops.try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
+        }
+        let mut next: Vec<Op<'_>> = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
+        loop {
+            next.clear();
+            next.extend(ops.by_ref().take(FETCH_AHEAD));
+            if next.is_empty() {
+                return Ok(());
+            }
+            next.iter().for_each(|op| self.fetch(op, index::fetch_bucket));
+            next.iter().for_each(|op| self.fetch(op, index::fetch_entry));
+            for op in &next {
                 points::manager("call: between two operations");
-                self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome))
-            });
+                outcomes.push(self.do_op(op, uploads)?);
+            }
         }
-        outcomes.reserve(commit.op_count() as usize);
-        let mut far = commit.ops();
-        far.by_ref().take(FETCH_AHEAD).for_each(|op| self.fetch(&op, index::fetch_bucket));
-        let mut near = commit.ops();
-        near.by_ref().take(FETCH_AHEAD / 2).for_each(|op| self.fetch(&op, index::fetch_entry));
-        for op in commit.ops() {
-            far.next().iter().for_each(|op| self.fetch(op, index::fetch_bucket));
-            near.next().iter().for_each(|op| self.fetch(op, index::fetch_entry));
-            outcomes.push(self.do_op(&op, uploads)?);
-        }
-        Ok(())
     }
 
     fn fetch(&self, op: &Op<'_>, fetch: impl FnOnce(&ArenaReader, u64, u64)) {

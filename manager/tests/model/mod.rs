@@ -211,7 +211,8 @@ impl Model {
                 }
                 entries.insert(key.clone(), (*next, value.clone()));
                 *next += 1;
-                Ok(Expected::Nothing)
+                // Whoever asks for what is there then gets it, though it is his own.
+                Ok(if *only_if_absent && *lend { Expected::Lent(value.bytes.clone()) } else { Expected::Nothing })
             }
             Action::Remove { object, key, lend } => Ok(match self.dict(*object).0.remove(key) {
                 None => Expected::Nothing,
