@@ -326,6 +326,27 @@ fn handshakes_that_are_none() {
     scene.end();
 }
 
+/// Who goes before it has begun to read anything holds nothing, though its process lives.
+#[test]
+fn who_never_reads_does_not_linger() {
+    let scene = Scene::new();
+    for _ in 0..30 {
+        let channel = Channel::connect(scene.manager.address(), patience()).unwrap();
+        channel.send(&hello(Versions::ours(ARCHIVE_FORMAT), 1)).unwrap();
+        // Its welcome arrives, the descriptors with it are not taken.
+        let mut left = handshake::SERVER_HELLO_BYTES + handshake::WELCOME_BYTES;
+        while left > 0 {
+            match channel.receive_before(&mut [0; 256], &mut Vec::new(), 0, patience()) {
+                Ok(Received::Bytes(count)) => left -= count,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    scene.quiet();
+    assert_eq!(scene.manager.stats().unwrap().lingering, 0);
+    scene.end();
+}
+
 #[test]
 fn keys_that_are_wrong() {
     let manager = Manager::builder().capacity(64 << 20).authkey("a key that is right").start().unwrap();

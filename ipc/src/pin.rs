@@ -490,7 +490,7 @@ impl Drop for PinTable {
     fn drop(&mut self) {
         // In a forked child the page is not mapped.
         if self.stamp.is_current() {
-            // SYNC: Release pairs with the Acquire in `PinScan::has_left`. Whatever was read was borrowed from this table.
+            // SYNC: Release pairs with the Acquire in `PinScan::may_be_read_under`. Whatever was read was borrowed from this table.
             self.page.word(LEFT).store(1, Ordering::Release);
         }
     }

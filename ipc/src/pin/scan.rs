@@ -46,10 +46,12 @@ impl PinScan {
         }
     }
 
-    /// Whether the client has said that it reads nothing under these pins any more.
-    pub fn has_left(&self) -> bool {
+    /// Whether the client may read under these pins: it has made a table of the page, and has not said that it is done.
+    ///
+    /// Ask when its connection is over: a client makes its table before it closes that, or never.
+    pub fn may_be_read_under(&self) -> bool {
         // SYNC: Acquire pairs with the Release store in the table's drop: all reads are over.
-        self.page.word(LEFT).load(Ordering::Acquire) != 0
+        self.page.word(BLOCKS_USED).load(Ordering::Acquire) != 0 && self.page.word(LEFT).load(Ordering::Acquire) == 0
     }
 
     /// The last call of a lane whose lent values its client has dealt with. Load it before scanning.

@@ -275,7 +275,7 @@ impl Session {
 
     /// Whether its client may still read under pins, though the connection is over.
     pub fn may_read(&self) -> bool {
-        self.pins.as_ref().is_some_and(|page| !page.has_left())
+        self.pins.as_ref().is_some_and(PinScan::may_be_read_under)
     }
 
     /// Room for a reply.
