@@ -33,6 +33,8 @@ pub const INNER_BYTES: u64 = FAN_OUT * 8;
 /// Slots that a bucket can have.
 pub const CAPACITIES: [u64; 8] = [8, 16, 24, 32, 48, 64, 96, 128];
 const OFFSET_MASK: u64 = (1 << 48) - 1;
+/// Slots of a bucket that an iteration fetches ahead.
+const FETCH_AHEAD: u64 = 12;
 
 /// Most entries of a bucket with this many slots.
 #[inline]
@@ -281,15 +283,18 @@ impl Entries {
         }
     }
 
-    /// The entries of a bucket lie anywhere: fetch all of them while the first are looked at.
+    /// The entries of a bucket lie anywhere: the first ones are fetched when it is entered, each further one some steps ahead.
     fn fetch(&self) {
-        for at in 0..self.end {
-            let slot = self.arena.word(self.leaf + at * 8);
-            if slot != 0 {
-                // Most small entries begin in one cache line and end in the next.
-                self.arena.prefetch(slot_entry(slot));
-                self.arena.prefetch(slot_entry(slot) + 64);
-            }
+        (0..FETCH_AHEAD.min(self.end)).for_each(|at| self.fetch_slot(at));
+    }
+
+    #[inline(always)]
+    fn fetch_slot(&self, at: u64) {
+        let entry = slot_entry(self.arena.word(self.leaf + at * 8));
+        if entry != 0 {
+            // Most small entries begin in one cache line and end in the next.
+            self.arena.prefetch(entry);
+            self.arena.prefetch(entry + 64);
         }
     }
 
@@ -325,6 +330,9 @@ impl Iterator for Entries {
         loop {
             while self.next < self.end {
                 let slot = self.arena.word(self.leaf + self.next * 8);
+                if self.next + FETCH_AHEAD < self.end {
+                    self.fetch_slot(self.next + FETCH_AHEAD);
+                }
                 self.next += 1;
                 if slot != 0 {
                     return Some(Entry::read(&self.arena, slot_entry(slot), self.align));

@@ -435,12 +435,9 @@ impl Iterator for EntryWalk {
 }
 
 /// A guard on a value of an iteration.
-#[inline]
+#[inline(always)]
 pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, pin: &Pin<'g>) -> Ref<'g, T> {
-    match Ref::new(session, place, pin.hold().clone()) {
-        Ok(guard) => guard,
-        Err(error) => not_this_type(&error),
-    }
+    Ref::beside(session, place, pin.hold())
 }
 
 /// Somebody has stored bytes that are no value of the container's type, going around this library.

@@ -60,6 +60,19 @@ impl<'g, T: Shared> Ref<'g, T> {
         Ok(Ref { held: Held::There(archived, hold), table: &session.pins, kept: None })
     }
 
+    /// A guard on a value of an iteration, which `hold` keeps as well: a hold of its own is made last, in its place.
+    ///
+    /// # Panics
+    /// If the bytes are no `T`.
+    #[inline(always)]
+    pub(crate) fn beside(session: &'g Arc<SessionCore>, place: &Place, hold: &Hold<'g>) -> Self {
+        let archived = match session.value::<T>(place) {
+            Ok(archived) => archived,
+            Err(error) => crate::dict::not_this_type(&error),
+        };
+        Ref { held: Held::There(archived, hold.clone()), table: &session.pins, kept: None }
+    }
+
     /// A guard on a copy of a value's archive.
     pub(crate) fn of_copy(session: &'g Arc<SessionCore>, bytes: &[u8]) -> Result<Self> {
         let mut copy = AlignedVec::with_capacity(bytes.len());
