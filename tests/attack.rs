@@ -355,8 +355,15 @@ fn a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets() 
     // Stopped, so that the call is surely under way when it dies.
     // SAFETY: SIGSTOP is 19.
     unsafe { kill(host.id() as i32, 19) };
+    // A signal takes its time to reach all threads.
+    until_all_tasks(&format!("/proc/{}/task", host.id()), |state| state == 'T');
+    let before = tasks("/proc/self/task");
     let caller = std::thread::spawn(move || dict.insert(1, 2).map(|_| ()).unwrap_err());
-    std::thread::sleep(Duration::from_millis(100));
+    // Its thread is there and sleeps: so it waits for its reply.
+    while !tasks("/proc/self/task").iter().any(|(task, state)| *state == 'S' && !before.iter().any(|(other, _)| other == task)) {
+        assert!(!caller.is_finished(), "the call ended though its manager is stopped");
+        std::thread::yield_now();
+    }
     host.kill().unwrap();
     host.wait().unwrap();
     let (done, ended) = mpsc::channel();
@@ -366,6 +373,22 @@ fn a_manager_that_is_killed_is_missed_though_its_forked_child_has_its_sockets() 
     unsafe { kill(child, 9) };
     let error = error.expect("the caller waits for ever");
     assert!(error.is_disconnected() || error.is_outcome_unknown(), "{error}");
+}
+
+/// The threads of a process, and what state each is in.
+fn tasks(directory: &str) -> Vec<(String, char)> {
+    let state = |task: &std::path::Path| {
+        let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    let entries = std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path());
+    entries.filter_map(|task| Some((task.file_name()?.to_str()?.to_owned(), state(&task)?))).collect()
+}
+
+fn until_all_tasks(directory: &str, is: impl Fn(char) -> bool) {
+    while !tasks(directory).iter().all(|(_, state)| is(*state)) {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
