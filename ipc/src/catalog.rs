@@ -138,6 +138,13 @@ impl Record {
         })
     }
 
+    /// As much of a list's record as its sequence is, for walks over a list that no catalog names: one that is being written, or
+    /// is not there.
+    pub fn of_sequence(root: u64, height: u8, len: u64, element_bytes: u32) -> Record {
+        let (kind, value_align) = (Kind::List, 0);
+        Record { id: 0, root, len, modified: 0, next_insertion: 0, descriptor: 0, kind, height, value_align, element_bytes, created: 0 }
+    }
+
     /// The record's eight words, as they lie in a leaf.
     pub fn words(&self) -> [u64; 8] {
         let kinds =

@@ -151,19 +151,8 @@ impl SequenceWriter<'_> {
     }
 
     fn as_record(&self) -> commonhold_ipc::catalog::Record {
-        commonhold_ipc::catalog::Record {
-            id: 0,
-            root: self.shape.root,
-            len: self.shape.len,
-            modified: 0,
-            next_insertion: 0,
-            descriptor: 0,
-            kind: commonhold_ipc::catalog::Kind::List,
-            height: self.shape.height,
-            value_align: 0,
-            element_bytes: self.shape.element_bytes,
-            created: 0,
-        }
+        let Shape { root, height, len, element_bytes } = *self.shape;
+        commonhold_ipc::catalog::Record::of_sequence(root, height, len, element_bytes)
     }
 
     /// Replaces the element at a position.

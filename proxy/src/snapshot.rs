@@ -251,19 +251,7 @@ impl<'s, T: Shared> ListAt<'s, T> {
     /// As [`List::iter`].
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = View<'s, T>> + ExactSizeIterator + use<'s, T> {
         let session = self.session;
-        let empty = Record {
-            id: 0,
-            root: 0,
-            len: 0,
-            modified: 0,
-            next_insertion: 0,
-            descriptor: 0,
-            kind: catalog::Kind::List,
-            height: 0,
-            value_align: 0,
-            element_bytes: 0,
-            created: 0,
-        };
+        let empty = Record::of_sequence(0, 0, 0, 0);
         let elements = Elements::new(&session.arena, &self.record.unwrap_or(empty), self.positions.clone());
         elements.map(move |place| view(session, &place))
     }
