@@ -497,12 +497,6 @@ impl PinTable {
         self.page.word(acknowledged_offset(lane.into())).store(call, Ordering::Release);
     }
 
-    /// One hold less on a word.
-    #[inline]
-    fn unpin(&self, word: &WordState) {
-        if word.place() & TRAVELLING == 0 { self.release(word) } else { self.unpin_shared(word) }
-    }
-
     /// One more hold on a word that is no thread's.
     #[cold]
     fn hold_shared(&self, word: &WordState) {
@@ -510,16 +504,22 @@ impl PinTable {
         word.hold();
     }
 
+    /// One hold less on a word that is no thread's.
     #[cold]
     fn unpin_shared(&self, word: &WordState) {
-        let _shared = self.lock();
-        self.release(word);
+        // In a forked child somebody may hold the lock for ever.
+        if self.stamp.is_current() {
+            let _shared = self.lock();
+            self.release(word);
+        }
     }
 
+    /// One hold less on a word.
     #[inline(always)]
     fn release(&self, word: &WordState) {
         let left = word.count.load(Ordering::Relaxed).wrapping_sub(1);
-        if left == 0 {
+        // In a forked child the page is not mapped, and the words are the parent's. The counts are its own copy.
+        if left == 0 && self.stamp.is_current() {
             let place = word.place();
             let shared = if place == FLOOR_PLACE { self.page.word(FLOOR) } else { self.shared_word(place) };
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.
