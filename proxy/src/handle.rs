@@ -4,6 +4,7 @@
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
 
+use crate::client::Session;
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -160,6 +161,34 @@ pub trait Handle: Shared + Clone {
         self.object().id()
     }
 
+    /// This process's session with the object's manager: for a program that was given the handle and nothing else.
+    ///
+    /// # Errors
+    /// If the handle is not connected.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::{Dict, Manager};
+    ///
+    /// fn swap(seats: &Dict<u8, String>) -> commonhold::Result<()> {
+    ///     seats.session()?.transaction(|tx| {
+    ///         let (left, right) = (tx.get(seats, 1)?.expect("1").to_owned(), tx.get(seats, 2)?.expect("2").to_owned());
+    ///         tx.insert(seats, 1, right)?;
+    ///         tx.insert(seats, 2, left)
+    ///     })
+    /// }
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = Manager::start()?;
+    /// # let seats = manager.dict([(1, "ada".to_string()), (2, "bob".to_string())])?;
+    /// # swap(&seats)?;
+    /// # assert_eq!(*seats.get(1)?.unwrap(), "bob");
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn session(&self) -> Result<Session> {
+        Ok(Session::of(self.object().ready()?))
+    }
+
     /// A line of text that stands for the object: for an environment variable, an argument or a file. It holds no secret.
     /// [`attach`](crate::Session::attach) makes a handle of it again.
     ///
@@ -178,7 +207,7 @@ pub trait Handle: Shared + Clone {
 /// ```
 /// # commonhold::init_in_tests!();
 /// # fn main() -> commonhold::Result<()> {
-/// use commonhold::{Dict, Handle, Manager, Token};
+/// use commonhold::{Dict, Manager, Token};
 ///
 /// let manager = Manager::start()?;
 /// let totals = manager.dict([("the".to_string(), 1u64)])?;
@@ -207,8 +236,11 @@ impl Token {
 
     /// Makes a handle of the token, with this process's session with the manager; connects to it if there is none yet.
     ///
+    /// A manager that asks for an authkey is connected to first, with
+    /// [`Manager::builder().authkey(…).connect(…)`](../commonhold/struct.ManagerBuilder.html) at [`address`](Self::address).
+    ///
     /// # Errors
-    /// If the manager or the object is gone, or is not of this type.
+    /// If the manager or the object is gone, or is not of this type; `Refused` if it asks for an authkey.
     pub fn open<H: Handle>(&self) -> Result<H> {
         let session = match SessionCore::of_manager(self.manager) {
             Some(session) => session,
@@ -284,6 +316,23 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
     ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal) => {
+        impl<$($parameter: $bound),*> $name<$($parameter),*> {
+            /// As [`Handle::token`](crate::Handle::token).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn token(&self) -> commonhold_ipc::error::Result<$crate::Token> {
+                $crate::Handle::token(self)
+            }
+
+            /// As [`Handle::session`](crate::Handle::session).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn session(&self) -> commonhold_ipc::error::Result<$crate::Session> {
+                $crate::Handle::session(self)
+            }
+        }
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {
