@@ -67,7 +67,17 @@ impl Segment {
         // everybody touches it through atomics alone.
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
+
+    /// All whole words of the region.
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8.
+        unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
+    }
 }
+
+/// No mapping is shorter, so that a few words can be looked for with one look at its end.
+const MAPPING_BYTES_MIN: u64 = 512;
 
 #[derive(Clone)]
 struct Span {
@@ -88,7 +98,7 @@ impl Span {
     fn new(raw: MmapRaw) -> Self {
         let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
         let len = raw.len() as u64;
-        assert!(len >= 8 && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
+        assert!(len >= MAPPING_BYTES_MIN && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
         Span { raw: Arc::new(raw), base, len, last_word: (len - 8) & !7 }
     }
 
@@ -149,8 +159,8 @@ impl ArenaReader {
     /// `N` words from `offset` on, with one look at the bounds; zeros outside of the arena.
     #[inline(always)]
     pub fn words<const N: usize>(&self, offset: u64) -> [u64; N] {
-        let last = 8 * (N as u64 - 1);
-        if offset > self.span.last_word || self.span.last_word - offset < last {
+        const { assert!(8 * (N as u64) <= MAPPING_BYTES_MIN) };
+        if offset > self.span.last_word - 8 * (N as u64 - 1) {
             return [0; N];
         }
         std::array::from_fn(|i| {

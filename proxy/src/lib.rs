@@ -13,6 +13,7 @@ mod handle;
 mod list;
 mod request;
 mod retry;
+mod seen;
 mod session;
 mod single;
 mod snapshot;

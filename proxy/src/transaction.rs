@@ -162,7 +162,7 @@ impl<'s> Transaction<'s> {
             return Err(Error::new(ErrorKind::Refused, "a transaction works on containers of one manager: this one is of another"));
         }
         handle.object().ready()?;
-        self.session().record(&self.pin, handle.id())
+        self.session().record(self.pin.root(), handle.id())
     }
 
     fn saw(&self, condition: &Condition<'_>) {

@@ -12,7 +12,9 @@ use crate::store::Store;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::handshake::{Admission, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal};
+use commonhold_ipc::handshake::{
+    Admission, OPTION_BARRIERS, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
+};
 use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
@@ -48,8 +50,7 @@ pub struct Config {
     pub hash_mask: u64,
 }
 
-/// Option bit: clients check every value at every read.
-pub const OPTION_CHECK_ALWAYS: u64 = 1;
+pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
 impl Default for Config {
     fn default() -> Self {
@@ -429,7 +430,7 @@ impl Server {
             arena_len: self.arena.reader().len(),
             session_page_len: PAGE_BYTES,
             hash_seed: self.hash_seed,
-            options: self.config.options,
+            options: self.config.options | if sys::has_barriers() { OPTION_BARRIERS } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
