@@ -204,7 +204,7 @@ impl Server {
         let uploads = session.uploads();
         let mut outcomes = Vec::new();
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             self.make_room();
         }
@@ -214,7 +214,7 @@ impl Server {
             // An attempt may have used some of them up.
             && commit.uploads().all(|number| uploads.look(number).is_ok())
         {
-            applied = self.store.apply(&commit, uploads, &mut outcomes);
+            applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
@@ -229,6 +229,9 @@ impl Server {
                 }
                 Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
             }
+            // What could not be read to its end does not get so far as to lose, or to fail.
+            Err(_) if !commit.is_whole() => Done::Nonsense,
+            Err(Rejected::Nonsense) => Done::Nonsense,
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
