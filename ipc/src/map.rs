@@ -272,6 +272,17 @@ impl ArenaWriter {
         }
     }
 
+    /// Stores the same word `count` times, side by side, into a block that no published version reaches.
+    #[inline]
+    pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
+        for i in 0..count {
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// Copies bytes into a block that no published version reaches.
     #[inline]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {

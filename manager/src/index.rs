@@ -4,7 +4,7 @@
 //! then splits by one more bit of its level's hash bits, then hangs below a node of the next level, and when all levels are
 //! used up becomes a collision leaf. Empty nodes go; nodes that have become sparse stay (their buckets shrink).
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Old};
 use commonhold_ipc::block::Entry;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::index::{Bucket, CAPACITIES, Child, FAN_OUT, INNER_BYTES, KeyHash, LEVELS, capacity_limit, collisions, home};
@@ -93,33 +93,42 @@ impl IndexWriter<'_> {
     /// Makes every node of the path ours to write. What this commit bore hangs below what it bore: so from below, the first
     /// node that is new tells that all above it are.
     fn own(&mut self, path: &mut Path) -> Result<()> {
-        let mut ours = path.depth;
-        while ours > 0 && !self.memory.is_new(path.nodes[ours as usize - 1]) {
+        let mut olds = [Old::default(); LEVELS as usize];
+        let mut ours = path.depth as usize;
+        while ours > 0
+            && let Some(old) = self.memory.look(path.nodes[ours - 1])
+        {
             ours -= 1;
+            olds[ours] = old;
         }
-        for level in ours..path.depth {
-            let node = self.memory.writable(path.nodes[level as usize], INNER_BYTES)?;
-            path.nodes[level as usize] = node;
-            self.link(path, level, Child::Inner(node));
+        for level in ours..path.depth as usize {
+            let node = self.memory.copy(olds[level], INNER_BYTES)?;
+            path.nodes[level] = node;
+            self.link(path, level as u32, Child::Inner(node));
         }
         Ok(())
     }
 
     /// Makes the leaf of a path ours to write, in a copy if need be. Returns the offset of its slots.
+    #[inline]
     fn own_leaf(&mut self, path: &mut Path) -> Result<u64> {
-        let (offset, bytes, before) = match path.leaf {
-            Child::Bucket(bucket) => (bucket.offset, bucket.capacity() * 8, 0),
-            Child::Collision(leaf) => (leaf, 8 + 8 * self.memory.reader().word(leaf), 8),
+        let (offset, before) = match path.leaf {
+            Child::Bucket(bucket) => (bucket.offset, 0),
+            Child::Collision(leaf) => (leaf, 8),
             Child::Empty | Child::Inner(_) => unreachable!("entries are in leaves"),
         };
-        if self.memory.is_new(offset) {
-            return Ok(offset + before);
-        }
+        let Some(old) = self.memory.look(offset) else { return Ok(offset + before) };
         self.own(path)?;
-        let ours = self.memory.writable(offset, bytes)?;
+        let ours;
         path.leaf = match path.leaf {
-            Child::Bucket(bucket) => Child::Bucket(Bucket { offset: ours, ..bucket }),
-            _ => Child::Collision(ours),
+            Child::Bucket(bucket) => {
+                ours = self.memory.copy(old, bucket.capacity() * 8)?;
+                Child::Bucket(Bucket { offset: ours, ..bucket })
+            }
+            _ => {
+                ours = self.memory.copy(old, 8 + 8 * self.memory.reader().word(offset))?;
+                Child::Collision(ours)
+            }
         };
         self.link(path, path.depth, path.leaf);
         Ok(ours + before)
@@ -142,9 +151,7 @@ impl IndexWriter<'_> {
         }
         let node = path.nodes[level as usize - 1];
         let first = level_bits(hash, level - 1) & !(span - 1);
-        for at in first..first + span {
-            self.memory.arena().store(node + at * 8, word);
-        }
+        self.memory.arena().fill_words(node + first * 8, span, word);
     }
 
     fn new_bucket(&mut self, class: u8, depth: u8) -> Result<Bucket> {

@@ -44,6 +44,14 @@ const REMOVAL_BYTES: u64 = 1 << 20;
 /// Blocks whose place in a list is kept for the next commit: what is larger is given back.
 const LISTED_KEPT: usize = 32 * 1024;
 
+/// A block that an earlier commit bore: to be copied, not written.
+#[derive(Clone, Copy, Default)]
+pub struct Old {
+    offset: u64,
+    born: u64,
+    size: u64,
+}
+
 /// Blocks of the arena during a commit.
 pub struct Memory {
     arena: Arc<ArenaWriter>,
@@ -178,15 +186,25 @@ impl Memory {
     /// The block itself if it is new; else a new copy of its first `len` bytes, and the old one is retired.
     #[inline]
     pub fn writable(&mut self, offset: u64, len: u64) -> Result<u64> {
-        let (born, size) = self.blocks.life_of(offset);
-        if born == self.version { Ok(offset) } else { self.copy(offset, len, born, size) }
+        match self.look(offset) {
+            None => Ok(offset),
+            Some(old) => self.copy(old, len),
+        }
     }
 
+    /// What is known of a block that is older than this commit; none if this commit bore it.
     #[inline]
-    fn copy(&mut self, offset: u64, len: u64, born: u64, size: u64) -> Result<u64> {
+    pub fn look(&self, offset: u64) -> Option<Old> {
+        let (born, size) = self.blocks.life_of(offset);
+        (born != self.version).then_some(Old { offset, born, size })
+    }
+
+    /// A new copy of an old block's first `len` bytes, and the old one is retired.
+    #[inline]
+    pub fn copy(&mut self, old: Old, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
-        self.arena.copy_block(offset, copy, len);
-        self.doom(offset, born, size);
+        self.arena.copy_block(old.offset, copy, len);
+        self.doom(old.offset, old.born, old.size);
         Ok(copy)
     }
 
