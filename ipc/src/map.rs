@@ -248,7 +248,7 @@ impl ArenaWriter {
     }
 
     /// A word that readers look at while it changes.
-    #[inline]
+    #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
         self.check(offset, 8);
         assert!(offset.is_multiple_of(8));
@@ -271,9 +271,37 @@ impl ArenaWriter {
         self.atomic(offset).store(word, Ordering::Relaxed);
     }
 
+    /// Stores words side by side into a block that no published version reaches.
+    #[inline(always)]
+    pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        self.check(offset, 8 * N as u64);
+        assert!(offset.is_multiple_of(8));
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i as u64).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Stores the same word `count` times, side by side, into a block that no published version reaches.
+    #[inline]
+    pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
+        for i in 0..count {
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// Copies bytes into a block that no published version reaches.
     #[inline]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && offset.is_multiple_of(8)
+        {
+            // Most keys and many values: not worth a call.
+            return self.store(offset, u64::from_ne_bytes(word));
+        }
         self.check(offset, bytes.len() as u64);
         // SAFETY: in bounds (checked). INV-3: the manager writes only blocks born in the commit it is making, to which no
         // reference exists anywhere. `bytes` is private memory or another block.

@@ -19,3 +19,4 @@ pub mod store;
 pub mod upload;
 mod values;
 pub mod watch;
+mod work;

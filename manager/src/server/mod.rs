@@ -25,6 +25,7 @@ use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use commonhold_ipc::wire::reply::Outcome;
 use housekeeping::Housekeeping;
 use session::Session;
 use std::collections::{HashMap, VecDeque};
@@ -139,6 +140,8 @@ pub struct Server {
     unfinished: VecDeque<usize>,
     /// Sessions with answers that are not sent yet.
     unanswered: Vec<usize>,
+    /// An empty list, with room for the outcomes of the next call.
+    outcomes: Vec<Outcome>,
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
     ticket_queue: VecDeque<(usize, u16, u64)>,
@@ -185,6 +188,7 @@ impl Server {
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
+            outcomes: Vec::new(),
             ticket: None,
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
