@@ -10,6 +10,7 @@ use crate::session::SessionCore;
 use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::map::Segment;
 use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
@@ -25,6 +26,8 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// The same once the manager counts it as a holder: all that a read has to look at.
     bound: OnceLock<Arc<SessionCore>>,
+    /// Of an object that has one, once it is mapped.
+    segment: OnceLock<Arc<Segment>>,
 }
 
 impl Object {
@@ -36,7 +39,7 @@ impl Object {
 
     /// An object that the manager counts as held by this session, once more than before.
     fn bound(session: &Arc<SessionCore>, id: u64) -> Self {
-        Object { manager: session.manager(), id, session: session.clone().into(), bound: session.clone().into() }
+        Object { manager: session.manager(), id, session: session.clone().into(), bound: session.clone().into(), segment: OnceLock::new() }
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -47,7 +50,7 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
         let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
-        Arc::new(Object { manager, id, session: once(session), bound: once(bound) })
+        Arc::new(Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new() })
     }
 
     /// The object's id.
@@ -93,6 +96,22 @@ impl Object {
             }
         }
         Ok(session)
+    }
+
+    /// The session, ready to work on the object's segment, and that.
+    #[inline(always)]
+    pub fn shared(&self, kind: Kind) -> Result<(&Arc<SessionCore>, &Segment)> {
+        let session = self.ready()?;
+        match self.segment.get() {
+            Some(segment) => Ok((session, segment)),
+            None => self.attach(session, kind),
+        }
+    }
+
+    #[cold]
+    fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        let segment = session.segment(self.id, kind)?;
+        Ok((session, self.segment.get_or_init(|| segment)))
     }
 
     /// The object as of now, held. Its record is what the thread has [`seen`] last.
