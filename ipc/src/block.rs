@@ -71,31 +71,37 @@ pub struct EntryShape {
 }
 
 impl EntryShape {
+    #[inline]
     fn large(&self) -> bool {
         self.value_len >= LARGE_VALUE_BYTES
     }
 
     /// Offset of the key in the block.
+    #[inline]
     pub fn key(&self) -> u64 {
         if self.large() { HEAD_BYTES + 16 } else { HEAD_BYTES }
     }
 
     /// Offset of the value in the block.
+    #[inline]
     pub fn value(&self) -> u64 {
         align_up(self.key() + self.key_len, self.align)
     }
 
+    #[inline]
     fn handles_at(&self) -> u64 {
         (self.value() + self.value_len).next_multiple_of(8)
     }
 
     /// Bytes of the whole block.
+    #[inline]
     pub fn bytes(&self) -> u64 {
         let end = if self.handles == 0 { self.value() + self.value_len } else { self.handles_at() + 8 + 8 * self.handles };
         align_up(end, self.align)
     }
 
     /// Writes all but the value's bytes.
+    #[inline]
     pub fn write_head(&self, arena: &ArenaWriter, at: u64, insertion: u64, key: &[u8], birth: u64) {
         debug_assert_eq!(key.len() as u64, self.key_len);
         let mut first = insertion & INSERTION_MASK;
@@ -104,15 +110,14 @@ impl EntryShape {
         }
         if self.large() {
             first |= ENTRY_LARGE;
-            arena.store(at + 16, birth);
-            arena.store(at + 24, 0);
+            arena.store_words(at + 16, [birth, 0]);
         }
-        arena.store(at, first);
-        arena.store(at + 8, self.key_len | self.value_len << 32);
+        arena.store_words(at, [first, self.key_len | self.value_len << 32]);
         arena.copy_in(at + self.key(), key);
     }
 
     /// Writes the ids of the handles in the value.
+    #[inline]
     pub fn write_handles(&self, arena: &ArenaWriter, at: u64, ids: impl Iterator<Item = u64>) {
         if self.handles > 0 {
             let list = at + self.handles_at();
@@ -197,10 +202,16 @@ impl Entry {
         Place { offset, len: self.value_len.into(), birth, block: self.block }
     }
 
+    /// Whether the value has handles.
+    #[inline]
+    pub fn has_handles(&self) -> bool {
+        self.first & ENTRY_HANDLES != 0
+    }
+
     /// The ids of the handles in the value.
     #[inline]
     pub fn handles(&self, arena: &ArenaReader) -> Vec<u64> {
-        if self.first & ENTRY_HANDLES == 0 {
+        if !self.has_handles() {
             return Vec::new();
         }
         let shape = self.shape(arena);
@@ -210,6 +221,7 @@ impl Entry {
 }
 
 /// Bytes of an element's block.
+#[inline]
 pub fn element_bytes(value_len: u64, handles: u64) -> u64 {
     if handles == 0 {
         (HEAD_BYTES + value_len).next_multiple_of(16)
@@ -219,6 +231,7 @@ pub fn element_bytes(value_len: u64, handles: u64) -> u64 {
 }
 
 /// Writes all of an element's block but the value's bytes, which belong at `at + HEAD_BYTES`.
+#[inline]
 pub fn write_element_head(arena: &ArenaWriter, at: u64, value_len: u64, birth: u64, handles: impl ExactSizeIterator<Item = u64>) {
     arena.store(at, value_len | (handles.len() as u64) << 32);
     arena.store(at + 8, birth);
@@ -235,6 +248,7 @@ pub fn element_place(arena: &ArenaReader, block: u64) -> Place {
 }
 
 /// The ids of the handles in an element.
+#[inline]
 pub fn element_handles(arena: &ArenaReader, block: u64) -> Vec<u64> {
     let first = arena.word(block);
     let list = block + (HEAD_BYTES + (first & 0xffff_ffff)).next_multiple_of(8);

@@ -77,6 +77,12 @@ impl Bucket {
     pub fn capacity(&self) -> u64 {
         CAPACITIES[usize::from(self.class & 7)]
     }
+
+    /// Whether one more entry fits.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        u64::from(self.count) < capacity_limit(self.capacity())
+    }
 }
 
 impl Child {
@@ -93,6 +99,7 @@ impl Child {
     }
 
     /// Packs it again.
+    #[inline]
     pub fn pack(self) -> u64 {
         match self {
             Child::Empty => 0,
@@ -194,45 +201,48 @@ fn find_that(arena: &ArenaReader, root: u64, align: u8, hash: u64, is_it: impl F
     collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(is_it)
 }
 
-/// The bucket that a hash leads to: its offset and capacity.
-#[inline]
-fn bucket_of(arena: &ArenaReader, root: u64, hash: u64) -> Option<(u64, u64)> {
-    let mut word = root;
-    for level in 0..=LEVELS {
-        match (word >> 48) & 3 {
-            1 => return Some((word & OFFSET_MASK, CAPACITIES[(word >> 50) as usize & 7])),
-            2 if level < LEVELS => word = arena.word((word & OFFSET_MASK) + level_bits(hash, level) * 8),
-            _ => return None,
-        }
-    }
-    None
+/// A look-up that will come some operations later, and whose memory is fetched ahead of it.
+#[derive(Clone, Copy)]
+pub struct Fetch {
+    bucket: u64,
+    capacity: u64,
+    tag: u64,
 }
 
-/// Fetches the place in a bucket where a hash will be looked for, some operations ahead of that.
-#[inline]
-pub fn fetch_bucket(arena: &ArenaReader, root: u64, hash: u64) {
-    if let Some((bucket, capacity)) = bucket_of(arena, root, hash) {
-        arena.prefetch(bucket + home(tag(hash), capacity) * 8);
+impl Fetch {
+    /// Fetches the place in a bucket where a hash will be looked for.
+    #[inline]
+    pub fn bucket(arena: &ArenaReader, root: u64, hash: u64) -> Option<Fetch> {
+        let mut word = root;
+        for level in 0..=LEVELS {
+            let offset = word & OFFSET_MASK;
+            match (word >> 48) & 3 {
+                1 => {
+                    let (capacity, tag) = (CAPACITIES[(word >> 50) as usize & 7], tag(hash));
+                    arena.prefetch(offset + home(tag, capacity) * 8);
+                    return Some(Fetch { bucket: offset, capacity, tag });
+                }
+                2 if level < LEVELS => word = arena.word(offset + level_bits(hash, level) * 8),
+                _ => return None,
+            }
+        }
+        None
     }
-}
 
-/// Fetches the entry that a hash will find, a few operations ahead of that.
-#[inline]
-pub fn fetch_entry(arena: &ArenaReader, root: u64, hash: u64) {
-    let Some((bucket, capacity)) = bucket_of(arena, root, hash) else { return };
-    let mut at = home(tag(hash), capacity);
-    loop {
-        let slot = arena.word(bucket + at * 8);
-        if slot == 0 {
-            return;
+    /// Fetches the entry that will be found there, and says which it is.
+    #[inline]
+    pub fn entry(&self, arena: &ArenaReader) -> Option<u64> {
+        for at in home(self.tag, self.capacity)..self.capacity {
+            let slot = arena.word(self.bucket + at * 8);
+            if slot == 0 {
+                return None;
+            }
+            if slot_tag(slot) == self.tag {
+                arena.prefetch(slot_entry(slot));
+                return Some(slot_entry(slot));
+            }
         }
-        if slot_tag(slot) == tag(hash) {
-            return arena.prefetch(slot_entry(slot));
-        }
-        at += 1;
-        if at == capacity {
-            return;
-        }
+        None
     }
 }
 

@@ -293,13 +293,13 @@ impl<K: Key, V: Shared> Dict<K, V> {
             Some(new) => with_entry::<K, V, _>(session, record.value_align, key, &new, |key, value, ser| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false });
-                session.commit_with(&commit, ticket)
+                session.commit_with(&mut commit, ticket)
             }),
             None if seen.is_none() => Ok(Committed::Done),
             None => with_key::<K, _>(key, |key| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Remove { object, key, lend: false });
-                session.commit_with(&commit, ticket)
+                session.commit_with(&mut commit, ticket)
             }),
         }
     }
@@ -342,7 +342,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
                     commit.op(&Op::Remove { object: self.id(), key: entry.key(&session.arena), lend: false });
                 }
             }
-            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&commit, ticket)? };
+            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&mut commit, ticket)? };
             drop(hold);
             Ok(if done == Committed::Conflict { Attempt::Conflict } else { Attempt::Done(()) })
         })
@@ -358,7 +358,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::Remove { object: self.id(), key: last.key(&session.arena), lend: false });
-            if session.commit_with(&commit, ticket)? == Committed::Conflict {
+            if session.commit_with(&mut commit, ticket)? == Committed::Conflict {
                 return Ok(Attempt::Conflict);
             }
             let owner = session.pins.owner();

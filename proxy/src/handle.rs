@@ -4,11 +4,13 @@
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
 
+use crate::client::Session;
 use crate::seen;
 use crate::session::SessionCore;
 use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::map::Segment;
 use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
@@ -24,6 +26,8 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// The same once the manager counts it as a holder: all that a read has to look at.
     bound: OnceLock<Arc<SessionCore>>,
+    /// Of an object that has one, once it is mapped.
+    segment: OnceLock<Arc<Segment>>,
 }
 
 impl Object {
@@ -35,7 +39,7 @@ impl Object {
 
     /// An object that the manager counts as held by this session, once more than before.
     fn bound(session: &Arc<SessionCore>, id: u64) -> Self {
-        Object { manager: session.manager(), id, session: session.clone().into(), bound: session.clone().into() }
+        Object { manager: session.manager(), id, session: session.clone().into(), bound: session.clone().into(), segment: OnceLock::new() }
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -46,7 +50,7 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
         let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
-        Arc::new(Object { manager, id, session: once(session), bound: once(bound) })
+        Arc::new(Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new() })
     }
 
     /// The object's id.
@@ -92,6 +96,22 @@ impl Object {
             }
         }
         Ok(session)
+    }
+
+    /// The session, ready to work on the object's segment, and that.
+    #[inline(always)]
+    pub fn shared(&self, kind: Kind) -> Result<(&Arc<SessionCore>, &Segment)> {
+        let session = self.ready()?;
+        match self.segment.get() {
+            Some(segment) => Ok((session, segment)),
+            None => self.attach(session, kind),
+        }
+    }
+
+    #[cold]
+    fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        let segment = session.segment(self.id, kind)?;
+        Ok((session, self.segment.get_or_init(|| segment)))
     }
 
     /// The object as of now, held. Its record is what the thread has [`seen`] last.
@@ -182,6 +202,34 @@ pub trait Handle: Shared + Clone {
         self.object().id()
     }
 
+    /// This process's session with the object's manager: for a program that was given the handle and nothing else.
+    ///
+    /// # Errors
+    /// If the handle is not connected.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::{Dict, Manager};
+    ///
+    /// fn swap(seats: &Dict<u8, String>) -> commonhold::Result<()> {
+    ///     seats.session()?.transaction(|tx| {
+    ///         let (left, right) = (tx.get(seats, 1)?.expect("1").to_owned(), tx.get(seats, 2)?.expect("2").to_owned());
+    ///         tx.insert(seats, 1, right)?;
+    ///         tx.insert(seats, 2, left)
+    ///     })
+    /// }
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = Manager::start()?;
+    /// # let seats = manager.dict([(1, "ada".to_string()), (2, "bob".to_string())])?;
+    /// # swap(&seats)?;
+    /// # assert_eq!(*seats.get(1)?.unwrap(), "bob");
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn session(&self) -> Result<Session> {
+        Ok(Session::of(self.object().ready()?))
+    }
+
     /// A line of text that stands for the object: for an environment variable, an argument or a file. It holds no secret.
     /// [`attach`](crate::Session::attach) makes a handle of it again.
     ///
@@ -200,7 +248,7 @@ pub trait Handle: Shared + Clone {
 /// ```
 /// # commonhold::init_in_tests!();
 /// # fn main() -> commonhold::Result<()> {
-/// use commonhold::{Dict, Handle, Manager, Token};
+/// use commonhold::{Dict, Manager, Token};
 ///
 /// let manager = Manager::start()?;
 /// let totals = manager.dict([("the".to_string(), 1u64)])?;
@@ -229,8 +277,11 @@ impl Token {
 
     /// Makes a handle of the token, with this process's session with the manager; connects to it if there is none yet.
     ///
+    /// A manager that asks for an authkey is connected to first, with
+    /// [`Manager::builder().authkey(…).connect(…)`](../commonhold/struct.ManagerBuilder.html) at [`address`](Self::address).
+    ///
     /// # Errors
-    /// If the manager or the object is gone, or is not of this type.
+    /// If the manager or the object is gone, or is not of this type; `Refused` if it asks for an authkey.
     pub fn open<H: Handle>(&self) -> Result<H> {
         let session = match SessionCore::of_manager(self.manager) {
             Some(session) => session,
@@ -305,6 +356,23 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
     ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal) => {
+        impl<$($parameter: $bound),*> $name<$($parameter),*> {
+            /// As [`Handle::token`](crate::Handle::token).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn token(&self) -> commonhold_ipc::error::Result<$crate::Token> {
+                $crate::Handle::token(self)
+            }
+
+            /// As [`Handle::session`](crate::Handle::session).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn session(&self) -> commonhold_ipc::error::Result<$crate::Session> {
+                $crate::Handle::session(self)
+            }
+        }
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {

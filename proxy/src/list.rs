@@ -329,7 +329,7 @@ impl<T: Shared> List<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
-            Ok(match session.commit_with(&commit, ticket)? {
+            Ok(match session.commit_with(&mut commit, ticket)? {
                 Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
@@ -372,7 +372,7 @@ impl<T: Shared> List<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListPermute { object: self.id(), from: Words::new(&from).ok_or_else(|| malformed("permutation"))? });
-            Ok(match session.commit_with(&commit, ticket)? {
+            Ok(match session.commit_with(&mut commit, ticket)? {
                 Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })

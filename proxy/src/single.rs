@@ -97,7 +97,7 @@ impl<T: Shared> Value<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::RootIs { object: self.id(), root: seen.root });
             commit.op(&Op::ValueSet { object: self.id(), value: value.payload(ser) });
-            session.commit_with(&commit, ticket)
+            session.commit_with(&mut commit, ticket)
         })
     }
 
