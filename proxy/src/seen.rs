@@ -70,16 +70,19 @@ pub fn remember(table: u64, version: u64, record: &Record) {
     });
 }
 
-/// Where the value of a key lies in the object that the thread remembers, if it is the key that was found last.
+/// Whether a key is the one that was found last in the object that the thread remembers.
 #[inline(always)]
-pub fn place(object: u64, key: &ShortArchive) -> Option<Place> {
-    with(object, |seen| {
-        let same = seen.key.get() == *key && seen.modified.get() == seen.record.get().modified;
-        same.then(|| seen.place.get())
-    })
+pub fn knows(object: u64, key: &ShortArchive) -> bool {
+    with(object, |seen| seen.key.get() == *key && seen.modified.get() == seen.record.get().modified)
 }
 
-/// Remembers where the value of a key lies in it.
+/// Where the value of that key lies.
+#[inline(always)]
+pub fn place(object: u64) -> Place {
+    with(object, |seen| seen.place.get())
+}
+
+/// Remembers where the value of a key lies.
 #[inline(always)]
 pub fn remember_place(object: u64, key: &ShortArchive, place: &Place) {
     with(object, |seen| {

@@ -62,7 +62,6 @@ impl PinTable {
     }
 
     /// A reader's own fence.
-    #[cold]
     pub(super) fn fence(&self, state: Option<&BlockState>) {
         // SYNC: pairs with the SeqCst fence before the manager's scan, see `pin`'s table.
         fence(Ordering::SeqCst);
