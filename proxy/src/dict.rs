@@ -434,6 +434,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
 }
 
 /// The walk behind the iterators of a dict.
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and a walk stays where it was made")]
 #[derive(Clone)]
 pub(crate) enum EntryWalk {
     Hashed(Entries),

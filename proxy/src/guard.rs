@@ -102,7 +102,7 @@ impl<'g, T: Shared> Ref<'g, T> {
         let apart = match self.held {
             Held::There(archived, hold) => {
                 let table = hold.table();
-                Box::new(Apart { value: Value::There(archived, hold), table, kept: kept })
+                Box::new(Apart { value: Value::There(archived, hold), table, kept })
             }
             Held::Apart(mut apart) => {
                 apart.kept.extend(kept);
