@@ -54,7 +54,6 @@ struct Apart<'g, T: Shared> {
     value: Value<'g, T>,
     table: &'g PinTable,
     /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
-    #[allow(dead_code)]
     kept: Vec<Stored>,
 }
 

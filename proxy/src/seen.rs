@@ -27,18 +27,20 @@ struct Seen {
 }
 
 impl Seen {
-    const NOTHING: Seen = Seen {
-        table: Cell::new(0),
-        version: Cell::new(0),
-        record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
-        modified: Cell::new(0),
-        key: Cell::new(ShortArchive::EMPTY),
-        place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
-    };
+    const fn nothing() -> Seen {
+        Seen {
+            table: Cell::new(0),
+            version: Cell::new(0),
+            record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
+            modified: Cell::new(0),
+            key: Cell::new(ShortArchive::EMPTY),
+            place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
+        }
+    }
 }
 
 thread_local! {
-    static SEEN: [Seen; OBJECTS] = const { [const { Seen::NOTHING }; OBJECTS] };
+    static SEEN: [Seen; OBJECTS] = const { [const { Seen::nothing() }; OBJECTS] };
 }
 
 #[inline(always)]
