@@ -284,7 +284,7 @@ impl ArenaWriter {
     }
 
     /// Copies bytes into a block that no published version reaches.
-    #[inline]
+    #[inline(always)]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
         if let Ok(word) = <[u8; 8]>::try_from(bytes)
             && offset.is_multiple_of(8)

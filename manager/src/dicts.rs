@@ -207,7 +207,7 @@ impl Store {
     }
 
     /// A block with all of an entry but the ids of its handles.
-    #[inline]
+    #[inline(always)]
     fn fill_entry(
         &mut self,
         shape: &EntryShape,
@@ -239,7 +239,7 @@ impl Store {
         Outcome::Lent(entry.value_place(reader), entry.handles(reader))
     }
 
-    #[inline]
+    #[inline(always)]
     fn retire_entry(&mut self, id: u64, block: u64) -> Result<()> {
         // Where the handles are depends on the alignment; whether there are any does not.
         if self.entry(block, 0).has_handles() {
