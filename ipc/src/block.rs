@@ -142,7 +142,7 @@ pub struct Entry {
 
 impl Entry {
     /// The entry at an offset, of a dict with this alignment.
-    #[inline]
+    #[inline(always)]
     pub fn read(arena: &ArenaReader, block: u64, align: u8) -> Entry {
         let [first, lens] = arena.words(block);
         Entry { block, first, key_len: lens as u32, value_len: (lens >> 32) as u32, align }
@@ -151,11 +151,13 @@ impl Entry {
     /// Whether this is the entry of a key.
     #[inline]
     pub fn has_key(&self, arena: &ArenaReader, key: &[u8]) -> bool {
-        match key.first_chunk::<8>() {
-            // By far the most common keys: one word.
-            Some(word) if key.len() == 8 => self.key_len == 8 && arena.word(self.key_offset()) == u64::from_le_bytes(*word),
-            _ => self.key_len as usize == key.len() && self.key(arena) == key,
-        }
+        self.key_len as usize == key.len() && self.key(arena) == key
+    }
+
+    /// Whether this is the entry of a key of eight bytes.
+    #[inline(always)]
+    pub fn has_key_word(&self, arena: &ArenaReader, key: u64) -> bool {
+        self.key_len == 8 && arena.word(self.key_offset()) == key
     }
 
     /// Its shape.
@@ -175,7 +177,7 @@ impl Entry {
         self.first & INSERTION_MASK
     }
 
-    #[inline]
+    #[inline(always)]
     fn key_offset(&self) -> u64 {
         self.block + if self.first & ENTRY_LARGE == 0 { HEAD_BYTES } else { HEAD_BYTES + 16 }
     }
@@ -187,7 +189,7 @@ impl Entry {
     }
 
     /// Where the key lies.
-    #[inline]
+    #[inline(always)]
     pub fn key_place(&self) -> Place {
         Place { offset: self.key_offset(), len: self.key_len.into(), birth: 0, block: self.block }
     }
@@ -195,8 +197,7 @@ impl Entry {
     /// Where the value lies.
     #[inline(always)]
     pub fn value_place(&self, arena: &ArenaReader) -> Place {
-        let align = u64::from(self.align.max(8));
-        let offset = align_up(self.key_offset() + u64::from(self.key_len), align);
+        let offset = align_up(self.key_offset() + u64::from(self.key_len), if self.align == 16 { 16 } else { 8 });
         let birth = if self.first & ENTRY_LARGE == 0 { 0 } else { arena.word(self.block + 16) };
         Place { offset, len: self.value_len.into(), birth, block: self.block }
     }
@@ -241,7 +242,7 @@ pub fn write_element_head(arena: &ArenaWriter, at: u64, value_len: u64, birth: u
 }
 
 /// Where an element's value lies.
-#[inline]
+#[inline(always)]
 pub fn element_place(arena: &ArenaReader, block: u64) -> Place {
     Place { offset: block + HEAD_BYTES, len: arena.word(block) & 0xffff_ffff, birth: arena.word(block + 8), block }
 }

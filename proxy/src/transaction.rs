@@ -163,7 +163,7 @@ impl<'s> Transaction<'s> {
             return Err(Error::new(ErrorKind::Refused, "a transaction works on containers of one manager: this one is of another"));
         }
         handle.object().ready()?;
-        self.session().record(&self.pin, handle.id())
+        self.session().record(self.pin.root(), handle.id())
     }
 
     /// The transaction depends on something. It reads one version, so what it sees twice is the same condition.

@@ -66,7 +66,7 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
     // The manager counts this session as a holder of what the value refers to: until the guard goes.
     let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
     let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
-        Some(pin) => Ref::new(session, &place, pin.into_hold())?,
+        Some(hold) => Ref::new(session, &place, hold)?,
         // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
         None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
     };
