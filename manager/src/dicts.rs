@@ -174,9 +174,7 @@ impl Store {
                 object.record.next_insertion += 1;
             }
         }
-        if !value.handles.is_empty() {
-            shape.write_handles(self.memory.arena(), entry, value.handles.iter());
-        }
+        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
         self.touch(id);
         if let Some(outcomes) = outcomes {
             outcomes.push(match old {
