@@ -110,6 +110,12 @@ impl Child {
     }
 }
 
+/// The inner node that a child word names, if it names one.
+#[inline(always)]
+pub fn inner_node(word: u64) -> Option<u64> {
+    ((word >> 48) & 3 == 2).then_some(word & OFFSET_MASK)
+}
+
 /// The hash of keys: rapidhash v3, whose results are documented to be stable, with the arena's seed.
 #[derive(Clone, Copy)]
 pub struct KeyHash {
