@@ -1,7 +1,7 @@
 //! Processes: what is given to them and what comes back, how they end, and what everybody sees then.
 
 use commonhold::{
-    ChildProcess, Dict, Error, ErrorKind, Handle, List, Manager, Process, ResourceLimit, Shared, Stream, active_children, cpu_count,
+    ChildProcess, Dict, Error, ErrorKind, List, Manager, Process, ResourceLimit, Shared, Stream, active_children, cpu_count,
     current_process, parent_process, wait_any,
 };
 use std::collections::BTreeMap;

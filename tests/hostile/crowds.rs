@@ -1,0 +1,129 @@
+//! Peers that come in crowds, hang, hoard, or are stopped.
+
+use super::*;
+
+#[test]
+fn floods_of_descriptors() {
+    let scene = Scene::new();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let fds = [file.as_fd(); 4];
+    let channel = Channel::connect(scene.manager.address(), patience()).unwrap();
+    for byte in hello(Versions::ours(ARCHIVE_FORMAT), 1) {
+        channel.send_all(&[byte], &fds, patience()).unwrap();
+    }
+    let raw = Raw::connect(&scene.manager);
+    let stats = frame(Call::Stats as u8, 1, 1, &[]);
+    for _ in 0..200 {
+        raw.channel.send_all(&stats, &fds, patience()).unwrap();
+    }
+    let upload = UploadHead { prefix: 16, len: 100_000, handles: 0 };
+    raw.send(&Head { len: 100_016, code: Call::Upload as u8, quiet: false, lane: 0, number: 1 }.to_bytes());
+    raw.send(&upload.to_bytes());
+    for _ in 0..100 {
+        raw.channel.send_all(&[1; 500], &fds, patience()).unwrap();
+    }
+    scene.step();
+    scene.quiet_but(2);
+    drop((raw, channel));
+    scene.end();
+}
+
+#[test]
+fn crowds_that_connect_and_hang() {
+    let scene = Scene::new();
+    let crowd: Vec<Channel> = (0..300).map(|_| Channel::connect(scene.manager.address(), patience()).unwrap()).collect();
+    scene.step();
+    // Who means it still gets in.
+    for _ in 0..10 {
+        let mut raw = Raw::connect(&scene.manager);
+        assert!(matches!(raw.call(Call::Names, &[]), Answer::Done(_)));
+        scene.step();
+    }
+    drop(crowd);
+    scene.end();
+}
+
+#[test]
+fn one_who_never_reads() {
+    let scene = Scene::new();
+    let raw = Raw::connect(&scene.manager);
+    let stats = frame(Call::Stats as u8, 1, 1, &[]);
+    let many = stats.repeat(1000);
+    // Until the manager takes no more: its answers fill the socket and then its own buffer.
+    let mut sent = 0usize;
+    let mut idle = 0;
+    while idle < 200 {
+        match raw.channel.send(&many[sent % stats.len()..]).unwrap() {
+            0 => idle += 1,
+            count => (sent, idle) = (sent + count, 0),
+        }
+        scene.step();
+    }
+    assert!(sent < 64 << 20, "{sent} bytes of requests were taken");
+    // Reads after all: everything is answered.
+    let mut raw = raw;
+    for _ in 0..sent / stats.len() {
+        assert!(matches!(raw.answer(), Answer::Done(_)));
+    }
+    raw.send(&stats[sent % stats.len()..]);
+    drop(raw);
+    scene.end();
+}
+
+#[test]
+fn one_who_is_stopped_in_the_middle_of_a_frame() {
+    let scene = Scene::new();
+    let mut peer = Peer::spawn("crowds::role_half_a_frame", scene.manager.address());
+    assert_eq!(peer.hear(), "half");
+    peer.stop();
+    for _ in 0..100 {
+        scene.step();
+    }
+    peer.go_on();
+    assert_eq!(peer.ask("rest"), "answered");
+    peer.tell("half again");
+    assert_eq!(peer.hear(), "half");
+    peer.stop();
+    scene.step();
+    drop(peer);
+    scene.end();
+}
+
+#[test]
+fn role_half_a_frame() {
+    let Some(address) = task() else { return };
+    let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
+    let (channel, welcome, fds) = handshake::connect(&address.parse().unwrap(), &offer, patience()).unwrap();
+    let mut raw = Raw { channel, welcome, fds, received: Vec::new() };
+    assert!(raw.welcome.session > 0);
+    let stats = frame(Call::Stats as u8, 1, 1, &[]);
+    loop {
+        raw.send(&stats[..7]);
+        say("half");
+        if heard().is_none() {
+            return;
+        }
+        raw.send(&stats[7..]);
+        assert!(matches!(raw.answer(), Answer::Done(_)));
+        say("answered");
+        if heard().is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn tickets_that_are_hoarded() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    for number in 0..50 {
+        raw.request(Call::Ticket as u8, number, 1, &[]);
+    }
+    assert!(matches!(raw.answer(), Answer::Done(_)));
+    let start = Instant::now();
+    scene.step();
+    // Four commits, each behind one ticket's time at the most, and not behind all fifty (ten seconds).
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(raw);
+    scene.end();
+}

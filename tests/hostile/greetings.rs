@@ -1,0 +1,106 @@
+//! Peers that fail at the handshake.
+
+use super::*;
+
+/// Sends bytes instead of a proper hello. Returns what the manager says after its own, until it closes.
+fn greet_with(manager: &Manager, bytes: &[u8]) -> Vec<u8> {
+    let channel = Channel::connect(manager.address(), patience()).unwrap();
+    if let Err(error) = channel.send_all(bytes, &[], patience()) {
+        assert!(error.is_disconnected(), "{error}");
+    }
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Received::Bytes(count)) = channel.receive_before(&mut buffer, &mut Vec::new(), 0, patience()) {
+        said.extend_from_slice(&buffer[..count]);
+    }
+    assert_eq!(said[..8], handshake::MAGIC);
+    said.split_off(handshake::SERVER_HELLO_BYTES)
+}
+
+#[test]
+fn handshakes_that_are_none() {
+    let scene = Scene::new();
+    let ours = Versions::ours(ARCHIVE_FORMAT);
+    let wrong = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 160],
+        vec![0xff; 1 << 20],
+        hello(Versions { protocol: 99, ..ours }, 1),
+        hello(Versions { layout: 99, ..ours }, 1),
+        hello(Versions { archive_format: 99, ..ours }, 1),
+        hello(ours, 0),
+        hello(ours, 3),
+        [hello(ours, 1), vec![0]].concat(),
+    ];
+    for bytes in wrong {
+        let refusal = greet_with(&scene.manager, &bytes);
+        assert!(matches!(handshake::parse_reply(&refusal), Ok(Some((handshake::Reply::Refused { .. }, _)))), "{refusal:?}");
+        scene.step();
+    }
+    // Every beginning of a proper one, then the end.
+    let whole = hello(ours, 1);
+    for len in 0..whole.len() {
+        let channel = Channel::connect(scene.manager.address(), patience()).unwrap();
+        channel.send(&whole[..len]).unwrap();
+        drop(channel);
+    }
+    scene.step();
+    // Enters, and leaves without taking its welcome.
+    for _ in 0..20 {
+        let channel = Channel::connect(scene.manager.address(), patience()).unwrap();
+        channel.send(&whole).unwrap();
+        drop(channel);
+        scene.step();
+    }
+    scene.end();
+}
+
+/// Who goes before it has begun to read anything holds nothing, though its process lives.
+#[test]
+fn who_never_reads_does_not_linger() {
+    let scene = Scene::new();
+    for _ in 0..30 {
+        let channel = Channel::connect(scene.manager.address(), patience()).unwrap();
+        channel.send(&hello(Versions::ours(ARCHIVE_FORMAT), 1)).unwrap();
+        // Its welcome arrives, the descriptors with it are not taken.
+        let mut left = handshake::SERVER_HELLO_BYTES + handshake::WELCOME_BYTES;
+        while left > 0 {
+            match channel.receive_before(&mut [0; 256], &mut Vec::new(), 0, patience()) {
+                Ok(Received::Bytes(count)) => left -= count,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    scene.quiet();
+    assert_eq!(scene.manager.stats().unwrap().lingering, 0);
+    scene.end();
+}
+
+#[test]
+fn keys_that_are_wrong() {
+    let manager = Manager::builder().capacity(64 << 20).authkey("a key that is right").start().unwrap();
+    let list: List<u8> = manager.list([1u8]).unwrap();
+    let address = manager.address().to_string();
+    for key in [Some("a key that is wrong"), None] {
+        let mut builder = Manager::builder();
+        if let Some(key) = key {
+            builder = builder.authkey(key);
+        }
+        // A process without a session of its own with that manager.
+        let offer = ClientOffer {
+            versions: Versions::ours(ARCHIVE_FORMAT),
+            purpose: Purpose::Session,
+            authkey: key.map(|key| AuthKey::new(key).unwrap()).as_ref().map(|key| &*Box::leak(Box::new(key.clone()))),
+        };
+        let refused = handshake::connect(manager.address(), &offer, patience()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+        assert!(refused.to_string().contains("key"), "{refused}");
+        drop(builder);
+        list.push(1).unwrap();
+    }
+    let key = AuthKey::new("a key that is right").unwrap();
+    let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: Some(&key) };
+    handshake::connect(manager.address(), &offer, patience()).unwrap();
+    assert!(Manager::connect(&address).unwrap().is_alive());
+    manager.audit().unwrap();
+}
