@@ -98,7 +98,11 @@ fn up_to_eight_arguments_travel_as_a_tuple_and_one_as_itself() {
 
 #[test]
 fn types_of_ones_own_travel_both_ways() {
-    let order = Order { what: "nails".into(), parts: vec![(3, 0.5), (4, 0.25)], note: Some(Box::new(Order { what: "soon".into(), parts: vec![], note: None })) };
+    let order = Order {
+        what: "nails".into(),
+        parts: vec![(3, 0.5), (4, 0.25)],
+        note: Some(Box::new(Order { what: "soon".into(), parts: vec![], note: None })),
+    };
     let child = Process::spawn(|order: Order, times: u32| vec![order; times as usize], (order.clone(), 3)).unwrap();
     assert_eq!(child.join().unwrap(), vec![order; 3]);
 }
@@ -535,7 +539,9 @@ fn arguments_of_the_program_are_the_childs_too() {
 fn output_nobody_reads_does_not_kill_a_child() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let child = Process::builder().stdout(writer).spawn(|| writeln!(std::io::stdout(), "to nobody").and_then(|()| std::io::stdout().flush()).is_err(), ());
+    let child = Process::builder()
+        .stdout(writer)
+        .spawn(|| writeln!(std::io::stdout(), "to nobody").and_then(|()| std::io::stdout().flush()).is_err(), ());
     assert!(child.unwrap().join().unwrap(), "an error, and no SIGPIPE");
 }
 

@@ -280,10 +280,20 @@ fn whole_lines() {
 fn forked_children() {
     let manager = Manager::builder().capacity(64 << 20).start().unwrap();
     let list = manager.list([1u64, 2]).unwrap();
-    let child = Process::builder().daemon(true).spawn(|list: List<u64>| { endure(); list }, list).unwrap();
+    let child = Process::builder()
+        .daemon(true)
+        .spawn(
+            |list: List<u64>| {
+                endure();
+                list
+            },
+            list,
+        )
+        .unwrap();
     let in_fork = || {
         let refused = |result: commonhold::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::UsedAfterFork);
-        let all = refused(child.kill()) && refused(child.terminate()) && refused(child.join().map(drop)) && refused(child.wait(None).map(drop));
+        let all =
+            refused(child.kill()) && refused(child.terminate()) && refused(child.join().map(drop)) && refused(child.wait(None).map(drop));
         // Its own are its own.
         let own = Process::spawn(|x: u64| x * x, 5).is_ok_and(|own| active_children().len() == 1 && own.join().is_ok_and(|n| n == 25));
         all && own && child.is_alive() && child.exit_code().is_none() && active_children().is_empty()
@@ -294,10 +304,13 @@ fn forked_children() {
     assert!(child.join().is_err_and(|error| error.is_died()));
     // One that a fork holds the socket of: its end is seen nevertheless.
     let forks = || -> () {
-        assert_eq!(forked(|| {
-            let _ = Command::new("true").status();
-            true
-        }), WELL);
+        assert_eq!(
+            forked(|| {
+                let _ = Command::new("true").status();
+                true
+            }),
+            WELL
+        );
         std::process::exit(4)
     };
     let child = Process::spawn(forks, ()).unwrap();
