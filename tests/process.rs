@@ -47,6 +47,16 @@ enum Refusal {
     Closed { why: String },
 }
 
+/// They may go to other threads, whatever their functions return.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync + 'static>() {}
+    send_and_sync::<Process<String>>();
+    send_and_sync::<Process<Result<List<Order>, Refusal>>>();
+    send_and_sync::<ChildProcess>();
+    send_and_sync::<commonhold::ProcessBuilder>();
+    send_and_sync::<commonhold::ParentProcess>();
+};
+
 // ---- What runs ----
 
 fn nothing() {}
