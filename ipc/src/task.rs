@@ -55,10 +55,10 @@ impl<F: Copy + 'static, R: Runner<F> + 'static> Of<F, R> {
 
 fn run<F: Copy + 'static, R: Runner<F>>(passage: &mut dyn Any) {
     assert_without_size::<F>();
-    // SAFETY: a value without size has no bytes that could be wrong, and a value of this type exists: an entry is made of one
+    // SAFETY: no bytes are read, and any aligned place will do for none. A value of this type exists: an entry is made of one
     // (`Entry::of`), in this process or in the parent's, which runs the same program (INV-18). The type is `Copy`, so there may
     // be any number of it.
-    let function = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     R::run(function, passage);
 }
 
