@@ -386,12 +386,12 @@ impl Iterator for Entries {
 
     #[inline]
     fn next(&mut self) -> Option<Entry> {
-        let entry = self.ahead[self.first];
+        let entry = self.ahead[self.first % FETCH_AHEAD];
         if entry == 0 {
             return None;
         }
-        self.ahead[self.first] = self.go_ahead();
-        self.first = (self.first + 1) % FETCH_AHEAD;
+        self.ahead[self.first % FETCH_AHEAD] = self.go_ahead();
+        self.first = self.first.wrapping_add(1);
         Some(Entry::read(&self.arena, entry, self.align))
     }
 }

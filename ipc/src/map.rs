@@ -226,9 +226,10 @@ impl ArenaReader {
     #[inline(always)]
     pub fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
-        if self.span.covers(offset, 8) {
-            // SAFETY: a prefetch has no effect but on caches, for any address.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.span.at(offset).cast()) }
+        {
+            let address = self.span.base.as_ptr().wrapping_add(offset as usize).cast();
+            // SAFETY: a prefetch has no effect but on caches, for any address, in the arena or not.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
