@@ -11,6 +11,7 @@ pub mod error;
 pub mod fork;
 pub mod handshake;
 pub mod index;
+pub mod lane;
 pub mod limits;
 pub mod liveness;
 pub mod map;

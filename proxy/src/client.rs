@@ -51,15 +51,21 @@ impl Session {
     /// # Errors
     /// `NotFound` if no manager is there, `Refused` if it does not let this process in.
     pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Session> {
+        Session::connect_by(address, authkey, true)
+    }
+
+    /// The same; without `lanes`, calls go by the socket alone. A connection that this process has already is used as it is.
+    #[doc(hidden)]
+    pub fn connect_by(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Session> {
         if let Some(core) = SessionCore::at_address(address) {
             return Ok(Session { core });
         }
-        Ok(Session { core: SessionCore::connect(address, authkey)? })
+        Ok(Session { core: SessionCore::connect(address, authkey, lanes)? })
     }
 
     /// Begins a session on a channel to a manager that others find at `address`.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Session> {
-        Ok(Session { core: SessionCore::greet(channel, address, authkey)? })
+        Ok(Session { core: SessionCore::greet(channel, address, authkey, true)? })
     }
 
     /// Keeps something until the connection is over: the process or thread of a manager that this program started.
@@ -354,6 +360,8 @@ pub struct Stats {
     pub sessions: u64,
     /// Number of sessions whose connection is over, but whose process lives and may still read under its guards.
     pub lingering: u64,
+    /// Calls that came through shared memory instead of by a socket, since the manager began.
+    pub lane_calls: u64,
     /// Bytes of blocks that the newest version uses.
     pub live_bytes: u64,
     /// Bytes of blocks that are not used any more, but pinned by readers or not yet reclaimed.
@@ -382,6 +390,7 @@ impl Stats {
                 "objects" => stats.objects = number,
                 "sessions" => stats.sessions = number,
                 "lingering" => stats.lingering = number,
+                "lane_calls" => stats.lane_calls = number,
                 "live_bytes" => stats.live_bytes = number,
                 "retired_bytes" => stats.retired_bytes = number,
                 "backed_bytes" => stats.backed_bytes = number,

@@ -10,13 +10,16 @@ mod connection;
 mod dict;
 mod guard;
 mod handle;
+mod lane;
 mod list;
 mod request;
 mod retry;
+mod room;
 mod session;
 mod single;
 mod snapshot;
 mod transaction;
+mod upload;
 mod watch;
 mod write;
 

@@ -343,6 +343,21 @@ impl<'a> Op<'a> {
         }
     }
 
+    /// The numbers of all uploads that it names.
+    #[inline]
+    pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
+        let number = |payload: Payload<'_>| match payload.source {
+            Source::Upload(number) => Some(number),
+            Source::Inline(_) => None,
+        };
+        let (one, many) = match *self {
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
+            Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
+            _ => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     /// Reads one.
     pub fn parse(read: &mut Reader<'a>) -> Option<Op<'a>> {
         let (code, object) = (read.u8()?, read.u64()?);
@@ -418,18 +433,7 @@ impl<'a> Commit<'a> {
 
     /// The numbers of all uploads that the operations name.
     pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let number = |payload: Payload<'_>| match payload.source {
-            Source::Upload(number) => Some(number),
-            Source::Inline(_) => None,
-        };
-        self.ops().flat_map(move |op| {
-            let (one, many) = match op {
-                Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
-                Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
-                _ => (None, None),
-            };
-            one.into_iter().chain(many.into_iter().flatten())
-        })
+        self.ops().flat_map(|op| op.uploads())
     }
 }
 
@@ -440,11 +444,12 @@ pub struct CommitWriter {
     condition_count: u32,
     ops: Vec<u8>,
     op_count: u32,
+    uploads: Vec<u64>,
 }
 
 impl Default for CommitWriter {
     fn default() -> Self {
-        CommitWriter { conditions: Vec::new(), condition_count: 0, ops: buffers::take(), op_count: 0 }
+        CommitWriter { conditions: Vec::new(), condition_count: 0, ops: buffers::take(), op_count: 0, uploads: Vec::new() }
     }
 }
 
@@ -465,6 +470,12 @@ impl CommitWriter {
     pub fn op(&mut self, op: &Op<'_>) {
         op.write(&mut self.ops);
         self.op_count += 1;
+        self.uploads.extend(op.uploads());
+    }
+
+    /// The numbers of all uploads that the operations name.
+    pub fn uploads(&self) -> &[u64] {
+        &self.uploads
     }
 
     /// Number of operations so far.

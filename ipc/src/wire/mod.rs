@@ -60,6 +60,8 @@ pub enum Call {
     Names = 15,
     /// Uploads that no commit will use: their numbers. Not answered.
     Discard = 16,
+    /// Something has been posted on a lane. Not answered, here.
+    Ring = 17,
 }
 
 impl Call {
@@ -68,7 +70,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard,
+            Discard, Ring,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -76,7 +78,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring)
     }
 }
 

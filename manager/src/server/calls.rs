@@ -1,6 +1,6 @@
 //! Doing requests: from a frame to its answer.
 
-use super::session::Next;
+use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, who
 use std::time::{Duration, Instant};
 
 /// What doing a request came to.
-enum Done {
+pub(super) enum Done {
     /// Answer this, with the version of the commit that it made, or 0.
     Answer(u64, Vec<Outcome>),
     /// A condition did not hold.
@@ -34,6 +34,35 @@ impl From<Result<Vec<Outcome>>> for Done {
             Err(error) => Done::Failed(error),
         }
     }
+}
+
+/// Appends the answer to a request to `answers`, as a frame. `false`: there is none.
+pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answers: &mut Vec<u8>) -> bool {
+    let (status, version, outcomes, error) = match done {
+        Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
+        Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
+        Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
+        Done::NoAnswer | Done::Nonsense | Done::Later => return false,
+    };
+    if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
+        session.lend(head.lane, head.number, version);
+    }
+    let start = answers.len();
+    answers.extend_from_slice(&[0; HEAD_BYTES]);
+    match (status, error) {
+        (Status::Failed, Some(error)) => write_error(answers, &error),
+        (Status::Done, _) => {
+            answers.extend_from_slice(&version.to_le_bytes());
+            if !head.quiet {
+                outcomes.iter().for_each(|outcome| outcome.write(answers));
+            }
+        }
+        _ => {}
+    }
+    let len = (answers.len() - start - HEAD_BYTES) as u32;
+    let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
+    answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
+    true
 }
 
 impl Server {
@@ -101,37 +130,15 @@ impl Server {
 
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        let (status, version, outcomes, error) = match done {
-            Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
-            Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
-            Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
-            Done::NoAnswer | Done::Nonsense | Done::Later => return,
-        };
-        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
-            session.lend(head.lane, head.number, version);
-        }
-        let answers = session.answers();
-        let start = answers.len();
-        answers.extend_from_slice(&[0; HEAD_BYTES]);
-        match (status, error) {
-            (Status::Failed, Some(error)) => write_error(answers, &error),
-            (Status::Done, _) => {
-                answers.extend_from_slice(&version.to_le_bytes());
-                if !head.quiet {
-                    outcomes.iter().for_each(|outcome| outcome.write(answers));
-                }
-            }
-            _ => {}
-        }
-        let len = (answers.len() - start - HEAD_BYTES) as u32;
-        let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
-        answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
-        if self.unanswered.last() != Some(&index) {
+        let mut answers = std::mem::take(session.answers());
+        let is_answered = write_answer(session, head, done, &mut answers);
+        *session.answers() = answers;
+        if is_answered && self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
         }
     }
 
-    fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+    pub(super) fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
         // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
         if !call.is_one_way()
@@ -183,6 +190,10 @@ impl Server {
             Call::Shutdown => {
                 self.ending = true;
                 Done::Answer(0, Vec::new())
+            }
+            Call::Ring => {
+                self.watch(index);
+                Done::NoAnswer
             }
             Call::Upload => Done::Nonsense,
         }
@@ -248,7 +259,7 @@ impl Server {
     }
 
     /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         self.store.publish();
         self.reclaim();
         while self.store.rest() {}
@@ -359,7 +370,12 @@ impl Server {
         }
         self.somebody_waits = only.is_some();
         let before = self.unfinished.len();
+        let mut lanes = false;
         for index in 0..self.connections.len() {
+            if only.is_none_or(|only| only == index) && self.lanes_wait(index) {
+                lanes = true;
+                self.wake_lanes(index);
+            }
             if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
                 && session.waits_for_ticket
                 && only.is_none_or(|only| only == index)
@@ -368,7 +384,7 @@ impl Server {
                 self.put_off(index);
             }
         }
-        self.unfinished.len() > before
+        lanes || self.unfinished.len() > before
     }
 
     fn audit(&mut self) -> Done {

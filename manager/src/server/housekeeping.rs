@@ -148,6 +148,7 @@ impl Server {
             ("objects", self.store.root().objects),
             ("sessions", self.sessions as u64),
             ("lingering", self.lingering as u64),
+            ("lane_calls", self.lane_watch.calls),
             ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),
             ("retired_bytes", self.store.memory.retired_bytes()),
             ("backed_bytes", usage.backed_bytes),
