@@ -191,11 +191,11 @@ impl Server {
                 self.ending = true;
                 Done::Answer(0, Vec::new())
             }
-            Call::Ring => {
+            Call::Ring if payload.is_empty() => {
                 self.watch(index);
                 Done::NoAnswer
             }
-            Call::Upload => Done::Nonsense,
+            Call::Ring | Call::Upload => Done::Nonsense,
         }
     }
 
