@@ -1,8 +1,8 @@
 //! `compare calls`: one mutating call after the other, in the situations that decide what waiting costs; not means alone, and with the
 //! processor time that all processes together have spent.
 //!
-//! Hot: as fast as they come. Thinking: the caller works for some microseconds between two calls, as programs do. One core: caller and
-//! server may run on one processor only, where looking for an answer keeps the other from giving it. Every call is timed by itself, so a
+//! Hot: as fast as they come. Thinking: the caller works for some microseconds between two calls, as programs do. On one core:
+//! where looking for an answer keeps the other from giving it. Every call is timed by itself, so a
 //! reading of the clock (25 to 50 ns) is in every figure.
 use std::fs;
 use std::time::Duration;
@@ -29,9 +29,25 @@ const CALLS_AT_FIRST: u64 = 200;
 
 /// A way to call.
 struct Situation {
-    name: &'static str,
+    name: String,
     think_ns: u64,
-    one_core: bool,
+    cores: Cores,
+}
+
+/// Where caller and server may run.
+#[derive(Clone, Copy, PartialEq)]
+enum Cores {
+    /// Wherever the scheduler puts them.
+    Any,
+    /// On one processor, both.
+    One,
+}
+
+/// This thread, and what it starts, runs on these processors.
+fn run_on(cpus: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    cpus.iter().for_each(|cpu| set.set(*cpu));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// A system in a situation: its name, itself, and what was measured so far.
@@ -45,12 +61,12 @@ struct Caller {
 
 /// `compare calls`.
 pub fn calls(options: &CallsOptions) -> Result<()> {
-    let think_ns = 1_000 * options.think_us;
-    let situations = [
-        Situation { name: "hot", think_ns: 0, one_core: false },
-        Situation { name: "thinking", think_ns, one_core: false },
-        Situation { name: "one core", think_ns: 0, one_core: true },
-    ];
+    let mut situations = Vec::new();
+    for (cores, where_to) in [(Cores::Any, ""), (Cores::One, ", one core")] {
+        for (think_ns, how) in [(0, "hot"), (1_000 * options.think_us, "thinking")] {
+            situations.push(Situation { name: format!("{how}{where_to}"), think_ns, cores });
+        }
+    }
     for row in &options.rows {
         for situation in &situations {
             in_situation(*row, situation, options)?;
@@ -60,14 +76,10 @@ pub fn calls(options: &CallsOptions) -> Result<()> {
 }
 
 fn in_situation(row: Row, situation: &Situation, options: &CallsOptions) -> Result<()> {
-    let everywhere = sched_getaffinity(None)?;
-    if situation.one_core {
-        let first = (0..CpuSet::MAX_CPU).find(|cpu| everywhere.is_set(*cpu)).ok_or("no processor to run on")?;
-        let mut one = CpuSet::new();
-        one.set(first);
-        sched_setaffinity(None, &one)?;
-    }
-    // Started here: what they start inherits the mask.
+    let mask = sched_getaffinity(None)?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect();
+    // What is started from here inherits it.
+    run_on(if situation.cores == Cores::One { &cpus[..1] } else { &cpus })?;
     let done = callers(row, situation).and_then(|mut callers| {
         for _ in 0..options.rounds {
             callers.rotate_left(1);
@@ -77,7 +89,7 @@ fn in_situation(row: Row, situation: &Situation, options: &CallsOptions) -> Resu
         callers.rotate_right(turned);
         callers.iter_mut().try_for_each(|caller| print(caller, row, situation, options.json))
     });
-    sched_setaffinity(None, &everywhere)?;
+    run_on(&cpus)?;
     done
 }
 
@@ -122,7 +134,7 @@ fn print(caller: &mut Caller, row: Row, situation: &Situation, as_json: bool) ->
     });
     let shown = [p50, mean, p99, p999].map(|figure| humane(figure, Unit::Nanoseconds));
     let text = format!(
-        "{:<14} {:<9} {:<21} p50 {:>8}  mean {:>8}  p99 {:>8}  p99.9 {:>8}  {cpu:>7.2} CPU s per million",
+        "{:<14} {:<20} {:<21} p50 {:>8}  mean {:>8}  p99 {:>8}  p99.9 {:>8}  {cpu:>7.2} CPU s per million",
         row.name(),
         situation.name,
         caller.name,
