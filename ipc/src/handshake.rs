@@ -34,6 +34,10 @@ pub const OPTION_LANES: u64 = 8;
 
 /// Descriptors that come with a welcome at the most.
 const WELCOME_DESCRIPTORS_MAX: usize = 3;
+/// Option bit of a welcome: check every value at every read.
+pub const OPTION_CHECK_ALWAYS: u64 = 1;
+/// Option bit of a welcome: the manager can put barriers into its readers, who then need no fences. See `pin`.
+pub const OPTION_BARRIERS: u64 = 2;
 
 /// What a manager demands of all clients.
 #[derive(Clone, Debug)]

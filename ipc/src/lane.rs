@@ -46,6 +46,7 @@ pub use calling::{CallingLanes, Posted, Waited};
 pub use served::{Request, ServedLanes};
 
 use crate::limits::LANE_ROOM_BYTES;
+use crate::map::Segment;
 use crate::pin::BLOCKS;
 use crate::wire::{HEAD_BYTES, Head};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +92,12 @@ const _: () = assert!(REQUEST_PAYLOAD == REQUEST + HEAD_BYTES + 16);
 /// Offset of a lane's slot.
 const fn slot(lane: u16) -> usize {
     SLOT_BYTES * (1 + lane as usize)
+}
+
+/// `count` words of a segment from a byte offset on.
+#[inline]
+fn words(segment: &Segment, offset: usize, count: usize) -> &[AtomicU64] {
+    &segment.words()[offset / 8..offset / 8 + count]
 }
 
 /// The words of a post: shared memory, or a model of it.

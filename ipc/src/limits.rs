@@ -18,6 +18,9 @@ pub const ARCHIVE_DEPTH_MAX: u32 = 128;
 pub const HANDLES_PER_VALUE_MAX: usize = 65_536;
 /// Largest frame that a manager takes into private memory. Values above [`INLINE_VALUE_BYTES_MAX`] do not count: they stream into the arena.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Steps of work that one commit may be, while which nobody else is served. A step takes about 0.1 µs (an entry set: 0.1–0.3), so
+/// this is one to four seconds; a frame of 64 MiB holds at most 4 Mi operations of 16 B. The largest list that can be reversed at once.
+pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 /// Values up to this size travel inside their request; larger ones as uploads before it.
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
@@ -32,6 +35,24 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 pub const REPLIES_PENDING_BYTES_MAX: usize = 1 << 20;
 /// Objects of one manager (28 bits of an id are its slot in the catalog).
 pub const OBJECTS_MAX: u64 = 1 << 28;
+/// Objects that have a segment of their own, of one manager: each costs it a mapping, of which a process has 65,530, and a descriptor.
+pub const SEGMENTS_MAX: usize = 32_768;
+/// The part of a manager's descriptors that segments may take, one each: the rest is for sessions (two each) and what comes between.
+pub const SEGMENTS_DESCRIPTOR_SHARE: usize = 2;
+/// The part of a manager's capacity that segments may take beside the arena: they come on top of it, and both together stay below
+/// three quarters of the machine's memory, when the capacity is the default half.
+pub const SEGMENTS_CAPACITY_SHARE: u64 = 2;
+/// Largest segment: a sixteenth of the address space that a process has for mappings.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 43;
+/// Bits of a session's number: with ten thousand new sessions a second they last for three years.
+pub const SESSION_NUMBER_BITS: u32 = 40;
+/// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its
+/// waking and its taking the lock can delay the others by, once.
+pub const LOCK_LOOK_MS: u64 = 200;
+/// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
+pub const LOCK_PATIENCE_MS: u64 = 2;
+/// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
+pub const LOCK_RESERVATION_MS: u64 = 5;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
 /// Conflicts of one transaction after which it asks for a writer's ticket.
@@ -71,3 +92,9 @@ pub const NAMES_LISTED_MAX: usize = 65_536;
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
 /// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an argument or result of a process, and as many of what goes with it, that travel through its socket; more goes into a
+/// memory file. Two such parts and a header fit into a socket of the usual 208 KiB without a reader.
+pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
+/// directory and settings.
+pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;

@@ -1,8 +1,8 @@
 //! Mappings of shared segments, and the only ways to touch their bytes.
 //!
 //! Three views of memory that several processes map:
-//! - [`Segment`]: a region that both sides may write (a session page, lanes). Touched through atomics alone, but for a part that a
-//!   client has to itself.
+//! - [`Segment`]: a region that several sides may write: a session page, lanes, the state of a lock. Touched through atomics alone, but
+//!   for a part that one client has to itself.
 //! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
 //!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
 //!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
@@ -13,8 +13,10 @@
 #![allow(unsafe_code)] // raw loads and stores in mappings; each block argues from the numbered invariants
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -43,21 +45,25 @@ fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
     })
 }
 
-/// A region that two processes write: atomics only.
+/// A region that several processes write: atomics only, each word always with the same width.
 pub struct Segment {
-    raw: MmapRaw,
+    /// Taken apart by `drop` alone.
+    raw: ManuallyDrop<MmapRaw>,
+    /// Of a region that forked children do not have: whose it is.
+    owner: Option<Stamp>,
 }
 
 impl Segment {
     /// Maps the first `len` bytes of a sealed memfd.
     pub fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<Self> {
-        let raw = map(fd, len, access)?;
-        Ok(Segment { raw })
+        Ok(Segment { raw: ManuallyDrop::new(map(fd, len, access)?), owner: None })
     }
 
-    /// Keeps the region out of forked children: they must not write into their parent's pins.
-    pub fn keep_from_children(&self) -> Result<()> {
-        crate::sys::exclude_from_forks(&self.raw)
+    /// Keeps the region out of forked children: they must not write into their parent's pins and locks.
+    pub fn keep_from_children(mut self) -> Result<Self> {
+        crate::sys::exclude_from_forks(&self.raw)?;
+        self.owner = Some(Stamp::now());
+        Ok(self)
     }
 
     /// Keeps the region out of core dumps.
@@ -65,28 +71,12 @@ impl Segment {
         crate::sys::exclude_from_dumps(&self.raw)
     }
 
-    /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment.
-    #[inline]
-    pub fn half_word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
-        // SAFETY: as in `word`. No word of 8 bytes is touched at this offset.
-        unsafe { AtomicU32::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
-    }
-
-    /// `count` words from a byte offset on, a multiple of 8; all inside of the segment.
-    #[inline]
-    pub fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
-        assert!(offset.is_multiple_of(8) && offset + 8 * count <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
-        // SAFETY: as in `word`: atomics may be shared with whoever writes them, in this process or another.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(offset).cast(), count) }
-    }
-
     /// Copies bytes into a part that nobody maps but this process, whose caller has it to itself.
     #[inline]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.raw.len() && bytes.len() <= self.raw.len() - offset, "segment offset {offset} of {}", self.raw.len());
         // SAFETY: in bounds (asserted); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
-        // to atomics, of which there are none in this part; other processes read it by system calls alone (INV-18).
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 
@@ -98,7 +88,39 @@ impl Segment {
         // everybody touches it through atomics alone.
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
+
+    /// All whole words of the region.
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8.
+        unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
+    }
+
+    /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.
+    #[inline]
+    pub fn half(&self, offset: usize) -> &AtomicU32 {
+        crate::sys::word_at(&self.raw, offset)
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
 }
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // In a forked child the region is not there, and something else may be in its place by now.
+        if self.owner.is_none_or(Stamp::is_current) {
+            // SAFETY: dropped here and nowhere else, and not touched afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.raw) }
+        }
+    }
+}
+
+/// No mapping is shorter, so that a few words can be looked for with one look at its end.
+const MAPPING_BYTES_MIN: u64 = 512;
 
 #[derive(Clone)]
 struct Span {
@@ -119,7 +141,7 @@ impl Span {
     fn new(raw: MmapRaw) -> Self {
         let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
         let len = raw.len() as u64;
-        assert!(len >= 8 && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
+        assert!(len >= MAPPING_BYTES_MIN && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
         Span { raw: Arc::new(raw), base, len, last_word: (len - 8) & !7 }
     }
 
@@ -180,8 +202,8 @@ impl ArenaReader {
     /// `N` words from `offset` on, with one look at the bounds; zeros outside of the arena.
     #[inline(always)]
     pub fn words<const N: usize>(&self, offset: u64) -> [u64; N] {
-        let last = 8 * (N as u64 - 1);
-        if offset > self.span.last_word || self.span.last_word - offset < last {
+        const { assert!(8 * (N as u64) <= MAPPING_BYTES_MIN) };
+        if offset > self.span.last_word - 8 * (N as u64 - 1) {
             return [0; N];
         }
         std::array::from_fn(|i| {
@@ -269,7 +291,7 @@ impl ArenaWriter {
     }
 
     /// A word that readers look at while it changes.
-    #[inline]
+    #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
         self.check(offset, 8);
         assert!(offset.is_multiple_of(8));
@@ -292,9 +314,37 @@ impl ArenaWriter {
         self.atomic(offset).store(word, Ordering::Relaxed);
     }
 
+    /// Stores words side by side into a block that no published version reaches.
+    #[inline(always)]
+    pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        self.check(offset, 8 * N as u64);
+        assert!(offset.is_multiple_of(8));
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i as u64).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Stores the same word `count` times, side by side, into a block that no published version reaches.
+    #[inline]
+    pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
+        for i in 0..count {
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// Copies bytes into a block that no published version reaches.
     #[inline]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && offset.is_multiple_of(8)
+        {
+            // Most keys and many values: not worth a call.
+            return self.store(offset, u64::from_ne_bytes(word));
+        }
         self.check(offset, bytes.len() as u64);
         // SAFETY: in bounds (checked). INV-3: the manager writes only blocks born in the commit it is making, to which no
         // reference exists anywhere. `bytes` is private memory or another block.

@@ -135,11 +135,7 @@ fn answers(left_out: LeftOut) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(5);
     builder.check(move || {
-        let slot = Arc::new(Slot {
-            answered: AtomicU32::new(0),
-            sleeping: AtomicU32::new(0),
-            reply: AtomicU64::new(0),
-        });
+        let slot = Arc::new(Slot { answered: AtomicU32::new(0), sleeping: AtomicU32::new(0), reply: AtomicU64::new(0) });
         let caller = thread::spawn({
             let slot = slot.clone();
             move || {

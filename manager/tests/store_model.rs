@@ -108,6 +108,7 @@ impl Run {
             Kind::List => Body::List(element_bytes, vec![]),
             Kind::Value => Body::Value(None),
             Kind::Counter => Body::Counter(0),
+            kind => unreachable!("{kind:?} is not in the arena"),
         };
         self.model.objects.insert(id, Obj { kind, held: 1, body: Rc::new(body) });
         id
@@ -304,6 +305,7 @@ impl Run {
                 self.model.forget_unreachable();
             }
             Err(Rejected::Conflict) => assert!(!holds, "a condition that holds was a conflict"),
+            Err(Rejected::Nonsense) => panic!("what the writer wrote could not be read"),
             Err(Rejected::Failed(error)) => assert!(holds && wrong == Some(error.kind()), "expected {wrong:?}, got {error:?}"),
         }
     }

@@ -4,31 +4,32 @@ use crate::connection::{Connection, Reply, disconnected};
 use crate::lane::LaneRoad;
 use crate::request::Request;
 use crate::retry::Gate;
-use commonhold_ipc::arena::{self, ALIVE};
+use commonhold_ipc::arena::{self, ALIVE, Root};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
-use commonhold_ipc::catalog::{self, Record};
+use commonhold_ipc::catalog::{self, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
-use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
+use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
-use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::map::{ArenaReader, Segment};
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
 use commonhold_ipc::points;
+use commonhold_ipc::segment;
 use commonhold_ipc::socket::{Address, Channel};
+use commonhold_ipc::sync::Claim;
+use commonhold_ipc::sys;
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, malformed};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-/// Option bit of the welcome: check every value at every read.
-const OPTION_CHECK_ALWAYS: u64 = 1;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +58,8 @@ pub struct SessionCore {
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
+    /// What this process has shown the manager: children that are given its handles must, too.
+    pub(crate) authkey: Option<AuthKey>,
     welcome: Welcome,
     stamp: Stamp,
     /// Number of the last call of each lane; written by the lane's thread alone.
@@ -64,6 +67,10 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
+    /// Mapped segments, by object: for as long as handles here keep them.
+    segments: Mutex<HashMap<u64, Weak<Segment>>>,
+    /// Held by who waits for a descriptor.
+    attaching: Mutex<()>,
     /// Keeps this process's other commits back while one of its threads has the writer's ticket.
     pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
@@ -76,22 +83,32 @@ impl SessionCore {
     pub fn connect(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), welcome, fds, lanes)
+        Self::new(channel, address.clone(), authkey, welcome, fds, lanes)
     }
 
     /// Begins a session on a channel that is connected already. `address` is where others find the manager.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, welcome, fds, lanes)
+        Self::new(channel, address, authkey, welcome, fds, lanes)
     }
 
-    fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>, lanes: bool) -> Result<Arc<Self>> {
+    fn new(
+        channel: Channel,
+        address: Address,
+        authkey: Option<&AuthKey>,
+        welcome: Welcome,
+        fds: Vec<OwnedFd>,
+        lanes: bool,
+    ) -> Result<Arc<Self>> {
         let mut fds = fds.into_iter();
         let (Some(arena), Some(page), segment) = (fds.next(), fds.next(), fds.next()) else { return Err(malformed("welcome")) };
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
         let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
         let (pins, arena) = mapped.inspect_err(|_| give_up(&page))?;
+        if welcome.options & OPTION_BARRIERS != 0 {
+            pins.rely_on_manager();
+        }
         let core = Arc::new(SessionCore {
             connection: Connection::new(channel, arena.clone()),
             // What cannot be mapped is not needed: all calls can go by the socket.
@@ -100,12 +117,15 @@ impl SessionCore {
             pins,
             arena,
             address,
+            authkey: authkey.cloned(),
             welcome,
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
+            segments: Mutex::default(),
+            attaching: Mutex::default(),
             gate: Gate::default(),
             keeper: Mutex::new(None),
         });
@@ -152,8 +172,68 @@ impl SessionCore {
         self.welcome.manager
     }
 
-    /// Whether the manager lives.
+    /// The session's number, by which its claims in segments are known.
     #[inline]
+    pub fn number(&self) -> u64 {
+        self.welcome.session
+    }
+
+    /// The calling thread, as the owner of claims. Only for a session that is [`check`](Self::check)ed.
+    #[inline]
+    pub fn claim(&self) -> Claim {
+        thread_local! {
+            /// The thread's number, and in which life of the process it was asked for: a forked child's threads have others.
+            static NUMBER: Cell<(Option<Stamp>, u32)> = const { Cell::new((None, 0)) };
+        }
+        let (stamp, mut number) = NUMBER.get();
+        if stamp != Some(self.stamp) {
+            number = sys::thread_id();
+            NUMBER.set((Some(self.stamp), number));
+        }
+        Claim::new(self.number(), number)
+    }
+
+    /// The segment of an object that this session holds: mapped at its first use, for as long as anybody here keeps it.
+    pub fn segment(&self, id: u64, kind: Kind) -> Result<Arc<Segment>> {
+        let known = || lock(&self.segments).get(&id).and_then(Weak::upgrade);
+        if let Some(segment) = known() {
+            return Ok(segment);
+        }
+        let _one_at_a_time = lock(&self.attaching);
+        if let Some(segment) = known() {
+            return Ok(segment);
+        }
+        // One that came with the reply to a call that failed on the way.
+        drop(self.connection.take_descriptor());
+        let Outcome::Number(bytes) = self.call_with_id(Call::Attach, id, false)?.outcome()? else { return Err(malformed("reply")) };
+        let descriptor = self.connection.take_descriptor().ok_or_else(|| {
+            let text = format!("no descriptor came for the segment of {} {id}: close descriptors or raise `ulimit -n`", kind.name());
+            Error::new(ErrorKind::System, text)
+        })?;
+        let segment = Arc::new(segment::attach(&descriptor, bytes, id, kind)?);
+        lock(&self.segments).insert(id, Arc::downgrade(&segment));
+        Ok(segment)
+    }
+
+    /// The process of a session and its program's name; none if it is over.
+    pub fn who(&self, session: u64) -> Result<Option<(u32, String)>> {
+        match self.call_with_id(Call::Who, session, false)? {
+            Reply::Done(_, outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
+                Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
+                _ => Ok(None),
+            },
+            Reply::Conflict => Err(malformed("reply")),
+        }
+    }
+
+    /// The manager's alive word, for sleeps.
+    #[inline]
+    pub fn alive_word(&self) -> Result<&AtomicU32> {
+        self.arena.half_word(ALIVE).ok_or_else(disconnected)
+    }
+
+    /// Whether the manager lives.
+    #[inline(always)]
     pub fn is_alive(&self) -> bool {
         // SYNC: Acquire pairs with the keeper's Release store; the kernel's mark is a full barrier.
         self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
@@ -162,10 +242,14 @@ impl SessionCore {
     /// Fails in a forked child, and when the manager is gone.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        if !self.stamp.is_current() {
-            return self.stamp.check();
-        }
+        self.stamp.check()?;
         if self.is_alive() { Ok(()) } else { Err(disconnected()) }
+    }
+
+    /// Whether [`check`](Self::check) has nothing to say.
+    #[inline(always)]
+    pub fn is_usable(&self) -> bool {
+        self.stamp.is_current() && self.is_alive()
     }
 
     /// Whether calls can still be made: in this process, over a connection that nothing has broken.
@@ -192,8 +276,8 @@ impl SessionCore {
 
     /// An object's record in a pinned version.
     #[inline(always)]
-    pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
-        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| self.no_record(id))
+    pub fn record(&self, root: &Root, id: u64) -> Result<Record> {
+        catalog::find(&self.arena, root, id).ok_or_else(|| self.no_record(id))
     }
 
     /// Why an object is not there. The end of the connection takes the session's references with it.
@@ -327,6 +411,7 @@ impl SessionCore {
             held.remove(&id);
             there
         };
+        lock(&self.segments).remove(&id);
         self.tell(Call::Release, &vec![id; there]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST, REQUEST_PAYLOAD, ROOM,
-    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, head_of, head_words, load_bytes, post, slot, store_bytes,
+    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, head_of, head_words, load_bytes, post, slot, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -124,8 +124,7 @@ impl AnswerWords for Awaited<'_> {
 impl CallingLanes {
     /// Maps a session's segment.
     pub fn map(file: OwnedFd) -> Result<Self> {
-        let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?;
-        segment.keep_from_children()?;
+        let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?.keep_from_children()?;
         segment.keep_from_dumps()?;
         Ok(CallingLanes {
             segment,
@@ -137,7 +136,7 @@ impl CallingLanes {
 
     fn awaited(&self, lane: u16, mark: u32) -> Awaited<'_> {
         let slot = slot(lane);
-        Awaited { answered: self.segment.half_word(slot + ANSWERED), sleeping: self.segment.half_word(slot + SLEEPING), mark }
+        Awaited { answered: self.segment.half(slot + ANSWERED), sleeping: self.segment.half(slot + SLEEPING), mark }
     }
 
     /// Whether a lane can take a call of the thread that it belongs to: its slot has memory, and its last call is over.
@@ -164,13 +163,13 @@ impl CallingLanes {
         let place = match payload {
             Ok(bytes) => {
                 assert!(bytes.len() <= IN_PLACE_BYTES, "{} bytes do not fit into a slot", bytes.len());
-                store_bytes(self.segment.words(slot + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), bytes);
+                store_bytes(words(&self.segment, slot + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), bytes);
                 0
             }
             Err(offset) => offset,
         };
         let [first, second] = head_words(head);
-        store_words(self.segment.words(slot + REQUEST, 4), [first, second, place, u64::from(mark)]);
+        store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark)]);
         number.store(mark, Ordering::Relaxed);
         crate::points::client("lane: before it is posted");
         let watched = post(&Doorbell { segment: &self.segment, lane });
@@ -198,14 +197,14 @@ impl CallingLanes {
     /// The head of the reply in a lane's slot.
     #[inline]
     pub fn reply_head(&self, lane: u16) -> Head {
-        let words = self.segment.words(slot(lane) + REPLY, 2);
+        let words = words(&self.segment, slot(lane) + REPLY, 2);
         head_of([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
     }
 
     /// Its payload, as much as `payload` has room for and the slot holds.
     #[inline]
     pub fn copy_reply(&self, lane: u16, payload: &mut [u8]) {
-        load_bytes(self.segment.words(slot(lane) + REPLY + HEAD_BYTES, (REPLY_BYTES - HEAD_BYTES) / 8), payload);
+        load_bytes(words(&self.segment, slot(lane) + REPLY + HEAD_BYTES, (REPLY_BYTES - HEAD_BYTES) / 8), payload);
     }
 
     /// Gives bytes of the room memory; offsets are from the room's start.

@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
-    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, head_of, head_words, load_bytes, slot, stop_watching, store_bytes,
+    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, head_of, head_words, load_bytes, slot, stop_watching, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -54,7 +54,7 @@ impl PostWords for Doorbells<'_> {
 
     #[inline(always)]
     fn is_rung(&self) -> bool {
-        self.0.words(0, DOORBELL_WORDS).iter().fold(0, |bits, word| bits | word.load(Ordering::Relaxed)) != 0
+        words(self.0, 0, DOORBELL_WORDS).iter().fold(0, |bits, word| bits | word.load(Ordering::Relaxed)) != 0
     }
 }
 
@@ -120,7 +120,7 @@ impl ServedLanes {
     #[inline]
     pub fn take_rung(&mut self) -> [u64; DOORBELL_WORDS] {
         let mut rung = [0; DOORBELL_WORDS];
-        for (at, word) in self.segment.words(0, DOORBELL_WORDS).iter().enumerate() {
+        for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
             if word.load(Ordering::Relaxed) != 0 {
                 // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
                 rung[at] = word.swap(0, Ordering::Acquire);
@@ -135,7 +135,7 @@ impl ServedLanes {
     /// Copies a request's head and mark; `None` if it says what no client of ours would.
     #[inline]
     pub fn request(&self, lane: u16) -> Option<Request> {
-        let words = self.segment.words(slot(lane) + REQUEST, 4);
+        let words = words(&self.segment, slot(lane) + REQUEST, 4);
         let word = |at: usize| words[at].load(Ordering::Relaxed);
         let (head, place, mark) = (head_of([word(0), word(1)]), word(2), word(3) as u32);
         let len = u64::from(head.len);
@@ -152,7 +152,7 @@ impl ServedLanes {
         let len = len.min(request.head.len as usize);
         buffer.resize(len, 0);
         if request.place == 0 {
-            load_bytes(self.segment.words(slot(request.head.lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), buffer);
+            load_bytes(words(&self.segment, slot(request.head.lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), buffer);
             return true;
         }
         sys::read_at(&self.file, request.place, buffer)
@@ -178,10 +178,10 @@ impl ServedLanes {
         let slot = slot(lane);
         let fits = reply.len() <= REPLY_BYTES;
         if fits {
-            store_bytes(self.segment.words(slot + REPLY, REPLY_BYTES / 8), reply);
+            store_bytes(words(&self.segment, slot + REPLY, REPLY_BYTES / 8), reply);
         } else {
             let head = Head { len: 0, code: BY_SOCKET, quiet: false, lane, number: 0 };
-            let words = self.segment.words(slot + REPLY, 2);
+            let words = words(&self.segment, slot + REPLY, 2);
             words.iter().zip(head_words(head)).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
         crate::points::manager("lane: before the answer is published");
@@ -192,7 +192,7 @@ impl ServedLanes {
     #[inline]
     fn publish(&self, lane: u16, mark: u32) {
         let slot = slot(lane);
-        let (answered, sleeping) = (self.segment.half_word(slot + ANSWERED), self.segment.half_word(slot + SLEEPING));
+        let (answered, sleeping) = (self.segment.half(slot + ANSWERED), self.segment.half(slot + SLEEPING));
         if super::answer(&Given { answered, sleeping, mark }) {
             crate::points::manager("lane: answered, the caller sleeps");
             sys::futex_wake_all(answered);
@@ -205,7 +205,7 @@ impl ServedLanes {
         self.take_rung();
         for lane in 0..LANES as u16 {
             if self.used[usize::from(lane / 64)] & 1 << (lane % 64) != 0 {
-                let answered = self.segment.half_word(slot(lane) + ANSWERED);
+                let answered = self.segment.half(slot(lane) + ANSWERED);
                 answered.store(OVER, Ordering::Release);
                 sys::futex_wake_all(answered);
             }

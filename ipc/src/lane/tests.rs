@@ -131,7 +131,7 @@ fn sleepers_wake_by_an_answer_and_by_the_end() {
                 std::thread::spawn(move || calling.wait(lane, mark, &alive[0], &mut Spin::new()).unwrap())
             })
             .collect();
-        let asleep = |lane| served.segment.half_word(slot(lane) + SLEEPING).load(Ordering::Relaxed) == 1;
+        let asleep = |lane| served.segment.half(slot(lane) + SLEEPING).load(Ordering::Relaxed) == 1;
         while !(1..4).all(asleep) {
             std::thread::yield_now();
         }
@@ -159,7 +159,7 @@ fn a_dead_manager_answers_nobody() {
 #[test]
 fn stray_bits_are_ignored() {
     let (mut served, _calling) = both();
-    served.segment.words(0, DOORBELL_WORDS).iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+    words(&served.segment, 0, DOORBELL_WORDS).iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
     let rung = served.take_rung();
     assert_eq!(rung.iter().map(|word| word.count_ones()).sum::<u32>() as usize, LANES - 1);
     assert_eq!((rung[0] & 1, rung[DOORBELL_WORDS - 1] >> (LANES % 64)), (0, 0));

@@ -17,6 +17,7 @@
 
 pub mod buffers;
 pub mod commit;
+mod op;
 pub mod reply;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -60,8 +61,13 @@ pub enum Call {
     Names = 15,
     /// Uploads that no commit will use: their numbers. Not answered.
     Discard = 16,
+    /// The segment of an object that the session holds: its id. The number of its bytes is the answer, and its descriptor travels
+    /// with the answer's first byte, so both go over the socket.
+    Attach = 17,
+    /// Which process a session belongs to: the session's number. Its process id and its program's name, or nothing if it is over.
+    Who = 18,
     /// Something has been posted on a lane. Not answered, here.
-    Ring = 17,
+    Ring = 19,
 }
 
 impl Call {
@@ -70,7 +76,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Ring,
+            Discard, Attach, Who, Ring,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -150,7 +156,7 @@ impl UploadHead {
 }
 
 /// What [`Call::Create`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewObject<'a> {
     /// Code of the object's kind.
     pub kind: u8,
@@ -162,6 +168,8 @@ pub struct NewObject<'a> {
     pub fingerprint: u64,
     /// The type in words.
     pub text: &'a str,
+    /// What else the kind needs to know, see `manager::segments`. None for what lies in the arena.
+    pub parameters: Words<'a>,
 }
 
 impl NewObject<'_> {
@@ -172,6 +180,7 @@ impl NewObject<'_> {
         out.extend_from_slice(&self.element_bytes.to_le_bytes());
         out.extend_from_slice(&self.fingerprint.to_le_bytes());
         put_bytes(out, self.text.as_bytes());
+        put_bytes(out, self.parameters.0);
     }
 }
 
@@ -184,6 +193,7 @@ impl<'a> NewObject<'a> {
             element_bytes: read.u32()?,
             fingerprint: read.u64()?,
             text: std::str::from_utf8(read.bytes()?).ok()?,
+            parameters: Words::new(read.bytes()?)?,
         })
     }
 }
@@ -229,6 +239,11 @@ impl<'a> Reader<'a> {
         self.take(len as usize)
     }
 
+    /// All that is left, taken.
+    pub fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.rest
@@ -247,7 +262,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Numbers packed 8 bytes each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {
@@ -257,16 +272,19 @@ impl<'a> Words<'a> {
     }
 
     /// One after the other.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         self.0.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
     }
 
     /// How many.
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.len() / 8
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -28,7 +28,7 @@ fn apply(store: &mut Store, ops: &[Op<'_>]) {
     let mut bytes = Vec::new();
     writer.write(&mut bytes);
     let commit = Commit::parse(&mut Reader::new(&bytes)).unwrap();
-    store.apply(&commit, &mut Uploads::default(), &mut Vec::new()).unwrap();
+    store.apply(&commit, &mut Uploads::default(), None).unwrap();
 }
 
 fn insert(store: &mut Store, object: u64, key: u64, handles: &[u64]) {
@@ -49,7 +49,8 @@ fn arena(mask: u64) -> Store {
 fn sound_with(mask: u64) -> Sound {
     let mut store = arena(mask);
     let mut create = |kind: Kind, element_bytes| {
-        let new = NewObject { kind: kind as u8, value_align: 8, element_bytes, fingerprint: 9, text: "a type" };
+        let new =
+            NewObject { kind: kind as u8, value_align: 8, element_bytes, fingerprint: 9, text: "a type", parameters: Words::default() };
         store.create(&new).unwrap()
     };
     let (small, large, colliding) = (create(Kind::Dict, 0), create(Kind::Dict, 0), create(Kind::Dict, 0));

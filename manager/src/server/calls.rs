@@ -2,6 +2,7 @@
 
 use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
+use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -9,12 +10,19 @@ use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Outcomes for which room is kept from one call to the next.
+const OUTCOMES_KEPT: usize = 1024;
 
 /// What doing a request came to.
 pub(super) enum Done {
     /// Answer this, with the version of the commit that it made, or 0.
     Answer(u64, Vec<Outcome>),
+    /// Answer with the bytes of a segment, and its descriptor.
+    Attached(Arc<OwnedFd>, u64),
     /// A condition did not hold.
     Conflict,
     /// It could not be done.
@@ -36,13 +44,17 @@ impl From<Result<Vec<Outcome>>> for Done {
     }
 }
 
-/// Appends the answer to a request to `answers`, as a frame. `false`: there is none.
-pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answers: &mut Vec<u8>) -> bool {
+/// Appends the answer to a request to `answers`, as a frame; what held its outcomes comes back. `None`: there is no answer.
+pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answers: &mut Vec<u8>) -> Option<Vec<Outcome>> {
     let (status, version, outcomes, error) = match done {
         Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
+        Done::Attached(descriptor, bytes) => {
+            session.send_descriptor(answers.len(), descriptor);
+            (Status::Done, 0, vec![Outcome::Number(bytes)], None)
+        }
         Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
         Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
-        Done::NoAnswer | Done::Nonsense | Done::Later => return false,
+        Done::NoAnswer | Done::Nonsense | Done::Later => return None,
     };
     if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
         session.lend(head.lane, head.number, version);
@@ -62,7 +74,7 @@ pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answe
     let len = (answers.len() - start - HEAD_BYTES) as u32;
     let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
     answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
-    true
+    Some(outcomes)
 }
 
 impl Server {
@@ -131,10 +143,20 @@ impl Server {
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         let mut answers = std::mem::take(session.answers());
-        let is_answered = write_answer(session, head, done, &mut answers);
+        let outcomes = write_answer(session, head, done, &mut answers);
         *session.answers() = answers;
-        if is_answered && self.unanswered.last() != Some(&index) {
+        let Some(outcomes) = outcomes else { return };
+        self.keep_outcomes(outcomes);
+        if self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
+        }
+    }
+
+    /// Keeps the room for outcomes for the next request.
+    pub(super) fn keep_outcomes(&mut self, mut outcomes: Vec<Outcome>) {
+        if outcomes.capacity() <= OUTCOMES_KEPT {
+            outcomes.clear();
+            self.outcomes = outcomes;
         }
     }
 
@@ -191,6 +213,8 @@ impl Server {
                 self.ending = true;
                 Done::Answer(0, Vec::new())
             }
+            Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
+            Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
             Call::Ring if payload.is_empty() => {
                 self.watch(index);
                 Done::NoAnswer
@@ -213,9 +237,9 @@ impl Server {
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         let uploads = session.uploads();
-        let mut outcomes = Vec::new();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             self.make_room();
         }
@@ -225,7 +249,7 @@ impl Server {
             // An attempt may have used some of them up.
             && commit.uploads().all(|number| uploads.look(number).is_ok())
         {
-            applied = self.store.apply(&commit, uploads, &mut outcomes);
+            applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
@@ -240,6 +264,9 @@ impl Server {
                 }
                 Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
             }
+            // What could not be read to its end does not get so far as to lose, or to fail.
+            Err(_) if !commit.is_whole() => Done::Nonsense,
+            Err(Rejected::Nonsense) => Done::Nonsense,
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
@@ -282,7 +309,13 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
-        let id = self.store.create(new)?;
+        let id = match self.store.create(new) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.make_room();
+                self.store.create(new)?
+            }
+            made => made?,
+        };
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
@@ -295,6 +328,27 @@ impl Server {
             session.hold(id);
         }
         Ok(Vec::new())
+    }
+
+    fn attach(&mut self, index: usize, id: u64) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        match self.store.segments.attach(id, session.number()) {
+            Ok((descriptor, bytes)) => Done::Attached(descriptor, bytes),
+            Err(error) => Done::Failed(error),
+        }
+    }
+
+    /// The process of a session, and its program; nothing if it is over.
+    fn who(&self, number: u64) -> Vec<Outcome> {
+        let sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
+            Connection::Session(session) | Connection::Lingering(session) => Some(session),
+            Connection::Greeting { .. } => None,
+        });
+        let found = sessions.into_iter().find(|session| session.number() == number).map(|session| session.who());
+        found.map_or(vec![Outcome::Nothing], |(pid, program)| vec![Outcome::Number(pid.into()), Outcome::Text(program.to_owned())])
     }
 
     fn release(&mut self, index: usize, ids: Words<'_>) -> Done {

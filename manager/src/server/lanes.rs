@@ -335,7 +335,8 @@ impl Server {
 
     fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        if write_answer(session, &request.head, done, &mut self.lane_watch.replies) {
+        if let Some(outcomes) = write_answer(session, &request.head, done, &mut self.lane_watch.replies) {
+            self.keep_outcomes(outcomes);
             let end = self.lane_watch.replies.len();
             self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
         }

@@ -13,7 +13,9 @@ use crate::store::Store;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::handshake::{Admission, OPTION_LANES, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal};
+use commonhold_ipc::handshake::{
+    Admission, OPTION_BARRIERS, OPTION_LANES, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
+};
 use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
@@ -24,6 +26,7 @@ use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use commonhold_ipc::wire::reply::Outcome;
 use housekeeping::Housekeeping;
 use lanes::{LaneWatch, SessionLanes};
 use session::{Given, Session};
@@ -52,8 +55,7 @@ pub struct Config {
     pub lanes: bool,
 }
 
-/// Option bit: clients check every value at every read.
-pub const OPTION_CHECK_ALWAYS: u64 = 1;
+pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
 impl Default for Config {
     fn default() -> Self {
@@ -146,6 +148,8 @@ pub struct Server {
     unfinished: VecDeque<usize>,
     /// Sessions with answers that are not sent yet.
     unanswered: Vec<usize>,
+    /// An empty list, with room for the outcomes of the next call.
+    outcomes: Vec<Outcome>,
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
     ticket_queue: VecDeque<(usize, u16, u64)>,
@@ -193,6 +197,7 @@ impl Server {
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
+            outcomes: Vec::new(),
             ticket: None,
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
@@ -427,7 +432,8 @@ impl Server {
     fn admit(&mut self, index: usize, admission: &Admission) {
         let Some(Some(Connection::Greeting { channel, owner, .. })) = self.connections.get_mut(index) else { return };
         let owner = *owner;
-        if self.sessions + self.lingering >= self.config.sessions_max && !owner {
+        let full = self.sessions + self.lingering >= self.config.sessions_max || self.next_session >> SESSION_NUMBER_BITS != 0;
+        if full && !owner {
             let _ = channel.send(&write_refusal(Refusal::ManagerFull { sessions_max: self.config.sessions_max as u32 }));
             return self.close(index);
         }
@@ -435,7 +441,7 @@ impl Server {
         self.greeting -= 1;
         match self.welcome(&channel, admission, index) {
             Ok(given) => {
-                let session = Session::new(channel, given, admission, owner);
+                let session = Session::new(self.next_session, channel, given, admission, owner);
                 self.next_session += 1;
                 self.sessions += 1;
                 self.idle_since = None;
@@ -461,7 +467,9 @@ impl Server {
             arena_len: self.arena.reader().len(),
             session_page_len: PAGE_BYTES,
             hash_seed: self.hash_seed,
-            options: self.config.options | if lanes.is_some() { OPTION_LANES } else { 0 },
+            options: self.config.options
+                | if sys::has_barriers() { OPTION_BARRIERS } else { 0 }
+                | if lanes.is_some() { OPTION_LANES } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
@@ -512,6 +520,7 @@ impl Server {
                     self.connections[index] = Some(Connection::Lingering(session));
                 } else {
                     self.poller.remove(session.process());
+                    self.store.segments.recover(session.number());
                 }
             }
         }
@@ -526,6 +535,7 @@ impl Server {
     fn forget_lingering(&mut self, index: usize) {
         if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
             self.poller.remove(session.process());
+            self.store.segments.recover(session.number());
             self.connections[index] = None;
             self.lingering -= 1;
             self.housekeeping.something_ended();
