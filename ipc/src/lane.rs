@@ -84,6 +84,7 @@ const LOOKING: u64 = 1;
 /// *watched* and *answered*: the session is over.
 const OVER: u32 = 2;
 
+const _: () = assert!(ROOM == 2 << 20 && SEGMENT_BYTES == 10 << 20);
 const _: () = assert!(LANES <= 64 * DOORBELL_WORDS);
 const _: () = assert!(REQUEST_PAYLOAD.is_multiple_of(8) && REPLY.is_multiple_of(8) && REPLY + HEAD_BYTES < REQUEST);
 const _: () = assert!(ROOM.is_multiple_of(4096) && LANE_ROOM_BYTES.is_multiple_of(64 << 10));

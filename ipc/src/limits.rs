@@ -25,7 +25,8 @@ pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
 pub const UPLOADS_PER_SESSION_MAX: usize = 4096;
-/// Sessions of one manager. Each costs the manager two descriptors and one mapping of a session page.
+/// Sessions of one manager. Each costs the manager three descriptors, and mappings of a session page and of lanes (2 MiB of addresses; a
+/// page of memory, and one more for each lane in use).
 pub const SESSIONS_MAX: usize = 4096;
 /// Connections that are still in their handshake; one more ends the one that has taken longest.
 pub const HANDSHAKES_MAX: usize = 256;

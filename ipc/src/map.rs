@@ -76,7 +76,7 @@ impl Segment {
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.raw.len() && bytes.len() <= self.raw.len() - offset, "segment offset {offset} of {}", self.raw.len());
         // SAFETY: in bounds (asserted); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
-        // to atomics, which nobody uses in this part; other processes read it by system calls alone.
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 

@@ -186,7 +186,7 @@ impl CallingLanes {
     #[inline]
     pub fn wait(&self, lane: u16, mark: u32, alive: &AtomicU32, spin: &mut Spin) -> Result<Waited> {
         let awaited = self.awaited(lane, mark);
-        if !spin.wait(|| awaited.is_answered()) {
+        if !spin.wait_in_memory(|| awaited.is_answered()) {
             let slept = sleep(&awaited, alive);
             awaited.sleeping.store(0, Ordering::Relaxed);
             slept?;

@@ -1,4 +1,4 @@
-//! Serving lanes: which sessions' doorbells are looked at, their requests in turn, and their answers.
+//! Waiting, and serving lanes: which sessions' doorbells are looked at, their requests in turn, and their answers.
 //!
 //! While the manager is awake it looks at the doorbells of the sessions that have called lately, which are *watched*; others ring by
 //! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
@@ -21,6 +21,8 @@ use commonhold_ipc::wire::{Call, UPLOAD_HEAD_BYTES, UploadHead};
 const UNLOOKED_BYTES_MAX: usize = 64 << 10;
 /// What a small request counts as: its work, not its bytes.
 const REQUEST_BYTES_MIN: usize = 4 << 10;
+/// Looks at doorbells between two looks at the sockets, while nothing happens: a microsecond or so.
+const LOOKS_PER_POLL: u32 = 64;
 /// Rounds in which a watched session has not called, others having done so, before it is not watched any more.
 const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
 /// Bytes of the buffer for requests that are kept for the next one.
@@ -187,6 +189,49 @@ fn lanes(connections: &[Option<Connection>], index: usize) -> Option<&SessionLan
 }
 
 impl Server {
+    /// Returns when there is something to do.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        let lanes_have_work = self.lane_watch.has_work(&self.connections);
+        if lanes_have_work && !self.lane_watch.owes_a_look() {
+            return Ok(());
+        }
+        if lanes_have_work || !self.unfinished.is_empty() || self.store_has_work() {
+            self.lane_watch.looked();
+            self.poller.look()?;
+            return Ok(());
+        }
+        let mut failed = None;
+        let Server { poller, spin, lane_watch, connections, .. } = self;
+        let mut look = || {
+            poller.look().unwrap_or_else(|error| {
+                failed = Some(error);
+                true
+            })
+        };
+        let mut looks = 0u32;
+        let ready = if lane_watch.is_empty() {
+            spin.wait(look)
+        } else {
+            spin.wait_in_memory(|| {
+                looks += 1;
+                // The sockets are asked by a system call.
+                lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
+            })
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if ready || (!lane_watch.is_empty() && poller.look()?) {
+            return Ok(());
+        }
+        self.before_sleep();
+        if self.lane_watch.stop(&self.connections) {
+            let deadline = self.next_deadline();
+            self.poller.wait(deadline)?;
+        }
+        Ok(())
+    }
+
     fn session(&mut self, index: usize) -> Option<&mut Session> {
         match self.connections.get_mut(index) {
             Some(Some(Connection::Session(session))) => Some(session),

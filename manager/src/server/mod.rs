@@ -77,9 +77,6 @@ pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
 /// Requests of one session that are read before the others have their turn.
 const TURN_BYTES: usize = 256 << 10;
 
-/// Looks at doorbells between two looks at the sockets, while nothing happens: a microsecond or so.
-const LOOKS_PER_POLL: u32 = 64;
-
 /// How long nobody is let in when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -244,50 +241,8 @@ impl Server {
         Ok(())
     }
 
-    /// Returns when there is something to do.
-    fn wait(&mut self) -> Result<()> {
-        let lanes_have_work = self.lane_watch.has_work(&self.connections);
-        if lanes_have_work && !self.lane_watch.owes_a_look() {
-            return Ok(());
-        }
-        if lanes_have_work || !self.unfinished.is_empty() || self.store_has_work() {
-            self.lane_watch.looked();
-            self.poller.look()?;
-            return Ok(());
-        }
-        let mut failed = None;
-        let Server { poller, spin, lane_watch, connections, .. } = self;
-        let mut looks = 0u32;
-        let ready = spin.wait(|| {
-            if lane_watch.is_rung(connections) {
-                return true;
-            }
-            looks += 1;
-            // The sockets are asked by a system call.
-            if !lane_watch.is_empty() && !looks.is_multiple_of(LOOKS_PER_POLL) {
-                return false;
-            }
-            poller.look().unwrap_or_else(|error| {
-                failed = Some(error);
-                true
-            })
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if ready || (!lane_watch.is_empty() && poller.look()?) {
-            return Ok(());
-        }
-        self.before_sleep();
-        if self.lane_watch.stop(&self.connections) {
-            let deadline = self.next_deadline();
-            self.poller.wait(deadline)?;
-        }
-        Ok(())
-    }
-
     /// The earliest moment at which something is to be done though nothing happens.
-    fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.store_has_work() {
             return Some(Instant::now());
         }
