@@ -80,7 +80,8 @@ impl LaneRoad {
     /// Runs a call on a lane. `None`: it must go by the socket, nothing has been said yet.
     #[inline]
     pub fn call(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<Reply>> {
-        if !request.fits_lanes() || !self.is_free(lane) {
+        // In the middle of a frame on the socket it could not ring; there it is told what is wrong.
+        if !request.fits_lanes() || !self.is_free(lane) || connection.is_streaming_here() {
             return None;
         }
         let (head, payload) = match request.parts(lane, number) {

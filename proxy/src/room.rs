@@ -32,8 +32,7 @@ pub struct Room {
 
 impl Default for Room {
     fn default() -> Self {
-        // One part for all, not a part for each byte.
-        Room { free: Vec::from([0..LANE_ROOM_BYTES]), chunks: [Chunk::default(); CHUNKS], uses: 0 }
+        Room { free: std::iter::once(0..LANE_ROOM_BYTES).collect(), chunks: [Chunk::default(); CHUNKS], uses: 0 }
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
             }
         }
         parts.into_iter().for_each(|part| tried.give(part));
-        assert_eq!(tried.room.free, [0..LANE_ROOM_BYTES]);
+        assert_eq!((tried.room.free.len(), &tried.room.free[0]), (1, &(0..LANE_ROOM_BYTES)));
         assert!(tried.take(LANE_ROOM_BYTES + 1).is_none());
         let all = tried.take(LANE_ROOM_BYTES).unwrap();
         assert!(tried.take(0).is_none());

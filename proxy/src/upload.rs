@@ -37,6 +37,7 @@ pub fn send(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(Sin
     if let Some(road) = session.lane_road()
         && bytes <= LANE_ROOM_BYTES
         && road.is_free(session.pins.lane())
+        && !session.connection.is_streaming_here()
         && let Some(part) = road.part(bytes)
     {
         let start = part.start();
@@ -90,7 +91,7 @@ impl Drop for WholeOrNothing<'_> {
 }
 
 fn by_socket(session: &Arc<SessionCore>, frame: Head, head: UploadHead, write: impl FnOnce(Sink) -> Result<u64>) -> Result<()> {
-    let _right = session.connection.begin_writing();
+    let _right = session.connection.begin_writing()?;
     // Dropped before the right to write, should the value's own code panic.
     let whole = WholeOrNothing(&session.connection);
     points::client("upload: before it");
@@ -99,12 +100,12 @@ fn by_socket(session: &Arc<SessionCore>, frame: Head, head: UploadHead, write: i
     session.connection.write(&head.to_bytes())?;
     points::client("upload: heads sent");
     let sender = session.clone();
-    let done = write(Box::new(move |bytes| {
+    let sink = Box::new(move |bytes: &[u8]| {
         let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
         points::client("upload: some bytes sent");
         sent
-    }));
-    written(head.len, done)?;
+    });
+    session.connection.stream(|| written(head.len, write(sink)))?;
     points::client("upload: sent");
     std::mem::forget(whole);
     Ok(())

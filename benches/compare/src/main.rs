@@ -9,6 +9,7 @@ mod commonhold;
 mod hashmap;
 mod lmdb;
 mod measure;
+mod processes;
 mod python;
 mod redis;
 mod report;
@@ -141,6 +142,7 @@ pub struct ChurnOptions {
 
 fn main() -> ExitCode {
     ::commonhold::init();
+    ::procspawn::init();
     if let Some(done) = scale::be_client() {
         return done.map_or_else(
             |error| {
