@@ -25,6 +25,8 @@ pub struct Object {
     bound: OnceLock<()>,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
+    /// Of a condition, once it is known: the lock that it was made for, if it was.
+    companion: OnceLock<Option<Arc<Object>>>,
 }
 
 impl Object {
@@ -37,6 +39,7 @@ impl Object {
             session: session.clone().into(),
             bound: OnceLock::from(()),
             segment: OnceLock::new(),
+            companion: OnceLock::new(),
         })
     }
 
@@ -48,7 +51,26 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
         let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new() })
+        Arc::new(Object {
+            manager,
+            id,
+            session: session.map_or_else(OnceLock::new, OnceLock::from),
+            bound,
+            segment: OnceLock::new(),
+            companion: OnceLock::new(),
+        })
+    }
+
+    /// A handle's inside, for an object of this session's manager that something else holds. Binds at its first use.
+    fn of(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
+        Arc::new(Object {
+            manager: session.manager(),
+            id,
+            session: session.clone().into(),
+            bound: OnceLock::new(),
+            segment: OnceLock::new(),
+            companion: OnceLock::new(),
+        })
     }
 
     /// The object's id.
@@ -113,6 +135,16 @@ impl Object {
     fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
+    }
+
+    /// The object that this one was made for, if it was: what its record names.
+    pub fn companion(&self) -> Result<Option<&Arc<Object>>> {
+        if self.companion.get().is_none() {
+            let (session, _pin, record) = self.look()?;
+            let companion = (record.root != 0).then(|| Object::of(session, record.root));
+            let _ = self.companion.set(companion);
+        }
+        Ok(self.companion.get().and_then(Option::as_ref))
     }
 
     /// The object as of now, under a pin.
@@ -262,6 +294,7 @@ impl Token {
             session: session.clone().into(),
             bound: OnceLock::from(()),
             segment: OnceLock::new(),
+            companion: OnceLock::new(),
         };
         let object = Arc::new(object);
         object.check_type::<H>()?;

@@ -300,6 +300,7 @@ impl Server {
         self.store.retain(id)?;
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
+            self.store.segments.holds(id, session.number(), true);
         }
         Ok(Vec::new())
     }
@@ -330,6 +331,7 @@ impl Server {
         for id in ids.iter() {
             if session.let_go(id) {
                 self.store.release(id);
+                self.store.segments.holds(id, session.number(), session.holds(id));
             }
         }
         Done::NoAnswer
