@@ -6,7 +6,7 @@
 //! argument, makes a handle of the token and adds its words. The token names the manager and the object and holds no secret: the
 //! manager lets in who runs as the same user.
 
-use commonhold::{Dict, Handle, Manager, Token};
+use commonhold::{Dict, Manager, Token};
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 

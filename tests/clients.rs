@@ -3,7 +3,7 @@
 
 mod peers_support;
 
-use commonhold::{Counter, Dict, ErrorKind, Handle, List, Manager, Session, Token};
+use commonhold::{Counter, Dict, ErrorKind, List, Manager, Session, Token};
 use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::sys;

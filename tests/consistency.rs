@@ -2,7 +2,7 @@
 
 mod peers_support;
 
-use commonhold::{Dict, ErrorKind, Handle, List, Manager, Session, Token};
+use commonhold::{Dict, ErrorKind, List, Manager, Session, Token};
 use commonhold_ipc::socket::Channel;
 use peers_support::{Choices, Peer, cases, heard, process_manager, say, task, thread_manager};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 //! Each case forks in a process of its own, whose only other threads are the case's.
 mod support;
 
-use commonhold::{Dict, Error, ErrorKind, Handle, List, Manager, Ref};
+use commonhold::{Dict, Error, ErrorKind, List, Manager, Ref};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;

@@ -3,7 +3,7 @@
 //! What a process has is counted in roles, which have it to themselves.
 mod support;
 
-use commonhold::{Dict, Handle, List, Manager, Snapshot, Value};
+use commonhold::{Dict, List, Manager, Snapshot, Value};
 use commonhold_ipc::socket::Channel;
 use std::time::Instant;
 use support::*;

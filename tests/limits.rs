@@ -1,7 +1,7 @@
 //! Limits of the system and of the manager: what does not fit is an error, and what fits goes on.
 mod support;
 
-use commonhold::{Dict, ErrorKind, Handle, Manager};
+use commonhold::{Dict, ErrorKind, Manager};
 use commonhold_ipc::socket::Channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};

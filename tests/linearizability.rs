@@ -6,7 +6,7 @@
 
 mod peers_support;
 
-use commonhold::{Dict, Handle, Manager, Token};
+use commonhold::{Dict, Manager, Token};
 use peers_support::{Choices, Peer, cases, heard, process_manager, say, task};
 use std::collections::{HashMap, HashSet};
 

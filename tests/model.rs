@@ -10,7 +10,7 @@
 
 mod peers_support;
 
-use commonhold::{Counter, Dict, Error, ErrorKind, Handle, List, Manager, Namespace, Result, Session, Snapshot, Token, Value};
+use commonhold::{Counter, Dict, Error, ErrorKind, List, Manager, Namespace, Result, Session, Snapshot, Token, Value};
 use peers_support::{Peer, cases, heard, process_manager, say, task, thread_manager, words};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -18,6 +18,9 @@ pub const ARCHIVE_DEPTH_MAX: u32 = 128;
 pub const HANDLES_PER_VALUE_MAX: usize = 65_536;
 /// Largest frame that a manager takes into private memory. Values above [`INLINE_VALUE_BYTES_MAX`] do not count: they stream into the arena.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Steps of work that one commit may be, while which nobody else is served. A step takes about 0.1 µs (an entry set: 0.1–0.3), so
+/// this is one to four seconds; a frame of 64 MiB holds at most 4 Mi operations of 16 B. The largest list that can be reversed at once.
+pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 /// Values up to this size travel inside their request; larger ones as uploads before it.
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
@@ -88,3 +91,9 @@ pub const NAMES_LISTED_MAX: usize = 65_536;
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
 /// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an argument or result of a process, and as many of what goes with it, that travel through its socket; more goes into a
+/// memory file. Two such parts and a header fit into a socket of the usual 208 KiB without a reader.
+pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
+/// directory and settings.
+pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;

@@ -63,6 +63,10 @@ impl Session {
         Ok(Session { core: SessionCore::greet(channel, address, authkey)? })
     }
 
+    pub(crate) fn of(core: &Arc<SessionCore>) -> Session {
+        Session { core: core.clone() }
+    }
+
     /// Keeps something until the connection is over: the process or thread of a manager that this program started.
     #[doc(hidden)]
     pub fn keep(&self, keeper: Box<dyn std::any::Any + Send>) {

@@ -4,11 +4,14 @@
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
 
+use crate::client::Session;
+use crate::seen;
 use crate::session::SessionCore;
+use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
-use commonhold_ipc::pin::Pin;
+use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
@@ -21,8 +24,8 @@ pub struct Object {
     manager: u64,
     id: u64,
     session: OnceLock<Arc<SessionCore>>,
-    /// Set once the manager counts this session as a holder.
-    bound: OnceLock<()>,
+    /// The same once the manager counts it as a holder: all that a read has to look at.
+    bound: OnceLock<Arc<SessionCore>>,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
     /// Of a condition, once it is known: the lock that it was made for, if it was.
@@ -33,14 +36,17 @@ impl Object {
     /// A handle's inside, for an object that the manager has just counted as held by this session.
     pub fn taken(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
         session.took(id);
-        Arc::new(Object {
-            manager: session.manager(),
-            id,
-            session: session.clone().into(),
-            bound: OnceLock::from(()),
-            segment: OnceLock::new(),
-            companion: OnceLock::new(),
-        })
+        Arc::new(Object::bound(session, id))
+    }
+
+    /// An object that the manager counts as held by this session, once more than before.
+    fn bound(session: &Arc<SessionCore>, id: u64) -> Self {
+        Object::new(session.manager(), id, Some(session.clone()), Some(session.clone()))
+    }
+
+    fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
+        let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
+        Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new(), companion: OnceLock::new() }
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -49,28 +55,8 @@ impl Object {
         // A handle that travels through another manager's session, as an argument of a process for example.
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
-        let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
-        let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object {
-            manager,
-            id,
-            session: session.map_or_else(OnceLock::new, OnceLock::from),
-            bound,
-            segment: OnceLock::new(),
-            companion: OnceLock::new(),
-        })
-    }
-
-    /// A handle's inside, for an object of this session's manager that something else holds. Binds at its first use.
-    fn of(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
-        Arc::new(Object {
-            manager: session.manager(),
-            id,
-            session: session.clone().into(),
-            bound: OnceLock::new(),
-            segment: OnceLock::new(),
-            companion: OnceLock::new(),
-        })
+        let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
+        Arc::new(Object::new(manager, id, session, bound))
     }
 
     /// The object's id.
@@ -98,11 +84,8 @@ impl Object {
     /// The session, ready for a call about this object.
     #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
-        match (self.session.get(), self.bound.get()) {
-            (Some(session), Some(())) => {
-                session.check()?;
-                Ok(session)
-            }
+        match self.bound.get() {
+            Some(session) if session.is_usable() => Ok(session),
             _ => self.bind(),
         }
     }
@@ -113,7 +96,7 @@ impl Object {
         session.check()?;
         if self.bound.get().is_none() {
             session.hold(self.id)?;
-            if self.bound.set(()).is_err() {
+            if self.bound.set(session.clone()).is_err() {
                 // Another thread was quicker: its reference is enough.
                 session.let_go(self.id);
             }
@@ -140,25 +123,43 @@ impl Object {
     /// The object that this one was made for, if it was: what its record names.
     pub fn companion(&self) -> Result<Option<&Arc<Object>>> {
         if self.companion.get().is_none() {
-            let (session, _pin, record) = self.look()?;
-            let companion = (record.root != 0).then(|| Object::of(session, record.root));
+            let (session, _hold, record) = self.look()?;
+            let companion = (record.root != 0).then(|| Arc::new(Object::new(self.manager, record.root, Some(session.clone()), None)));
             let _ = self.companion.set(companion);
         }
         Ok(self.companion.get().and_then(Option::as_ref))
     }
 
-    /// The object as of now, under a pin.
+    /// The object as of now, held. Its record is what the thread has [`seen`] last.
     #[inline(always)]
-    pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
+    pub fn hold(&self) -> Result<(&Arc<SessionCore>, Hold<'_>)> {
         let session = self.ready()?;
-        let pin = session.pin();
-        let record = session.record(&pin, self.id)?;
-        Ok((session, pin, record))
+        loop {
+            let (hold, version) = session.pins.hold();
+            if seen::shows(session.pins.id(), version, self.id) || self.look_up(session, version)? {
+                return Ok((session, hold));
+            }
+        }
+    }
+
+    /// The same with its record.
+    #[inline(always)]
+    pub fn look(&self) -> Result<(&Arc<SessionCore>, Hold<'_>, Record)> {
+        let (session, hold) = self.hold()?;
+        Ok((session, hold, seen::record(self.id)))
+    }
+
+    /// Finds the object in a version that this thread holds. `false`: take a newer one.
+    #[inline(never)]
+    fn look_up(&self, session: &SessionCore, version: u64) -> Result<bool> {
+        let Some(root) = arena::root_of(&session.arena, version) else { return Ok(false) };
+        seen::remember(session.pins.id(), version, &session.record(&root, self.id)?);
+        Ok(true)
     }
 
     /// Sees that the object was made as what the handle takes it for.
     pub fn check_type<H: Handle>(&self) -> Result<()> {
-        let (session, _pin, record) = self.look()?;
+        let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         if found.fingerprint == fingerprint::<H>() {
             return Ok(());
@@ -169,7 +170,7 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let (Some(session), Some(())) = (self.session.get(), self.bound.get()) {
+        if let Some(session) = self.bound.get() {
             session.let_go(self.id);
         }
     }
@@ -217,6 +218,34 @@ pub trait Handle: Shared + Clone {
         self.object().id()
     }
 
+    /// This process's session with the object's manager: for a program that was given the handle and nothing else.
+    ///
+    /// # Errors
+    /// If the handle is not connected.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::{Dict, Manager};
+    ///
+    /// fn swap(seats: &Dict<u8, String>) -> commonhold::Result<()> {
+    ///     seats.session()?.transaction(|tx| {
+    ///         let (left, right) = (tx.get(seats, 1)?.expect("1").to_owned(), tx.get(seats, 2)?.expect("2").to_owned());
+    ///         tx.insert(seats, 1, right)?;
+    ///         tx.insert(seats, 2, left)
+    ///     })
+    /// }
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = Manager::start()?;
+    /// # let seats = manager.dict([(1, "ada".to_string()), (2, "bob".to_string())])?;
+    /// # swap(&seats)?;
+    /// # assert_eq!(*seats.get(1)?.unwrap(), "bob");
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn session(&self) -> Result<Session> {
+        Ok(Session::of(self.object().ready()?))
+    }
+
     /// A line of text that stands for the object: for an environment variable, an argument or a file. It holds no secret.
     /// [`attach`](crate::Session::attach) makes a handle of it again.
     ///
@@ -235,7 +264,7 @@ pub trait Handle: Shared + Clone {
 /// ```
 /// # commonhold::init_in_tests!();
 /// # fn main() -> commonhold::Result<()> {
-/// use commonhold::{Dict, Handle, Manager, Token};
+/// use commonhold::{Dict, Manager, Token};
 ///
 /// let manager = Manager::start()?;
 /// let totals = manager.dict([("the".to_string(), 1u64)])?;
@@ -264,8 +293,11 @@ impl Token {
 
     /// Makes a handle of the token, with this process's session with the manager; connects to it if there is none yet.
     ///
+    /// A manager that asks for an authkey is connected to first, with
+    /// [`Manager::builder().authkey(…).connect(…)`](../commonhold/struct.ManagerBuilder.html) at [`address`](Self::address).
+    ///
     /// # Errors
-    /// If the manager or the object is gone, or is not of this type.
+    /// If the manager or the object is gone, or is not of this type; `Refused` if it asks for an authkey.
     pub fn open<H: Handle>(&self) -> Result<H> {
         let session = match SessionCore::of_manager(self.manager) {
             Some(session) => session,
@@ -288,15 +320,7 @@ impl Token {
         }
         session.check()?;
         session.hold(self.id)?;
-        let object = Object {
-            manager: self.manager,
-            id: self.id,
-            session: session.clone().into(),
-            bound: OnceLock::from(()),
-            segment: OnceLock::new(),
-            companion: OnceLock::new(),
-        };
-        let object = Arc::new(object);
+        let object = Arc::new(Object::bound(session, self.id));
         object.check_type::<H>()?;
         Ok(H::from_object(object))
     }
@@ -348,6 +372,23 @@ pub(crate) fn len_of(object: &Object) -> Option<u64> {
 /// Makes a handle type of a struct with the fields `object` and `_of`.
 macro_rules! handle {
     ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal) => {
+        impl<$($parameter: $bound),*> $name<$($parameter),*> {
+            /// As [`Handle::token`](crate::Handle::token).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn token(&self) -> commonhold_ipc::error::Result<$crate::Token> {
+                $crate::Handle::token(self)
+            }
+
+            /// As [`Handle::session`](crate::Handle::session).
+            ///
+            /// # Errors
+            /// If the handle is not connected.
+            pub fn session(&self) -> commonhold_ipc::error::Result<$crate::Session> {
+                $crate::Handle::session(self)
+            }
+        }
         impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
             const KIND: commonhold_ipc::catalog::Kind = $kind;
             fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {

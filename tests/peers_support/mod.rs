@@ -8,6 +8,7 @@
 use commonhold::Manager;
 use std::fmt::{Debug, Display};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 
@@ -27,7 +28,16 @@ pub struct Peer {
 impl Peer {
     /// Starts a process that runs the test `role` with this task.
     pub fn spawn(role: &str, task: impl Display) -> Peer {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::begin(role, task, &mut Command::new(std::env::current_exe().unwrap()))
+    }
+
+    /// The same as another user, which only root can.
+    pub fn spawn_as(role: &str, task: impl Display, user: u32) -> Peer {
+        Self::begin(role, task, Command::new(std::env::current_exe().unwrap()).uid(user).gid(user))
+    }
+
+    fn begin(role: &str, task: impl Display, command: &mut Command) -> Peer {
+        let mut child = command
             .args(["--exact", role, "--nocapture", "--test-threads=1"])
             .env(TASK, task.to_string())
             .stdin(Stdio::piped())

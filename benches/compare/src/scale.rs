@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ::commonhold::{Counter, Dict, Handle, Manager, Token};
+use ::commonhold::{Counter, Dict, Manager, Token};
 use serde_json::{Value, json};
 
 use crate::commonhold::{Small, backed_bytes, fill_small, get_small, live_bytes, set_small, small};

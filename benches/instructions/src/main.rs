@@ -1,0 +1,105 @@
+//! Counts the instructions of single operations, for a guard against their growth that no machine's mood disturbs.
+//!
+//! `main` reads the command line, compares with the budgets and prints the table; `work` is what the counted process does;
+//! `stepper` runs it one instruction at a time.
+mod stepper;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use comfy_table::{CellAlignment, Table};
+
+use crate::work::{Side, Work};
+
+/// Whatever goes wrong here is told to a person and nothing else.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Counts the instructions of one get, one set and their kin, by running a process one instruction at a time.
+///
+/// A count is the least of several, since a thread that waits for another may look more than once. Counts are of this build
+/// on this kind of processor, system calls as one instruction each; they say nothing of cache misses or of waiting.
+/// With --check, a count above its budget is a failure.
+#[derive(Parser)]
+#[command(name = "instructions", version, args_conflicts_with_subcommands = true, max_term_width = 120)]
+struct Cli {
+    /// Fail if a count is above its budget
+    #[arg(long)]
+    check: bool,
+    /// One JSON object per line: row, side, instructions, budget
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What the counted process runs
+    #[command(hide = true)]
+    Work {
+        /// Which work
+        work: Work,
+    },
+}
+
+/// Most instructions that a row may take on x86-64, about a tenth above what it took when this was last set.
+const BUDGETS: [(Work, Side, u64); 9] = [
+    (Work::Get, Side::Client, 610),
+    (Work::SnapshotGet, Side::Client, 340),
+    (Work::Iterate, Side::Client, 370),
+    (Work::Index, Side::Client, 530),
+    (Work::Set, Side::Client, 4_300),
+    (Work::Set, Side::Manager, 7_100),
+    (Work::Push, Side::Manager, 4_450),
+    (Work::Batch, Side::Client, 1_210),
+    (Work::Batch, Side::Manager, 3_600),
+];
+
+fn main() -> ExitCode {
+    commonhold::init();
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Work { work }) => work.run().map(|()| true),
+        None => count_all(&cli),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Counts every row and prints it. False if one that is to be checked is above its budget.
+fn count_all(cli: &Cli) -> Result<bool> {
+    if cfg!(debug_assertions) {
+        return Err("counts of a debug build say nothing: run it with `cargo run --release -p instructions`".into());
+    }
+    let has_budgets = cfg!(target_arch = "x86_64");
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["operation", "on the side of the", "instructions", "budget"]);
+    for column in [2, 3] {
+        table.column_mut(column).ok_or("the table has four columns")?.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut above = Vec::new();
+    for (work, side, budget) in BUDGETS {
+        let each = stepper::count(work, side)?;
+        if has_budgets && each > budget {
+            above.push(format!("{work:?} takes {each} instructions of the {side:?}, budgeted are {budget}"));
+        }
+        if cli.json {
+            println!(r#"{{"row":"{work:?}","side":"{side:?}","instructions":{each},"budget":{budget}}}"#);
+        }
+        table.add_row([work.says().to_string(), format!("{side:?}").to_lowercase(), each.to_string(), budget.to_string()]);
+    }
+    if !cli.json {
+        println!("{table}");
+    }
+    for line in &above {
+        eprintln!("{line}: find out why, or raise the budget in this program's BUDGETS with the reason");
+    }
+    Ok(above.is_empty() || !cli.check)
+}

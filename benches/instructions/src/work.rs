@@ -1,0 +1,133 @@
+//! What the counted process does: each operation between two marks, several times.
+//!
+//! A mark is a signal to the own thread, at which the stepper begins or ends its count. The first two marks have nothing
+//! between them: what the marks themselves take is subtracted.
+
+use std::io::{self, BufRead, Write};
+
+use clap::ValueEnum;
+use commonhold::Manager;
+use nix::sys::signal::{Signal, raise};
+
+use crate::Result;
+
+/// The signal that marks where a count begins or ends.
+pub const MARK: Signal = Signal::SIGUSR1;
+
+/// Entries of the dict and elements of the list that are worked on.
+const ENTRIES: u64 = 100_000;
+/// Counts of each work.
+pub const COUNTS: usize = 4;
+
+/// An operation to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// `dict.get`
+    Get,
+    /// `dict.at(&snapshot).get`
+    SnapshotGet,
+    /// A step of `dict.iter()`
+    Iterate,
+    /// `list.get`
+    Index,
+    /// `dict.insert` over an entry
+    Set,
+    /// `list.push`
+    Push,
+    /// A set in a batch of forty
+    Batch,
+}
+
+/// Whose instructions are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The thread that calls.
+    Client,
+    /// The manager's thread.
+    Manager,
+}
+
+impl Work {
+    /// The operation in words.
+    pub fn says(self) -> &'static str {
+        match self {
+            Work::Get => "dict get, 64 B among 100,000",
+            Work::SnapshotGet => "the same from a snapshot",
+            Work::Iterate => "dict iteration, an entry",
+            Work::Index => "list index",
+            Work::Set => "dict set, 64 B",
+            Work::Push => "list push, 64 B",
+            Work::Batch => "a set in a batch of 40",
+        }
+    }
+
+    /// How many operations lie between two marks.
+    pub fn operations(self) -> u64 {
+        match self {
+            Work::Set | Work::Push => 2,
+            Work::Get | Work::SnapshotGet | Work::Index => 4,
+            Work::Iterate | Work::Batch => 40,
+        }
+    }
+
+    /// Does the work, once the stepper says that it is there.
+    pub fn run(self) -> Result<()> {
+        let manager = Manager::in_process()?;
+        let value = [7u8; 64];
+        let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
+        let list = manager.list((0..ENTRIES).map(|_| value))?;
+        let snapshot = manager.snapshot()?;
+        // Far apart, so that neither path nor bucket is shared by neighbours.
+        let mut keys = (0..ENTRIES).cycle().step_by(7_919);
+        let mut work = |operations: u64| -> Result<()> {
+            match self {
+                Work::Get => {
+                    for key in keys.by_ref().take(operations as usize) {
+                        std::hint::black_box(dict.get(key)?.expect("it is there")[0]);
+                    }
+                }
+                Work::SnapshotGet => {
+                    let dict = dict.at(&snapshot);
+                    for key in keys.by_ref().take(operations as usize) {
+                        std::hint::black_box(dict.get(key).expect("it is there")[0]);
+                    }
+                }
+                Work::Iterate => {
+                    std::hint::black_box(dict.iter()?.take(operations as usize).map(|(_, value)| u64::from(value[0])).sum::<u64>());
+                }
+                Work::Index => {
+                    for key in keys.by_ref().take(operations as usize) {
+                        std::hint::black_box(list.get(key as usize)?.expect("it is there")[0]);
+                    }
+                }
+                Work::Set => {
+                    for key in keys.by_ref().take(operations as usize) {
+                        dict.insert(key, value)?;
+                    }
+                }
+                Work::Push => {
+                    for _ in 0..operations {
+                        list.push(value)?;
+                    }
+                }
+                Work::Batch => {
+                    manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
+                }
+            }
+            Ok(())
+        };
+        // Warm: caches, lanes, buffers.
+        work(self.operations())?;
+        work(self.operations())?;
+        println!("ready");
+        io::stdout().flush()?;
+        io::stdin().lock().read_line(&mut String::new())?;
+        raise(MARK)?;
+        for _ in 0..COUNTS {
+            raise(MARK)?;
+            work(self.operations())?;
+            raise(MARK)?;
+        }
+        Ok(())
+    }
+}
