@@ -22,25 +22,27 @@ const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
 /// The interpreter.
 pub struct Python {
+    without_manager: bool,
     stdin: ChildStdin,
     answers: Lines,
     _interpreter: Helper,
 }
 
 impl Python {
-    /// Starts the interpreter and its manager. `None`: there is no python3 on this machine.
-    pub fn start() -> Result<Option<Self>> {
+    /// Starts the interpreter and its manager; or without one, for what `multiprocessing` has by itself. `None`: there is no python3 on
+    /// this machine.
+    pub fn start(without_manager: bool) -> Result<Option<Self>> {
         let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
             .map(|data| (data.name().to_owned(), json!(data.shape())))
             .into_iter()
-            .chain([("batch".to_owned(), json!(BATCH))])
+            .chain([("batch".to_owned(), json!(BATCH)), ("without_manager".to_owned(), json!(without_manager))])
             .collect();
         let mut command = Command::new("python3");
         command.args(["-c", SCRIPT, &Value::Object(sizes).to_string()]);
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter };
+        let mut python = Python { without_manager, stdin, answers, _interpreter: interpreter };
         python.answer()?;
         Ok(Some(python))
     }
@@ -71,8 +73,8 @@ impl Drop for Python {
 }
 
 impl System for Python {
-    fn has(&self, _row: Row) -> bool {
-        true
+    fn has(&self, row: Row) -> bool {
+        row.is_about_locks() || !self.without_manager
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {

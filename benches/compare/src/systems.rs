@@ -34,7 +34,10 @@ pub fn start(name: SystemName) -> Result<Presence> {
         SystemName::Hashmap => Presence::Here(Box::new(crate::hashmap::Hashmap::new())),
         SystemName::Lmdb => Presence::Here(Box::new(crate::lmdb::Lmdb::new()?)),
         SystemName::Redis => here(boxed(crate::redis::Redis::start()?), "redis-server is not installed (not in PATH)"),
-        SystemName::Python => here(boxed(crate::python::Python::start()?), "python3 is not installed (not in PATH)"),
+        SystemName::Python => here(boxed(crate::python::Python::start(false)?), "python3 is not installed (not in PATH)"),
+        SystemName::PythonMp => here(boxed(crate::python::Python::start(true)?), "python3 is not installed (not in PATH)"),
+        SystemName::RawSync => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("raw_sync")?)),
+        SystemName::Pthread => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("pthread")?)),
     })
 }
 
