@@ -55,6 +55,9 @@ pub const SEMAPHORE_PERMITS_MAX: usize = 65_536;
 pub const SEMAPHORE_PERMITS_ROOM: usize = 4_096;
 /// Parties of a barrier: who arrives looks at all their places, 8 B each.
 pub const BARRIER_PARTIES_MAX: usize = 4_096;
+/// Exchanges that the manager tries on one word of a segment: they fail only while somebody else changes the word, and somebody who
+/// does nothing else must not keep the manager from its work. What it did not get done, the waiters' own looks make up for.
+pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 /// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
