@@ -8,6 +8,7 @@ mod hashmap;
 mod lmdb;
 mod measure;
 mod partner;
+mod processes;
 mod python;
 mod rawlocks;
 mod redis;
@@ -122,6 +123,7 @@ pub struct ChurnOptions {
 
 fn main() -> ExitCode {
     ::commonhold::init();
+    ::procspawn::init();
     if let Some(done) = scale::be_client().or_else(partner::be_partner) {
         return done.map_or_else(
             |error| {
