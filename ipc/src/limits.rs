@@ -50,6 +50,15 @@ pub const SESSION_NUMBER_BITS: u32 = 40;
 /// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its
 /// waking and its taking the lock can delay the others by, once.
 pub const LOCK_LOOK_MS: u64 = 200;
+/// Permits of a semaphore, held and free: 8 B each, half a megabyte.
+pub const SEMAPHORE_PERMITS_MAX: usize = 65_536;
+/// Permits that any semaphore without a bound may have, however few it begins with: 32 KiB.
+pub const SEMAPHORE_PERMITS_ROOM: usize = 4_096;
+/// Parties of a barrier: who arrives looks at all their places, 8 B each.
+pub const BARRIER_PARTIES_MAX: usize = 4_096;
+/// Exchanges that the manager tries on one word of a segment: they fail only while somebody else changes the word, and somebody who
+/// does nothing else must not keep the manager from its work. What it did not get done, the waiters' own looks make up for.
+pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 /// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.

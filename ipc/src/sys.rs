@@ -466,6 +466,11 @@ pub fn kill_self() -> ! {
     std::process::abort()
 }
 
+/// Stops this process by SIGSTOP, until somebody lets it go on: for tests as well.
+pub fn stop_self() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}
+
 /// Takes a variable out of the environment, so that this process's own children do not see it. A program with rights beyond its
 /// user's never listens to it.
 pub fn take_variable(name: &str) -> Option<String> {

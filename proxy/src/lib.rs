@@ -34,5 +34,8 @@ pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
-pub use sync::{Acquired, Lock, LockGuard, Party};
+pub use sync::{
+    Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
+    WriteGuard,
+};
 pub use transaction::{Countable, Readable, Transaction};

@@ -9,8 +9,10 @@ mod commonhold;
 mod hashmap;
 mod lmdb;
 mod measure;
+mod partner;
 mod processes;
 mod python;
+mod rawlocks;
 mod redis;
 mod report;
 mod resp;
@@ -143,7 +145,7 @@ pub struct ChurnOptions {
 fn main() -> ExitCode {
     ::commonhold::init();
     ::procspawn::init();
-    if let Some(done) = scale::be_client() {
+    if let Some(done) = scale::be_client().or_else(partner::be_partner) {
         return done.map_or_else(
             |error| {
                 eprintln!("compare: client: {error}");

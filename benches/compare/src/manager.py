@@ -73,7 +73,9 @@ def timed(groups, operations, operation):
 
 class Rows:
     def __init__(self):
-        self.manager = start_manager()
+        self.manager = None if SIZES["without_manager"] else start_manager()
+        # Whose locks are measured.
+        self.sync = self.manager or multiprocessing
         self.data = {}
 
     def prepare(self, name):
@@ -166,6 +168,46 @@ class Rows:
         finally:
             manager.shutdown()
 
+    def lock_uncontended(self, groups, operations):
+        lock = self.sync.Lock()
+
+        def take():
+            with lock:
+                pass
+
+        return timed(groups, operations, take)
+
+    def lock_contended(self, groups, operations):
+        lock = self.sync.Lock()
+
+        def take():
+            with lock:
+                pass
+
+        with Partner(take):
+            return timed(groups, operations, take)
+
+    def event_wake(self, groups, operations):
+        ping, pong = self.sync.Event(), self.sync.Event()
+
+        def answer_one():
+            ping.wait()
+            ping.clear()
+            pong.set()
+
+        def ask_one():
+            ping.set()
+            pong.wait()
+            pong.clear()
+
+        with Partner(answer_one):
+            return timed(groups, operations, ask_one)
+
+    def barrier_wake(self, groups, operations):
+        barrier = self.sync.Barrier(2)
+        with Partner(barrier.wait):
+            return timed(groups, operations, barrier.wait)
+
     def manager_start(self, groups, operations):
         one = value(SIZES["dict_64"][1])
         result = []
@@ -179,6 +221,27 @@ class Rows:
                 manager.shutdown()
             result.append(spent)
         return result
+
+
+class Partner:
+    """A process that does something again and again until it is killed. Forked, since the script has no file to be imported from."""
+
+    def __init__(self, operation):
+        def work(ready):
+            ready.set()
+            while True:
+                operation()
+
+        self.ready = multiprocessing.Event()
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(self.ready,), daemon=True)
+
+    def __enter__(self):
+        self.process.start()
+        self.ready.wait()
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.join()
 
 
 def resident_bytes(manager):
@@ -207,7 +270,8 @@ def main():
                 answer(ns=rows.run(asked["row"], asked["groups"], asked["operations"]))
         except Exception as error:
             answer(error=f"{type(error).__name__}: {error}")
-    rows.manager.shutdown()
+    if rows.manager:
+        rows.manager.shutdown()
     answer(ended=True)
 
 

@@ -326,6 +326,7 @@ impl Server {
         self.store.retain(id)?;
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
+            self.store.segments.holds(id, session.number(), true);
         }
         Ok(Vec::new())
     }
@@ -356,6 +357,7 @@ impl Server {
         for id in ids.iter() {
             if session.let_go(id) {
                 self.store.release(id);
+                self.store.segments.holds(id, session.number(), session.holds(id));
             }
         }
         Done::NoAnswer
