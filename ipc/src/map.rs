@@ -226,9 +226,10 @@ impl ArenaReader {
     #[inline(always)]
     pub fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
-        if self.span.covers(offset, 8) {
-            // SAFETY: a prefetch has no effect but on caches, for any address.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.span.at(offset).cast()) }
+        {
+            let address = self.span.base.as_ptr().wrapping_add(offset as usize).cast();
+            // SAFETY: a prefetch has no effect but on caches, for any address, in the arena or not.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
@@ -302,27 +303,27 @@ impl ArenaWriter {
     /// Stores words side by side into a block that no published version reaches.
     #[inline(always)]
     pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
-        self.check(offset, 8 * N as u64);
-        assert!(offset.is_multiple_of(8));
-        for (i, word) in words.into_iter().enumerate() {
-            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i as u64).cast()) }.store(word, Ordering::Relaxed);
-        }
+        self.store_each(offset, N as u64, |i| words[i as usize]);
     }
 
     /// Stores the same word `count` times, side by side, into a block that no published version reaches.
     #[inline]
     pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.store_each(offset, count, |_| word);
+    }
+
+    #[inline(always)]
+    fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
         self.check(offset, count.saturating_mul(8));
         assert!(offset.is_multiple_of(8));
         for i in 0..count {
             // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }
 
     /// Copies bytes into a block that no published version reaches.
-    #[inline]
+    #[inline(always)]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
         if let Ok(word) = <[u8; 8]>::try_from(bytes)
             && offset.is_multiple_of(8)

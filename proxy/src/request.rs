@@ -221,7 +221,7 @@ fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(c
     session.check()?;
     let number = session.next_upload();
     let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, quiet: true, lane: 0, number };
-    let _right = session.connection.begin_writing();
+    let _right = session.connection.begin_writing()?;
     // Dropped before the right to write, should the value's own code panic.
     let whole = WholeOrNothing(&session.connection);
     points::client("upload: before it");
@@ -230,18 +230,19 @@ fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(c
     session.connection.write(&head.to_bytes())?;
     points::client("upload: heads sent");
     let sender = session.clone();
-    let written = match write(Box::new(move |bytes| {
+    let sink = Box::new(move |bytes: &[u8]| {
         let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
         points::client("upload: some bytes sent");
         sent
-    })) {
-        Ok(written) if written == head.len => {
-            points::client("upload: sent");
-            std::mem::forget(whole);
-            return Ok(number);
+    });
+    session.connection.stream(|| match write(sink)? {
+        written if written == head.len => Ok(()),
+        written => {
+            let text = format!("a value changed while it was sent: it had {} bytes first and {written} then", head.len);
+            Err(Error::new(ErrorKind::Other, text))
         }
-        written => written,
-    };
-    let text = format!("a value changed while it was sent: it had {} bytes first and {} then", head.len, written?);
-    Err(Error::new(ErrorKind::Other, text))
+    })?;
+    points::client("upload: sent");
+    std::mem::forget(whole);
+    Ok(number)
 }

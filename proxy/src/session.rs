@@ -331,7 +331,7 @@ impl SessionCore {
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
             // Whoever does not get it is gone, and what it says with it.
-            let _ = self.connection.send(frame);
+            let _ = self.connection.tell(frame);
         }
     }
 

@@ -16,6 +16,13 @@
 //! stopped.) If *p* lies before the re-check, that finds v + 1. If it lies behind, the announcement lies before *p*, and the
 //! scan finds it. All that the reader must do is announce and re-check in this order: a fence for the compiler.
 //!
+//! How processors reorder does not matter to this. On x86 the announcement may wait in a store buffer while the re-check is
+//! loaded; on aarch64 the two may change places, and reads under the pin may begin early. Whatever lies before *p* is finished
+//! there, and whatever lies behind has not begun. The reads come after the re-check (Acquire) and before the store of 0
+//! (Release). A word that is held already was announced earlier in the same thread. And a pin that the scan misses is on
+//! v + 1 or newer: from there nothing is reached that v + 1 had retired, and what is lent in it the manager keeps itself until
+//! an acknowledgement (Release) that comes after the pin.
+//!
 //! **Relies.** States: 0 each announcement of this page is fenced; 1 not any more. Only its client writes it, once. The switch
 //! needs no answer: the client registers, stores 1, fences, and only then leaves fences out. If b1 finds 0, then b came before
 //! that fence, so whatever is announced without a fence of its own has been checked against v + 1 or newer, which the frees
@@ -62,7 +69,6 @@ impl PinTable {
     }
 
     /// A reader's own fence.
-    #[cold]
     pub(super) fn fence(&self, state: Option<&BlockState>) {
         // SYNC: pairs with the SeqCst fence before the manager's scan, see `pin`'s table.
         fence(Ordering::SeqCst);
