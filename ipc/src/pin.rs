@@ -43,13 +43,14 @@ mod fence;
 mod hold;
 mod scan;
 
+use fence::{Announcement, FencedAnnouncement};
 pub use hold::{Hold, OwnedPin, Pin};
 pub use scan::{PinScan, Pinned};
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Bytes of a session page.
@@ -101,51 +102,6 @@ pub fn announce(words: &impl PinWords) -> u64 {
             return version;
         }
         version = newer;
-    }
-}
-
-/// An announcement whose fence the manager makes, see `fence`.
-struct Announcement<'a> {
-    table: &'a PinTable,
-    word: &'a AtomicU64,
-}
-
-impl PinWords for Announcement<'_> {
-    #[inline(always)]
-    fn current(&self) -> u64 {
-        arena::version(&self.table.arena)
-    }
-
-    #[inline(always)]
-    fn announce(&self, version: u64) {
-        self.word.store(version, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn fence(&self) {
-        // SYNC: pairs with the barrier that the manager puts into this thread before its scan.
-        compiler_fence(Ordering::SeqCst);
-    }
-}
-
-/// One that is fenced where that is needed.
-struct FencedAnnouncement<'a> {
-    to: Announcement<'a>,
-    /// The block of the word, unless it is the floor's.
-    state: Option<&'a BlockState>,
-}
-
-impl PinWords for FencedAnnouncement<'_> {
-    fn current(&self) -> u64 {
-        self.to.current()
-    }
-
-    fn announce(&self, version: u64) {
-        self.to.announce(version);
-    }
-
-    fn fence(&self) {
-        if self.to.table.fencing.is_managers() { self.to.fence() } else { self.to.table.fence(self.state) }
     }
 }
 

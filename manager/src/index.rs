@@ -105,8 +105,8 @@ impl IndexWriter<'_> {
             ours -= 1;
             olds[ours] = old;
         }
-        for level in ours..path.depth as usize {
-            let node = self.memory.copy(olds[level], INNER_BYTES)?;
+        for (level, old) in olds.into_iter().enumerate().take(path.depth as usize).skip(ours) {
+            let node = self.memory.copy(old, INNER_BYTES)?;
             path.nodes[level] = node;
             self.link(path, level as u32, Child::Inner(node));
         }

@@ -32,9 +32,9 @@
 //! those register when they have made [`FENCES`] fences, which took about a tenth of that: who reads little never pays.
 //! Where the kernel has no such barrier, or refuses it, or the manager has none (it says so in its welcome), nothing switches.
 
-use super::{BlockState, PinTable, RELIES};
-use crate::sys;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use super::{BlockState, PinTable, PinWords, RELIES};
+use crate::{arena, sys};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, compiler_fence, fence};
 
 /// Fences that a thread makes before its process registers.
 pub(super) const FENCES: u32 = 1 << 16;
@@ -56,6 +56,51 @@ impl Fencing {
     pub(super) fn is_managers(&self) -> bool {
         // SYNC: Acquire pairs with the Release in `register`: the fence there comes before whatever is announced without one.
         self.0.load(Ordering::Acquire) == MANAGERS
+    }
+}
+
+/// An announcement whose fence the manager makes, see the head.
+pub(super) struct Announcement<'a> {
+    pub(super) table: &'a PinTable,
+    pub(super) word: &'a AtomicU64,
+}
+
+impl PinWords for Announcement<'_> {
+    #[inline(always)]
+    fn current(&self) -> u64 {
+        arena::version(&self.table.arena)
+    }
+
+    #[inline(always)]
+    fn announce(&self, version: u64) {
+        self.word.store(version, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        // SYNC: pairs with the barrier that the manager puts into this thread before its scan.
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// One that is fenced where that is needed.
+pub(super) struct FencedAnnouncement<'a> {
+    pub(super) to: Announcement<'a>,
+    /// The block of the word, unless it is the floor's.
+    pub(super) state: Option<&'a BlockState>,
+}
+
+impl PinWords for FencedAnnouncement<'_> {
+    fn current(&self) -> u64 {
+        self.to.current()
+    }
+
+    fn announce(&self, version: u64) {
+        self.to.announce(version);
+    }
+
+    fn fence(&self) {
+        if self.to.table.fencing.is_managers() { self.to.fence() } else { self.to.table.fence(self.state) }
     }
 }
 
