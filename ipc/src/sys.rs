@@ -10,6 +10,7 @@
 //! | `pidfd_open` | 5.3 | needed |
 //! | `waitid` of a pidfd | 5.4 | how a process ended is unknown |
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
+//! | `posix_spawn` that lets a descriptor pass by copying it onto itself | glibc 2.29 | processes fail to start |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
 //! | open-file-description locks | 3.15 | needed |
 //! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
