@@ -127,3 +127,15 @@ fn tickets_that_are_hoarded() {
     drop(raw);
     scene.end();
 }
+
+/// More tickets at a time than a session has lanes: nobody remembers them all.
+#[test]
+fn tickets_without_end() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    let asked = frame(Call::Ticket as u8, 1, 1, &[]).repeat(4_000);
+    raw.send(&asked);
+    raw.closed();
+    drop(raw);
+    scene.end();
+}

@@ -6,6 +6,7 @@ use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
+use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
@@ -392,6 +393,10 @@ impl Server {
         if self.ticket.is_none() && self.ticket_queue.is_empty() {
             self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
             return Done::Answer(0, Vec::new());
+        }
+        // A lane has one call at a time, so no client of ours asks for more.
+        if self.ticket_queue.iter().filter(|(waiting, ..)| *waiting == index).count() >= BLOCKS {
+            return Done::Nonsense;
         }
         self.ticket_queue.push_back((index, head.lane, head.number));
         Done::NoAnswer

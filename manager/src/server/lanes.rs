@@ -25,7 +25,7 @@ const REQUEST_BYTES_MIN: usize = 4 << 10;
 const LOOKS_PER_POLL: u32 = 64;
 /// Rounds in which a watched session has not called, others having done so, before it is not watched any more.
 const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
-/// Bytes of the buffer for requests that are kept for the next one.
+/// Bytes of the buffers for requests and replies that are kept for the next ones.
 const BUFFER_KEPT_BYTES: usize = 2 << 20;
 
 /// A set of lanes.
@@ -284,11 +284,16 @@ impl Server {
             return;
         }
         self.lane_watch.round += 1;
+        let unlooked = self.lane_watch.unlooked;
         let mut at = 0;
         while let Some((index, _)) = self.lane_watch.watched.get(at).copied() {
             self.serve_lanes_of(index, at);
             // Its session may have ended.
             at += usize::from(self.lane_watch.watched.get(at).is_some_and(|(watched, _)| *watched == index));
+        }
+        if self.lane_watch.unlooked == unlooked {
+            // Doorbells that bring nothing: whoever rings them all the time must not keep the others' sockets waiting.
+            self.lane_watch.unlooked += REQUEST_BYTES_MIN;
         }
         if self.lane_watch.round.is_multiple_of(ROUNDS_WITHOUT_CALL_MAX) {
             self.lane_watch.thin_out(&self.connections, ROUNDS_WITHOUT_CALL_MAX);
@@ -299,13 +304,15 @@ impl Server {
         let mut turn = 0;
         loop {
             let Some(session) = self.session(index) else { return };
-            if session.is_stuffed() {
-                // Goes on when its client has read what was sent to it.
-                return;
-            }
+            let stuffed = session.is_stuffed();
             let Some(lanes) = &mut session.lanes else { return };
+            // Taken in any case: a bit that stood would count as work that can be done.
             if turn == 0 && lanes.served.is_rung() {
                 lanes.take_rung();
+            }
+            if stuffed {
+                // Goes on when its client has read what was sent to it.
+                return;
             }
             if turn >= TURN_BYTES {
                 self.lane_watch.left |= lanes.has_backlog();
@@ -406,6 +413,9 @@ impl Server {
             }
         }
         self.lane_watch.replies.clear();
+        if self.lane_watch.replies.capacity() > BUFFER_KEPT_BYTES {
+            self.lane_watch.replies = Vec::new();
+        }
     }
 }
 
