@@ -9,6 +9,7 @@ use crate::connection::{Connection, Reply, disconnected, no_reply};
 use crate::request::Request;
 use crate::room::Room;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
@@ -38,6 +39,7 @@ fn outcome_unknown(error: Error) -> Error {
 pub struct LaneRoad {
     lanes: CallingLanes,
     room: Mutex<Room>,
+    stamp: Stamp,
 }
 
 /// A part of the room, given back when dropped.
@@ -55,6 +57,10 @@ impl Part<'_> {
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {
+        // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
+        if !self.road.stamp.is_current() {
+            return;
+        }
         let mut room = self.road.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.give(self.range.clone(), |range| self.road.lanes.punch_room(range));
     }
@@ -63,7 +69,7 @@ impl Drop for Part<'_> {
 impl LaneRoad {
     /// On a session's segment.
     pub fn new(segment: OwnedFd) -> Result<LaneRoad> {
-        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default() })
+        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default(), stamp: Stamp::now() })
     }
 
     /// Room for so many bytes, if there is any.

@@ -5,7 +5,7 @@
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
 //! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round;
-//! and the sockets are looked at whenever the lanes have had so many bytes. A request that waits for the writer's ticket waits in its
+//! and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any. A request that waits for the writer's ticket waits in its
 //! slot, and is copied again when its time has come.
 
 use super::calls::{Done, write_answer};
