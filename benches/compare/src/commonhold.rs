@@ -1,7 +1,7 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
-use ::commonhold::{Dict, List, Manager, Process};
+use ::commonhold::{Dict, List, Manager, ManagerBuilder, Process};
 
 use crate::Result;
 use crate::partner::Partner;
@@ -30,7 +30,12 @@ pub struct Commonhold {
 impl Commonhold {
     /// Starts a manager with empty containers.
     pub fn start() -> Result<Self> {
-        let manager = Manager::start()?;
+        Self::start_with(Manager::builder())
+    }
+
+    /// The same with a manager that is built otherwise.
+    pub fn start_with(builder: ManagerBuilder) -> Result<Self> {
+        let manager = builder.start()?;
         Ok(Commonhold {
             dict_64: manager.dict([])?,
             dict_1k: manager.dict([])?,

@@ -1,6 +1,6 @@
 """The Python side of the comparison: runs rows against multiprocessing.Manager() as the Rust side asks for them.
 
-Reads one JSON object per line from standard input, {"row": ..., "groups": ..., "operations": ...} or {"prepare": ...} or {"end": ...}, and
+Reads one JSON object per line from standard input, {"row": ..., "groups": ..., "operations": ..., "think_ns": ...} or {"prepare": ...} or {"end": ...}, and
 prints one JSON object per line: {"ns": [nanoseconds per group, ...]}, {"ready": true}, {"ended": true} or {"error": ...}. Sizes arrive as the
 first argument.
 """
@@ -19,6 +19,10 @@ import time
 SIZES = json.loads(sys.argv[1])
 # The manager shall not outlive us, should we be killed: PR_SET_PDEATHSIG is 1, SIGKILL is 9.
 DIE_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9)"
+
+
+# Nanoseconds of work between two groups of operations, not under the clock.
+THINK_NS = 0
 
 
 def start_manager():
@@ -60,7 +64,10 @@ def timed(groups, operations, operation):
         start = clock()
         for _ in turns:
             operation()
-        result.append(clock() - start)
+        end = clock()
+        result.append(end - start)
+        while clock() - end < THINK_NS:
+            pass
     return result
 
 
@@ -247,6 +254,7 @@ def answer(**fields):
 
 
 def main():
+    global THINK_NS
     rows = Rows()
     answer(ready=True)
     for line in sys.stdin:
@@ -258,6 +266,7 @@ def main():
                 rows.prepare(asked["prepare"])
                 answer(ready=True)
             else:
+                THINK_NS = asked["think_ns"]
                 answer(ns=rows.run(asked["row"], asked["groups"], asked["operations"]))
         except Exception as error:
             answer(error=f"{type(error).__name__}: {error}")

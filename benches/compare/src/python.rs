@@ -117,7 +117,8 @@ impl System for Python {
     }
 
     fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
-        let answer = self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations }))?;
+        let answer =
+            self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
         let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
         times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
     }

@@ -104,6 +104,21 @@ fn flag(condition: bool, flag: u8) -> u8 {
 }
 
 impl<'a> Op<'a> {
+    /// Calls `then` with the number of each upload that it names.
+    #[inline]
+    pub fn each_upload(&self, mut then: impl FnMut(u64)) {
+        let mut look = |payload: Payload<'_>| {
+            if let Source::Upload(number) = payload.source {
+                then(number);
+            }
+        };
+        match *self {
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => look(value),
+            Op::ListSplice { values, .. } => values.payloads().for_each(look),
+            _ => {}
+        }
+    }
+
     /// Appends it as bytes.
     #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
