@@ -38,8 +38,13 @@ mod started;
 
 pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
+pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared};
+pub use commonhold_proxy::process::{
+    ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
+    join_children, parent_process, wait_any,
+};
 pub use commonhold_proxy::{
     Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Namespace, Readable, Ref, Session, Slice, Snapshot,
     Stats, Token, Transaction, Value, View,

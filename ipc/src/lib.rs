@@ -6,6 +6,7 @@
 pub mod arena;
 pub mod auth;
 pub mod block;
+pub mod boot;
 pub mod catalog;
 pub mod error;
 pub mod fork;
@@ -21,5 +22,6 @@ pub mod runtime;
 pub mod sequence;
 pub mod socket;
 pub mod sys;
+pub mod task;
 pub mod value;
 pub mod wire;

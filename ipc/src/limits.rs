@@ -64,3 +64,9 @@ pub const NAMES_LISTED_MAX: usize = 65_536;
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
 /// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an argument or result of a process, and as many of what goes with it, that travel through its socket; more goes into a
+/// memory file. Two such parts and a header fit into a socket of the usual 208 KiB without a reader.
+pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
+/// directory and settings.
+pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;

@@ -11,6 +11,7 @@ mod dict;
 mod guard;
 mod handle;
 mod list;
+pub mod process;
 mod request;
 mod retry;
 mod session;

@@ -54,6 +54,8 @@ pub struct SessionCore {
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
+    /// What this process has shown the manager: children that are given its handles must, too.
+    pub(crate) authkey: Option<AuthKey>,
     welcome: Welcome,
     stamp: Stamp,
     /// Number of the last call of each lane; written by the lane's thread alone.
@@ -72,17 +74,17 @@ impl SessionCore {
     pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), welcome, fds)
+        Self::new(channel, address.clone(), authkey, welcome, fds)
     }
 
     /// Begins a session on a channel that is connected already. `address` is where others find the manager.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, welcome, fds)
+        Self::new(channel, address, authkey, welcome, fds)
     }
 
-    fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
+    fn new(channel: Channel, address: Address, authkey: Option<&AuthKey>, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
         let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
         let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
@@ -93,6 +95,7 @@ impl SessionCore {
             pins,
             arena,
             address,
+            authkey: authkey.cloned(),
             welcome,
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
