@@ -46,8 +46,8 @@ pub use commonhold_proxy::process::{
     join_children, parent_process, wait_any,
 };
 pub use commonhold_proxy::{
-    Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Namespace, Readable, Ref, Session, Slice, Snapshot,
-    Stats, Token, Transaction, Value, View,
+    Acquired, Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party,
+    Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
 };
 pub use init::init;
 pub use manager::{Manager, list_managers};
