@@ -32,6 +32,7 @@ extern crate self as commonhold;
 
 mod boot;
 mod builder;
+mod host;
 mod init;
 mod manager;
 mod started;
@@ -40,7 +41,8 @@ pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
-pub use commonhold_macros::{Key, Shared};
+pub use commonhold_macros::{Key, Shared, remote};
+pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::process::{
     ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
     join_children, parent_process, wait_any,
@@ -64,5 +66,8 @@ pub mod __rt {
         ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, Schema, Ser,
         Serializer, access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
     };
+    pub use commonhold_proxy::__handle_value as handle_value;
+    pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};
+    pub use commonhold_proxy::remote::{Access, Arguments, Caller, Concurrent, Exclusive, Incoming, Served};
     pub use rkyv;
 }

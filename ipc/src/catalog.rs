@@ -65,6 +65,8 @@ pub enum Kind {
     Counter = 5,
     /// Mutual exclusion.
     Lock = 6,
+    /// An object of a user's type, in a host process.
+    Remote = 64,
 }
 
 impl Kind {
@@ -78,13 +80,14 @@ impl Kind {
             4 => Kind::Namespace,
             5 => Kind::Counter,
             6 => Kind::Lock,
+            64 => Kind::Remote,
             _ => return None,
         })
     }
 
     /// Whether its state is in a segment of its own, which its users write, and not in the arena.
     pub fn has_segment(self) -> bool {
-        self as u8 >= Kind::Lock as u8
+        (Kind::Lock as u8..Kind::Remote as u8).contains(&(self as u8))
     }
 
     /// Its name, as users write it.
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Counter => "Counter",
             Kind::Lock => "Lock",
+            Kind::Remote => "Remote",
         }
     }
 }

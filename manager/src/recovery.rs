@@ -22,6 +22,6 @@ pub fn shape(kind: Kind, parameters: Words<'_>) -> Result<Shape> {
 pub fn recover(kind: Kind, segment: &Segment, session: u64) {
     match kind {
         Kind::Lock => Lock::new(segment, HEADER_BYTES).recover(session),
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter => {}
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote => {}
     }
 }

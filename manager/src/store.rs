@@ -65,6 +65,8 @@ pub struct Store {
     /// References that appear or go with the request that is being applied.
     pub(crate) changes: Vec<Change>,
     watches: Watches,
+    /// Objects of users' types that are gone, for their hosts to be told.
+    gone: Vec<u64>,
     /// Nothing more can be dropped or taken apart before something is reclaimed.
     stuck: bool,
 }
@@ -88,6 +90,7 @@ impl Store {
             changed: false,
             changes: Vec::new(),
             watches: Watches::default(),
+            gone: Vec::new(),
             stuck: false,
         }
     }
@@ -197,6 +200,16 @@ impl Store {
         self.changed = true;
         self.objects.hold(id)?;
         Ok(id)
+    }
+
+    /// What kind an object is of, if it is there.
+    pub fn kind_of(&self, id: u64) -> Option<Kind> {
+        self.objects.get(id).map(|object| object.record.kind)
+    }
+
+    /// The objects of users' types that are gone since the last time.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
     }
 
     /// A session holds an object from now on.
@@ -447,6 +460,9 @@ impl Store {
         let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
         self.segments.remove(id);
+        if record.kind == Kind::Remote {
+            self.gone.push(id);
+        }
         self.dirty.retain(|dirty| *dirty != id);
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");

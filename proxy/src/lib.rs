@@ -12,6 +12,7 @@ mod guard;
 mod handle;
 mod list;
 pub mod process;
+pub mod remote;
 mod request;
 mod retry;
 mod session;
@@ -32,3 +33,12 @@ pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
 pub use sync::{Acquired, Lock, LockGuard, Party};
 pub use transaction::{Countable, Readable, Transaction};
+
+/// What `__handle_value!` refers to.
+#[doc(hidden)]
+pub mod __rt {
+    pub use crate::handle::{Object, debug as debug_handle, same_object};
+    pub use commonhold_ipc::catalog::Kind;
+    pub use commonhold_ipc::value::{ArchivedHandle, HandleSink, HandleSource, Schema, Shared};
+    pub use rkyv;
+}

@@ -157,7 +157,7 @@ impl Value {
 }
 
 /// The ids of handles, 8 bytes each; an error if one is of another manager.
-fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
+pub fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     let mut ids = Vec::with_capacity(handles.len() * 8);
     for (manager, id) in handles {
         if *manager != session.manager() {

@@ -5,7 +5,9 @@
 //! answers, its half-sent requests and its stopped process are its own affair: nothing here waits for one client.
 
 mod calls;
+mod hosts;
 mod housekeeping;
+mod overview;
 mod session;
 
 use crate::store::Store;
@@ -22,7 +24,9 @@ use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
+use commonhold_ipc::task::Build;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use hosts::Hosts;
 use housekeeping::Housekeeping;
 use session::Session;
 use std::collections::{HashMap, VecDeque};
@@ -46,6 +50,8 @@ pub struct Config {
     pub options: u64,
     /// All ones; tests make keys collide.
     pub hash_mask: u64,
+    /// The program that has started the manager: it may have a host here without asking.
+    pub build: Option<Build>,
 }
 
 /// Option bit: clients check every value at every read.
@@ -60,6 +66,7 @@ impl Default for Config {
             idle_timeout: None,
             options: 0,
             hash_mask: u64::MAX,
+            build: None,
         }
     }
 }
@@ -144,7 +151,8 @@ pub struct Server {
     /// Whether there may be sessions whose commit waits for the ticket.
     somebody_waits: bool,
     housekeeping: Housekeeping,
-    /// Without any session since then.
+    hosts: Hosts,
+    /// Without any session but hosts' since then.
     idle_since: Option<Instant>,
     ending: bool,
     alive: Option<AliveKeeper>,
@@ -188,6 +196,7 @@ impl Server {
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
             housekeeping: Housekeeping::default(),
+            hosts: Hosts::default(),
             idle_since: Some(Instant::now()),
             ending: false,
             alive: Some(alive),
@@ -267,7 +276,7 @@ impl Server {
         // Nobody's handshake is cut short by it.
         let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.hosts.next()].into_iter().flatten().min()
     }
 
     fn round(&mut self) {
@@ -306,6 +315,7 @@ impl Server {
         }
         self.pass_ticket_on();
         self.keep_house();
+        self.hosts.flush();
         self.end_what_is_late();
     }
 
@@ -466,9 +476,8 @@ impl Server {
                 self.ending |= session.is_owner();
                 session.end(&mut self.store);
                 self.sessions -= 1;
-                if self.sessions == 0 {
-                    self.idle_since = Some(Instant::now());
-                }
+                self.hosts.ended(session.number());
+                self.note_idle();
                 self.ticket_queue.retain(|(waiting, ..)| *waiting != index);
                 if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
                     self.ticket = None;
@@ -483,6 +492,13 @@ impl Server {
                     self.store.segments.recover(session.number());
                 }
             }
+        }
+    }
+
+    /// Hosts alone keep no manager from being idle: they end with it.
+    fn note_idle(&mut self) {
+        if self.sessions == self.hosts.len() && self.idle_since.is_none() {
+            self.idle_since = Some(Instant::now());
         }
     }
 
