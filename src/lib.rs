@@ -42,17 +42,17 @@ pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared, remote};
-pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::process::{
     ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
     join_children, parent_process, wait_any,
 };
+pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
     Acquired, Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party,
     Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
 };
 pub use init::init;
-pub use manager::{Manager, list_managers};
+pub use manager::{Manager, current_manager, list_managers};
 
 /// The programs of the README, as tests.
 #[cfg(doctest)]

@@ -6,7 +6,9 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Token, TraitItem, Type, Visibility, parenthesized, parse_quote};
+use syn::{
+    Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Token, TraitItem, Type, Visibility, parenthesized, parse_quote,
+};
 
 /// What stands behind the attribute's name.
 #[derive(Default)]
@@ -30,7 +32,8 @@ impl Parse for Options {
                     options.traits.extend(Punctuated::<Path, Token![,]>::parse_terminated_with(&inside, Path::parse_mod_style)?);
                 }
                 _ => {
-                    let text = "`#[remote]` knows `sync` (several `&self` methods at once) and `traits(Trait, …)` (remote traits of the type)";
+                    let text =
+                        "`#[remote]` knows `sync` (several `&self` methods at once) and `traits(Trait, …)` (remote traits of the type)";
                     return Err(Error::new_spanned(word, text));
                 }
             }
@@ -77,7 +80,8 @@ fn proxy_path(path: &Path) -> Path {
 
 fn of_impl(options: &Options, mut item: ItemImpl) -> Result<TokenStream> {
     if let Some((_, path, _)) = &item.trait_ {
-        let text = "`#[remote]` goes on the trait itself, and on the type's own `impl` with `#[remote(traits(…))]`, not on a trait's `impl`";
+        let text =
+            "`#[remote]` goes on the trait itself, and on the type's own `impl` with `#[remote(traits(…))]`, not on a trait's `impl`";
         return Err(Error::new_spanned(path, text));
     }
     if !item.generics.params.is_empty() {

@@ -52,7 +52,14 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
         let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new(), remote: OnceLock::new() })
+        Arc::new(Object {
+            manager,
+            id,
+            session: session.map_or_else(OnceLock::new, OnceLock::from),
+            bound,
+            segment: OnceLock::new(),
+            remote: OnceLock::new(),
+        })
     }
 
     /// The object's id.

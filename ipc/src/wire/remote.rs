@@ -204,7 +204,17 @@ mod tests {
     fn ranges_outside_of_the_archives_make_no_sense() {
         for wrong in [0..21usize, 16..8, 1..5, 32..48] {
             let ranges = range_word(&wrong).to_le_bytes();
-            let asked = Asked { object: 0, interface: 0, method: 0, chain: 0, within: Words::default(), name: "", handles: Words::default(), ranges: Words::new(&ranges).unwrap(), archives: &[0; 20] };
+            let asked = Asked {
+                object: 0,
+                interface: 0,
+                method: 0,
+                chain: 0,
+                within: Words::default(),
+                name: "",
+                handles: Words::default(),
+                ranges: Words::new(&ranges).unwrap(),
+                archives: &[0; 20],
+            };
             let mut bytes = Vec::new();
             asked.write(&mut bytes);
             assert_eq!(Asked::parse(&bytes), None, "{wrong:?}");

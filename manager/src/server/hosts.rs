@@ -125,10 +125,14 @@ impl Hosts {
         if self.hosts.is_empty() {
             return "no program has any here".to_owned();
         }
-        let mut hosts: Vec<_> = self.hosts.values().map(|host| {
-            let types = host.types.iter().cloned().collect::<Vec<_>>().join(", ");
-            format!("{} has {}", host.who, if types.is_empty() { "none yet" } else { &types })
-        }).collect();
+        let mut hosts: Vec<_> = self
+            .hosts
+            .values()
+            .map(|host| {
+                let types = host.types.iter().cloned().collect::<Vec<_>>().join(", ");
+                format!("{} has {}", host.who, if types.is_empty() { "none yet" } else { &types })
+            })
+            .collect();
         hosts.sort();
         hosts.join("; ")
     }

@@ -28,7 +28,8 @@ impl Server {
         let mut text = String::new();
         for object in self.store.objects.iter().filter(|object| slot_of(object.record.id) >= from).take(OBJECTS_LISTED_MAX) {
             let (id, record) = (object.record.id, &object.record);
-            let held = |session: &&Box<super::session::Session>| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
+            let held =
+                |session: &&Box<super::session::Session>| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
             let holders: Vec<_> = sessions.iter().filter_map(held).map(|(number, times)| format!("{number}:{times}")).collect();
             let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
             let host = self.hosts.home(id).unwrap_or(0);

@@ -168,7 +168,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Puts a frame together.
-    pub(super) fn new(session: &Arc<SessionCore>, question: &Question<'_>, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<Self> {
+    pub(super) fn new(
+        session: &Arc<SessionCore>,
+        question: &Question<'_>,
+        write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
+    ) -> Result<Self> {
         with_scratch(|ser| {
             let mut arguments = Arguments { ser, ranges: Vec::new() };
             write(&mut arguments)?;
@@ -355,7 +359,11 @@ impl Caller {
     ///
     /// # Errors
     /// As [`call`](Self::call), as far as they show at once.
-    pub fn call_async<P: Handle, R: Shared>(&self, method: u32, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<Pending<R>> {
+    pub fn call_async<P: Handle, R: Shared>(
+        &self,
+        method: u32,
+        write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
+    ) -> Result<Pending<R>> {
         let (session, stream) = self.stream()?;
         let prepared = Prepared::new(session, &self.question::<P>(method), write)?;
         let number = stream.ask(prepared, false)?;

@@ -1,10 +1,10 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
+use super::Remote;
 use super::call::{Arguments, Prepared, Question, To, deadline, host_gone, lock, reach, result, wait};
 use super::function::Logic;
 use super::host::Passage;
 use super::line::Frame;
-use super::Remote;
 use crate::client::Session;
 use crate::process::Task;
 use crate::session::SessionCore;
@@ -297,9 +297,9 @@ impl Session {
     #[doc(hidden)]
     pub fn register(&self, types: &[Registered]) -> Result<()> {
         self.core().remotes.invited.store(true, Ordering::Relaxed);
-        types.iter().try_for_each(|Registered(entry)| {
-            call_function(self, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(()))
-        })
+        types
+            .iter()
+            .try_for_each(|Registered(entry)| call_function(self, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(())))
     }
 }
 

@@ -28,7 +28,7 @@ pub use create::{Constructed, Registered, set_starter};
 pub use function::Logic;
 pub use handle::has_interface;
 pub use host::object::{Concurrent, Exclusive, Served};
-pub use host::{Access, Begun as HostBegun, Incoming, Passage, run as run_host};
+pub use host::{Access, Begun as HostBegun, Incoming, Passage, own_session, run as run_host};
 pub use overview::{ObjectInfo, SessionInfo};
 pub use pending::Pending;
 

@@ -34,7 +34,7 @@ use object::Slot;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 use turns::Waits;
 
@@ -180,6 +180,20 @@ impl Host {
     }
 }
 
+/// The session of this process, if it is a host: its methods find their manager by it.
+static OWN: OnceLock<Session> = OnceLock::new();
+
+/// The session with the manager that this host is beside.
+///
+/// # Errors
+/// `NotFound` in a process that is no host.
+pub fn own_session() -> Result<Session> {
+    OWN.get().cloned().ok_or_else(|| {
+        let text = "this process is not a host: only the methods of objects that live beside a manager have a current one";
+        Error::new(ErrorKind::NotFound, text)
+    })
+}
+
 /// What a host says when it is ready, or why it is none.
 pub enum Begun {
     /// It serves.
@@ -204,6 +218,7 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
         Err(error) => return Err(error),
     };
     panics::note_panics();
+    let session = OWN.get_or_init(|| session).clone();
     let host = Arc::new(Host {
         session,
         objects: RwLock::default(),
@@ -222,4 +237,3 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
 fn not_here(id: u64) -> Error {
     Error::new(ErrorKind::NotFound, format!("object {id} is not there any more: nobody held it"))
 }
-

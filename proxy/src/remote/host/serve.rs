@@ -23,8 +23,8 @@ use rkyv::util::AlignedVec;
 use rkyv::vec::ArchivedVec;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How a method gets at its object.
 #[doc(hidden)]
@@ -182,7 +182,6 @@ pub(super) fn refuse(mut line: Line) {
     }
 }
 
-
 /// Runs a method. None: the line is of no use.
 fn call(host: &Arc<Host>, line: &Line, payload: &[u8]) -> Option<Outcome> {
     let asked = Asked::parse(payload)?;
@@ -208,9 +207,8 @@ fn try_call(host: &Arc<Host>, line: &Line, asked: Asked<'_>) -> Result<Option<Ou
     let mut within = asked.within.bytes().to_vec();
     within.extend_from_slice(&asked.object.to_le_bytes());
     let mut incoming = Incoming::new(host.core(), asked);
-    let done = in_chain(Chain { number: asked.chain, within }, || {
-        as_method(|| slot.call(asked.interface, (asked.method, name), &mut incoming))
-    });
+    let done =
+        in_chain(Chain { number: asked.chain, within }, || as_method(|| slot.call(asked.interface, (asked.method, name), &mut incoming)));
     drop(turn);
     drop(arguments);
     Ok(Some(Outcome::of(done.map(|done| done.map(|()| (incoming.answer, incoming.held))))))
