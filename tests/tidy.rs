@@ -14,12 +14,13 @@ const FUNCTION_LINES_MAX: usize = 70;
 const HEAD_LINES_MAX: usize = 40;
 
 /// Files that may hold `unsafe`, and how often the word stands there. A change here is a change to what must be proven.
-const UNSAFE: [(&str, usize); 8] = [
+const UNSAFE: [(&str, usize); 9] = [
     ("benches/compare/src/child.rs", 1),
     ("benches/compare/src/lmdb.rs", 1),
     ("ipc/src/fork.rs", 10),
-    ("ipc/src/map.rs", 16),
-    ("ipc/src/sys.rs", 14),
+    ("ipc/src/map.rs", 18),
+    ("ipc/src/sys.rs", 16),
+    ("ipc/src/task.rs", 8),
     ("ipc/src/value/codec.rs", 22),
     ("ipc/src/value/native.rs", 1),
     ("src/init.rs", 1),

@@ -153,7 +153,7 @@ impl Record {
 
     /// As much of a list's record as its sequence is, for walks over a list that no catalog names: one that is being written, or
     /// is not there.
-    pub fn of_sequence(root: u64, height: u8, len: u64, element_bytes: u32) -> Record {
+    pub const fn of_sequence(root: u64, height: u8, len: u64, element_bytes: u32) -> Record {
         let (kind, value_align) = (Kind::List, 0);
         Record { id: 0, root, len, modified: 0, next_insertion: 0, descriptor: 0, kind, height, value_align, element_bytes, created: 0 }
     }

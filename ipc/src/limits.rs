@@ -18,6 +18,9 @@ pub const ARCHIVE_DEPTH_MAX: u32 = 128;
 pub const HANDLES_PER_VALUE_MAX: usize = 65_536;
 /// Largest frame that a manager takes into private memory. Values above [`INLINE_VALUE_BYTES_MAX`] do not count: they stream into the arena.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Steps of work that one commit may be, while which nobody else is served. A step takes about 0.1 µs (an entry set: 0.1–0.3), so
+/// this is one to four seconds; a frame of 64 MiB holds at most 4 Mi operations of 16 B. The largest list that can be reversed at once.
+pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 /// Values up to this size travel inside their request; larger ones as uploads before it.
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.

@@ -1,7 +1,8 @@
 //! Every system call of commonhold, each behind a safe function.
 //!
-//! Four rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/machine.rs` what
-//! the machine has, in `sys/spawn.rs` how processes are started. Most of it is rustix's; libc fills the gaps, nix has `posix_spawn`.
+//! Five rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/barrier.rs` memory
+//! barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how processes are started. Most of it is
+//! rustix's; libc fills the gaps, nix has `posix_spawn`.
 //!
 //! | call | since Linux | without it |
 //! |---|---|---|
@@ -11,15 +12,18 @@
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
 //! | open-file-description locks | 3.15 | needed |
+//! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
 //!
 //! Futexes are never PRIVATE here: a private one wakes nobody in another process. Waiting and waking both work on read-only
 //! mappings. Deadlines are moments of CLOCK_MONOTONIC, which is what [`Instant`] is made of; `None` is for ever.
 #![allow(unsafe_code)] // The workspace's place for raw system calls: each is wrapped in a safe function.
 
+mod barrier;
 mod machine;
 mod memory;
 mod spawn;
 
+pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub(crate) use machine::cut_short;
 pub use machine::{
     address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, process_name, raise_nofile_limit,

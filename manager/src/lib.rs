@@ -21,3 +21,4 @@ pub mod store;
 pub mod upload;
 mod values;
 pub mod watch;
+mod work;

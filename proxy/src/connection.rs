@@ -4,6 +4,7 @@
 //! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
 //! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
 
+use crate::retry::this_thread;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::DESCRIPTORS_PER_MESSAGE_MAX;
@@ -16,7 +17,7 @@ use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,10 @@ pub struct Connection {
     /// Where the manager's alive word is: its socket may outlive it, in a process that was forked off it.
     arena: ArenaReader,
     writing: Mutex<()>,
+    /// The thread that is in the middle of a frame whose bytes come from a value's own code; 0: none.
+    streaming: AtomicUsize,
+    /// What that code wanted to tell the manager meanwhile.
+    told: Mutex<Vec<u8>>,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     incoming: Mutex<Incoming>,
@@ -83,6 +88,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub use commonhold_ipc::liveness::disconnected;
+
+fn in_the_middle() -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "a call to the manager from within the code that writes a value, while that value is on its way over the same connection: nothing was done; make such calls before or after (reading is no call)",
+    )
+}
 
 fn outcome_unknown() -> Error {
     Error::new(
@@ -98,6 +110,8 @@ impl Connection {
             channel,
             arena,
             writing: Mutex::new(()),
+            streaming: AtomicUsize::new(0),
+            told: Mutex::default(),
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
@@ -135,8 +149,42 @@ impl Connection {
     }
 
     /// The right to write. Frames that belong together are written under one.
-    pub fn begin_writing(&self) -> MutexGuard<'_, ()> {
-        lock(&self.writing)
+    ///
+    /// # Errors
+    /// `Refused` if the calling thread is in the middle of a frame: it would wait for itself.
+    pub fn begin_writing(&self) -> Result<MutexGuard<'_, ()>> {
+        if self.is_streaming_here() { Err(in_the_middle()) } else { Ok(lock(&self.writing)) }
+    }
+
+    fn is_streaming_here(&self) -> bool {
+        // Only the thread itself stores its own number.
+        self.streaming.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Runs a value's own code, which writes bytes of a frame. The caller has the right to write. What that code tells the manager
+    /// meanwhile, by dropping a handle for example, is sent when the frame is whole.
+    pub fn stream<R>(&self, write: impl FnOnce() -> Result<R>) -> Result<R> {
+        struct Streaming<'c>(&'c Connection);
+        impl Drop for Streaming<'_> {
+            fn drop(&mut self) {
+                self.0.streaming.store(0, Ordering::Relaxed);
+            }
+        }
+        self.streaming.store(this_thread(), Ordering::Relaxed);
+        let streaming = Streaming(self);
+        let written = write()?;
+        drop(streaming);
+        self.write(&std::mem::take(&mut *lock(&self.told)))?;
+        Ok(written)
+    }
+
+    /// Sends a request that is not answered, now or when the frame that this thread is in the middle of is whole.
+    pub fn tell(&self, frame: &[u8]) -> Result<()> {
+        if self.is_streaming_here() {
+            lock(&self.told).extend_from_slice(frame);
+            return Ok(());
+        }
+        self.send(frame)
     }
 
     /// Writes bytes; the caller has the right to.
@@ -159,9 +207,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request that is not answered.
-    pub fn send(&self, frame: &[u8]) -> Result<()> {
-        let _right = self.begin_writing();
+    /// Sends a request.
+    fn send(&self, frame: &[u8]) -> Result<()> {
+        let _right = self.begin_writing()?;
         let (first, rest) = frame.split_at(points::first_part(frame.len()));
         points::client("request: before it is sent");
         self.write(first)?;

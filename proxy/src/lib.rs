@@ -15,6 +15,7 @@ pub mod process;
 pub mod remote;
 mod request;
 mod retry;
+mod seen;
 mod session;
 mod single;
 mod snapshot;

@@ -45,7 +45,7 @@ struct Holder {
 }
 
 /// A number that the calling thread has alone, also while its storage is being torn down.
-fn this_thread() -> usize {
+pub fn this_thread() -> usize {
     thread_local!(static PLACE: u8 = const { 0 });
     PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
@@ -159,7 +159,11 @@ pub fn under_ticket<R>(
 
 impl SessionCore {
     /// Commits, standing back for a ticket of this process unless the caller has it.
-    pub fn commit_with(&self, commit: &commonhold_ipc::wire::commit::CommitWriter, ticket: HasTicket) -> Result<crate::write::Committed> {
+    pub fn commit_with(
+        &self,
+        commit: &mut commonhold_ipc::wire::commit::CommitWriter,
+        ticket: HasTicket,
+    ) -> Result<crate::write::Committed> {
         if ticket.0 { self.commit_ungated(commit) } else { self.commit(commit) }
     }
 }

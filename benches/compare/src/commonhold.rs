@@ -1,7 +1,7 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
-use ::commonhold::{Dict, List, Manager};
+use ::commonhold::{Dict, List, Manager, Process};
 
 use crate::Result;
 use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
@@ -141,6 +141,7 @@ impl System for Commonhold {
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
+            Row::ProcessSpawnJoin => spawn_join(plan),
         }
     }
 }
@@ -224,5 +225,12 @@ fn start(plan: Plan) -> Result<Vec<f64>> {
         dict.insert(key(1), small)?;
         drop(dict);
         Ok(manager)
+    })
+}
+
+fn spawn_join(plan: Plan) -> Result<Vec<f64>> {
+    plan.time(|| {
+        let answered = Process::spawn(crate::processes::answer, 41)?.join()?;
+        if answered == 42 { Ok(()) } else { Err("the process brought another result".into()) }
     })
 }

@@ -7,6 +7,7 @@ mod commonhold;
 mod hashmap;
 mod lmdb;
 mod measure;
+mod processes;
 mod python;
 mod redis;
 mod report;
@@ -120,6 +121,7 @@ pub struct ChurnOptions {
 
 fn main() -> ExitCode {
     ::commonhold::init();
+    ::procspawn::init();
     if let Some(done) = scale::be_client() {
         return done.map_or_else(
             |error| {

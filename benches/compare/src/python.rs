@@ -1,4 +1,5 @@
-//! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked.
+//! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked;
+//! and its processes (`processes.py`).
 //!
 //! It must never hang us: every answer is waited for with a deadline, and the interpreter's whole process group dies with the guard.
 use std::io::Write;
@@ -13,7 +14,8 @@ use crate::rows::{BATCH, DataSet, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
-const SCRIPT: &str = include_str!("manager.py");
+const MANAGER: &str = include_str!("manager.py");
+const PROCESSES: &str = include_str!("processes.py");
 /// How long one answer may take. The longest, filling 100,000 entries, takes less than a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,6 +27,8 @@ pub struct Python {
     stdin: ChildStdin,
     answers: Lines,
     _interpreter: Helper,
+    /// Whether it starts processes and nothing else.
+    only_processes: bool,
 }
 
 impl Python {
@@ -35,12 +39,21 @@ impl Python {
             .into_iter()
             .chain([("batch".to_owned(), json!(BATCH))])
             .collect();
+        Self::run_script(MANAGER, &Value::Object(sizes).to_string(), false)
+    }
+
+    /// Starts an interpreter that starts processes by a method.
+    pub fn start_processes(method: &str) -> Result<Option<Self>> {
+        Self::run_script(PROCESSES, method, true)
+    }
+
+    fn run_script(script: &str, argument: &str, only_processes: bool) -> Result<Option<Self>> {
         let mut command = Command::new("python3");
-        command.args(["-c", SCRIPT, &Value::Object(sizes).to_string()]);
+        command.args(["-c", script, argument]);
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter };
+        let mut python = Python { stdin, answers, _interpreter: interpreter, only_processes };
         python.answer()?;
         Ok(Some(python))
     }
@@ -71,8 +84,8 @@ impl Drop for Python {
 }
 
 impl System for Python {
-    fn has(&self, _row: Row) -> bool {
-        true
+    fn has(&self, row: Row) -> bool {
+        self.only_processes == (row == Row::ProcessSpawnJoin)
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {

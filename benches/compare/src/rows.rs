@@ -56,6 +56,9 @@ pub enum Row {
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
+    /// Run a function with a number as argument in a process of its own, and wait for the process's end (and its result, but with Python)
+    #[value(name = "process_spawn_join")]
+    ProcessSpawnJoin,
 }
 
 /// What a figure counts.
@@ -127,7 +130,7 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart => None,
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin => None,
         }
     }
 
@@ -163,6 +166,14 @@ pub enum SystemName {
     Redis,
     /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
     Python,
+    /// procspawn, the crate: processes only
+    Procspawn,
+    /// Python's multiprocessing.Process by the method "spawn", a fresh interpreter: what ours does
+    PythonSpawn,
+    /// The same by "fork": no new program is started, and locks that other threads hold stay locked
+    PythonFork,
+    /// The same by "forkserver": forked off a process that was started before
+    PythonForkserver,
 }
 
 impl SystemName {

@@ -17,6 +17,7 @@
 
 pub mod buffers;
 pub mod commit;
+mod op;
 pub mod remote;
 pub mod reply;
 
@@ -282,6 +283,11 @@ impl<'a> Reader<'a> {
         self.take(len as usize)
     }
 
+    /// All that is left, taken.
+    pub fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.rest
@@ -310,6 +316,7 @@ impl<'a> Words<'a> {
     }
 
     /// One after the other.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         self.0.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
     }
@@ -320,11 +327,13 @@ impl<'a> Words<'a> {
     }
 
     /// How many.
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.len() / 8
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -15,6 +15,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Outcomes for which room is kept from one call to the next.
+const OUTCOMES_KEPT: usize = 1024;
+
 /// What doing a request came to.
 pub(super) enum Done {
     /// Answer this, with the version of the commit that it made, or 0.
@@ -107,7 +110,7 @@ impl Server {
 
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        let (status, version, outcomes, error) = match done {
+        let (status, version, mut outcomes, error) = match done {
             Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
             Done::Attached(descriptor, bytes) => {
                 let at = session.answers().len();
@@ -133,6 +136,10 @@ impl Server {
                 }
             }
             _ => {}
+        }
+        if outcomes.capacity() <= OUTCOMES_KEPT {
+            outcomes.clear();
+            self.outcomes = outcomes;
         }
         let len = (answers.len() - start - HEAD_BYTES) as u32;
         let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
@@ -221,9 +228,9 @@ impl Server {
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         let uploads = session.uploads();
-        let mut outcomes = Vec::new();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             self.make_room();
         }
@@ -233,7 +240,7 @@ impl Server {
             // An attempt may have used some of them up.
             && commit.uploads().all(|number| uploads.look(number).is_ok())
         {
-            applied = self.store.apply(&commit, uploads, &mut outcomes);
+            applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
@@ -248,6 +255,9 @@ impl Server {
                 }
                 Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
             }
+            // What could not be read to its end does not get so far as to lose, or to fail.
+            Err(_) if !commit.is_whole() => Done::Nonsense,
+            Err(Rejected::Nonsense) => Done::Nonsense,
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }

@@ -14,7 +14,9 @@ use crate::store::Store;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::handshake::{Admission, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal};
+use commonhold_ipc::handshake::{
+    Admission, OPTION_BARRIERS, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
+};
 use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
@@ -26,6 +28,7 @@ use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
 use commonhold_ipc::task::Build;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use commonhold_ipc::wire::reply::Outcome;
 use hosts::Hosts;
 use housekeeping::Housekeeping;
 use session::Session;
@@ -54,8 +57,7 @@ pub struct Config {
     pub build: Option<Build>,
 }
 
-/// Option bit: clients check every value at every read.
-pub const OPTION_CHECK_ALWAYS: u64 = 1;
+pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
 impl Default for Config {
     fn default() -> Self {
@@ -145,6 +147,8 @@ pub struct Server {
     unfinished: VecDeque<usize>,
     /// Sessions with answers that are not sent yet.
     unanswered: Vec<usize>,
+    /// An empty list, with room for the outcomes of the next call.
+    outcomes: Vec<Outcome>,
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
     ticket_queue: VecDeque<(usize, u16, u64)>,
@@ -192,6 +196,7 @@ impl Server {
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
+            outcomes: Vec::new(),
             ticket: None,
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
@@ -440,7 +445,7 @@ impl Server {
             arena_len: self.arena.reader().len(),
             session_page_len: PAGE_BYTES,
             hash_seed: self.hash_seed,
-            options: self.config.options,
+            options: self.config.options | if sys::has_barriers() { OPTION_BARRIERS } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,

@@ -42,6 +42,8 @@ struct State {
     /// Keeps the objects of the handles among its arguments until it has begun.
     luggage: Vec<Stored>,
     begun: bool,
+    /// A result that has come and was not taken over yet.
+    arrived: Option<Message>,
     report: Option<Report>,
     end: Option<End>,
 }
@@ -74,7 +76,7 @@ impl ChildProcess {
         function: &'static str,
         luggage: Vec<Stored>,
     ) -> Self {
-        let state = State { inbox: Inbox::default(), luggage, begun: false, report: None, end: None };
+        let state = State { inbox: Inbox::default(), luggage, begun: false, arrived: None, report: None, end: None };
         let silent = AtomicBool::new(false);
         let child = ChildProcess(Arc::new(Inner {
             name,
@@ -180,8 +182,17 @@ impl ChildProcess {
         self.0.spawned.as_fd()
     }
 
-    /// Takes in what the child has said, and looks whether it has ended.
+    /// As [`look`](Self::look), and takes over its result if there is one: which is a matter of calls to managers, if there are handles in it.
     fn settle(&self) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.look()?;
+        if let Some(message) = state.arrived.take() {
+            state.report = Some(self.take(message).unwrap_or_else(|error| Report::Failed(self.failed(error))));
+        }
+        Ok(state)
+    }
+
+    /// Hears what the child has said, and looks whether it has ended.
+    fn look(&self) -> Result<MutexGuard<'_, State>> {
         self.0.stamp.check()?;
         let mut state = lock(&self.0.state);
         if state.end.is_none() {
@@ -204,7 +215,10 @@ impl ChildProcess {
                     state.luggage.clear();
                     continue;
                 }
-                Kind::Returned => self.take(message),
+                Kind::Returned => {
+                    state.arrived = Some(message);
+                    continue;
+                }
                 Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
                 Kind::Failed => unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error))),
                 Kind::Orders | Kind::Taken => Err(malformed()),
@@ -416,8 +430,9 @@ fn own_children() -> Vec<ChildProcess> {
 
 /// Forgets children that have ended, and so lets go of what they were given.
 fn forget_ended() {
-    // Not under the lock: taking over a result may take calls to managers.
-    let ended: Vec<_> = own_children().into_iter().filter(|child| matches!(child.wait(Duration::ZERO), Ok(true))).collect();
+    // Results are left to whoever wants them.
+    let has_ended = |child: &ChildProcess| child.look().is_ok_and(|state| state.end.is_some());
+    let ended: Vec<_> = own_children().into_iter().filter(has_ended).collect();
     if !ended.is_empty() {
         lock(&CHILDREN).retain(|child| !ended.contains(child));
     }
