@@ -107,7 +107,7 @@ pub const HOST_TYPES_MAX: usize = 256;
 pub const HOST_PENDING_BYTES_MAX: usize = 1 << 20;
 /// How long a host may take to end in an orderly way after its manager has ended, in milliseconds: time for the objects' `Drop`.
 pub const HOST_END_MS: u64 = 5_000;
-/// Objects that one answer of the manager lists.
-pub const OBJECTS_LISTED_MAX: usize = 1024;
+/// Objects that one answer of the manager lists: with the most sessions a million lookups, some 20 ms in which it does nothing else.
+pub const OBJECTS_LISTED_MAX: usize = 256;
 /// How much longer a caller waits for logic beside the manager than that may take, in milliseconds: for a machine that is busy.
 pub const RUN_GRACE_MS: u64 = 2_000;

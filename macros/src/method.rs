@@ -136,7 +136,7 @@ impl Method {
         let object = if *changes { quote!(__object.get_mut()?) } else { quote!(__object.get()) };
         let names: Vec<Ident> = (0..self.parameters.len()).map(|at| format_ident!("__argument{at}")).collect();
         let takes = self.parameters.iter().zip(&names).map(|(Parameter { shared, how, .. }, name)| match how {
-            How::Value | How::Reference => quote!(let #name = __call.next::<#shared>()?;),
+            How::Value | How::Reference => quote!(let #name = __call.take::<#shared>()?;),
             How::Text => quote!(let #name = __call.text()?;),
             How::Bytes => quote!(let #name = __call.bytes()?;),
         });

@@ -1,6 +1,7 @@
 //! Who is killed in the middle of it, and what the others see.
 use crate::support::{PATIENCE, PROMPT, Parent, Role, Watched, process_of, until};
-use commonhold::{Handle, Manager};
+use commonhold::{Handle, Manager, current_manager};
+use commonhold_ipc::points::CLIENT_VARIABLE;
 use std::time::{Duration, Instant};
 
 struct Ward {
@@ -16,6 +17,11 @@ impl Ward {
     pub fn call(&mut self) -> u64 {
         self.calls += 1;
         self.calls
+    }
+    /// A handle on something new, which its caller may never get to hold.
+    pub fn slip(&mut self) -> commonhold::Result<commonhold::List<u64>> {
+        self.calls += 1;
+        current_manager()?.list([self.calls])
     }
     pub fn long(&mut self, ms: u64) -> commonhold::Result<u64> {
         self.begun.add(1)?;
@@ -71,6 +77,45 @@ fn a_caller_that_is_killed_leaves_the_object_to_the_others() {
     until("the method runs", || begun.get().unwrap() == 1);
     role.kill();
     assert!(ward.call().unwrap() >= before + 1001);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn role_that_dies_at_a_point() {
+    let Some(mut parent) = Parent::of("deaths::role_that_dies_at_a_point") else { return };
+    let ward: WardProxy = parent.hear_handle();
+    let first = ward.call().unwrap();
+    let slip = ward.slip().unwrap().unwrap();
+    assert_eq!(*slip.get(0).unwrap().unwrap(), first + 1);
+    ward.call_one_way().call().unwrap();
+    ward.call_async().call().unwrap().get().unwrap();
+    parent.say("done");
+}
+
+#[test]
+fn callers_may_die_at_every_point() {
+    let manager = Manager::start().unwrap();
+    let begun = manager.counter(0).unwrap();
+    let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
+    let mut before = ward.call().unwrap();
+    let objects = manager.objects().unwrap().len();
+    for point in 1.. {
+        let mut role = Role::start_with("deaths::role_that_dies_at_a_point", |command| {
+            command.env(CLIENT_VARIABLE, point.to_string());
+        });
+        role.say(ward.token().unwrap());
+        let said = role.hear();
+        role.end();
+        let after = ward.call().unwrap();
+        // Four calls at the most, and each at the most once.
+        assert!((1..=5).contains(&(after - before)), "point {point}: from {before} to {after}");
+        before = after;
+        until("what it was given is gone", || manager.objects().unwrap().len() == objects);
+        if said.is_some() {
+            assert!(point > 5, "it has reached points");
+            break;
+        }
+    }
     manager.audit().unwrap();
 }
 

@@ -88,6 +88,17 @@ fn many_come_and_go_and_leave_nothing() {
 }
 
 #[test]
+fn a_host_alone_keeps_no_manager() {
+    let name = format!("remote-idle-{}", std::process::id());
+    let manager = Manager::builder().idle_timeout(std::time::Duration::from_millis(200)).open_or_start(&name).unwrap();
+    let book = manager.dict::<String, String>([]).unwrap();
+    manager.publish("ada", &guest(&manager, "ada", &book)).unwrap();
+    let server = process_of(&manager);
+    drop((book, manager));
+    assert!(server.end_within(crate::support::PATIENCE).is_some());
+}
+
+#[test]
 fn an_orderly_end_drops_what_is_left() {
     let file = std::env::temp_dir().join(format!("commonhold-guest-{}", std::process::id()));
     let manager = Manager::start().unwrap();

@@ -21,7 +21,7 @@ impl Server {
             .iter()
             .flatten()
             .filter_map(|connection| match connection {
-                Connection::Session(session) => Some(session),
+                Connection::Session(session) => Some(&**session),
                 Connection::Greeting { .. } | Connection::Lingering(_) => None,
             })
             .collect();
@@ -29,7 +29,7 @@ impl Server {
         for object in self.store.objects.iter().filter(|object| slot_of(object.record.id) >= from).take(OBJECTS_LISTED_MAX) {
             let (id, record) = (object.record.id, &object.record);
             let held =
-                |session: &&Box<super::session::Session>| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
+                |session: &&super::session::Session| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
             let holders: Vec<_> = sessions.iter().filter_map(held).map(|(number, times)| format!("{number}:{times}")).collect();
             let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
             let host = self.hosts.home(id).unwrap_or(0);

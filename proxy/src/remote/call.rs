@@ -1,6 +1,6 @@
 //! The client's side of a call: arguments, the line it goes on, the answer.
 
-use super::line::{Frame, Got, Line, seal};
+use super::line::{AHEAD, Frame, Got, Line, seal, seal_on};
 use super::pending::{Pending, Stream};
 use crate::connection::disconnected;
 use crate::handle::{Handle, Object};
@@ -8,6 +8,7 @@ use crate::request::{Request, ids};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
+use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, fingerprint, to_owned, with_scratch};
 use commonhold_ipc::wire::remote::{Answer, Ask, Asked, parse_result, range_word};
 use commonhold_ipc::wire::reply::parse_error;
@@ -191,9 +192,15 @@ impl Prepared {
         })
     }
 
-    /// Gives it its number. `quiet`: it is not to be answered.
-    pub(super) fn number(&mut self, number: u64, quiet: bool) -> Result<&[u8]> {
-        seal(&mut self.bytes, self.ask as u8, quiet, number)?;
+    /// Gives it its number.
+    pub(super) fn number(&mut self, number: u64) -> Result<&[u8]> {
+        seal(&mut self.bytes, self.ask as u8, false, number)?;
+        Ok(&self.bytes)
+    }
+
+    /// The same for a call ahead. `quiet`: it is not to be answered.
+    pub(super) fn number_ahead(&mut self, number: u64, quiet: bool) -> Result<&[u8]> {
+        seal_on(&mut self.bytes, self.ask as u8, quiet, AHEAD, number)?;
         Ok(&self.bytes)
     }
 }
@@ -221,8 +228,10 @@ pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): Fra
             let (handles, archive) = parse_result(&payload).ok_or_else(|| malformed("result"))?;
             let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>()?;
             let value = to_owned::<R>(access::<R>(archive)?, Some(session.clone()));
+            points::client("remote: answered, not yet taken");
             if !held.is_empty() {
                 say(&taken(head.number)?)?;
+                points::client("remote: taken");
             }
             Ok(value)
         }
@@ -332,8 +341,10 @@ impl Caller {
         let deadline = deadline(self.timeout);
         let (mut line, home) = self.line(session)?;
         let number = line.next_number();
-        let frame = prepared.number(number, false)?;
+        let frame = prepared.number(number)?;
+        points::client("remote: before it asks");
         let sent = line.send(frame, deadline).map_err(|_| self.explain(session, home.host, host_gone(session)))?;
+        points::client("remote: asked");
         // A line that is dropped here is closed: its answer has nobody to go to.
         let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
         let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;

@@ -166,7 +166,7 @@ fn call_function<R: Shared>(
         let question = Question { ask: Ask::Run, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
         let mut prepared = Prepared::new(core, &question, &write)?;
         let number = line.next_number();
-        if line.send(prepared.number(number, false)?, None).is_err() {
+        if line.send(prepared.number(number)?, None).is_err() {
             // Kept from an earlier call, and closed since: nothing was asked yet.
             forget(core, host);
             continue;

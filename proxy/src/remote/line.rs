@@ -196,14 +196,22 @@ impl Line {
     }
 }
 
+/// Lane of calls that are made ahead, and so are done though nobody may wait for them any more.
+pub const AHEAD: u16 = 1;
+
 /// The whole bytes of a frame, of which `bytes` has room for a head and then the payload.
 pub fn seal(bytes: &mut [u8], code: u8, quiet: bool, number: u64) -> Result<()> {
+    seal_on(bytes, code, quiet, 0, number)
+}
+
+/// The same on a lane.
+pub fn seal_on(bytes: &mut [u8], code: u8, quiet: bool, lane: u16, number: u64) -> Result<()> {
     let len = bytes.len() - HEAD_BYTES;
     if len > REMOTE_FRAME_BYTES_MAX {
         let text = format!("a call or result of {len} bytes, the most is {REMOTE_FRAME_BYTES_MAX}: pass large values in containers");
         return Err(Error::new(ErrorKind::TooLarge, text));
     }
-    let head = Head { len: len as u32, code, quiet, lane: 0, number };
+    let head = Head { len: len as u32, code, quiet, lane, number };
     bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
     Ok(())
 }

@@ -93,7 +93,7 @@ fn session(line: &str) -> Option<SessionInfo> {
 }
 
 impl Session {
-    /// The manager's objects: dicts and lists, locks, users' own. In pages of a thousand, between which there may be changes.
+    /// The manager's objects: dicts and lists, locks, users' own. Read in pages of some hundred, between which there may be changes.
     ///
     /// ```
     /// # commonhold::init_in_tests!();

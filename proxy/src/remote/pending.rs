@@ -72,7 +72,7 @@ impl Stream {
             }
             number
         };
-        let mut bytes = prepared.number(number, quiet)?;
+        let mut bytes = prepared.number_ahead(number, quiet)?;
         while !bytes.is_empty() {
             match self.channel.send(bytes) {
                 Ok(0) => self.make_room()?,

@@ -2,7 +2,7 @@
 
 use super::super::call::{Chain, in_chain};
 use super::super::create::over_time;
-use super::super::line::{Got, Line, seal};
+use super::super::line::{AHEAD, Got, Line, seal};
 use super::Host;
 use super::not_here;
 use super::panics::{PanicReport, as_method};
@@ -18,7 +18,7 @@ use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::{Shared, access, fingerprint, to_owned, with_scratch};
 use commonhold_ipc::wire::remote::{Answer, Ask, Asked, range, write_result};
 use commonhold_ipc::wire::reply::write_error;
-use commonhold_ipc::wire::{HEAD_BYTES, Head, Words, buffers, malformed, put_bytes};
+use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, Words, buffers, malformed, put_bytes};
 use rkyv::util::AlignedVec;
 use rkyv::vec::ArchivedVec;
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// The next argument.
-    pub fn next<T: Shared>(&mut self) -> Result<T> {
+    pub fn take<T: Shared>(&mut self) -> Result<T> {
         let archived = access::<T>(self.archive()?)?;
         Ok(to_owned::<T>(archived, Some(self.session.clone())))
     }
@@ -92,7 +92,7 @@ impl<'a> Incoming<'a> {
 
     /// The next argument, bytes, where they lie.
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
-        Ok(access::<Vec<u8>>(self.archive()?).map(ArchivedVec::as_slice)?)
+        access::<Vec<u8>>(self.archive()?).map(ArchivedVec::as_slice)
     }
 
     /// The result.
@@ -107,6 +107,9 @@ impl<'a> Incoming<'a> {
         })
     }
 }
+
+/// An answer's frame, and what its result refers to.
+type Answered = (Vec<u8>, Vec<Stored>);
 
 /// What came of a call: its answer's frame, and what is to be held until its client holds it.
 struct Outcome {
@@ -129,7 +132,7 @@ impl Outcome {
         Outcome { answer, code: Answer::Panicked, held: Vec::new() }
     }
 
-    fn of(done: Result<Result<(Vec<u8>, Vec<Stored>)>, PanicReport>) -> Self {
+    fn of(done: Result<Result<Answered>, PanicReport>) -> Self {
         match done {
             Ok(Ok((answer, held))) => Outcome { answer, code: Answer::Done, held },
             Ok(Err(error)) => Outcome::failed(&error),
@@ -148,7 +151,7 @@ pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
                 lent.remove(&head.number);
                 continue;
             }
-            Some(Ask::Call) => call(host, &line, &payload),
+            Some(Ask::Call) => call(host, &line, &head, &payload),
             Some(Ask::Run) => run(host, &line, &head, payload),
             None => return,
         };
@@ -157,6 +160,10 @@ pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
         }
         let Some(Outcome { mut answer, code, held }) = outcome else { return };
         if head.quiet {
+            if code == Answer::Panicked {
+                // Its caller does not want to know. Whoever reads the host's output may.
+                eprintln!("commonhold-host: {}", panic_text(&answer));
+            }
             continue;
         }
         if !held.is_empty() {
@@ -173,6 +180,12 @@ pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
     }
 }
 
+/// The words of a panic's answer.
+fn panic_text(answer: &[u8]) -> String {
+    let text = answer.get(HEAD_BYTES..).and_then(|payload| Reader::new(payload).bytes());
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+}
+
 /// Tells a client that this host has no thread for it.
 pub(super) fn refuse(mut line: Line) {
     let text = "the host serves as many callers at a time as it can: let some calls end first";
@@ -183,15 +196,15 @@ pub(super) fn refuse(mut line: Line) {
 }
 
 /// Runs a method. None: the line is of no use.
-fn call(host: &Arc<Host>, line: &Line, payload: &[u8]) -> Option<Outcome> {
+fn call(host: &Arc<Host>, line: &Line, head: &Head, payload: &[u8]) -> Option<Outcome> {
     let asked = Asked::parse(payload)?;
-    match try_call(host, line, asked) {
+    match try_call(host, line, head, asked) {
         Ok(outcome) => outcome,
         Err(error) => Some(Outcome::failed(&error)),
     }
 }
 
-fn try_call(host: &Arc<Host>, line: &Line, asked: Asked<'_>) -> Result<Option<Outcome>> {
+fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Result<Option<Outcome>> {
     let slot = host.object(asked.object).ok_or_else(|| not_here(asked.object))?;
     let (name, alone) = slot.method(asked.interface, asked.method)?;
     if asked.within.iter().any(|id| id == asked.object) {
@@ -200,7 +213,7 @@ fn try_call(host: &Arc<Host>, line: &Line, asked: Asked<'_>) -> Result<Option<Ou
     // Until the method's own handles hold for themselves.
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
     let turn = slot.enter(&host.waits, asked.chain, alone)?;
-    if turn.waited && has_hung_up(line.channel()).unwrap_or(false) {
+    if turn.waited && head.lane != AHEAD && has_hung_up(line.channel()).unwrap_or(false) {
         return Ok(None);
     }
     slot.check()?;
@@ -221,7 +234,7 @@ pub struct Passage {
     channel: Arc<Channel>,
     head: Head,
     payload: AlignedVec<16>,
-    done: Option<Result<(Vec<u8>, Vec<Stored>)>>,
+    done: Option<Result<Answered>>,
 }
 
 impl Passage {
@@ -235,14 +248,14 @@ impl Passage {
         self.done = Some(self.try_carry(body));
     }
 
-    fn try_carry<A: Shared, R: Shared>(&self, body: impl FnOnce(&Self, A) -> Result<R>) -> Result<(Vec<u8>, Vec<Stored>)> {
+    fn try_carry<A: Shared, R: Shared>(&self, body: impl FnOnce(&Self, A) -> Result<R>) -> Result<Answered> {
         let asked = Asked::parse(&self.payload).ok_or_else(|| malformed("call"))?;
         if asked.interface != fingerprint::<A>() {
             return Err(malformed("call: its arguments are of another type"));
         }
         let held = asked.handles.iter().map(|id| Stored::new(self.host.core(), id)).collect::<Result<Vec<_>>>()?;
         let mut incoming = Incoming::new(self.host.core(), asked);
-        let arguments = incoming.next::<A>()?;
+        let arguments = incoming.take::<A>()?;
         drop(held);
         let result = body(self, arguments)?;
         incoming.finish(&result)?;
