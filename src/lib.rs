@@ -50,8 +50,9 @@ pub use commonhold_proxy::process::{
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party,
-    Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
+    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, Dict, DictAt, DictIter, Event, Handle, List, ListAt,
+    ListIter, Lock, LockGuard, Namespace, Party, Permit, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, Slice,
+    Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Refused,
     /// The calling thread would wait for itself.
     Deadlock,
+    /// A barrier is broken: not all of its parties will come.
+    Broken,
     /// A transaction kept losing to other writers.
     Conflict,
     /// A function in another process has panicked.

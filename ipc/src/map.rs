@@ -1,7 +1,8 @@
 //! Mappings of shared segments, and the only ways to touch their bytes.
 //!
 //! Three views of memory that several processes map:
-//! - [`Segment`]: a region that several sides may write: a session page, the state of a lock. Touched through atomics alone.
+//! - [`Segment`]: a region that several sides may write: a session page, lanes, the state of a lock. Touched through atomics alone, but
+//!   for a part that one client has to itself.
 //! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
 //!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
 //!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
@@ -63,6 +64,20 @@ impl Segment {
         crate::sys::exclude_from_forks(&self.raw)?;
         self.owner = Some(Stamp::now());
         Ok(self)
+    }
+
+    /// Keeps the region out of core dumps.
+    pub fn keep_from_dumps(&self) -> Result<()> {
+        crate::sys::exclude_from_dumps(&self.raw)
+    }
+
+    /// Copies bytes into a part that nobody maps but this process, whose caller has it to itself.
+    #[inline]
+    pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.raw.len() && bytes.len() <= self.raw.len() - offset, "segment offset {offset} of {}", self.raw.len());
+        // SAFETY: in bounds (asserted); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18).
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 
     /// The word at a byte offset, which must be a multiple of 8 inside of the segment.
@@ -363,6 +378,14 @@ impl ArenaWriter {
         // is of bytes that may be uninitialised, and lives for this call only.
         let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
         crate::sys::receive_uninit(from, target)
+    }
+
+    /// Copies bytes of a file straight into a block that no published version reaches. `false`: the file has fewer, or cannot be read.
+    pub fn read_file(&self, from: impl AsFd, at: u64, offset: u64, len: u64) -> bool {
+        self.check(offset, len);
+        // SAFETY: as in `receive`.
+        let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
+        crate::sys::read_uninit_at(from, at, target)
     }
 
     /// Touches a range of pages ahead of their use, so that a commit does not pay for their first touch. Best effort.

@@ -234,6 +234,9 @@ impl<'s> Audit<'s> {
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
                 ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
+                if record.root != 0 {
+                    *self.edges.entry(id).or_default().entry(record.root).or_default() += 1;
+                }
                 ensure(record.len == 0, || format!("object {id}, a {}, says {} elements", kind.name(), record.len))
             }
         }

@@ -23,9 +23,9 @@ use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
 use commonhold_ipc::points;
-use commonhold_ipc::wire::NewObject;
 use commonhold_ipc::wire::commit::{Commit, Malformed, Op};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{NewObject, Words};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -187,6 +187,7 @@ impl Store {
         if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
+        let lock = self.lock_of(kind, new.parameters)?;
         let shape = kind.has_segment().then(|| recovery::shape(kind, new.parameters)).transpose()?;
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
@@ -205,7 +206,7 @@ impl Store {
         let version = self.memory.version();
         self.objects.add(Record {
             id,
-            root: 0,
+            root: lock,
             len: 0,
             modified: version,
             next_insertion: 0,
@@ -219,6 +220,9 @@ impl Store {
         self.is_dirty(id);
         self.changed = true;
         self.objects.hold(id)?;
+        if lock != 0 {
+            self.objects.settle([(id, lock, 1)].into_iter());
+        }
         Ok(id)
     }
 
@@ -230,6 +234,16 @@ impl Store {
     /// The objects of users' types that are gone since the last time.
     pub fn take_gone(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.gone)
+    }
+
+    /// The lock that a condition is made for, if it is made for one: it keeps that alive, as a value keeps what it refers to.
+    fn lock_of(&self, kind: Kind, parameters: Words<'_>) -> Result<u64> {
+        let Some(lock) = parameters.iter().next().filter(|_| kind == Kind::Condition) else { return Ok(0) };
+        match self.objects.get(lock) {
+            Some(object) if object.record.kind == Kind::Lock => Ok(lock),
+            Some(_) => Err(Error::new(ErrorKind::WrongType, format!("object {lock} is not a lock: a condition is made for one"))),
+            None => Err(gone(lock)),
+        }
     }
 
     /// A session holds an object from now on.

@@ -1,4 +1,4 @@
-//! The road of calls: one socket that all threads of a session share.
+//! One of the two roads of calls (the other: `lane`): a socket that all threads of a session share.
 //!
 //! A caller writes its whole request under a lock, then waits for its reply. Of the waiting threads one reads the socket and
 //! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
@@ -17,7 +17,7 @@ use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,25 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// Takes a reply's frame apart: `Err` is what the call failed with.
+    #[inline]
+    pub fn parse(head: Head, payload: &[u8]) -> Result<Reply> {
+        let mut read = Reader::new(payload);
+        match Status::from_code(head.code) {
+            Some(Status::Conflict) => Ok(Reply::Conflict),
+            Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
+            Some(Status::Done) => {
+                let version = read.u64().ok_or_else(|| malformed("reply"))?;
+                let mut outcomes = Vec::new();
+                while !read.is_empty() {
+                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                }
+                Ok(Reply::Done(version, outcomes))
+            }
+            None => Err(malformed("reply")),
+        }
+    }
+
     /// The only outcome of a call that always succeeds or fails.
     pub fn outcome(self) -> Result<Outcome> {
         match self {
@@ -89,6 +108,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub use commonhold_ipc::liveness::disconnected;
 
+/// The error of a call whose reply will never come. `changes`: what it has changed is not known.
+pub fn no_reply(changes: bool) -> Error {
+    if changes { outcome_unknown() } else { disconnected() }
+}
+
 fn in_the_middle() -> Error {
     Error::new(
         ErrorKind::Refused,
@@ -126,9 +150,14 @@ impl Connection {
         Instant::now() + Duration::from_millis(LOOK_MS)
     }
 
+    /// The manager's alive word.
+    pub fn alive(&self) -> Option<&AtomicU32> {
+        self.arena.half_word(ALIVE)
+    }
+
     fn manager_lives(&self) -> bool {
         // SYNC: as in `SessionCore::is_alive`.
-        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
+        self.alive().is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
     }
 
     /// Whether the connection is known to be over.
@@ -136,7 +165,8 @@ impl Connection {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn end(&self) {
+    /// The connection is known to be over.
+    pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         lock(&self.inbox).ended = true;
         self.arrived.notify_all();
@@ -156,7 +186,9 @@ impl Connection {
         if self.is_streaming_here() { Err(in_the_middle()) } else { Ok(lock(&self.writing)) }
     }
 
-    fn is_streaming_here(&self) -> bool {
+    /// Whether the calling thread is in the middle of a frame.
+    #[inline]
+    pub fn is_streaming_here(&self) -> bool {
         // Only the thread itself stores its own number.
         self.streaming.load(Ordering::Relaxed) == this_thread()
     }
@@ -208,7 +240,7 @@ impl Connection {
     }
 
     /// Sends a request.
-    fn send(&self, frame: &[u8]) -> Result<()> {
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
         let _right = self.begin_writing()?;
         let (first, rest) = frame.split_at(points::first_part(frame.len()));
         points::client("request: before it is sent");
@@ -225,24 +257,14 @@ impl Connection {
             return Err(disconnected());
         }
         self.send(frame)?;
-        let Some((head, payload)) = self.wait_for(lane)? else {
-            return Err(if changes { outcome_unknown() } else { disconnected() });
-        };
+        self.receive(lane, changes)
+    }
+
+    /// Waits for the reply to a request that has been sent on a lane, on whatever road.
+    pub fn receive(&self, lane: u16, changes: bool) -> Result<Reply> {
+        let Some((head, payload)) = self.wait_for(lane)? else { return Err(no_reply(changes)) };
         points::client("reply: here");
-        let mut read = Reader::new(&payload);
-        match Status::from_code(head.code) {
-            Some(Status::Conflict) => Ok(Reply::Conflict),
-            Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
-            Some(Status::Done) => {
-                let version = read.u64().ok_or_else(|| malformed("reply"))?;
-                let mut outcomes = Vec::new();
-                while !read.is_empty() {
-                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
-                }
-                Ok(Reply::Done(version, outcomes))
-            }
-            None => Err(malformed("reply")),
-        }
+        Reply::parse(head, &payload)
     }
 
     /// The descriptor that came with a reply. Of such calls only one may be under way at a time.

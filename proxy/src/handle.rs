@@ -30,6 +30,8 @@ pub struct Object {
     segment: OnceLock<Arc<Segment>>,
     /// Of an object of a user's type, once a method of its was called.
     remote: OnceLock<crate::remote::Home>,
+    /// Of a condition, once it is known: the lock that it was made for, if it was.
+    companion: OnceLock<Option<Arc<Object>>>,
 }
 
 impl Object {
@@ -41,12 +43,18 @@ impl Object {
 
     /// An object that the manager counts as held by this session, once more than before.
     fn bound(session: &Arc<SessionCore>, id: u64) -> Self {
+        Object::new(session.manager(), id, Some(session.clone()), Some(session.clone()))
+    }
+
+    fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
+        let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
         Object {
-            manager: session.manager(),
+            manager,
             id,
-            session: session.clone().into(),
-            bound: session.clone().into(),
+            session: once(session),
+            bound: once(bound),
             segment: OnceLock::new(),
+            companion: OnceLock::new(),
             remote: OnceLock::new(),
         }
     }
@@ -58,8 +66,7 @@ impl Object {
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
-        let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
-        Arc::new(Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new(), remote: OnceLock::new() })
+        Arc::new(Object::new(manager, id, session, bound))
     }
 
     /// The object's id.
@@ -126,6 +133,16 @@ impl Object {
     /// Where the object's methods run, once that is known.
     pub(crate) fn remote(&self) -> &OnceLock<crate::remote::Home> {
         &self.remote
+    }
+
+    /// The object that this one was made for, if it was: what its record names.
+    pub fn companion(&self) -> Result<Option<&Arc<Object>>> {
+        if self.companion.get().is_none() {
+            let (session, _hold, record) = self.look()?;
+            let companion = (record.root != 0).then(|| Arc::new(Object::new(self.manager, record.root, Some(session.clone()), None)));
+            let _ = self.companion.set(companion);
+        }
+        Ok(self.companion.get().and_then(Option::as_ref))
     }
 
     /// The object as of now, held. Its record is what the thread has [`seen`] last.
@@ -300,7 +317,7 @@ impl Token {
     pub fn open<H: Handle>(&self) -> Result<H> {
         let session = match SessionCore::of_manager(self.manager) {
             Some(session) => session,
-            None => SessionCore::connect(&self.address, None)?,
+            None => SessionCore::connect(&self.address, None, true)?,
         };
         self.open_in(&session)
     }

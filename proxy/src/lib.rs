@@ -10,17 +10,20 @@ mod connection;
 mod dict;
 mod guard;
 mod handle;
+mod lane;
 mod list;
 pub mod process;
 pub mod remote;
 mod request;
 mod retry;
+mod room;
 mod seen;
 mod session;
 mod single;
 mod snapshot;
 mod sync;
 mod transaction;
+mod upload;
 mod watch;
 mod write;
 
@@ -32,7 +35,10 @@ pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
-pub use sync::{Acquired, Lock, LockGuard, Party};
+pub use sync::{
+    Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
+    WriteGuard,
+};
 pub use transaction::{Countable, Readable, Transaction};
 
 /// What `__handle_value!` refers to.

@@ -45,7 +45,7 @@ fn small() -> Result<Small> {
 
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64)
+        !matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64) && !row.is_about_locks()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -85,6 +85,7 @@ impl System for Hashmap {
             Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => {
                 Err("a map in this process has neither managers nor processes".into())
             }
+            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
         }
     }
 }

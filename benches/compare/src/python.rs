@@ -22,38 +22,58 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the manager may take to shut down before it is killed.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
+/// What an interpreter is started for.
+#[derive(Clone, Copy)]
+enum Measures {
+    /// What a manager has.
+    Everything,
+    /// Locks and their kin, without a manager.
+    Locks,
+    /// Starting processes.
+    Processes,
+}
+
 /// The interpreter.
 pub struct Python {
     stdin: ChildStdin,
     answers: Lines,
     _interpreter: Helper,
-    /// Whether it starts processes and nothing else.
-    only_processes: bool,
+    measures: Measures,
 }
 
 impl Python {
     /// Starts the interpreter and its manager. `None`: there is no python3 on this machine.
     pub fn start() -> Result<Option<Self>> {
-        let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
-            .map(|data| (data.name().to_owned(), json!(data.shape())))
-            .into_iter()
-            .chain([("batch".to_owned(), json!(BATCH))])
-            .collect();
-        Self::run_script(MANAGER, &Value::Object(sizes).to_string(), false)
+        Self::run_manager_script(Measures::Everything)
+    }
+
+    /// Starts an interpreter for the locks that `multiprocessing` has without a manager.
+    pub fn start_locks() -> Result<Option<Self>> {
+        Self::run_manager_script(Measures::Locks)
     }
 
     /// Starts an interpreter that starts processes by a method.
     pub fn start_processes(method: &str) -> Result<Option<Self>> {
-        Self::run_script(PROCESSES, method, true)
+        Self::run_script(PROCESSES, method, Measures::Processes)
     }
 
-    fn run_script(script: &str, argument: &str, only_processes: bool) -> Result<Option<Self>> {
+    fn run_manager_script(measures: Measures) -> Result<Option<Self>> {
+        let without_manager = matches!(measures, Measures::Locks);
+        let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
+            .map(|data| (data.name().to_owned(), json!(data.shape())))
+            .into_iter()
+            .chain([("batch".to_owned(), json!(BATCH)), ("without_manager".to_owned(), json!(without_manager))])
+            .collect();
+        Self::run_script(MANAGER, &Value::Object(sizes).to_string(), measures)
+    }
+
+    fn run_script(script: &str, argument: &str, measures: Measures) -> Result<Option<Self>> {
         let mut command = Command::new("python3");
         command.args(["-c", script, argument]);
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter, only_processes };
+        let mut python = Python { stdin, answers, _interpreter: interpreter, measures };
         python.answer()?;
         Ok(Some(python))
     }
@@ -85,7 +105,11 @@ impl Drop for Python {
 
 impl System for Python {
     fn has(&self, row: Row) -> bool {
-        self.only_processes == (row == Row::ProcessSpawnJoin)
+        match self.measures {
+            Measures::Everything => row != Row::ProcessSpawnJoin,
+            Measures::Locks => row.is_about_locks(),
+            Measures::Processes => row == Row::ProcessSpawnJoin,
+        }
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -93,7 +117,8 @@ impl System for Python {
     }
 
     fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
-        let answer = self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations }))?;
+        let answer =
+            self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
         let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
         times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
     }

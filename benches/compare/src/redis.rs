@@ -169,7 +169,7 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin
+        row != Row::ProcessSpawnJoin && !row.is_about_locks()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -203,6 +203,7 @@ impl System for Redis {
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::MethodCall64 => self.echo(plan),
+            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
         }
     }

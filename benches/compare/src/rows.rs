@@ -53,6 +53,18 @@ pub enum Row {
     /// Memory per entry of a dict of 100,000: 8-byte key, 64-byte value
     #[value(name = "bytes_per_entry")]
     BytesPerEntry,
+    /// Take a free lock and give it back
+    #[value(name = "lock_uncontended")]
+    LockUncontended,
+    /// The same while another process does nothing else
+    #[value(name = "lock_contended")]
+    LockContended,
+    /// Set an event for which another process waits, and wait for the one that it sets in answer: two wake-ups
+    #[value(name = "event_wake")]
+    EventWake,
+    /// Pass a barrier of two processes
+    #[value(name = "barrier_wake")]
+    BarrierWake,
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
@@ -134,7 +146,13 @@ impl Row {
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
             Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
+            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
         }
+    }
+
+    /// Whether it is about locks and their kin, which stores of data do not have.
+    pub fn is_about_locks(self) -> bool {
+        matches!(self, Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake)
     }
 
     /// Operations that may follow each other without a pause for cleaning up.
@@ -169,6 +187,12 @@ pub enum SystemName {
     Redis,
     /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
     Python,
+    /// Python's multiprocessing.Lock, Event and Barrier: semaphores of the system, without a manager
+    PythonMp,
+    /// raw_sync's mutex (not robust) and events in a mapped file
+    RawSync,
+    /// A robust process-shared mutex of the C library in a mapped file
+    Pthread,
     /// procspawn, the crate: processes only
     Procspawn,
     /// Python's multiprocessing.Process by the method "spawn", a fresh interpreter: what ours does

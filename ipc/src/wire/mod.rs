@@ -67,6 +67,8 @@ pub enum Call {
     Attach = 17,
     /// Which process a session belongs to: the session's number. Its process id and its program's name, or nothing if it is over.
     Who = 18,
+    /// Something has been posted on a lane. Not answered, here.
+    Ring = 19,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
@@ -88,7 +90,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Discard, Attach, Who, Ring, Host, FindHost, Reach, Offer, Objects, Sessions,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -96,7 +98,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring)
     }
 }
 

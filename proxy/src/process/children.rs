@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Exit code of a program that the dynamic loader could not put together.
+const NOT_LOADED: i32 = 127;
+
 /// Children that were not seen to have ended, of this process and of those it was forked off.
 static CHILDREN: Mutex<Vec<ChildProcess>> = Mutex::new(Vec::new());
 
@@ -260,6 +263,10 @@ impl ChildProcess {
         match (&state.report, end) {
             (Some(Report::Returned { archive, .. }), _) => unpack(archive).map_err(|error| self.failed(error)),
             (Some(Report::Failed(error)), _) => Err(error.clone()),
+            (None, End::Code(NOT_LOADED)) if !state.begun => {
+                let text = format!("{} {end}: the system could not load it; is its memory limited too tightly?", self.who());
+                Err(Error::new(ErrorKind::Died, text))
+            }
             (None, End::Code(_) | End::Unknown) if !state.begun => {
                 let text = format!(
                     "{} {end} before it began: it is this program started again, whose `main` must begin with \
@@ -344,7 +351,7 @@ impl AsFd for ChildProcess {
 /// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
 /// - Dropping a `Process` lets the process go on by itself, as with [`std::process::Child`]. When this process ends, *daemonic*
 ///   children end with it, however it ends; others go on, unless `main` waits for them: by [`join`](Process::join), or for all at once
-///   by [`join_children`] or a [`ChildrenGuard`].
+///   by [`join_children`] or a [`ChildrenGuard`]. One that has ended is cleared away when this process next asks for a child or starts one.
 /// - The objects of handles among the arguments live at least until the process has its own hold on them. This process lets them go
 ///   when it next looks at a child, starts one, or when the child has ended.
 pub struct Process<T: Shared = ()> {
