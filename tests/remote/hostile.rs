@@ -71,9 +71,9 @@ impl Raw {
     }
 }
 
-fn ask(object: u64, interface: u64, method: u32, archives: &[u8], ranges: &[std::ops::Range<usize>], handles: &[u64]) -> Vec<u8> {
+fn ask(object: u64, interface: u64, method: u32, archives: &[u8], ranges: &[(usize, usize)], handles: &[u64]) -> Vec<u8> {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-    let (ranges, handles) = (words(&ranges.iter().map(range_word).collect::<Vec<_>>()), words(handles));
+    let (ranges, handles) = (words(&ranges.iter().map(|(start, end)| range_word(&(*start..*end))).collect::<Vec<_>>()), words(handles));
     let asked = Asked {
         object,
         interface,
@@ -111,17 +111,17 @@ fn nonsense_on_a_line_is_an_error_or_its_end() {
     assert!(failed(&ask(id, interface ^ 1, 0, &[], &[], &[])).contains("no method 0 of the interface"));
     assert!(failed(&ask(id, interface, 9, &[], &[], &[])).contains("no method 9"));
     assert!(failed(&ask(id, interface, 0, &[], &[], &[])).contains("argument is missing"));
-    assert!(failed(&ask(id, interface, 0, &[0xff; 64], &[0..64], &[])).contains("archive"));
-    assert!(failed(&ask(id, interface, 0, &[0; 64], &[0..4], &[])).contains("archive"));
+    assert!(failed(&ask(id, interface, 0, &[0xff; 64], &[(0, 64)], &[])).contains("archive"));
+    assert!(failed(&ask(id, interface, 0, &[0; 64], &[(0, 4)], &[])).contains("archive"));
     // An argument bomb: eight bytes that claim to be two billion texts.
-    assert!(failed(&ask(id, interface, 0, &[[0u8, 0, 0, 0], [0xff, 0xff, 0xff, 0x7f]].concat(), &[0..8], &[])).contains("archive"));
+    assert!(failed(&ask(id, interface, 0, &[[0u8, 0, 0, 0], [0xff, 0xff, 0xff, 0x7f]].concat(), &[(0, 8)], &[])).contains("archive"));
     // Handles on what is not there.
-    assert!(failed(&ask(id, interface, 0, &[0; 8], &[0..8], &[id + 5])).contains("gone"));
+    assert!(failed(&ask(id, interface, 0, &[0; 8], &[(0, 8)], &[id + 5])).contains("gone"));
     // A function that is none.
     let (head, _) = say(&ask(0x1234, 0, 0, &[], &[], &[]), Ask::Run as u8).expect("an answer");
     assert_eq!(head.code, Answer::Failed as u8);
     // What cannot be read at all ends the line.
-    let good = ask(id, interface, 0, &[0; 8], &[0..8], &[]);
+    let good = ask(id, interface, 0, &[0; 8], &[(0, 8)], &[]);
     for len in [0, 1, 20, good.len() - 1] {
         assert!(say(&good[..len], Ask::Call as u8).is_none(), "cut at {len}");
     }

@@ -36,6 +36,17 @@ use crate::handle::Handle;
 use commonhold_ipc::error::Result;
 
 /// A type with a `#[commonhold::remote]` impl: its objects can live beside a manager, and be called from any process.
+///
+/// Calls of its proxy's methods fail with these kinds of error, besides those of arguments that are too large or handles that are gone:
+///
+/// | kind | when | then |
+/// |---|---|---|
+/// | `Panicked` | the method panicked, or an earlier one did; the message says where, the source has the backtrace | the object is poisoned: make a new one |
+/// | `Died` | the host has ended: somebody's method aborted, overflowed its stack, or it was killed | make new objects: they get a new host |
+/// | `Deadlock` | the call would wait for itself | let the calling method return first, or call one-way |
+/// | `TimedOut` | `with_timeout` | a method that had begun is run to its end, one that had not is not run |
+/// | `WrongType` | the object has other methods than its caller was built with | build both with the same |
+/// | `Disconnected` | the manager has ended | |
 #[diagnostic::on_unimplemented(
     message = "the methods of `{Self}` cannot be called from other processes",
     note = "put `#[commonhold::remote]` on its `impl` block"

@@ -1,4 +1,4 @@
-#![deny(missing_docs, unused, unreachable_pub, private_interfaces)]
+#![deny(missing_docs, unused, private_interfaces)]
 //! Remote types of many kinds.
 mod inner {
     /// Something.
