@@ -248,6 +248,7 @@ impl Proxy<'_> {
         let one_ways = methods.iter().map(|method| method.call_one_way(&proxy));
         let schemas = methods.iter().map(Method::schema);
         let checks = methods.iter().map(Method::checks);
+        let own = own_methods(&proxy);
         quote! {
             #[doc = #description]
             #[derive(Clone)]
@@ -263,39 +264,7 @@ impl Proxy<'_> {
                 impl #proxy {
                     #(#calls)*
 
-                    /// The same object, whose calls fail with `TimedOut` if they are not answered in time. A method that has begun is run to
-                    /// its end all the same.
-                    #[must_use]
-                    pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
-                        #proxy { caller: self.caller.with_timeout(timeout) }
-                    }
-
-                    /// The same methods, which return at once with a `Pending` result. Such calls are done in the order in which they are
-                    /// made, as far as they are made on clones of one handle.
-                    pub fn call_async(&self) -> Async<'_> {
-                        Async(self)
-                    }
-
-                    /// The same methods, which return at once, and whose result nobody wants. In order like those of `call_async`.
-                    pub fn call_one_way(&self) -> OneWay<'_> {
-                        OneWay(self)
-                    }
-
-                    /// A line of text that stands for the object. See `Handle::token`.
-                    ///
-                    /// # Errors
-                    /// If the handle is not connected.
-                    pub fn token(&self) -> ::commonhold::Result<::commonhold::Token> {
-                        ::commonhold::Handle::token(self)
-                    }
-
-                    /// This process's session with the object's manager.
-                    ///
-                    /// # Errors
-                    /// If the handle is not connected.
-                    pub fn session(&self) -> ::commonhold::Result<::commonhold::Session> {
-                        ::commonhold::Handle::session(self)
-                    }
+                    #own
                 }
                 /// Calls that return at once.
                 pub struct Async<'a>(&'a #proxy);
@@ -327,6 +296,45 @@ impl Proxy<'_> {
                     }
                 }
             };
+        }
+    }
+}
+
+/// The methods that every proxy has.
+fn own_methods(proxy: &Ident) -> TokenStream {
+    quote! {
+        /// The same object, whose calls fail with `TimedOut` if they are not answered in time. A method that has begun is run to
+        /// its end all the same.
+        #[must_use]
+        pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
+            #proxy { caller: self.caller.with_timeout(timeout) }
+        }
+
+        /// The same methods, which return at once with a `Pending` result. Such calls are done in the order in which they are
+        /// made, as far as they are made on clones of one handle.
+        pub fn call_async(&self) -> Async<'_> {
+            Async(self)
+        }
+
+        /// The same methods, which return at once, and whose result nobody wants. In order like those of `call_async`.
+        pub fn call_one_way(&self) -> OneWay<'_> {
+            OneWay(self)
+        }
+
+        /// A line of text that stands for the object. See `Handle::token`.
+        ///
+        /// # Errors
+        /// If the handle is not connected.
+        pub fn token(&self) -> ::commonhold::Result<::commonhold::Token> {
+            ::commonhold::Handle::token(self)
+        }
+
+        /// This process's session with the object's manager.
+        ///
+        /// # Errors
+        /// If the handle is not connected.
+        pub fn session(&self) -> ::commonhold::Result<::commonhold::Session> {
+            ::commonhold::Handle::session(self)
         }
     }
 }

@@ -57,6 +57,7 @@ impl Store {
     }
 
     pub fn sleep(&mut self, ms: u64) -> u64 {
+        self.log.push("sleeping").unwrap();
         std::thread::sleep(Duration::from_millis(ms));
         self.stock
     }
@@ -217,9 +218,10 @@ fn several_look_at_once_where_the_type_asks_for_it() {
 #[test]
 fn a_method_that_blocks_delays_nobody_else() {
     let manager = Manager::start().unwrap();
-    let (slow, _) = store(&manager, 1);
+    let (slow, log) = store(&manager, 1);
     let (quick, _) = store(&manager, 2);
     let sleeping = slow.call_async().sleep(3_000).unwrap();
+    until("the method runs", || log.len().unwrap() == 1);
     let began = Instant::now();
     assert_eq!(quick.add(1).unwrap(), 3);
     assert_eq!(manager.list([1u64]).unwrap().len().unwrap(), 1);
@@ -234,6 +236,7 @@ fn a_method_that_blocks_delays_nobody_else() {
     assert_eq!(slow.add(0).unwrap(), 1);
     // Nor does one delay the end of the manager.
     let _sleeping = slow.call_async().sleep(60_000).unwrap();
+    until("the method runs", || log.len().unwrap() == 2);
     let began = Instant::now();
     manager.shutdown().unwrap();
     assert!(began.elapsed() < PROMPT);
