@@ -79,14 +79,7 @@ impl Incoming {
 
     /// Takes what is there of the socket. `None`: its end; else whether there was anything.
     pub fn fill(&mut self, channel: &Channel) -> Result<Option<bool>> {
-        match channel.receive(&mut self.buffer[self.end..])? {
-            Received::Bytes(count) => {
-                self.end += count;
-                Ok(Some(true))
-            }
-            Received::Nothing => Ok(Some(false)),
-            Received::Ended => Ok(None),
-        }
+        fill(&mut self.buffer, &mut self.end, channel)
     }
 
     /// Waits for the next frame: looks for some microseconds first, where that has lately paid off.
@@ -95,13 +88,12 @@ impl Incoming {
             if let Some(frame) = self.take()? {
                 return Ok(Got::Frame(frame));
             }
-            let mut spin = std::mem::take(&mut self.spin);
             let mut filled = Ok(Some(false));
+            let Incoming { spin, buffer, end, .. } = self;
             let ready = spin.wait(|| {
-                filled = self.fill(channel);
+                filled = fill(buffer, end, channel);
                 !matches!(filled, Ok(Some(false)))
             });
-            self.spin = spin;
             if !ready {
                 if wait_readable(&[channel.as_fd()], deadline)? == 0 {
                     return Ok(Got::Nothing);
@@ -112,6 +104,17 @@ impl Incoming {
                 return Ok(Got::Ended);
             }
         }
+    }
+}
+
+fn fill(buffer: &mut [u8], end: &mut usize, channel: &Channel) -> Result<Option<bool>> {
+    match channel.receive(&mut buffer[*end..])? {
+        Received::Bytes(count) => {
+            *end += count;
+            Ok(Some(true))
+        }
+        Received::Nothing => Ok(Some(false)),
+        Received::Ended => Ok(None),
     }
 }
 
