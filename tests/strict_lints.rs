@@ -79,7 +79,8 @@ pub mod objects {
     #[commonhold::remote(sync, traits(Hit))]
     impl Object {
         /// How often it was hit.
-        pub fn hits(&self, of: Vec<u8>) -> u64 {
+        #[must_use]
+        pub fn hits(&self, of: &[u8]) -> u64 {
             self.hits + of.len() as u64
         }
     }
