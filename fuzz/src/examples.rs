@@ -77,7 +77,8 @@ pub fn commits() -> Vec<Vec<u8>> {
 /// Descriptions of objects.
 pub fn new_objects() -> Vec<Vec<u8>> {
     let mut bytes = Vec::new();
-    NewObject { kind: 1, value_align: 8, element_bytes: 0, fingerprint: 77, text: "Dict<String, u64>" }.write(&mut bytes);
+    NewObject { kind: 1, value_align: 8, element_bytes: 0, fingerprint: 77, text: "Dict<String, u64>", parameters: Words::default() }
+        .write(&mut bytes);
     vec![bytes]
 }
 

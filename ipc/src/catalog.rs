@@ -63,20 +63,28 @@ pub enum Kind {
     Namespace = 4,
     /// A signed number.
     Counter = 5,
+    /// Mutual exclusion.
+    Lock = 6,
 }
 
 impl Kind {
     /// The kind of this code, if there is one.
     #[inline]
     pub fn from_code(code: u8) -> Option<Kind> {
-        match code {
-            1 => Some(Kind::Dict),
-            2 => Some(Kind::List),
-            3 => Some(Kind::Value),
-            4 => Some(Kind::Namespace),
-            5 => Some(Kind::Counter),
-            _ => None,
-        }
+        Some(match code {
+            1 => Kind::Dict,
+            2 => Kind::List,
+            3 => Kind::Value,
+            4 => Kind::Namespace,
+            5 => Kind::Counter,
+            6 => Kind::Lock,
+            _ => return None,
+        })
+    }
+
+    /// Whether its state is in a segment of its own, which its users write, and not in the arena.
+    pub fn has_segment(self) -> bool {
+        self as u8 >= Kind::Lock as u8
     }
 
     /// Its name, as users write it.
@@ -87,6 +95,7 @@ impl Kind {
             Kind::Value => "Value",
             Kind::Namespace => "Namespace",
             Kind::Counter => "Counter",
+            Kind::Lock => "Lock",
         }
     }
 }

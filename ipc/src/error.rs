@@ -33,6 +33,8 @@ pub enum ErrorKind {
     UsedAfterFork,
     /// The manager did not let this process in: another user, another key, another version.
     Refused,
+    /// The calling thread would wait for itself.
+    Deadlock,
     /// A transaction kept losing to other writers.
     Conflict,
     /// The system does not offer what is needed, or refused it.

@@ -32,6 +32,24 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 pub const REPLIES_PENDING_BYTES_MAX: usize = 1 << 20;
 /// Objects of one manager (28 bits of an id are its slot in the catalog).
 pub const OBJECTS_MAX: u64 = 1 << 28;
+/// Objects that have a segment of their own, of one manager: each costs it a mapping, of which a process has 65,530, and a descriptor.
+pub const SEGMENTS_MAX: usize = 32_768;
+/// The part of a manager's descriptors that segments may take, one each: the rest is for sessions (two each) and what comes between.
+pub const SEGMENTS_DESCRIPTOR_SHARE: usize = 2;
+/// The part of a manager's capacity that segments may take beside the arena: they come on top of it, and both together stay below
+/// three quarters of the machine's memory, when the capacity is the default half.
+pub const SEGMENTS_CAPACITY_SHARE: u64 = 2;
+/// Largest segment: a sixteenth of the address space that a process has for mappings.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 43;
+/// Bits of a session's number: with ten thousand new sessions a second they last for three years.
+pub const SESSION_NUMBER_BITS: u32 = 40;
+/// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its
+/// waking and its taking the lock can delay the others by, once.
+pub const LOCK_LOOK_MS: u64 = 200;
+/// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
+pub const LOCK_PATIENCE_MS: u64 = 2;
+/// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
+pub const LOCK_RESERVATION_MS: u64 = 5;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
 /// Conflicts of one transaction after which it asks for a writer's ticket.

@@ -23,7 +23,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SLEEP_SLICE_MS;
 use crate::sys::{self, WaitOutcome};
 
@@ -98,6 +98,15 @@ impl Drop for AliveKeeper {
             let _ = thread.join();
         }
     }
+}
+
+/// The error of who waits for what a manager that is gone will never do.
+#[cold]
+pub fn disconnected() -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works",
+    )
 }
 
 /// How a sleep ended.

@@ -1,7 +1,7 @@
 //! Mappings of shared segments, and the only ways to touch their bytes.
 //!
 //! Three views of memory that several processes map:
-//! - [`Segment`]: a small region that both sides may write (a session page). Touched through atomics alone.
+//! - [`Segment`]: a region that several sides may write: a session page, the state of a lock. Touched through atomics alone.
 //! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
 //!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
 //!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
@@ -12,8 +12,10 @@
 #![allow(unsafe_code)] // raw loads and stores in mappings; each block argues from the numbered invariants
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -42,21 +44,25 @@ fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
     })
 }
 
-/// A region that two processes write: atomics only.
+/// A region that several processes write: atomics only, each word always with the same width.
 pub struct Segment {
-    raw: MmapRaw,
+    /// Taken apart by `drop` alone.
+    raw: ManuallyDrop<MmapRaw>,
+    /// Of a region that forked children do not have: whose it is.
+    owner: Option<Stamp>,
 }
 
 impl Segment {
     /// Maps the first `len` bytes of a sealed memfd.
     pub fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<Self> {
-        let raw = map(fd, len, access)?;
-        Ok(Segment { raw })
+        Ok(Segment { raw: ManuallyDrop::new(map(fd, len, access)?), owner: None })
     }
 
-    /// Keeps the region out of forked children: they must not write into their parent's pins.
-    pub fn keep_from_children(&self) -> Result<()> {
-        crate::sys::exclude_from_forks(&self.raw)
+    /// Keeps the region out of forked children: they must not write into their parent's pins and locks.
+    pub fn keep_from_children(mut self) -> Result<Self> {
+        crate::sys::exclude_from_forks(&self.raw)?;
+        self.owner = Some(Stamp::now());
+        Ok(self)
     }
 
     /// The word at a byte offset, which must be a multiple of 8 inside of the segment.
@@ -66,6 +72,28 @@ impl Segment {
         // SAFETY: in bounds and aligned (asserted); the memory is mapped as long as `self`, sealed against shrinking, and
         // everybody touches it through atomics alone.
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
+    }
+
+    /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.
+    #[inline]
+    pub fn half(&self, offset: usize) -> &AtomicU32 {
+        crate::sys::word_at(&self.raw, offset)
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // In a forked child the region is not there, and something else may be in its place by now.
+        if self.owner.is_none_or(Stamp::is_current) {
+            // SAFETY: dropped here and nowhere else, and not touched afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.raw) }
+        }
     }
 }
 

@@ -186,8 +186,7 @@ impl PinTable {
     /// A table on a session's page, for reading this arena.
     pub fn new(page: &OwnedFd, arena: ArenaReader) -> Result<Arc<Self>> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let page = Segment::map(page, PAGE_BYTES, Access::ReadWrite)?;
-        page.keep_from_children()?;
+        let page = Segment::map(page, PAGE_BYTES, Access::ReadWrite)?.keep_from_children()?;
         // Block 0 is the table's own: for pins that travel, and as the lane of threads that have none.
         page.word(BLOCKS_USED).store(1, Ordering::Release);
         Ok(Arc::new_cyclic(|this| PinTable {

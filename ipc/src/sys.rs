@@ -19,7 +19,9 @@ mod machine;
 mod memory;
 
 pub(crate) use machine::cut_short;
-pub use machine::{address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, own_uid, process_name, raise_nofile_limit};
+pub use machine::{
+    address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, process_name, raise_nofile_limit,
+};
 pub use memory::{back, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at};
 
 use std::io;
@@ -399,6 +401,11 @@ pub fn receive_uninit(socket: impl AsFd, target: &mut [std::mem::MaybeUninit<u8>
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// The number of the calling thread, which no other thread of this machine has while it lives.
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
 
 /// Ends this process by SIGKILL, at this instruction: for tests of what the others see then.

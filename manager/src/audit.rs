@@ -231,6 +231,10 @@ impl<'s> Audit<'s> {
                 ensure(len == record.len, || format!("object {id} says {} bytes: its value has {len}", record.len))
             }
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
+            kind => {
+                ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
+                ensure(record.len == 0, || format!("object {id}, a {}, says {} elements", kind.name(), record.len))
+            }
         }
     }
 

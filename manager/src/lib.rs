@@ -13,6 +13,8 @@ pub mod index;
 mod lists;
 pub mod memory;
 pub mod objects;
+pub mod recovery;
+pub mod segments;
 pub mod sequence;
 pub mod server;
 pub mod store;

@@ -9,6 +9,8 @@ use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::memory::Memory;
 use crate::objects::{Change, Object, Objects, gone};
+use crate::recovery;
+use crate::segments::Segments;
 use crate::upload::Uploads;
 use crate::watch::Watches;
 use commonhold_ipc::arena::{self, Root};
@@ -53,6 +55,8 @@ pub struct Store {
     pub(crate) objects: Objects,
     pub(crate) demolition: Demolition,
     pub(crate) names: BTreeMap<String, u64>,
+    /// What the users of some objects write themselves.
+    pub segments: Segments,
     root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
@@ -78,6 +82,7 @@ impl Store {
             objects: Objects::default(),
             demolition: Demolition::default(),
             names: BTreeMap::new(),
+            segments: Segments::new(budget_bytes),
             root,
             dirty: Vec::new(),
             changed: false,
@@ -159,11 +164,14 @@ impl Store {
         if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
+        let shape = kind.has_segment().then(|| recovery::shape(kind, new.parameters)).transpose()?;
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
-        let descriptor = match self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64) {
+        let made = shape.map_or(Ok(()), |shape| self.segments.make(id, kind, &shape));
+        let descriptor = match made.and_then(|()| self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64)) {
             Ok(offset) => offset,
             Err(error) => {
+                self.segments.remove(id);
                 self.objects.forget_id(id);
                 return Err(error);
             }
@@ -438,6 +446,7 @@ impl Store {
         }
         let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
+        self.segments.remove(id);
         self.dirty.retain(|dirty| *dirty != id);
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
@@ -463,7 +472,7 @@ impl Store {
                 Piece::Sequence(node, record.height.into(), record.len, record.element_bytes, true)
             }
             Kind::Value => Piece::Element(record.root),
-            Kind::Counter => return,
+            _ => return,
         };
         self.demolition.push(record.id, piece);
     }

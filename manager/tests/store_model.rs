@@ -108,6 +108,7 @@ impl Run {
             Kind::List => Body::List(element_bytes, vec![]),
             Kind::Value => Body::Value(None),
             Kind::Counter => Body::Counter(0),
+            kind => unreachable!("{kind:?} is not in the arena"),
         };
         self.model.objects.insert(id, Obj { kind, held: 1, body: Rc::new(body) });
         id

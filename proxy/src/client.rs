@@ -7,6 +7,7 @@ use crate::list::{List, Run, inline_bytes};
 use crate::session::SessionCore;
 use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
+use crate::sync::Lock;
 use crate::transaction::{self, Transaction};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::catalog::Kind;
@@ -16,7 +17,7 @@ use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{AsShared, Key, Shared, fingerprint, text};
 use commonhold_ipc::wire::commit::{END, Op};
 use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{Call, NewObject, malformed};
+use commonhold_ipc::wire::{Call, NewObject, Words, malformed};
 use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
@@ -94,7 +95,18 @@ impl Session {
     }
 
     fn create<H: Handle>(&self, kind: Kind, value_align: u8, element_bytes: u32) -> Result<H> {
-        let new = NewObject { kind: kind as u8, value_align, element_bytes, fingerprint: fingerprint::<H>(), text: text::<H>() };
+        self.create_as::<H>(NewObject { kind: kind as u8, value_align, element_bytes, ..NewObject::default() })
+    }
+
+    /// An object whose users write its state themselves.
+    pub(crate) fn create_shared<H: Handle>(&self, parameters: &[u64]) -> Result<H> {
+        let parameters: Vec<u8> = parameters.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let Some(parameters) = Words::new(&parameters) else { unreachable!("numbers have 8 bytes each") };
+        self.create_as::<H>(NewObject { kind: H::KIND as u8, parameters, ..NewObject::default() })
+    }
+
+    fn create_as<H: Handle>(&self, new: NewObject<'_>) -> Result<H> {
+        let new = NewObject { fingerprint: fingerprint::<H>(), text: text::<H>(), ..new };
         let mut request = crate::request::Request::new(Call::Create);
         new.write(request.payload());
         match self.core.call(&mut request, true)?.outcome()? {
@@ -155,6 +167,11 @@ impl Session {
     /// A new namespace, empty.
     pub fn namespace(&self) -> Result<Namespace> {
         self.create(Kind::Namespace, 16, 0)
+    }
+
+    /// A new lock, free.
+    pub fn lock(&self) -> Result<Lock> {
+        self.create_shared(&[])
     }
 
     /// One version of everything, held until it is dropped.
@@ -358,6 +375,10 @@ pub struct Stats {
     pub sessions: u64,
     /// Number of sessions whose connection is over, but whose process lives and may still read under its guards.
     pub lingering: u64,
+    /// Number of objects with a segment of their own: locks and their kin.
+    pub segments: u64,
+    /// Bytes of those segments.
+    pub segment_bytes: u64,
     /// Bytes of blocks that the newest version uses.
     pub live_bytes: u64,
     /// Bytes of blocks that are not used any more, but pinned by readers or not yet reclaimed.
@@ -386,6 +407,8 @@ impl Stats {
                 "objects" => stats.objects = number,
                 "sessions" => stats.sessions = number,
                 "lingering" => stats.lingering = number,
+                "segments" => stats.segments = number,
+                "segment_bytes" => stats.segment_bytes = number,
                 "live_bytes" => stats.live_bytes = number,
                 "retired_bytes" => stats.retired_bytes = number,
                 "backed_bytes" => stats.backed_bytes = number,

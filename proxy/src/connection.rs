@@ -6,6 +6,7 @@
 
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::DESCRIPTORS_PER_MESSAGE_MAX;
 use commonhold_ipc::liveness::is_alive;
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
@@ -14,7 +15,7 @@ use commonhold_ipc::sys::{wait_readable, wait_writable};
 use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ pub struct Connection {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     incoming: Mutex<Incoming>,
+    /// Those that came with replies, see `take_descriptor`.
+    descriptors: Mutex<Vec<OwnedFd>>,
     ended: AtomicBool,
 }
 
@@ -79,13 +82,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The error of a call to a manager that is gone.
-pub fn disconnected() -> Error {
-    Error::new(
-        ErrorKind::Disconnected,
-        "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works",
-    )
-}
+pub use commonhold_ipc::liveness::disconnected;
 
 fn outcome_unknown() -> Error {
     Error::new(
@@ -104,6 +101,7 @@ impl Connection {
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
+            descriptors: Mutex::default(),
             ended: AtomicBool::new(false),
         }
     }
@@ -199,6 +197,11 @@ impl Connection {
         }
     }
 
+    /// The descriptor that came with a reply. Of such calls only one may be under way at a time.
+    pub fn take_descriptor(&self) -> Option<OwnedFd> {
+        lock(&self.descriptors).drain(..).next_back()
+    }
+
     /// The next reply on a lane; `None` if the connection ends before it.
     fn wait_for(&self, lane: u16) -> Result<Option<(Head, Vec<u8>)>> {
         let mut inbox = lock(&self.inbox);
@@ -237,17 +240,17 @@ impl Connection {
     /// Waits for bytes and takes the whole frames out of them, at least one.
     fn read(&self) -> Result<Vec<(Head, Vec<u8>)>> {
         let Incoming { spin, bytes, buffer } = &mut *lock(&self.incoming);
-        let mut frames = Vec::new();
+        let (mut frames, mut descriptors) = (Vec::new(), Vec::new());
         while frames.is_empty() {
             let mut received = Ok(Received::Nothing);
             let ready = spin.wait(|| {
-                received = self.channel.receive(buffer);
+                received = self.channel.receive_with_fds(buffer, &mut descriptors, DESCRIPTORS_PER_MESSAGE_MAX);
                 !matches!(received, Ok(Received::Nothing))
             });
             if !ready {
                 let came = wait_readable(&[self.channel.as_fd()], Some(self.next_look()))? != 0;
                 let alive = came || self.manager_lives();
-                received = self.channel.receive(buffer);
+                received = self.channel.receive_with_fds(buffer, &mut descriptors, DESCRIPTORS_PER_MESSAGE_MAX);
                 if !alive && matches!(received, Ok(Received::Nothing)) {
                     return Err(disconnected());
                 }
@@ -267,6 +270,9 @@ impl Connection {
                 done = end;
             }
             bytes.drain(..done);
+        }
+        if !descriptors.is_empty() {
+            lock(&self.descriptors).append(&mut descriptors);
         }
         Ok(frames)
     }

@@ -8,6 +8,7 @@ use crate::client::Session;
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::map::Segment;
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
@@ -23,13 +24,21 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// Set once the manager counts this session as a holder.
     bound: OnceLock<()>,
+    /// Of an object that has one, once it is mapped.
+    segment: OnceLock<Arc<Segment>>,
 }
 
 impl Object {
     /// A handle's inside, for an object that the manager has just counted as held by this session.
     pub fn taken(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
         session.took(id);
-        Arc::new(Object { manager: session.manager(), id, session: session.clone().into(), bound: OnceLock::from(()) })
+        Arc::new(Object {
+            manager: session.manager(),
+            id,
+            session: session.clone().into(),
+            bound: OnceLock::from(()),
+            segment: OnceLock::new(),
+        })
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -40,7 +49,7 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
         let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound })
+        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new() })
     }
 
     /// The object's id.
@@ -89,6 +98,22 @@ impl Object {
             }
         }
         Ok(session)
+    }
+
+    /// The session, ready to work on the object's segment, and that.
+    #[inline(always)]
+    pub fn shared(&self, kind: Kind) -> Result<(&Arc<SessionCore>, &Segment)> {
+        let session = self.ready()?;
+        match self.segment.get() {
+            Some(segment) => Ok((session, segment)),
+            None => self.attach(session, kind),
+        }
+    }
+
+    #[cold]
+    fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        let segment = session.segment(self.id, kind)?;
+        Ok((session, self.segment.get_or_init(|| segment)))
     }
 
     /// The object as of now, under a pin.
@@ -263,7 +288,13 @@ impl Token {
         }
         session.check()?;
         session.hold(self.id)?;
-        let object = Object { manager: self.manager, id: self.id, session: session.clone().into(), bound: OnceLock::from(()) };
+        let object = Object {
+            manager: self.manager,
+            id: self.id,
+            session: session.clone().into(),
+            bound: OnceLock::from(()),
+            segment: OnceLock::new(),
+        };
         let object = Arc::new(object);
         object.check_type::<H>()?;
         Ok(H::from_object(object))

@@ -6,23 +6,27 @@ use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
-use commonhold_ipc::catalog::{self, Record};
+use commonhold_ipc::catalog::{self, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
-use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::map::{ArenaReader, Segment};
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
 use commonhold_ipc::points;
+use commonhold_ipc::segment;
 use commonhold_ipc::socket::{Address, Channel};
+use commonhold_ipc::sync::Claim;
+use commonhold_ipc::sys;
 use commonhold_ipc::value::{ARCHIVE_FORMAT, Identity, Shared, access, access_remembered};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, malformed};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,6 +65,10 @@ pub struct SessionCore {
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
+    /// Mapped segments, by object: for as long as handles here keep them.
+    segments: Mutex<HashMap<u64, Weak<Segment>>>,
+    /// Held by who waits for a descriptor.
+    attaching: Mutex<()>,
     /// Keeps this process's other commits back while one of its threads has the writer's ticket.
     pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
@@ -99,6 +107,8 @@ impl SessionCore {
             shared_lane: Mutex::new(()),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
+            segments: Mutex::default(),
+            attaching: Mutex::default(),
             gate: Gate::default(),
             keeper: Mutex::new(None),
         });
@@ -143,6 +153,66 @@ impl SessionCore {
     /// The manager's random number.
     pub fn manager(&self) -> u64 {
         self.welcome.manager
+    }
+
+    /// The session's number, by which its claims in segments are known.
+    #[inline]
+    pub fn number(&self) -> u64 {
+        self.welcome.session
+    }
+
+    /// The calling thread, as the owner of claims. Only for a session that is [`check`](Self::check)ed.
+    #[inline]
+    pub fn claim(&self) -> Claim {
+        thread_local! {
+            /// The thread's number, and in which life of the process it was asked for: a forked child's threads have others.
+            static NUMBER: Cell<(Option<Stamp>, u32)> = const { Cell::new((None, 0)) };
+        }
+        let (stamp, mut number) = NUMBER.get();
+        if stamp != Some(self.stamp) {
+            number = sys::thread_id();
+            NUMBER.set((Some(self.stamp), number));
+        }
+        Claim::new(self.number(), number)
+    }
+
+    /// The segment of an object that this session holds: mapped at its first use, for as long as anybody here keeps it.
+    pub fn segment(&self, id: u64, kind: Kind) -> Result<Arc<Segment>> {
+        let known = || lock(&self.segments).get(&id).and_then(Weak::upgrade);
+        if let Some(segment) = known() {
+            return Ok(segment);
+        }
+        let _one_at_a_time = lock(&self.attaching);
+        if let Some(segment) = known() {
+            return Ok(segment);
+        }
+        // One that came with the reply to a call that failed on the way.
+        drop(self.connection.take_descriptor());
+        let Outcome::Number(bytes) = self.call_with_id(Call::Attach, id, false)?.outcome()? else { return Err(malformed("reply")) };
+        let descriptor = self.connection.take_descriptor().ok_or_else(|| {
+            let text = format!("no descriptor came for the segment of {} {id}: close descriptors or raise `ulimit -n`", kind.name());
+            Error::new(ErrorKind::System, text)
+        })?;
+        let segment = Arc::new(segment::attach(&descriptor, bytes, id, kind)?);
+        lock(&self.segments).insert(id, Arc::downgrade(&segment));
+        Ok(segment)
+    }
+
+    /// The process of a session and its program's name; none if it is over.
+    pub fn who(&self, session: u64) -> Result<Option<(u32, String)>> {
+        match self.call_with_id(Call::Who, session, false)? {
+            Reply::Done(_, outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
+                Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
+                _ => Ok(None),
+            },
+            Reply::Conflict => Err(malformed("reply")),
+        }
+    }
+
+    /// The manager's alive word, for sleeps.
+    #[inline]
+    pub fn alive_word(&self) -> Result<&AtomicU32> {
+        self.arena.half_word(ALIVE).ok_or_else(disconnected)
     }
 
     /// Whether the manager lives.
@@ -310,6 +380,7 @@ impl SessionCore {
             held.remove(&id);
             there
         };
+        lock(&self.segments).remove(&id);
         self.tell(Call::Release, &vec![id; there]);
     }
 }

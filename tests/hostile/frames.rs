@@ -5,7 +5,8 @@ use super::*;
 /// A conversation that uses most calls: what is cut short at every byte.
 fn conversation(dict: u64, list: u64) -> Vec<u8> {
     let mut new = Vec::new();
-    NewObject { kind: Kind::List as u8, value_align: 0, element_bytes: 8, fingerprint: 1, text: "List<u64>" }.write(&mut new);
+    NewObject { kind: Kind::List as u8, value_align: 0, element_bytes: 8, fingerprint: 1, text: "List<u64>", parameters: Words::default() }
+        .write(&mut new);
     let value = Payload::inline(&[1, 2, 3, 4, 5, 6, 7, 8]);
     let insert = Op::Insert { object: dict, key: &[9; 8], value, only_if_absent: false, lend: true };
     let splice = Op::ListSplice { object: list, position: END, remove: 0, values: Values::Each(1, &[0, 2, 0, 0, 0, 7, 7, 0, 0, 0, 0]) };

@@ -149,7 +149,8 @@ impl Raw {
 
     fn create(&mut self, kind: Kind, value_align: u8, element_bytes: u32, type_of: (u64, &str)) -> Answer {
         let mut payload = Vec::new();
-        NewObject { kind: kind as u8, value_align, element_bytes, fingerprint: type_of.0, text: type_of.1 }.write(&mut payload);
+        NewObject { kind: kind as u8, value_align, element_bytes, fingerprint: type_of.0, text: type_of.1, parameters: Words::default() }
+            .write(&mut payload);
         self.call(Call::Create, &payload)
     }
 

@@ -81,6 +81,11 @@ pub fn raise_nofile_limit() -> u64 {
     }
 }
 
+/// Descriptors that this process may have open.
+pub fn nofile_limit() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize)
+}
+
 /// The file name of this program, cut to [`PROGRAM_NAME_BYTES_MAX`] bytes.
 pub fn process_name() -> String {
     let executable = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));

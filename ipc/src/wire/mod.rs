@@ -60,6 +60,11 @@ pub enum Call {
     Names = 15,
     /// Uploads that no commit will use: their numbers. Not answered.
     Discard = 16,
+    /// The segment of an object that the session holds: its id. The number of its bytes is the answer, and its descriptor travels
+    /// with the answer's first byte, so both go over the socket.
+    Attach = 17,
+    /// Which process a session belongs to: the session's number. Its process id and its program's name, or nothing if it is over.
+    Who = 18,
 }
 
 impl Call {
@@ -68,7 +73,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard,
+            Discard, Attach, Who,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -148,7 +153,7 @@ impl UploadHead {
 }
 
 /// What [`Call::Create`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewObject<'a> {
     /// Code of the object's kind.
     pub kind: u8,
@@ -160,6 +165,8 @@ pub struct NewObject<'a> {
     pub fingerprint: u64,
     /// The type in words.
     pub text: &'a str,
+    /// What else the kind needs to know, see `manager::segments`. None for what lies in the arena.
+    pub parameters: Words<'a>,
 }
 
 impl NewObject<'_> {
@@ -170,6 +177,7 @@ impl NewObject<'_> {
         out.extend_from_slice(&self.element_bytes.to_le_bytes());
         out.extend_from_slice(&self.fingerprint.to_le_bytes());
         put_bytes(out, self.text.as_bytes());
+        put_bytes(out, self.parameters.0);
     }
 }
 
@@ -182,6 +190,7 @@ impl<'a> NewObject<'a> {
             element_bytes: read.u32()?,
             fingerprint: read.u64()?,
             text: std::str::from_utf8(read.bytes()?).ok()?,
+            parameters: Words::new(read.bytes()?)?,
         })
     }
 }
@@ -245,7 +254,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Numbers packed 8 bytes each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {

@@ -49,7 +49,8 @@ fn arena(mask: u64) -> Store {
 fn sound_with(mask: u64) -> Sound {
     let mut store = arena(mask);
     let mut create = |kind: Kind, element_bytes| {
-        let new = NewObject { kind: kind as u8, value_align: 8, element_bytes, fingerprint: 9, text: "a type" };
+        let new =
+            NewObject { kind: kind as u8, value_align: 8, element_bytes, fingerprint: 9, text: "a type", parameters: Words::default() };
         store.create(&new).unwrap()
     };
     let (small, large, colliding) = (create(Kind::Dict, 0), create(Kind::Dict, 0), create(Kind::Dict, 0));

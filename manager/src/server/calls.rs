@@ -2,6 +2,7 @@
 
 use super::session::Next;
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
+use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -9,12 +10,16 @@ use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What doing a request came to.
 enum Done {
     /// Answer this, with the version of the commit that it made, or 0.
     Answer(u64, Vec<Outcome>),
+    /// Answer with the bytes of a segment, and its descriptor.
+    Attached(Arc<OwnedFd>, u64),
     /// A condition did not hold.
     Conflict,
     /// It could not be done.
@@ -103,6 +108,11 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         let (status, version, outcomes, error) = match done {
             Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
+            Done::Attached(descriptor, bytes) => {
+                let at = session.answers().len();
+                session.send_descriptor(at, descriptor);
+                (Status::Done, 0, vec![Outcome::Number(bytes)], None)
+            }
             Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
             Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
             Done::NoAnswer | Done::Nonsense | Done::Later => return,
@@ -184,6 +194,8 @@ impl Server {
                 self.ending = true;
                 Done::Answer(0, Vec::new())
             }
+            Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
+            Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
             Call::Upload => Done::Nonsense,
         }
     }
@@ -271,7 +283,13 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
-        let id = self.store.create(new)?;
+        let id = match self.store.create(new) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.make_room();
+                self.store.create(new)?
+            }
+            made => made?,
+        };
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
@@ -284,6 +302,27 @@ impl Server {
             session.hold(id);
         }
         Ok(Vec::new())
+    }
+
+    fn attach(&mut self, index: usize, id: u64) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        match self.store.segments.attach(id, session.number()) {
+            Ok((descriptor, bytes)) => Done::Attached(descriptor, bytes),
+            Err(error) => Done::Failed(error),
+        }
+    }
+
+    /// The process of a session, and its program; nothing if it is over.
+    fn who(&self, number: u64) -> Vec<Outcome> {
+        let sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
+            Connection::Session(session) | Connection::Lingering(session) => Some(session),
+            Connection::Greeting { .. } => None,
+        });
+        let found = sessions.into_iter().find(|session| session.number() == number).map(|session| session.who());
+        found.map_or(vec![Outcome::Nothing], |(pid, program)| vec![Outcome::Number(pid.into()), Outcome::Text(program.to_owned())])
     }
 
     fn release(&mut self, index: usize, ids: Words<'_>) -> Done {

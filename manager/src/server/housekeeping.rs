@@ -148,6 +148,8 @@ impl Server {
             ("objects", self.store.root().objects),
             ("sessions", self.sessions as u64),
             ("lingering", self.lingering as u64),
+            ("segments", self.store.segments.usage().0),
+            ("segment_bytes", self.store.segments.usage().1),
             ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),
             ("retired_bytes", self.store.memory.retired_bytes()),
             ("backed_bytes", usage.backed_bytes),

@@ -398,7 +398,8 @@ impl Server {
     fn admit(&mut self, index: usize, admission: &Admission) {
         let Some(Some(Connection::Greeting { channel, owner, .. })) = self.connections.get_mut(index) else { return };
         let owner = *owner;
-        if self.sessions + self.lingering >= self.config.sessions_max && !owner {
+        let full = self.sessions + self.lingering >= self.config.sessions_max || self.next_session >> SESSION_NUMBER_BITS != 0;
+        if full && !owner {
             let _ = channel.send(&write_refusal(Refusal::ManagerFull { sessions_max: self.config.sessions_max as u32 }));
             return self.close(index);
         }
@@ -406,7 +407,7 @@ impl Server {
         self.greeting -= 1;
         match self.welcome(&channel, admission, index) {
             Ok((process, pins)) => {
-                let session = Session::new(channel, process, pins, admission, owner);
+                let session = Session::new(self.next_session, channel, process, pins, admission, owner);
                 self.next_session += 1;
                 self.sessions += 1;
                 self.idle_since = None;
@@ -479,6 +480,7 @@ impl Server {
                     self.connections[index] = Some(Connection::Lingering(session));
                 } else {
                     self.poller.remove(session.process());
+                    self.store.segments.recover(session.number());
                 }
             }
         }
@@ -493,6 +495,7 @@ impl Server {
     fn forget_lingering(&mut self, index: usize) {
         if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
             self.poller.remove(session.process());
+            self.store.segments.recover(session.number());
             self.connections[index] = None;
             self.lingering -= 1;
             self.housekeeping.something_ended();

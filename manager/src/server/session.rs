@@ -14,8 +14,9 @@ use commonhold_ipc::pin::{PinScan, Pinned};
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::socket::{Channel, Received};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, UPLOAD_HEAD_BYTES, UploadHead};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// An upload whose bytes are on their way.
 struct Arriving {
@@ -28,6 +29,7 @@ struct Arriving {
 
 /// A session.
 pub struct Session {
+    number: u64,
     channel: Channel,
     process: OwnedFd,
     pins: Option<PinScan>,
@@ -41,6 +43,8 @@ pub struct Session {
     uploads: Uploads,
     answers: Vec<u8>,
     sent: usize,
+    /// Descriptors that travel with the answers' bytes at these offsets.
+    descriptors: VecDeque<(usize, Arc<OwnedFd>)>,
     interest: Interest,
     /// Objects it holds, and how often.
     held: HashMap<u64, u64>,
@@ -62,8 +66,9 @@ pub enum Next {
 
 impl Session {
     /// The session of a client that has just been let in.
-    pub fn new(channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
+    pub fn new(number: u64, channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
         Session {
+            number,
             channel,
             process,
             pins,
@@ -76,6 +81,7 @@ impl Session {
             uploads: Uploads::default(),
             answers: Vec::new(),
             sent: 0,
+            descriptors: VecDeque::new(),
             interest: Interest::READ,
             held: HashMap::new(),
             lent: ByLane::default(),
@@ -91,6 +97,16 @@ impl Session {
     /// A descriptor that becomes readable when the process ends.
     pub fn process(&self) -> &OwnedFd {
         &self.process
+    }
+
+    /// Its number, which no other session ever has.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its process, and the program that runs there.
+    pub fn who(&self) -> (u32, &str) {
+        (self.pid, &self.program)
     }
 
     /// Who it is, in words.
@@ -234,6 +250,11 @@ impl Session {
         &mut self.uploads
     }
 
+    /// Whether the session holds an object.
+    pub fn holds(&self, id: u64) -> bool {
+        self.held.contains_key(&id)
+    }
+
     /// The session holds an object once more.
     pub fn hold(&mut self, id: u64) {
         *self.held.entry(id).or_default() += 1;
@@ -283,6 +304,11 @@ impl Session {
         &mut self.answers
     }
 
+    /// A descriptor travels with the answers' byte at this offset.
+    pub fn send_descriptor(&mut self, at: usize, descriptor: Arc<OwnedFd>) {
+        self.descriptors.push_back((at, descriptor));
+    }
+
     /// Whether so many answers wait to be read that no more requests are taken.
     pub fn is_stuffed(&self) -> bool {
         self.answers.len() - self.sent > REPLIES_PENDING_BYTES_MAX
@@ -291,9 +317,21 @@ impl Session {
     /// Sends what there is room for, and says what to wake up for. `false`: the session is over.
     pub fn flush(&mut self, poller: &Poller, token: u64) -> bool {
         while self.sent < self.answers.len() {
-            match self.channel.send(&self.answers[self.sent..]) {
+            let here = self.descriptors.front().filter(|(at, _)| *at == self.sent);
+            let next = self.descriptors.get(usize::from(here.is_some()));
+            let bytes = &self.answers[self.sent..next.map_or(self.answers.len(), |(at, _)| *at)];
+            let sent = match here {
+                Some((_, descriptor)) => self.channel.send_with_fds(bytes, &[descriptor.as_fd()]),
+                None => self.channel.send(bytes),
+            };
+            match sent {
                 Ok(0) => break,
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    if here.is_some() {
+                        self.descriptors.pop_front();
+                    }
+                    self.sent += count;
+                }
                 Err(_) => return false,
             }
         }
@@ -302,6 +340,7 @@ impl Session {
             self.sent = 0;
         } else if self.sent > REPLIES_PENDING_BYTES_MAX {
             self.answers.drain(..self.sent);
+            self.descriptors.iter_mut().for_each(|(at, _)| *at -= self.sent);
             self.sent = 0;
         }
         self.adjust(poller, token)

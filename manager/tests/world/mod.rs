@@ -38,7 +38,16 @@ impl World {
     }
 
     pub fn create(&mut self, kind: Kind, element_bytes: u32, value_align: u8) -> u64 {
-        self.store.create(&NewObject { kind: kind as u8, value_align, element_bytes, fingerprint: 7, text: "text of a type" }).unwrap()
+        self.store
+            .create(&NewObject {
+                kind: kind as u8,
+                value_align,
+                element_bytes,
+                fingerprint: 7,
+                text: "text of a type",
+                parameters: Words::default(),
+            })
+            .unwrap()
     }
 
     /// Applies operations as one request without uploads.

@@ -1,0 +1,99 @@
+//! The segments of the objects that have one, who has attached them, and what is left there when a session ends.
+//!
+//! Made with its object and closed with it; mapped by the manager all the time, so that a recovery cannot fail for lack of
+//! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object.
+
+use crate::recovery;
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{SEGMENTS_CAPACITY_SHARE, SEGMENTS_DESCRIPTOR_SHARE, SEGMENTS_MAX};
+use commonhold_ipc::map::Segment;
+use commonhold_ipc::segment::{self, Shape};
+use commonhold_ipc::sys;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+struct Entry {
+    kind: Kind,
+    segment: Segment,
+    descriptor: Arc<OwnedFd>,
+}
+
+/// All segments of a manager.
+pub struct Segments {
+    entries: HashMap<u64, Entry>,
+    /// For each session the objects that it has attached: from then on there may be something of it.
+    attached: HashMap<u64, HashSet<u64>>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Segments {
+    /// None yet, in a manager of this capacity.
+    pub fn new(capacity_bytes: u64) -> Self {
+        Segments { entries: HashMap::new(), attached: HashMap::new(), bytes: 0, bytes_max: capacity_bytes / SEGMENTS_CAPACITY_SHARE }
+    }
+
+    /// Makes the segment of a new object.
+    pub fn make(&mut self, id: u64, kind: Kind, shape: &Shape) -> Result<()> {
+        let most = SEGMENTS_MAX.min(sys::nofile_limit() / SEGMENTS_DESCRIPTOR_SHARE);
+        if self.entries.len() >= most {
+            let text = format!(
+                "cannot make another {}: this manager has {most} objects with a segment of their own, the most that its descriptors allow (`ulimit -n`)",
+                kind.name()
+            );
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        if shape.bytes > self.bytes_max - self.bytes {
+            let text = format!(
+                "cannot make a {} of {} bytes: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
+                kind.name(),
+                shape.bytes,
+                self.bytes,
+                self.bytes_max
+            );
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        let (descriptor, segment) = segment::make(id, kind, shape)?;
+        self.bytes += shape.bytes;
+        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor) });
+        Ok(())
+    }
+
+    /// A session gets an object's segment: its descriptor, and its bytes. What it leaves there is recovered from now on.
+    pub fn attach(&mut self, id: u64, session: u64) -> Result<(Arc<OwnedFd>, u64)> {
+        let Some(entry) = self.entries.get(&id) else {
+            let text = format!("object {id} has no segment: it is not of a kind that is shared in this way");
+            return Err(Error::new(ErrorKind::WrongType, text));
+        };
+        self.attached.entry(session).or_default().insert(id);
+        Ok((entry.descriptor.clone(), entry.segment.bytes() as u64))
+    }
+
+    /// A session is over, and nothing of its process will touch a segment again: what it claimed is given back or reported.
+    pub fn recover(&mut self, session: u64) {
+        for id in self.attached.remove(&session).into_iter().flatten() {
+            if let Some(entry) = self.entries.get(&id) {
+                recovery::recover(entry.kind, &entry.segment, session);
+            }
+        }
+    }
+
+    /// An object is gone.
+    pub fn remove(&mut self, id: u64) {
+        if let Some(entry) = self.entries.remove(&id) {
+            self.bytes -= entry.segment.bytes() as u64;
+        }
+    }
+
+    /// How many there are, and their bytes.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.entries.len() as u64, self.bytes)
+    }
+
+    /// Whether an object has one.
+    pub fn has(&self, id: u64) -> bool {
+        self.entries.contains_key(&id)
+    }
+}

@@ -1,0 +1,222 @@
+//! [`Lock`] and its guard.
+
+use super::{Party, Patience, deadline_after};
+use crate::handle::{Object, debug, handle};
+use crate::session::SessionCore;
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::Result;
+use commonhold_ipc::map::Segment;
+use commonhold_ipc::segment::HEADER_BYTES;
+use commonhold_ipc::sync::{self, Taken};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a lock was got.
+#[derive(Debug)]
+#[must_use = "the guard inside is the lock: dropped here, it is given back here"]
+pub enum Acquired<G> {
+    /// The last holder gave it back.
+    Clean(G),
+    /// The last holder's process ended while it held the lock: what the lock protects may be half done. The next one who takes
+    /// it will not be told again.
+    OwnerDied(G),
+}
+
+impl<G> Acquired<G> {
+    pub(crate) fn new(taken: Taken, guard: G) -> Self {
+        if taken.owner_died { Acquired::OwnerDied(guard) } else { Acquired::Clean(guard) }
+    }
+
+    /// The guard, however it was got.
+    pub fn into_guard(self) -> G {
+        match self {
+            Acquired::Clean(guard) | Acquired::OwnerDied(guard) => guard,
+        }
+    }
+
+    /// Whether the last holder died with it.
+    pub fn owner_died(&self) -> bool {
+        matches!(self, Acquired::OwnerDied(_))
+    }
+}
+
+/// Mutual exclusion among threads of any processes that have the handle. Made by [`Session::lock`](crate::Session::lock).
+///
+/// - A process that is killed while it holds the lock does not keep it: within milliseconds the next one gets it, and is told
+///   ([`Acquired::OwnerDied`]). That is the kernel's word; there is no time-out that could be wrong. A panic under the lock only
+///   drops the guard, and nobody is told.
+/// - Taking a free lock and giving it back makes no system call. Who waits looks for some microseconds, then sleeps.
+/// - Newcomers may be quicker than those who sleep, until one of these has waited for 2 ms: then it comes next. So nobody starves.
+/// - Not reentrant: a thread that takes it twice gets an error of kind [`Deadlock`](crate::ErrorKind::Deadlock).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Acquired, Manager};
+///
+/// let manager = Manager::start()?;
+/// let lock = manager.lock()?;                           // a handle: pass it to children, store it in a dict
+/// match lock.lock()? {
+///     Acquired::Clean(guard) => drop(guard),
+///     Acquired::OwnerDied(guard) => drop(guard),        // the last holder was killed inside; decide, then go on
+/// }
+/// let guard = lock.lock()?.into_guard();                // for those who do not care
+/// assert!(lock.holder()?.is_some_and(|holder| holder.pid == std::process::id()));
+/// drop(guard);
+/// assert_eq!(lock.with(|| 5)?, 5);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Lock {
+    object: Arc<Object>,
+    _of: PhantomData<()>,
+}
+
+handle!(Lock[], commonhold_ipc::catalog::Kind::Lock, "Lock");
+
+impl Lock {
+    #[inline(always)]
+    fn ready(&self) -> Result<LockGuard<'_>> {
+        let (session, segment) = self.object.shared(Kind::Lock)?;
+        Ok(LockGuard::new(session, segment))
+    }
+
+    /// Takes the lock, waiting for as long as it takes.
+    ///
+    /// # Errors
+    /// `Deadlock` if this thread holds it already; `Corrupt` if a process has written over its words; disconnected, at once, when
+    /// the manager ends.
+    #[inline]
+    pub fn lock(&self) -> Result<Acquired<LockGuard<'_>>> {
+        let taken = self.take(None)?;
+        taken.map_or_else(|| unreachable!("there is no deadline"), Ok)
+    }
+
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Errors
+    /// Disconnected, when the manager has ended.
+    #[inline]
+    pub fn try_lock(&self) -> Result<Option<Acquired<LockGuard<'_>>>> {
+        let guard = self.ready()?;
+        Ok(guard.try_take().map(|taken| Acquired::new(taken, guard.armed())))
+    }
+
+    /// Takes the lock, or returns `None` when it has waited for `timeout`.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<Acquired<LockGuard<'_>>>> {
+        self.take(deadline_after(timeout))
+    }
+
+    #[inline(always)]
+    fn take(&self, deadline: Option<Instant>) -> Result<Option<Acquired<LockGuard<'_>>>> {
+        let guard = self.ready()?;
+        let taken = match guard.try_take() {
+            Some(taken) => Some(taken),
+            None => guard.wait(deadline)?,
+        };
+        Ok(taken.map(|taken| Acquired::new(taken, guard.armed())))
+    }
+
+    /// Runs `body` under the lock, whatever became of the last holder.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn with<R>(&self, body: impl FnOnce() -> R) -> Result<R> {
+        let _guard = self.lock()?.into_guard();
+        Ok(body())
+    }
+
+    /// Who has the lock now.
+    ///
+    /// # Errors
+    /// Disconnected, when the manager has ended.
+    pub fn holder(&self) -> Result<Option<Party>> {
+        let guard = self.ready()?;
+        guard.lock().holder()?.map_or(Ok(None), |claim| Party::of(guard.session, claim))
+    }
+
+    /// Who sleeps until they get it; of very many, some.
+    ///
+    /// # Errors
+    /// Disconnected, when the manager has ended.
+    pub fn waiters(&self) -> Result<Vec<Party>> {
+        let guard = self.ready()?;
+        Party::all(guard.session, guard.lock().roster().claims())
+    }
+}
+
+/// Says who holds it.
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.holder() {
+            Ok(Some(holder)) => write!(f, "held by {holder}"),
+            Ok(None) => f.write_str("free"),
+            Err(error) => write!(f, "<{error}>"),
+        }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(f, "Lock", &self.object, None)
+    }
+}
+
+/// The lock, held: given back when this is dropped. Stays on its thread.
+#[must_use = "the lock is given back when this is dropped"]
+pub struct LockGuard<'l> {
+    session: &'l SessionCore,
+    segment: &'l Segment,
+    /// Whether there is anything to give back.
+    armed: bool,
+    _on_its_thread: PhantomData<*const ()>,
+}
+
+impl<'l> LockGuard<'l> {
+    #[inline(always)]
+    fn new(session: &'l SessionCore, segment: &'l Segment) -> Self {
+        LockGuard { session, segment, armed: false, _on_its_thread: PhantomData }
+    }
+
+    #[inline(always)]
+    fn lock(&self) -> sync::Lock<'l, Segment> {
+        sync::Lock::new(self.segment, HEADER_BYTES)
+    }
+
+    #[inline(always)]
+    fn try_take(&self) -> Option<Taken> {
+        self.lock().try_take(self.session.claim())
+    }
+
+    #[cold]
+    fn wait(&self, deadline: Option<Instant>) -> Result<Option<Taken>> {
+        self.lock().take(self.session.claim(), &Patience::until(self.session, deadline)?)
+    }
+
+    #[inline(always)]
+    fn armed(mut self) -> Self {
+        self.armed = true;
+        self
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // A forked child has a copy of the guard, and neither the lock nor its words.
+        if self.armed && self.session.is_ours() {
+            self.lock().release();
+        }
+    }
+}
+
+impl fmt::Debug for LockGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LockGuard")
+    }
+}

@@ -1,0 +1,106 @@
+//! Locks and their kin, as their users see them. The words are in `ipc::sync`; here is who calls, how one waits, and guards.
+
+mod lock;
+
+pub use lock::{Acquired, Lock, LockGuard};
+
+use crate::session::SessionCore;
+use commonhold_ipc::error::Result;
+use commonhold_ipc::limits::LOCK_PATIENCE_MS;
+use commonhold_ipc::liveness::{Slept, sleep_until};
+use commonhold_ipc::map::Segment;
+use commonhold_ipc::socket::Spin;
+use commonhold_ipc::sync::{Claim, Waiting, scribbled};
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+thread_local!(static SPIN: RefCell<Spin> = RefCell::new(Spin::new()));
+
+/// A moment so far away; none if no clock will ever show it.
+fn deadline_after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// How a caller waits for what is in a segment.
+pub(crate) struct Patience<'s> {
+    session: &'s SessionCore,
+    alive: &'s AtomicU32,
+    since: Instant,
+    deadline: Option<Instant>,
+}
+
+impl<'s> Patience<'s> {
+    /// Waits from now on, until the deadline at the longest.
+    pub fn until(session: &'s SessionCore, deadline: Option<Instant>) -> Result<Self> {
+        Ok(Patience { session, alive: session.alive_word()?, since: Instant::now(), deadline })
+    }
+}
+
+impl Waiting<Segment> for Patience<'_> {
+    fn spin(&self, ready: &mut dyn FnMut() -> bool) -> bool {
+        // Not while the thread's storage is being torn down.
+        SPIN.try_with(|spin| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait(&mut *ready))).unwrap_or(false)
+    }
+
+    fn sleep(&self, word: &AtomicU32, expected: u32, most_ms: u64) -> Result<Slept> {
+        let slice = Instant::now() + Duration::from_millis(most_ms);
+        let slept = sleep_until(word, expected, self.alive, Some(self.deadline.map_or(slice, |deadline| deadline.min(slice))))?;
+        self.session.check()?;
+        Ok(slept)
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn is_long(&self) -> bool {
+        self.since.elapsed() >= Duration::from_millis(LOCK_PATIENCE_MS)
+    }
+
+    fn doubt(&self, claim: Claim) -> Result<()> {
+        if self.session.who(claim.session())?.is_some() { Ok(()) } else { Err(scribbled("lock")) }
+    }
+}
+
+/// A thread of some process, as one that holds something or waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Party {
+    /// Its process, as the manager sees it.
+    pub pid: u32,
+    /// The process's program.
+    pub program: String,
+    /// The thread's number, as its own process sees it.
+    pub thread: u32,
+    /// The thread's name, if it has one and this process may look.
+    pub thread_name: Option<String>,
+}
+
+impl Party {
+    /// Whose claim it is; none if that session is over.
+    fn of(session: &SessionCore, claim: Claim) -> Result<Option<Party>> {
+        let thread = claim.thread();
+        Ok(session.who(claim.session())?.map(|(pid, program)| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).ok();
+            Party { pid, program, thread, thread_name: name.map(|name| name.trim_end().to_owned()) }
+        }))
+    }
+
+    /// Those of them who are still there.
+    fn all(session: &SessionCore, claims: impl Iterator<Item = Claim>) -> Result<Vec<Party>> {
+        claims.filter_map(|claim| Party::of(session, claim).transpose()).collect()
+    }
+}
+
+/// `program (pid 12, thread 13 "name")`
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {}, thread {}", self.program, self.pid, self.thread)?;
+        match &self.thread_name {
+            Some(name) => write!(f, " {name:?})"),
+            None => f.write_str(")"),
+        }
+    }
+}
