@@ -14,6 +14,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
+use rkyv::util::AlignedVec;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -84,6 +85,35 @@ impl Segment {
     #[inline]
     pub fn bytes(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Copies bytes in, to a place that a word gives to the caller alone (INV-18).
+    #[inline]
+    pub fn put_bytes(&self, offset: usize, bytes: &[u8]) {
+        self.check(offset, bytes.len());
+        // SAFETY: in bounds (checked), mapped as long as `self`, and private memory does not overlap it. INV-18: nobody who keeps to
+        // the protocol touches the place meanwhile; against others a raw copy makes no promise about its bytes.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
+    }
+
+    /// Copies bytes out, behind what is in `out`. They are foreign, and private from then on.
+    #[inline]
+    pub fn get_bytes(&self, offset: usize, len: usize, out: &mut AlignedVec<16>) {
+        self.check(offset, len);
+        out.reserve(len);
+        let have = out.len();
+        // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `put_bytes`. All bytes up to the new
+        // length are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
+            out.set_len(have + len);
+        }
+    }
+
+    #[inline(always)]
+    fn check(&self, offset: usize, len: usize) {
+        let bytes = self.raw.len();
+        assert!(offset <= bytes && len <= bytes - offset, "{len} bytes at {offset} of a segment of {bytes}");
     }
 }
 

@@ -28,12 +28,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::{Release, SeqCst}};
 
 /// A shared word.
 pub trait Word {
     /// What it holds.
     fn load(&self) -> u64;
+    /// Replaces what it holds, for who alone may: everything before it is visible to who finds the new number.
+    fn store(&self, new: u64);
     /// Replaces what it holds, and returns that.
     fn swap(&self, new: u64) -> u64;
     /// Replaces `old`; otherwise says what it holds.
@@ -80,6 +82,12 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn load(&self) -> u64 {
         self.load(SeqCst)
+    }
+
+    #[inline(always)]
+    fn store(&self, new: u64) {
+        // SYNC: pairs with the load of whoever finds it.
+        self.store(new, Release);
     }
 
     #[inline(always)]
