@@ -1,29 +1,32 @@
 //! Counted points: places where a test wants a process to die.
 //!
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
-//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients. Both
-//! are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature
-//! nothing of this exists.
+//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients; with
+//! [`CLIENT_STOP_VARIABLE`] a client stops itself (SIGSTOP) there instead. They are inherited, so a test sets them for one process
+//! of its own and starts everything else elsewhere. Without the feature nothing of this exists.
 
 /// At which of its points a manager dies.
 pub const MANAGER_VARIABLE: &str = "COMMONHOLD_MANAGER_DIE_AT";
 /// At which of its points a client dies.
 pub const CLIENT_VARIABLE: &str = "COMMONHOLD_CLIENT_DIE_AT";
+/// At which of its points a client stops.
+pub const CLIENT_STOP_VARIABLE: &str = "COMMONHOLD_CLIENT_STOP_AT";
 
 #[cfg(feature = "death-points")]
 mod counted {
-    use super::{CLIENT_VARIABLE, MANAGER_VARIABLE};
+    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, MANAGER_VARIABLE};
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     pub struct Count {
         reached: AtomicU64,
         die_at: LazyLock<Option<u64>>,
+        stop_at: LazyLock<Option<u64>>,
     }
 
     impl Count {
-        const fn new(die_at: fn() -> Option<u64>) -> Self {
-            Count { reached: AtomicU64::new(0), die_at: LazyLock::new(die_at) }
+        const fn new(die_at: fn() -> Option<u64>, stop_at: fn() -> Option<u64>) -> Self {
+            Count { reached: AtomicU64::new(0), die_at: LazyLock::new(die_at), stop_at: LazyLock::new(stop_at) }
         }
 
         pub fn is_on(&self) -> bool {
@@ -31,11 +34,17 @@ mod counted {
         }
 
         pub fn reached(&self, who: &str, what: &str) {
-            if let Some(die_at) = *self.die_at
-                && self.reached.fetch_add(1, Ordering::Relaxed) + 1 == die_at
-            {
-                eprintln!("{who} dies at point {die_at}: {what}");
+            if self.die_at.is_none() && self.stop_at.is_none() {
+                return;
+            }
+            let point = self.reached.fetch_add(1, Ordering::Relaxed) + 1;
+            if *self.die_at == Some(point) {
+                eprintln!("{who} dies at point {point}: {what}");
                 crate::sys::kill_self();
+            }
+            if *self.stop_at == Some(point) {
+                eprintln!("{who} stops at point {point}: {what}");
+                crate::sys::stop_self();
             }
         }
     }
@@ -44,8 +53,8 @@ mod counted {
         std::env::var(variable).ok()?.parse().ok()
     }
 
-    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE));
-    pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE));
+    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || None);
+    pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
 }
 
 /// A manager has reached a point.

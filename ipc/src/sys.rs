@@ -414,6 +414,11 @@ pub fn kill_self() -> ! {
     std::process::abort()
 }
 
+/// Stops this process by SIGSTOP, until somebody lets it go on: for tests as well.
+pub fn stop_self() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}
+
 /// The environment variable by which a process that this library starts learns what it is for.
 pub const BOOT_VARIABLE: &str = "COMMONHOLD_BOOT";
 
