@@ -41,8 +41,8 @@ pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared};
 pub use commonhold_proxy::{
-    Acquired, Batch, Countable, Counter, Dict, DictAt, DictIter, Handle, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party,
-    Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
+    Acquired, Batch, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Handle, Lease, List, ListAt, ListIter, Lock, LockGuard,
+    Namespace, Party, Queue, QueueIter, QueueOptions, Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
 };
 pub use init::init;
 pub use manager::{Manager, list_managers};

@@ -65,6 +65,8 @@ pub enum Kind {
     Counter = 5,
     /// Mutual exclusion.
     Lock = 6,
+    /// Items, first in, first out.
+    Queue = 20,
 }
 
 impl Kind {
@@ -78,6 +80,7 @@ impl Kind {
             4 => Kind::Namespace,
             5 => Kind::Counter,
             6 => Kind::Lock,
+            20 => Kind::Queue,
             _ => return None,
         })
     }
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Counter => "Counter",
             Kind::Lock => "Lock",
+            Kind::Queue => "Queue",
         }
     }
 }

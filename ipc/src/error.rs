@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Refused,
     /// The calling thread would wait for itself.
     Deadlock,
+    /// The queue, or the other end of a pipe, is closed.
+    Closed,
     /// A transaction kept losing to other writers.
     Conflict,
     /// The system does not offer what is needed, or refused it.
@@ -110,6 +112,11 @@ impl Error {
     /// Whether the object, name or manager does not exist.
     pub fn is_not_found(&self) -> bool {
         self.0.kind == ErrorKind::NotFound
+    }
+
+    /// Whether the queue, or the other end of a pipe, is closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::Closed
     }
 
     /// Whether a time-out passed.

@@ -26,6 +26,8 @@ pub struct Object {
     bound: OnceLock<()>,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
+    /// What this process has found out about it, once.
+    local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Object {
@@ -38,6 +40,7 @@ impl Object {
             session: session.clone().into(),
             bound: OnceLock::from(()),
             segment: OnceLock::new(),
+            local: OnceLock::new(),
         })
     }
 
@@ -49,7 +52,7 @@ impl Object {
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
         let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new() })
+        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new(), local: OnceLock::new() })
     }
 
     /// The object's id.
@@ -108,6 +111,21 @@ impl Object {
             Some(segment) => Ok((session, segment)),
             None => self.attach(session, kind),
         }
+    }
+
+    /// What `make` finds out about the object at the first use.
+    #[inline(always)]
+    pub fn local<L: Send + Sync + 'static>(&self, make: impl FnOnce(&Arc<SessionCore>) -> Result<L>) -> Result<(&Arc<SessionCore>, &L)> {
+        let session = self.ready()?;
+        let local = match self.local.get() {
+            Some(local) => local,
+            None => {
+                let made = make(session)?;
+                self.local.get_or_init(|| Box::new(made))
+            }
+        };
+        let Some(local) = local.downcast_ref() else { unreachable!("an object is of one kind") };
+        Ok((session, local))
     }
 
     #[cold]
@@ -294,6 +312,7 @@ impl Token {
             session: session.clone().into(),
             bound: OnceLock::from(()),
             segment: OnceLock::new(),
+            local: OnceLock::new(),
         };
         let object = Arc::new(object);
         object.check_type::<H>()?;

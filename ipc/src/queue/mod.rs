@@ -152,6 +152,12 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Eventcount::new(self.memory, plan::EVENTS + 4)
     }
 
+    /// Who waits for dead letters.
+    #[inline(always)]
+    pub fn dead_letters(&self) -> Eventcount<'m, M> {
+        Eventcount::new(self.memory, plan::EVENTS + 12)
+    }
+
     /// Who waits for the end of all work.
     #[inline(always)]
     pub fn finish(&self) -> Eventcount<'m, M> {
@@ -389,10 +395,12 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         let which = if dead { plan::DEAD } else { plan::RETURNED };
         self.put(me, which, index, u64::MAX)?;
         points::client("queue: item came back, nobody woken");
-        // Receivers of dead letters sleep among the others.
-        self.items().notify_all();
         if dead {
-            self.finish().notify_all();
+            self.dead_letters().notify_one();
+            self.tell_gone();
+        } else {
+            // Also who would be told that the queue is drained.
+            self.items().notify_all();
         }
         Ok(())
     }

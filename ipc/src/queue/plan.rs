@@ -7,7 +7,7 @@
 //! | 96 | 8 | items that have memory behind them | by the manager |
 //! | 104 | 8 | units that have | by the manager |
 //! | 112 | 8 | 1: closed, as far as it has been told | by who closes it |
-//! | 128 | 12 | eventcounts: items, room, the end of all work | by sleepers and who wakes them |
+//! | 128 | 16 | eventcounts: items, room, the end of all work, dead letters | by sleepers and who wakes them |
 //! | 192, 256 | 8, 8 | tail and head of the ring | by all |
 //! | 320, 328 | 8, 8 | tail and head of what came back | by all |
 //! | 384, 392 | 8, 8 | tail and head of the dead letters | by all |
@@ -107,6 +107,13 @@ pub enum Region {
     Units,
 }
 
+impl Region {
+    /// The region of a code, as it travels.
+    pub fn from_code(code: u64) -> Option<Region> {
+        [Region::Items, Region::Units].into_iter().find(|region| *region as u64 == code)
+    }
+}
+
 /// Where everything lies, and this process's own hints.
 #[derive(Debug)]
 pub struct Plan {
@@ -181,9 +188,9 @@ impl Plan {
     /// What the segment of a new queue is like.
     pub fn shape(&self) -> Shape {
         let mut words: Vec<(usize, u64)> = self.parameters.iter().enumerate().map(|(n, word)| (PARAMETERS + 8 * n, *word)).collect();
-        let items = self.items.min(ITEMS_AT_FIRST);
-        words.push((BACKED_ITEMS, items.into()));
-        let backed = self.ranges_up_to(Region::Items, 0, items.into());
+        let items = self.at_first(Region::Items);
+        words.push((BACKED_ITEMS, items));
+        let backed = self.ranges_up_to(Region::Items, 0, items);
         Shape { bytes: self.bytes() as u64, backed: vec![0..self.unit_words as u64].into_iter().chain(backed).collect(), words }
     }
 
@@ -213,6 +220,14 @@ impl Plan {
     #[inline(always)]
     pub(super) fn ring(&self, which: usize) -> &RingPlan {
         &self.rings[which]
+    }
+
+    /// Items or units that have memory behind them from the start.
+    pub fn at_first(&self, region: Region) -> u64 {
+        match region {
+            Region::Items => self.items.min(ITEMS_AT_FIRST).into(),
+            Region::Units => 0,
+        }
     }
 
     /// How many items or units should have memory, if so many are wanted: rounded to what fills pages.
@@ -247,9 +262,12 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         self.memory.word(BACKED_ITEMS).load().min(self.plan.items.into()) as u32
     }
 
-    /// The manager has put memory behind items up to this number.
-    pub fn back_items(&self, backed: u32) {
-        self.memory.word(BACKED_ITEMS).swap(backed.into());
+    /// The manager has put memory behind items or units up to this number.
+    pub fn back(&self, region: Region, number: u64) {
+        match region {
+            Region::Items => drop(self.memory.word(BACKED_ITEMS).swap(number)),
+            Region::Units => self.back_units(number.min(self.plan.units.into()) as u32),
+        }
         self.space().notify_all();
     }
 }

@@ -18,7 +18,7 @@ use super::plan::{BACKED_UNITS, Plan};
 use super::{Queue, Room, nonsense, too_large};
 use crate::error::Result;
 use crate::points;
-use crate::sync::{Memory, Word};
+use crate::sync::Word;
 use rkyv::util::AlignedVec;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -209,12 +209,11 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     }
 
     /// The manager has put memory behind units up to this number.
-    pub fn back_units(&self, backed: u32) {
-        for unit in self.backed_units()..backed.min(self.plan.units) {
+    pub(super) fn back_units(&self, backed: u32) {
+        for unit in self.backed_units()..backed {
             let _ = self.unit_word(unit).compare_exchange(0, FREE);
         }
         self.memory.word(BACKED_UNITS).swap(backed.into());
-        self.space().notify_all();
     }
 
     /// Units that belong to an item.

@@ -35,7 +35,9 @@ pub trait Word {
     /// What it holds.
     fn load(&self) -> u64;
     /// Replaces what it holds, for who alone may: everything before it is visible to who finds the new number.
-    fn store(&self, new: u64);
+    fn store(&self, new: u64) {
+        self.swap(new);
+    }
     /// Replaces what it holds, and returns that.
     fn swap(&self, new: u64) -> u64;
     /// Replaces `old`; otherwise says what it holds.

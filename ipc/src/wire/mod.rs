@@ -65,6 +65,8 @@ pub enum Call {
     Attach = 17,
     /// Which process a session belongs to: the session's number. Its process id and its program's name, or nothing if it is over.
     Who = 18,
+    /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
+    Grow = 24,
 }
 
 impl Call {
@@ -73,7 +75,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who,
+            Discard, Attach, Who, Grow,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

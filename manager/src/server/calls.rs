@@ -7,6 +7,7 @@ use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
 use commonhold_ipc::points;
+use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -196,7 +197,24 @@ impl Server {
             }
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
+            Call::Grow => self.grow(index, payload),
             Call::Upload => Done::Nonsense,
+        }
+    }
+
+    /// More memory for a queue.
+    fn grow(&mut self, index: usize, payload: &[u8]) -> Done {
+        let words: Option<[u64; 3]> = Words::new(payload).and_then(|words| words.iter().collect::<Vec<_>>().try_into().ok());
+        let Some((id, region, wanted)) = words.and_then(|[id, code, wanted]| Some((id, Region::from_code(code)?, wanted))) else {
+            return Done::Nonsense;
+        };
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        match self.store.segments.grow(id, region, wanted) {
+            Ok(()) => Done::Answer(0, Vec::new()),
+            Err(error) => Done::Failed(error),
         }
     }
 
