@@ -39,6 +39,13 @@ pub struct Shape {
     pub words: Vec<(usize, u64)>,
 }
 
+impl Shape {
+    /// With memory behind all of it.
+    pub fn whole(bytes: u64, words: Vec<(usize, u64)>) -> Shape {
+        Shape { bytes, backed: std::iter::once(0..bytes).collect(), words }
+    }
+}
+
 /// Makes an object's segment.
 pub fn make(id: u64, kind: Kind, shape: &Shape) -> Result<(OwnedFd, Segment)> {
     if shape.bytes > SEGMENT_BYTES_MAX {
@@ -74,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_segment_knows_whose_it_is() {
-        let shape = Shape { bytes: 4096, backed: vec![0..4096], words: vec![(64, 7)] };
+        let shape = Shape::whole(4096, vec![(64, 7)]);
         let (file, made) = make(12, Kind::Lock, &shape).unwrap();
         let attached = attach(&file, 4096, 12, Kind::Lock).unwrap();
         assert_eq!((attached.word(64).load(Ordering::Relaxed), attached.word(72).load(Ordering::Relaxed)), (7, 0));
@@ -90,7 +97,7 @@ mod tests {
 
     #[test]
     fn too_large_is_an_error() {
-        let shape = Shape { bytes: SEGMENT_BYTES_MAX + 1, backed: Vec::new(), words: Vec::new() };
+        let shape = Shape::whole(SEGMENT_BYTES_MAX + 1, Vec::new());
         assert_eq!(make(1, Kind::Lock, &shape).err().unwrap().kind(), ErrorKind::TooLarge);
     }
 }

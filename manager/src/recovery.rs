@@ -14,7 +14,7 @@ const PAGE_BYTES: u64 = 4096;
 /// What the segment of a new object is like.
 pub fn shape(kind: Kind, parameters: Words<'_>) -> Result<Shape> {
     match kind {
-        Kind::Lock if parameters.is_empty() => Ok(Shape { bytes: PAGE_BYTES, backed: vec![0..PAGE_BYTES], words: Vec::new() }),
+        Kind::Lock if parameters.is_empty() => Ok(Shape::whole(PAGE_BYTES, Vec::new())),
         Kind::Queue => {
             let words: Vec<u64> = parameters.iter().collect();
             Ok(Plan::new(words.try_into().map_err(|_| malformed("description of a queue"))?)?.shape())

@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{QUEUE_BYTES_MAX, QUEUE_CAPACITY_MAX, QUEUE_IN_HANDS_MAX, QUEUE_IN_HANDS_MIN};
 use crate::segment::Shape;
 use crate::sync::{Memory, Word};
+use std::iter::once;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -191,7 +192,7 @@ impl Plan {
         let items = self.at_first(Region::Items);
         words.push((BACKED_ITEMS, items));
         let backed = self.ranges_up_to(Region::Items, 0, items);
-        Shape { bytes: self.bytes() as u64, backed: vec![0..self.unit_words as u64].into_iter().chain(backed).collect(), words }
+        Shape { bytes: self.bytes() as u64, backed: once(0..self.unit_words as u64).chain(backed).collect(), words }
     }
 
     /// Bytes of the segment.
