@@ -2,8 +2,8 @@
 //!
 //! | | starter | started |
 //! |---|---|---|
-//! | 1 | makes a pair of sockets; starts this program again, one end as its standard input, its role in the environment | |
-//! | 2 | sends the configuration: length, text | takes the socket, leaves the terminal's session, reads it |
+//! | 1 | starts this program again in a role (see `ipc::boot`) | takes its socket |
+//! | 2 | sends the configuration: length, text | leaves the terminal's session, reads it |
 //! | 3 | | becomes a manager; sends the outcome: length, a letter, a message |
 //! | 4 | of a manager of its own: begins the handshake on the same socket, which so is its owner's | serves |
 //!
@@ -11,14 +11,13 @@
 //! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.
 
 use commonhold_ipc::auth::AuthKey;
+use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::runtime::{NameLock, RuntimeDir};
 use commonhold_ipc::socket::{Address, Channel, Listener, Received};
-use commonhold_ipc::sys;
+use commonhold_ipc::sys::{self, Spawned, Stream};
 use commonhold_manager::server::{Config, Server};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Roles of a process that is this program started again.
@@ -135,23 +134,22 @@ fn receive(channel: &Channel) -> Result<Vec<u8>> {
     Ok(message)
 }
 
-/// Starts `executable` (or this program) again in a role; returns our end of its standard input.
-pub(crate) fn start(executable: Option<&PathBuf>, role: &str, orders: &Orders) -> Result<(std::process::Child, Channel)> {
-    let (ours, theirs) = Channel::pair()?;
-    let program = executable.cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-    let child = command(&program, role, theirs.into())
-        .spawn()
-        .map_err(|error| Error::system(format!("cannot start {} as a manager's process", program.display()), error))?;
+/// Starts `executable` (or this program) again in a role; returns our end of its socket.
+pub(crate) fn start(executable: Option<&PathBuf>, role: &str, orders: &Orders) -> Result<(Spawned, Channel)> {
+    let (child, ours) = managers_process(executable.map(PathBuf::as_path), role).start()?;
     // If it has died already, that shows when its report is read.
     let _ = send(&ours, orders.to_text().as_bytes());
     Ok((child, ours))
 }
 
-fn command(program: &PathBuf, role: &str, stdin: OwnedFd) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(program);
-    command.arg0("commonhold-manager").env(sys::BOOT_VARIABLE, role).stdin(Stdio::from(stdin)).stdout(Stdio::null());
-    command
+fn managers_process<'a>(program: Option<&'a Path>, role: &'a str) -> Start<'a> {
+    Start {
+        program,
+        role,
+        arguments: vec!["commonhold-manager".into()],
+        environment: std::env::vars_os().collect(),
+        streams: [Stream::Null, Stream::Null, Stream::Inherit],
+    }
 }
 
 /// What the started process says has become of it.
@@ -172,33 +170,34 @@ pub(crate) fn report(channel: &Channel, mut end: impl FnMut() -> String) -> Resu
 }
 
 /// The whole life of a process that was started in a role. Never returns.
-pub(crate) fn run(role: &str) -> ! {
+pub(crate) fn run(role: &str, channel: Channel) -> ! {
     let ended = match role {
-        MANAGER => manager(),
-        DETACHED => detach(),
-        DETACHED_AGAIN => detached(),
-        _ => Err(Error::new(ErrorKind::Other, format!("{}={role} is not a role: unset that variable", sys::BOOT_VARIABLE))),
+        MANAGER => manager(channel),
+        DETACHED => detach(channel),
+        DETACHED_AGAIN => detached(channel),
+        _ => Err(Error::new(ErrorKind::Other, format!("{}={role} is not a role: unset that variable", commonhold_ipc::boot::VARIABLE))),
     };
     match ended {
         Ok(()) => std::process::exit(0),
-        Err(error) => {
-            eprintln!("commonhold: {error}");
-            std::process::exit(1)
-        }
+        Err(error) => fail(&error),
     }
 }
 
-/// Takes the socket, leaves the terminal's session, and reads the orders.
-fn begin() -> Result<(Channel, Orders)> {
+/// Ends a process that cannot be what it was started for.
+pub(crate) fn fail(error: &Error) -> ! {
+    eprintln!("commonhold: {error}");
+    std::process::exit(1)
+}
+
+/// Leaves the terminal's session, and reads the orders.
+fn begin(channel: &Channel) -> Result<Orders> {
     sys::set_process_name(c"commonhold");
-    let channel = Channel::from_fd(sys::take_stdin()?)?;
     sys::ignore_signals()?;
     // A detached manager's first process has done so already.
     let _ = sys::setsid();
     sys::raise_nofile_limit();
-    let text = String::from_utf8(receive(&channel)?).unwrap_or_default();
-    let orders = Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))?;
-    Ok((channel, orders))
+    let text = String::from_utf8(receive(channel)?).unwrap_or_default();
+    Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))
 }
 
 fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
@@ -207,8 +206,8 @@ fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
     send(channel, &message)
 }
 
-fn manager() -> Result<()> {
-    let (channel, orders) = begin()?;
+fn manager(channel: Channel) -> Result<()> {
+    let orders = begin(&channel)?;
     let listener = orders.address.clone().map(Listener::bind).transpose();
     let mut server = match listener.and_then(|listener| Server::new(orders.config, listener)) {
         Ok(server) => server,
@@ -221,17 +220,13 @@ fn manager() -> Result<()> {
 }
 
 /// The process between: starts the one that stays, and ends.
-fn detach() -> Result<()> {
-    let socket = sys::take_stdin()?;
+fn detach(channel: Channel) -> Result<()> {
     let _ = sys::setsid();
-    command(&PathBuf::from("/proc/self/exe"), DETACHED_AGAIN, socket)
-        .spawn()
-        .map(|_| ())
-        .map_err(|error| Error::system("cannot start the manager's process", error))
+    managers_process(None, DETACHED_AGAIN).start_with(channel).map(drop)
 }
 
-fn detached() -> Result<()> {
-    let (channel, orders) = begin()?;
+fn detached(channel: Channel) -> Result<()> {
+    let orders = begin(&channel)?;
     let server = match become_named(orders) {
         Ok(Some(server)) => server,
         Ok(None) => return say(&channel, TAKEN, ""),

@@ -1,7 +1,6 @@
 //! [`ManagerBuilder`]: how a manager is to be.
 
 use crate::boot::{self, Orders, Outcome};
-use crate::init::check_initialised;
 use crate::manager::Manager;
 use crate::started::{StartedProcess, StartedThread};
 use commonhold_ipc::auth::AuthKey;
@@ -9,10 +8,9 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::SESSIONS_MAX;
 use commonhold_ipc::runtime::{RuntimeDir, check_name};
 use commonhold_ipc::socket::{Address, Channel, Listener};
-use commonhold_ipc::sys;
+use commonhold_ipc::sys::{Signal, Spawned};
 use commonhold_manager::server::{CAPACITY_BYTES_MIN, Config, OPTION_CHECK_ALWAYS, Server};
 use commonhold_proxy::Session;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -129,13 +127,10 @@ impl ManagerBuilder {
         if self.in_process {
             return start_thread(config, address, authkey.as_ref());
         }
-        if self.executable.is_none() {
-            check_initialised()?;
-        }
         let orders = Orders { config, address: Some(address.clone()), name: None };
-        let (mut child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
-        let started = boot::report(&channel, || describe_end(&mut child));
-        let process = StartedProcess::new(child);
+        let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
+        let started = boot::report(&channel, || describe_end(&child));
+        let process = StartedProcess(Some(child));
         started?;
         let session = Session::greet(channel, address, authkey.as_ref())?;
         session.keep(Box::new(process));
@@ -156,15 +151,12 @@ impl ManagerBuilder {
                 Err(error) if error.is_not_found() => {}
                 other => return other,
             }
-            if self.executable.is_none() {
-                check_initialised()?;
-            }
             let name = Some((directory.path().to_owned(), name.to_owned()));
             let orders = Orders { config: config.clone(), address: None, name };
-            let (mut child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
-            let reported = boot::report(&channel, || describe_end(&mut child));
+            let (child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
+            let reported = boot::report(&channel, || describe_end(&child));
             // The process between ends at once.
-            let _ = child.wait();
+            let _ = child.wait(None);
             if let Outcome::Taken = reported? {
                 // The one that has the name is about to listen, or to end.
                 std::thread::yield_now();
@@ -191,17 +183,13 @@ impl ManagerBuilder {
 }
 
 /// What became of a child that did not report.
-fn describe_end(child: &mut std::process::Child) -> String {
+fn describe_end(child: &Spawned) -> String {
     // It has closed its end of the socket: what ends does so a moment before it can be waited for. What goes on is not what we
     // started.
-    if let Ok(ended) = sys::pidfd_open(child.id()) {
-        let _ = sys::wait_readable(&[ended.as_fd()], Some(Instant::now() + END_TIMEOUT));
-    }
-    match child.try_wait() {
-        Ok(Some(status)) => format!("it ended with {status}"),
+    match child.wait(Some(Instant::now() + END_TIMEOUT)) {
+        Ok(Some(end)) => format!("it {end}"),
         Ok(None) => {
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = child.signal(Signal::KILL).and_then(|_| child.wait(None));
             "it went on as another program".to_owned()
         }
         Err(error) => error.to_string(),

@@ -1,16 +1,13 @@
 //! The beginning of `main`, where processes that this library starts branch off.
 
-use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::sys;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-static INITIALISED: AtomicBool = AtomicBool::new(false);
+use commonhold_ipc::boot;
+use commonhold_proxy::process;
 
 /// The first line of every `main`.
 ///
-/// A manager runs in a process of its own, which is this same program, started again: there, `init` does not return. In all
-/// other processes it does nothing but remember that it was called. Whatever stands before it in `main` runs in every such
-/// process, too.
+/// A manager and every [`Process`](crate::Process) is a process of its own, which is this same program, started again: there, `init`
+/// does not return. In all other processes it does nothing but remember that it was called. Whatever stands before it in `main` runs
+/// in every such process, too.
 ///
 /// Test files, whose `main` is the harness's, have [`init_in_tests!`](crate::init_in_tests) instead.
 ///
@@ -21,22 +18,12 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// ```
 #[allow(clippy::needless_doctest_main)] // that it stands in `main` is what the example shows
 pub fn init() {
-    INITIALISED.store(true, Ordering::Relaxed);
-    if let Some(role) = sys::take_boot_role() {
-        crate::boot::run(&role);
+    match boot::enter() {
+        Ok(None) => {}
+        Ok(Some((role, channel))) if role == process::ROLE => process::run(channel),
+        Ok(Some((role, channel))) => crate::boot::run(&role, channel),
+        Err(error) => crate::boot::fail(&error),
     }
-}
-
-/// Refuses to start this program again if it would not know what it is for.
-pub(crate) fn check_initialised() -> Result<()> {
-    if INITIALISED.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::NotInitialised,
-        "a manager is a process of its own, which begins in `commonhold::init()`: call that in the first line of `main` \
-         (in a test file, put `commonhold::init_in_tests!();` at its top)",
-    ))
 }
 
 /// [`init`] for test files, whose `main` is the test harness's: processes that this library starts branch off before it. Once per test file, at

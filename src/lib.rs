@@ -38,11 +38,17 @@ mod started;
 
 pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
+pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared};
+pub use commonhold_proxy::process::{
+    ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
+    join_children, parent_process, wait_any,
+};
 pub use commonhold_proxy::{
-    Acquired, Batch, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Handle, Lease, List, ListAt, ListIter, Lock, LockGuard,
-    Namespace, Party, Queue, QueueIter, QueueOptions, Readable, Ref, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View,
+    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease,
+    List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard,
+    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
 };
 pub use init::init;
 pub use manager::{Manager, list_managers};

@@ -1,8 +1,6 @@
 //! The manager that this program has started, as a process or a thread: waited for when the connection is over.
 
-use commonhold_ipc::sys;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
+use commonhold_ipc::sys::Spawned;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,32 +9,18 @@ use std::time::{Duration, Instant};
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Processes that did not end in time; looked at again when another one ends.
-static LATE: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+static LATE: Mutex<Vec<Spawned>> = Mutex::new(Vec::new());
 
 /// A child process that is a manager of ours.
-pub(crate) struct StartedProcess {
-    child: Option<Child>,
-    ended: Option<OwnedFd>,
-}
-
-impl StartedProcess {
-    pub(crate) fn new(child: Child) -> Self {
-        // Without it (before Linux 5.3) the end is waited for by `wait` alone.
-        let ended = sys::pidfd_open(child.id()).ok();
-        StartedProcess { child: Some(child), ended }
-    }
-}
+pub(crate) struct StartedProcess(pub(crate) Option<Spawned>);
 
 impl Drop for StartedProcess {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        if let Some(ended) = &self.ended {
-            let _ = sys::wait_readable(&[ended.as_fd()], Some(Instant::now() + END_TIMEOUT));
-        }
+        let Some(child) = self.0.take() else { return };
+        let ended = child.wait(Some(Instant::now() + END_TIMEOUT));
         let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
-        late.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        // Whoever waits for any child may have been quicker: then there is nothing left to wait for.
-        if let Ok(None) = child.try_wait() {
+        late.retain(|child| matches!(child.wait(Some(Instant::now())), Ok(None)));
+        if let Ok(None) = ended {
             late.push(child);
         }
     }

@@ -113,12 +113,16 @@ fn upload_head(bytes: &[u8]) -> bool {
 fn commit(bytes: &[u8]) -> bool {
     let Ok(commit) = whole(bytes, "commit", Commit::parse) else { return false };
     let mut writer = CommitWriter::default();
-    commit.conditions().for_each(|condition| writer.condition(&condition));
-    commit.ops().for_each(|op| writer.op(&op));
+    assert!(commit.uploads().count() <= bytes.len());
+    let whole = commit.is_whole();
+    commit.conditions().filter_map(Result::ok).for_each(|condition| writer.condition(&condition));
+    commit.ops().filter_map(Result::ok).for_each(|op| writer.op(&op));
+    if !whole {
+        return false;
+    }
     let mut written = Vec::new();
     writer.write(&mut written);
     assert_eq!(written, bytes, "what is read is what was written");
-    assert!(commit.uploads().count() <= bytes.len());
     true
 }
 

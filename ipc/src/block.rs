@@ -71,31 +71,37 @@ pub struct EntryShape {
 }
 
 impl EntryShape {
+    #[inline]
     fn large(&self) -> bool {
         self.value_len >= LARGE_VALUE_BYTES
     }
 
     /// Offset of the key in the block.
+    #[inline]
     pub fn key(&self) -> u64 {
         if self.large() { HEAD_BYTES + 16 } else { HEAD_BYTES }
     }
 
     /// Offset of the value in the block.
+    #[inline]
     pub fn value(&self) -> u64 {
         align_up(self.key() + self.key_len, self.align)
     }
 
+    #[inline]
     fn handles_at(&self) -> u64 {
         (self.value() + self.value_len).next_multiple_of(8)
     }
 
     /// Bytes of the whole block.
+    #[inline]
     pub fn bytes(&self) -> u64 {
         let end = if self.handles == 0 { self.value() + self.value_len } else { self.handles_at() + 8 + 8 * self.handles };
         align_up(end, self.align)
     }
 
     /// Writes all but the value's bytes.
+    #[inline]
     pub fn write_head(&self, arena: &ArenaWriter, at: u64, insertion: u64, key: &[u8], birth: u64) {
         debug_assert_eq!(key.len() as u64, self.key_len);
         let mut first = insertion & INSERTION_MASK;
@@ -104,15 +110,14 @@ impl EntryShape {
         }
         if self.large() {
             first |= ENTRY_LARGE;
-            arena.store(at + 16, birth);
-            arena.store(at + 24, 0);
+            arena.store_words(at + 16, [birth, 0]);
         }
-        arena.store(at, first);
-        arena.store(at + 8, self.key_len | self.value_len << 32);
+        arena.store_words(at, [first, self.key_len | self.value_len << 32]);
         arena.copy_in(at + self.key(), key);
     }
 
     /// Writes the ids of the handles in the value.
+    #[inline]
     pub fn write_handles(&self, arena: &ArenaWriter, at: u64, ids: impl Iterator<Item = u64>) {
         if self.handles > 0 {
             let list = at + self.handles_at();
@@ -137,7 +142,7 @@ pub struct Entry {
 
 impl Entry {
     /// The entry at an offset, of a dict with this alignment.
-    #[inline]
+    #[inline(always)]
     pub fn read(arena: &ArenaReader, block: u64, align: u8) -> Entry {
         let [first, lens] = arena.words(block);
         Entry { block, first, key_len: lens as u32, value_len: (lens >> 32) as u32, align }
@@ -146,11 +151,13 @@ impl Entry {
     /// Whether this is the entry of a key.
     #[inline]
     pub fn has_key(&self, arena: &ArenaReader, key: &[u8]) -> bool {
-        match key.first_chunk::<8>() {
-            // By far the most common keys: one word.
-            Some(word) if key.len() == 8 => self.key_len == 8 && arena.word(self.key_offset()) == u64::from_le_bytes(*word),
-            _ => self.key_len as usize == key.len() && self.key(arena) == key,
-        }
+        self.key_len as usize == key.len() && self.key(arena) == key
+    }
+
+    /// Whether this is the entry of a key of eight bytes.
+    #[inline(always)]
+    pub fn has_key_word(&self, arena: &ArenaReader, key: u64) -> bool {
+        self.key_len == 8 && arena.word(self.key_offset()) == key
     }
 
     /// Its shape.
@@ -170,7 +177,7 @@ impl Entry {
         self.first & INSERTION_MASK
     }
 
-    #[inline]
+    #[inline(always)]
     fn key_offset(&self) -> u64 {
         self.block + if self.first & ENTRY_LARGE == 0 { HEAD_BYTES } else { HEAD_BYTES + 16 }
     }
@@ -182,7 +189,7 @@ impl Entry {
     }
 
     /// Where the key lies.
-    #[inline]
+    #[inline(always)]
     pub fn key_place(&self) -> Place {
         Place { offset: self.key_offset(), len: self.key_len.into(), birth: 0, block: self.block }
     }
@@ -190,16 +197,21 @@ impl Entry {
     /// Where the value lies.
     #[inline(always)]
     pub fn value_place(&self, arena: &ArenaReader) -> Place {
-        let align = u64::from(self.align.max(8));
-        let offset = align_up(self.key_offset() + u64::from(self.key_len), align);
+        let offset = align_up(self.key_offset() + u64::from(self.key_len), if self.align == 16 { 16 } else { 8 });
         let birth = if self.first & ENTRY_LARGE == 0 { 0 } else { arena.word(self.block + 16) };
         Place { offset, len: self.value_len.into(), birth, block: self.block }
+    }
+
+    /// Whether the value has handles.
+    #[inline]
+    pub fn has_handles(&self) -> bool {
+        self.first & ENTRY_HANDLES != 0
     }
 
     /// The ids of the handles in the value.
     #[inline]
     pub fn handles(&self, arena: &ArenaReader) -> Vec<u64> {
-        if self.first & ENTRY_HANDLES == 0 {
+        if !self.has_handles() {
             return Vec::new();
         }
         let shape = self.shape(arena);
@@ -209,6 +221,7 @@ impl Entry {
 }
 
 /// Bytes of an element's block.
+#[inline]
 pub fn element_bytes(value_len: u64, handles: u64) -> u64 {
     if handles == 0 {
         (HEAD_BYTES + value_len).next_multiple_of(16)
@@ -218,6 +231,7 @@ pub fn element_bytes(value_len: u64, handles: u64) -> u64 {
 }
 
 /// Writes all of an element's block but the value's bytes, which belong at `at + HEAD_BYTES`.
+#[inline]
 pub fn write_element_head(arena: &ArenaWriter, at: u64, value_len: u64, birth: u64, handles: impl ExactSizeIterator<Item = u64>) {
     arena.store(at, value_len | (handles.len() as u64) << 32);
     arena.store(at + 8, birth);
@@ -228,12 +242,13 @@ pub fn write_element_head(arena: &ArenaWriter, at: u64, value_len: u64, birth: u
 }
 
 /// Where an element's value lies.
-#[inline]
+#[inline(always)]
 pub fn element_place(arena: &ArenaReader, block: u64) -> Place {
     Place { offset: block + HEAD_BYTES, len: arena.word(block) & 0xffff_ffff, birth: arena.word(block + 8), block }
 }
 
 /// The ids of the handles in an element.
+#[inline]
 pub fn element_handles(arena: &ArenaReader, block: u64) -> Vec<u64> {
     let first = arena.word(block);
     let list = block + (HEAD_BYTES + (first & 0xffff_ffff)).next_multiple_of(8);

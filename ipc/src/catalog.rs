@@ -9,7 +9,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | id, 0 in an empty slot |
-//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number |
+//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own |
 //! | 16 | 8 | number of entries or elements |
 //! | 24 | 8 | version of the last change |
 //! | 32 | 8 | dict: next insertion number |
@@ -65,6 +65,20 @@ pub enum Kind {
     Counter = 5,
     /// Mutual exclusion.
     Lock = 6,
+    /// A lock that its holder may take again.
+    RLock = 7,
+    /// One writer or many readers.
+    RwLock = 8,
+    /// Permits.
+    Semaphore = 9,
+    /// Permits that cannot become more than at first.
+    BoundedSemaphore = 10,
+    /// Waiting for something under a lock.
+    Condition = 11,
+    /// A flag to wait for.
+    Event = 12,
+    /// Parties that wait for each other.
+    Barrier = 13,
     /// Items, first in, first out.
     Queue = 20,
 }
@@ -80,6 +94,13 @@ impl Kind {
             4 => Kind::Namespace,
             5 => Kind::Counter,
             6 => Kind::Lock,
+            7 => Kind::RLock,
+            8 => Kind::RwLock,
+            9 => Kind::Semaphore,
+            10 => Kind::BoundedSemaphore,
+            11 => Kind::Condition,
+            12 => Kind::Event,
+            13 => Kind::Barrier,
             20 => Kind::Queue,
             _ => return None,
         })
@@ -99,6 +120,13 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Counter => "Counter",
             Kind::Lock => "Lock",
+            Kind::RLock => "RLock",
+            Kind::RwLock => "RwLock",
+            Kind::Semaphore => "Semaphore",
+            Kind::BoundedSemaphore => "BoundedSemaphore",
+            Kind::Condition => "Condition",
+            Kind::Event => "Event",
+            Kind::Barrier => "Barrier",
             Kind::Queue => "Queue",
         }
     }
@@ -153,7 +181,7 @@ impl Record {
 
     /// As much of a list's record as its sequence is, for walks over a list that no catalog names: one that is being written, or
     /// is not there.
-    pub fn of_sequence(root: u64, height: u8, len: u64, element_bytes: u32) -> Record {
+    pub const fn of_sequence(root: u64, height: u8, len: u64, element_bytes: u32) -> Record {
         let (kind, value_align) = (Kind::List, 0);
         Record { id: 0, root, len, modified: 0, next_insertion: 0, descriptor: 0, kind, height, value_align, element_bytes, created: 0 }
     }

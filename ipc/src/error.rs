@@ -35,10 +35,16 @@ pub enum ErrorKind {
     Refused,
     /// The calling thread would wait for itself.
     Deadlock,
+    /// A barrier is broken: not all of its parties will come.
+    Broken,
     /// The queue, or the other end of a pipe, is closed.
     Closed,
     /// A transaction kept losing to other writers.
     Conflict,
+    /// A function in another process has panicked.
+    Panicked,
+    /// A process has ended without a result: it was killed by a signal, or called `exit`.
+    Died,
     /// The system does not offer what is needed, or refused it.
     System,
     /// An error of the caller's own, made by [`Error::other`].
@@ -87,6 +93,28 @@ impl Error {
         Error::caused(ErrorKind::System, message, source.into())
     }
 
+    /// The same error with these causes, the nearest first.
+    #[cold]
+    pub(crate) fn with_causes(self, causes: &[impl AsRef<str>]) -> Self {
+        let chain = causes.iter().rev().fold(None, |cause: Option<Error>, text| {
+            let source = cause.map(|error| Arc::new(error) as Arc<dyn StdError + Send + Sync>);
+            Some(Error(Box::new(Inner { kind: ErrorKind::Other, message: text.as_ref().to_owned(), source })))
+        });
+        let source = chain.map(|error| Arc::new(error) as _);
+        Error(Box::new(Inner { source, ..*self.0 }))
+    }
+
+    /// What caused it, in words, the nearest first.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            texts.push(error.to_string());
+            cause = error.source();
+        }
+        texts
+    }
+
     /// An error of the caller's own, for leaving a transaction.
     #[cold]
     pub fn other(message: impl fmt::Display) -> Self {
@@ -117,6 +145,16 @@ impl Error {
     /// Whether the queue, or the other end of a pipe, is closed.
     pub fn is_closed(&self) -> bool {
         self.0.kind == ErrorKind::Closed
+    }
+
+    /// Whether a function in another process has panicked: its backtrace is the error's source.
+    pub fn is_panic(&self) -> bool {
+        self.0.kind == ErrorKind::Panicked
+    }
+
+    /// Whether a process has ended without a result.
+    pub fn is_died(&self) -> bool {
+        self.0.kind == ErrorKind::Died
     }
 
     /// Whether a time-out passed.

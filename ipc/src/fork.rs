@@ -28,8 +28,20 @@ static MADE: OnceLock<()> = OnceLock::new();
 static NEWEST: AtomicU32 = AtomicU32::new(1);
 
 /// Says in which life of the process something was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// The word of the page: found once, compared at every entry.
+    life: &'static AtomicU32,
+    number: u32,
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Stamp) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Stamp {}
 
 impl Stamp {
     /// The life of this process; in a forked child, the beginning of a new one. For what makes a connection.
@@ -38,20 +50,18 @@ impl Stamp {
         // SYNC: Relaxed throughout: only numbers are compared, and a fork is a full stop between the writer and the child.
         let current = life.load(Ordering::Relaxed);
         if current != 0 {
-            return Stamp(current);
+            return Stamp { life, number: current };
         }
         let next = NEWEST.fetch_add(1, Ordering::Relaxed) + 1;
-        match life.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Stamp(next),
-            // Another thread has begun it.
-            Err(begun) => Stamp(begun),
-        }
+        // If it fails, another thread has begun it.
+        let number = life.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|begun| begun, |_| next);
+        Stamp { life, number }
     }
 
     /// Whether this is still the process in which the stamp was made.
-    #[inline]
+    #[inline(always)]
     pub fn is_current(self) -> bool {
-        life().load(Ordering::Relaxed) == self.0
+        self.life.load(Ordering::Relaxed) == self.number
     }
 
     /// An error of kind `UsedAfterFork` if this is a forked child.

@@ -29,6 +29,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::socket::{Address, Channel, Received};
 use crate::sys::{self, PeerCredentials};
 
+/// Option bit of a welcome: check every value at every read.
+pub const OPTION_CHECK_ALWAYS: u64 = 1;
+/// Option bit of a welcome: the manager can put barriers into its readers, who then need no fences. See `pin`.
+pub const OPTION_BARRIERS: u64 = 2;
+
 /// What a manager demands of all clients.
 #[derive(Clone, Debug)]
 pub struct ServerOffer {

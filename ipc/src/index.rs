@@ -33,8 +33,11 @@ pub const INNER_BYTES: u64 = FAN_OUT * 8;
 /// Slots that a bucket can have.
 pub const CAPACITIES: [u64; 8] = [8, 16, 24, 32, 48, 64, 96, 128];
 const OFFSET_MASK: u64 = (1 << 48) - 1;
-/// Slots of a bucket that an iteration fetches ahead.
-const FETCH_AHEAD: u64 = 12;
+/// What a child word names.
+const BUCKET: u64 = 1;
+const INNER: u64 = 2;
+/// Entries that an iteration fetches ahead. A power of two.
+const FETCH_AHEAD: usize = 16;
 
 /// Most entries of a bucket with this many slots.
 #[inline]
@@ -74,6 +77,12 @@ impl Bucket {
     pub fn capacity(&self) -> u64 {
         CAPACITIES[usize::from(self.class & 7)]
     }
+
+    /// Whether one more entry fits.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        u64::from(self.count) < capacity_limit(self.capacity())
+    }
 }
 
 impl Child {
@@ -90,6 +99,7 @@ impl Child {
     }
 
     /// Packs it again.
+    #[inline]
     pub fn pack(self) -> u64 {
         match self {
             Child::Empty => 0,
@@ -111,6 +121,12 @@ impl KeyHash {
     /// The hash of an arena. `mask` is all ones; tests clear bits of it to make keys collide.
     pub fn new(seed: u64, mask: u64) -> Self {
         KeyHash { secrets: rapidhash::v3::RapidSecrets::seed(seed), mask }
+    }
+
+    /// The hash of a key's archive of eight bytes: the most common one, which needs no loop and no memory.
+    #[inline(always)]
+    pub fn of_word(&self, key: u64) -> u64 {
+        self.of(&key.to_le_bytes())
     }
 
     /// The hash of a key's archive.
@@ -157,84 +173,98 @@ pub fn slot_word(tag: u64, entry: u64) -> u64 {
 }
 
 /// The entry of a key in the index that starts at a child word of a pinned version.
-#[inline]
 pub fn find(arena: &ArenaReader, root: u64, align: u8, key: &[u8], hash: u64) -> Option<Entry> {
+    find_that(arena, root, align, hash, |entry| entry.has_key(arena, key))
+}
+
+/// The same for a key of eight bytes.
+#[inline]
+pub fn find_word(arena: &ArenaReader, root: u64, align: u8, key: u64, hash: u64) -> Option<Entry> {
+    find_that(arena, root, align, hash, |entry| entry.has_key_word(arena, key))
+}
+
+#[inline(always)]
+fn find_that(arena: &ArenaReader, root: u64, align: u8, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Option<Entry> {
     // Child words are taken apart by hand here: this is the way of every read.
     let mut word = root;
-    for level in 0..=LEVELS {
-        let offset = word & OFFSET_MASK;
-        match (word >> 48) & 3 {
-            1 => {
-                let capacity = CAPACITIES[(word >> 50) as usize & 7];
-                return find_in_bucket(arena, offset, capacity, align, key, tag(hash));
+    for level in 0..LEVELS {
+        if (word >> 48) & 3 != INNER {
+            break;
+        }
+        word = arena.word((word & OFFSET_MASK) + level_bits(hash, level) * 8);
+    }
+    if (word >> 48) & 3 == BUCKET {
+        let capacity = CAPACITIES[(word >> 50) as usize & 7];
+        return find_in_bucket(arena, word & OFFSET_MASK, capacity, align, tag(hash), is_it);
+    }
+    let Child::Collision(leaf) = Child::unpack(word) else { return None };
+    collisions(arena, leaf).map(|block| Entry::read(arena, block, align)).find(is_it)
+}
+
+/// A look-up that will come some operations later, and whose memory is fetched ahead of it.
+#[derive(Clone, Copy)]
+pub struct Fetch {
+    bucket: u64,
+    capacity: u64,
+    tag: u64,
+}
+
+impl Fetch {
+    /// Fetches the place in a bucket where a hash will be looked for.
+    #[inline]
+    pub fn bucket(arena: &ArenaReader, root: u64, hash: u64) -> Option<Fetch> {
+        let mut word = root;
+        for level in 0..=LEVELS {
+            let offset = word & OFFSET_MASK;
+            match (word >> 48) & 3 {
+                1 => {
+                    let (capacity, tag) = (CAPACITIES[(word >> 50) as usize & 7], tag(hash));
+                    arena.prefetch(offset + home(tag, capacity) * 8);
+                    return Some(Fetch { bucket: offset, capacity, tag });
+                }
+                2 if level < LEVELS => word = arena.word(offset + level_bits(hash, level) * 8),
+                _ => return None,
             }
-            2 if level < LEVELS => word = arena.word(offset + level_bits(hash, level) * 8),
-            3 => return collisions(arena, offset).map(|block| Entry::read(arena, block, align)).find(|e| e.has_key(arena, key)),
-            _ => return None,
         }
+        None
     }
-    None
-}
 
-/// The bucket that a hash leads to: its offset and capacity.
-#[inline]
-fn bucket_of(arena: &ArenaReader, root: u64, hash: u64) -> Option<(u64, u64)> {
-    let mut word = root;
-    for level in 0..=LEVELS {
-        match (word >> 48) & 3 {
-            1 => return Some((word & OFFSET_MASK, CAPACITIES[(word >> 50) as usize & 7])),
-            2 if level < LEVELS => word = arena.word((word & OFFSET_MASK) + level_bits(hash, level) * 8),
-            _ => return None,
+    /// Fetches the entry that will be found there, and says which it is.
+    #[inline]
+    pub fn entry(&self, arena: &ArenaReader) -> Option<u64> {
+        for at in home(self.tag, self.capacity)..self.capacity {
+            let slot = arena.word(self.bucket + at * 8);
+            if slot == 0 {
+                return None;
+            }
+            if slot_tag(slot) == self.tag {
+                arena.prefetch(slot_entry(slot));
+                return Some(slot_entry(slot));
+            }
         }
-    }
-    None
-}
-
-/// Fetches the place in a bucket where a hash will be looked for, some operations ahead of that.
-#[inline]
-pub fn fetch_bucket(arena: &ArenaReader, root: u64, hash: u64) {
-    if let Some((bucket, capacity)) = bucket_of(arena, root, hash) {
-        arena.prefetch(bucket + home(tag(hash), capacity) * 8);
-    }
-}
-
-/// Fetches the entry that a hash will find, a few operations ahead of that.
-#[inline]
-pub fn fetch_entry(arena: &ArenaReader, root: u64, hash: u64) {
-    let Some((bucket, capacity)) = bucket_of(arena, root, hash) else { return };
-    let mut at = home(tag(hash), capacity);
-    loop {
-        let slot = arena.word(bucket + at * 8);
-        if slot == 0 {
-            return;
-        }
-        if slot_tag(slot) == tag(hash) {
-            return arena.prefetch(slot_entry(slot));
-        }
-        at += 1;
-        if at == capacity {
-            return;
-        }
+        None
     }
 }
 
 #[inline(always)]
-fn find_in_bucket(arena: &ArenaReader, bucket: u64, capacity: u64, align: u8, key: &[u8], tag: u64) -> Option<Entry> {
-    let mut at = home(tag, capacity);
+fn find_in_bucket(arena: &ArenaReader, bucket: u64, capacity: u64, align: u8, tag: u64, is_it: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    let end = bucket + capacity * 8;
+    let mut at = bucket + home(tag, capacity) * 8;
     // A published bucket has an empty slot; the bound is for damaged ones.
     for _ in 0..capacity {
-        let slot = arena.word(bucket + at * 8);
-        if slot_tag(slot) == tag && slot != 0 {
-            let entry = Entry::read(arena, slot_entry(slot), align);
-            if entry.has_key(arena, key) {
-                return Some(entry);
-            }
-        } else if slot == 0 {
+        let slot = arena.word(at);
+        if slot == 0 {
             return None;
         }
-        at += 1;
-        if at == capacity {
-            at = 0;
+        if slot_tag(slot) == tag {
+            let entry = Entry::read(arena, slot_entry(slot), align);
+            if is_it(&entry) {
+                return Some(entry);
+            }
+        }
+        at += 8;
+        if at == end {
+            at = bucket;
         }
     }
     None
@@ -245,25 +275,31 @@ pub fn collisions<'a>(arena: &'a ArenaReader, leaf: u64) -> impl Iterator<Item =
     (0..arena.word(leaf)).map(move |i| arena.word(leaf + 8 + 8 * i))
 }
 
-/// All entries, in hash order: a walk with a fixed stack.
+/// All entries, in hash order: a walk with a fixed stack, some entries ahead of what it returns. The entries lie anywhere, so
+/// each is fetched when the walk comes to it, and used when it is there.
 #[derive(Clone)]
 pub struct Entries {
     arena: ArenaReader,
     align: u8,
+    /// The next entry to return, in `ahead`.
+    first: usize,
+    /// Offsets of entries on their way, in a ring; 0 behind the last.
+    ahead: [u64; FETCH_AHEAD],
+    /// The leaf that is being walked: offset of its next word, and of its end.
+    next: u64,
+    end: u64,
     /// Inner nodes on the way: offset, next child.
     path: [(u64, u8); LEVELS as usize],
     depth: usize,
-    /// The leaf that is being read: offset of its words, next, number of them.
-    leaf: u64,
-    next: u64,
-    end: u64,
 }
 
 impl Entries {
     /// A walk over the index at a child word of a pinned version.
     pub fn new(arena: &ArenaReader, root: u64, align: u8) -> Self {
-        let mut walk = Entries { arena: arena.clone(), align, path: [(0, 0); LEVELS as usize], depth: 0, leaf: 0, next: 0, end: 0 };
+        let (path, ahead) = ([(0, 0); LEVELS as usize], [0; FETCH_AHEAD]);
+        let mut walk = Entries { arena: arena.clone(), align, first: 0, ahead, next: 0, end: 0, path, depth: 0 };
         walk.enter(Child::unpack(root));
+        walk.ahead = std::array::from_fn(|_| walk.go_ahead());
         walk
     }
 
@@ -275,30 +311,16 @@ impl Entries {
                 self.depth += 1;
             }
             Child::Inner(_) => {}
-            Child::Bucket(bucket) => {
-                (self.leaf, self.next, self.end) = (bucket.offset, 0, bucket.capacity());
-                self.fetch();
+            Child::Bucket(bucket) => (self.next, self.end) = (bucket.offset, bucket.offset + bucket.capacity() * 8),
+            Child::Collision(leaf) => {
+                let entries = self.arena.word(leaf).min(self.arena.len() / 8);
+                (self.next, self.end) = (leaf + 8, leaf + 8 + entries * 8);
             }
-            Child::Collision(leaf) => (self.leaf, self.next, self.end) = (leaf + 8, 0, self.arena.word(leaf)),
-        }
-    }
-
-    /// The entries of a bucket lie anywhere: the first ones are fetched when it is entered, each further one some steps ahead.
-    fn fetch(&self) {
-        (0..FETCH_AHEAD.min(self.end)).for_each(|at| self.fetch_slot(at));
-    }
-
-    #[inline(always)]
-    fn fetch_slot(&self, at: u64) {
-        let entry = slot_entry(self.arena.word(self.leaf + at * 8));
-        if entry != 0 {
-            // Most small entries begin in one cache line and end in the next.
-            self.arena.prefetch(entry);
-            self.arena.prefetch(entry + 64);
         }
     }
 
     /// The next leaf below the innermost node of the path that has any left.
+    #[inline(never)]
     fn advance(&mut self) -> bool {
         while self.depth > 0 {
             let (node, child) = self.path[self.depth - 1];
@@ -312,13 +334,44 @@ impl Entries {
                 Child::Bucket(bucket) => 64 >> bucket.depth.min(6),
                 _ => 1,
             };
-            self.path[self.depth - 1].1 = (child + step).min(FAN_OUT as u8);
+            let after = (child + step).min(FAN_OUT as u8);
+            self.path[self.depth - 1].1 = after;
+            if u64::from(after) < FAN_OUT {
+                self.fetch_leaf(self.arena.word(node + u64::from(after) * 8));
+            }
             self.enter(child_word);
             if self.next < self.end {
                 return true;
             }
         }
         false
+    }
+
+    /// Fetches the slots of the bucket after the one that is being entered.
+    fn fetch_leaf(&self, word: u64) {
+        if let Child::Bucket(bucket) = Child::unpack(word) {
+            (0..bucket.capacity() / 8).for_each(|line| self.arena.prefetch(bucket.offset + line * 64));
+        }
+    }
+
+    /// The offset of the next entry, which is fetched; 0 behind the last.
+    #[inline(always)]
+    fn go_ahead(&mut self) -> u64 {
+        loop {
+            while self.next < self.end {
+                let entry = slot_entry(self.arena.word(self.next));
+                self.next += 8;
+                if entry != 0 {
+                    // Most small entries begin in one cache line and end in the next.
+                    self.arena.prefetch(entry);
+                    self.arena.prefetch(entry + 64);
+                    return entry;
+                }
+            }
+            if !self.advance() {
+                return 0;
+            }
+        }
     }
 }
 
@@ -327,20 +380,12 @@ impl Iterator for Entries {
 
     #[inline]
     fn next(&mut self) -> Option<Entry> {
-        loop {
-            while self.next < self.end {
-                let slot = self.arena.word(self.leaf + self.next * 8);
-                if self.next + FETCH_AHEAD < self.end {
-                    self.fetch_slot(self.next + FETCH_AHEAD);
-                }
-                self.next += 1;
-                if slot != 0 {
-                    return Some(Entry::read(&self.arena, slot_entry(slot), self.align));
-                }
-            }
-            if !self.advance() {
-                return None;
-            }
+        let entry = self.ahead[self.first];
+        if entry == 0 {
+            return None;
         }
+        self.ahead[self.first] = self.go_ahead();
+        self.first = (self.first + 1) % FETCH_AHEAD;
+        Some(Entry::read(&self.arena, entry, self.align))
     }
 }

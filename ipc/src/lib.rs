@@ -6,6 +6,7 @@
 pub mod arena;
 pub mod auth;
 pub mod block;
+pub mod boot;
 pub mod catalog;
 pub mod error;
 pub mod fork;
@@ -24,5 +25,6 @@ pub mod sequence;
 pub mod socket;
 pub mod sync;
 pub mod sys;
+pub mod task;
 pub mod value;
 pub mod wire;

@@ -18,6 +18,9 @@ pub const ARCHIVE_DEPTH_MAX: u32 = 128;
 pub const HANDLES_PER_VALUE_MAX: usize = 65_536;
 /// Largest frame that a manager takes into private memory. Values above [`INLINE_VALUE_BYTES_MAX`] do not count: they stream into the arena.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Steps of work that one commit may be, while which nobody else is served. A step takes about 0.1 µs (an entry set: 0.1–0.3), so
+/// this is one to four seconds; a frame of 64 MiB holds at most 4 Mi operations of 16 B. The largest list that can be reversed at once.
+pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 /// Values up to this size travel inside their request; larger ones as uploads before it.
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
@@ -46,6 +49,12 @@ pub const SESSION_NUMBER_BITS: u32 = 40;
 /// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its
 /// waking and its taking the lock can delay the others by, once.
 pub const LOCK_LOOK_MS: u64 = 200;
+/// Permits of a semaphore, held and free: 8 B each, half a megabyte.
+pub const SEMAPHORE_PERMITS_MAX: usize = 65_536;
+/// Permits that any semaphore without a bound may have, however few it begins with: 32 KiB.
+pub const SEMAPHORE_PERMITS_ROOM: usize = 4_096;
+/// Parties of a barrier: who arrives looks at all their places, 8 B each.
+pub const BARRIER_PARTIES_MAX: usize = 4_096;
 /// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
@@ -62,6 +71,8 @@ pub const QUEUE_BYTES_DEFAULT: u64 = 4 << 30;
 pub const QUEUE_IN_HANDS_MIN: u64 = 64;
 /// Most of them; between the two it is the queue's capacity.
 pub const QUEUE_IN_HANDS_MAX: u64 = 65_536;
+/// Items with handles in them that wait in all queues of a manager: some 100 bytes each of its private memory.
+pub const PARCELS_MAX: usize = 1 << 20;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
 /// Conflicts of one transaction after which it asks for a writer's ticket.
@@ -94,3 +105,9 @@ pub const NAMES_LISTED_MAX: usize = 65_536;
 pub const SCRATCH_BYTES_KEPT_MAX: usize = 1 << 20;
 /// Bytes that a streamed value gathers before they are handed to its sink; longer runs go to the sink as they are.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an argument or result of a process, and as many of what goes with it, that travel through its socket; more goes into a
+/// memory file. Two such parts and a header fit into a socket of the usual 208 KiB without a reader.
+pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
+/// directory and settings.
+pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;

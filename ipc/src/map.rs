@@ -75,6 +75,13 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
 
+    /// All whole words of the region.
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8.
+        unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
+    }
+
     /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.
     #[inline]
     pub fn half(&self, offset: usize) -> &AtomicU32 {
@@ -127,6 +134,9 @@ impl Drop for Segment {
     }
 }
 
+/// No mapping is shorter, so that a few words can be looked for with one look at its end.
+const MAPPING_BYTES_MIN: u64 = 512;
+
 #[derive(Clone)]
 struct Span {
     raw: Arc<MmapRaw>,
@@ -146,7 +156,7 @@ impl Span {
     fn new(raw: MmapRaw) -> Self {
         let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
         let len = raw.len() as u64;
-        assert!(len >= 8 && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
+        assert!(len >= MAPPING_BYTES_MIN && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
         Span { raw: Arc::new(raw), base, len, last_word: (len - 8) & !7 }
     }
 
@@ -207,8 +217,8 @@ impl ArenaReader {
     /// `N` words from `offset` on, with one look at the bounds; zeros outside of the arena.
     #[inline(always)]
     pub fn words<const N: usize>(&self, offset: u64) -> [u64; N] {
-        let last = 8 * (N as u64 - 1);
-        if offset > self.span.last_word || self.span.last_word - offset < last {
+        const { assert!(8 * (N as u64) <= MAPPING_BYTES_MIN) };
+        if offset > self.span.last_word - 8 * (N as u64 - 1) {
             return [0; N];
         }
         std::array::from_fn(|i| {
@@ -296,7 +306,7 @@ impl ArenaWriter {
     }
 
     /// A word that readers look at while it changes.
-    #[inline]
+    #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
         self.check(offset, 8);
         assert!(offset.is_multiple_of(8));
@@ -319,9 +329,37 @@ impl ArenaWriter {
         self.atomic(offset).store(word, Ordering::Relaxed);
     }
 
+    /// Stores words side by side into a block that no published version reaches.
+    #[inline(always)]
+    pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        self.check(offset, 8 * N as u64);
+        assert!(offset.is_multiple_of(8));
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i as u64).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Stores the same word `count` times, side by side, into a block that no published version reaches.
+    #[inline]
+    pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
+        for i in 0..count {
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// Copies bytes into a block that no published version reaches.
     #[inline]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && offset.is_multiple_of(8)
+        {
+            // Most keys and many values: not worth a call.
+            return self.store(offset, u64::from_ne_bytes(word));
+        }
         self.check(offset, bytes.len() as u64);
         // SAFETY: in bounds (checked). INV-3: the manager writes only blocks born in the commit it is making, to which no
         // reference exists anywhere. `bytes` is private memory or another block.

@@ -8,6 +8,7 @@
 //! | 0 | 8 | *blocks used*: the manager looks at no block beyond |
 //! | 8 | 8 | *floor*: 0, or: this version and all newer ones are pinned |
 //! | 16 | 8 | *left*: 1 when nothing will ever be read under these pins again |
+//! | 24 | 8 | *relies*: 1 when the client leaves step 3 to the manager, see `pin::fence` |
 //! | 128 × (1 + b) | 120 | 15 pin words of block *b*: 0, or a pinned version |
 //! | … + 120 | 8 | *acknowledged* of lane *b*: the last call whose lent values the client has pinned or does not want |
 //!
@@ -22,7 +23,7 @@
 //! |---|---|---|---|
 //! | 1 | reader | load *version* → v | |
 //! | 2 | reader | store v into a free word | announce |
-//! | 3 | reader | full fence | |
+//! | 3 | reader | full fence, or the manager's in its place: see `pin::fence` | |
 //! | 4 | reader | load *version* again; unless it is v, back to 2 with the newer one | re-check |
 //! | a | manager | store *version* = v + 1 | publish |
 //! | b | manager | full fence | |
@@ -38,6 +39,7 @@
 use crate::arena::{self, Root};
 use crate::error::{Error, ErrorKind, Result};
 use crate::map::{Access, ArenaReader, Segment};
+mod fence;
 mod hold;
 mod scan;
 
@@ -47,7 +49,7 @@ pub use scan::{PinScan, Pinned};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Bytes of a session page.
@@ -62,10 +64,16 @@ pub const SHARED_LANE: u16 = 0;
 const BLOCKS_USED: usize = 0;
 const FLOOR: usize = 8;
 const LEFT: usize = 16;
+const RELIES: usize = 24;
 
 fn word_offset(block: usize, word: usize) -> usize {
     BLOCK_BYTES * (1 + block) + 8 * word
 }
+
+/// Words of a page before block 0.
+const HEAD_WORDS: usize = BLOCK_BYTES / 8;
+/// So that a block and a word of it, one behind the other, are the number of a word of the page.
+const _: () = assert!(BLOCK_BYTES == 8 << PLACE_BITS);
 
 fn acknowledged_offset(lane: usize) -> usize {
     word_offset(lane, WORDS)
@@ -77,7 +85,7 @@ pub trait PinWords {
     fn current(&self) -> u64;
     /// Stores a version into the reader's word.
     fn announce(&self, version: u64);
-    /// A full fence.
+    /// A full fence, or a fence for the compiler alone if the manager's scan brings its own into this thread.
     fn fence(&self);
 }
 
@@ -97,14 +105,16 @@ pub fn announce(words: &impl PinWords) -> u64 {
 }
 
 struct Announcement<'a> {
-    arena: &'a ArenaReader,
+    table: &'a PinTable,
     word: &'a AtomicU64,
+    /// The block of it, if it is a thread's or travels.
+    state: Option<&'a BlockState>,
 }
 
 impl PinWords for Announcement<'_> {
     #[inline(always)]
     fn current(&self) -> u64 {
-        arena::version(self.arena)
+        arena::version(&self.table.arena)
     }
 
     #[inline(always)]
@@ -114,19 +124,71 @@ impl PinWords for Announcement<'_> {
 
     #[inline(always)]
     fn fence(&self) {
-        // SYNC: pairs with the SeqCst fence before the manager's scan, see the table.
-        fence(Ordering::SeqCst);
+        if self.table.fencing.is_managers() {
+            // SYNC: pairs with the barrier that the manager puts into this thread before its scan.
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            self.table.fence(self.state);
+        }
     }
+}
+
+/// A pin word's private side.
+#[derive(Default)]
+struct WordState {
+    /// The version in it, while it is held.
+    version: AtomicU64,
+    /// How often it is held.
+    count: AtomicU32,
+    /// Where it is: block and word, with [`TRAVELLING`] if the block is no thread's; or [`FLOOR_PLACE`].
+    place: AtomicU32,
 }
 
 /// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
 #[derive(Default)]
+#[repr(align(64))]
 struct BlockState {
-    versions: [AtomicU64; 1 << PLACE_BITS],
-    /// One more than there are words, so that no index of a place's bits is out of bounds.
-    counts: [AtomicU32; 1 << PLACE_BITS],
     /// The word that was used last: most often the one that is wanted again.
     recent: AtomicU32,
+    /// See `fence`.
+    fences: AtomicU32,
+    /// One more than there are words, so that no index of a place's bits is out of bounds.
+    words: [WordState; 1 << PLACE_BITS],
+}
+
+impl BlockState {
+    /// Says which block this is.
+    fn number(&self, block: u32, mark: u32) {
+        for (word, state) in (0..).zip(&self.words) {
+            state.place.store(block << PLACE_BITS | word | mark, Ordering::Relaxed);
+        }
+    }
+
+    /// The first word that satisfies `condition`.
+    fn find(&self, condition: impl Fn(&WordState) -> bool) -> Option<&WordState> {
+        self.words[..WORDS].iter().find(|word| condition(word))
+    }
+}
+
+impl WordState {
+    fn is_free(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    fn holds(&self, version: u64) -> bool {
+        !self.is_free() && self.version.load(Ordering::Relaxed) == version
+    }
+
+    #[inline(always)]
+    fn place(&self) -> u32 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn hold(&self) -> &Self {
+        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self
+    }
 }
 
 #[derive(Default)]
@@ -138,7 +200,6 @@ struct Shared {
     orphans: Vec<u32>,
     /// Blocks for pins that are no thread's. The first is also the shared lane.
     travelling: Vec<u32>,
-    floor_count: u64,
 }
 
 /// A session's pins, as its client sees them.
@@ -147,8 +208,11 @@ pub struct PinTable {
     arena: ArenaReader,
     id: u64,
     blocks: Box<[BlockState]>,
-    shared: Mutex<Shared>,
+    /// The floor's count. Changed under the lock.
+    floor: WordState,
     stamp: crate::fork::Stamp,
+    fencing: fence::Fencing,
+    shared: Mutex<Shared>,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     this: Weak<PinTable>,
 }
@@ -189,12 +253,16 @@ impl PinTable {
         let page = Segment::map(page, PAGE_BYTES, Access::ReadWrite)?.keep_from_children()?;
         // Block 0 is the table's own: for pins that travel, and as the lane of threads that have none.
         page.word(BLOCKS_USED).store(1, Ordering::Release);
+        let blocks: Box<[BlockState]> = (0..BLOCKS).map(|_| BlockState::default()).collect();
+        (0..).zip(&blocks).for_each(|(number, block)| block.number(number, if number == 0 { TRAVELLING } else { 0 }));
         Ok(Arc::new_cyclic(|this| PinTable {
             page,
             arena,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            blocks: (0..BLOCKS).map(|_| BlockState::default()).collect(),
+            blocks,
+            floor: WordState { place: AtomicU32::new(FLOOR_PLACE), ..WordState::default() },
             stamp: crate::fork::Stamp::now(),
+            fencing: fence::Fencing::default(),
             owner: OnceLock::new(),
             shared: Mutex::new(Shared { next_block: 1, travelling: vec![0], ..Shared::default() }),
             this: this.clone(),
@@ -256,7 +324,7 @@ impl PinTable {
 
     fn is_empty(state: &BlockState) -> bool {
         // SYNC: Acquire pairs with the Release in `unpin`: the words were cleared before the count was.
-        state.counts.iter().all(|count| count.load(Ordering::Acquire) == 0)
+        state.words.iter().all(|word| word.count.load(Ordering::Acquire) == 0)
     }
 
     fn adopt_orphans(shared: &mut Shared, blocks: &[BlockState]) {
@@ -275,77 +343,99 @@ impl PinTable {
         if Self::is_empty(&self.blocks[block as usize]) { shared.returned.push(block) } else { shared.orphans.push(block) }
     }
 
-    /// Pins the newest version for the calling thread.
+    /// The private side of the word that a place names.
+    fn word_state(&self, place: u32) -> &WordState {
+        let (block, word) = ((place & !TRAVELLING) >> PLACE_BITS, place % (1 << PLACE_BITS));
+        if place == FLOOR_PLACE { &self.floor } else { &self.blocks[block as usize].words[word as usize] }
+    }
+
+    /// The word of the page that a place names.
+    #[inline(always)]
+    fn shared_word(&self, place: u32) -> &AtomicU64 {
+        &self.page.words()[HEAD_WORDS + (place & !TRAVELLING) as usize]
+    }
+
+    /// Pins the newest version for the calling thread, with its root.
     #[inline]
     pub fn pin(&self) -> Pin<'_> {
-        let Some(block) = self.block() else { return self.pin_travelling() };
-        match self.pin_in(block) {
-            Some((place, root)) => Pin::at(self, place, root),
-            None => self.pin_travelling(),
-        }
-    }
-
-    /// Pins the newest version in a block that the caller owns; `None` if all its words are taken by other versions.
-    #[inline]
-    fn pin_in(&self, block: u32) -> Option<(u32, Root)> {
-        let state = &self.blocks[block as usize];
         loop {
-            let recent = state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS);
-            let version = arena::version(&self.arena);
-            let word = if state.counts[recent].load(Ordering::Relaxed) == 0 {
-                self.announce_in(block, recent);
-                recent
-            } else if state.versions[recent].load(Ordering::Relaxed) == version {
-                recent
-            } else {
-                self.other_word(block, version)?
-            };
-            let version = state.versions[word].load(Ordering::Relaxed);
+            let (hold, version) = self.hold();
+            // Without a root, its record has been reused: 64 commits since the announcement. Again, with a newer version.
             if let Some(root) = arena::root_of(&self.arena, version) {
-                let count = &state.counts[word];
-                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                return Some((block << PLACE_BITS | word as u32, root));
-            }
-            // The record has been reused: 64 commits since the announcement. Again, with a newer version.
-            if state.counts[word].load(Ordering::Relaxed) == 0 {
-                self.page.word(word_offset(block as usize, word)).store(0, Ordering::Release);
+                return Pin { hold, root };
             }
         }
     }
 
-    fn announce_in(&self, block: u32, word: usize) {
-        let words = Announcement { arena: &self.arena, word: self.page.word(word_offset(block as usize, word)) };
-        self.blocks[block as usize].versions[word].store(announce(&words), Ordering::Relaxed);
+    /// Pins the newest version for the calling thread, and returns its number.
+    #[inline(always)]
+    pub fn hold(&self) -> (Hold<'_>, u64) {
+        let (word, version) = self.take_recent().unwrap_or_else(|| self.take_another());
+        (Hold::new(self, word), version)
     }
 
-    /// A word of the block that holds `version` already, or a free one with the newest version announced in it.
+    /// The way of almost every read: the word that the thread used last is free, or has the newest version.
+    #[inline(always)]
+    fn take_recent(&self) -> Option<(&WordState, u64)> {
+        let (table, block) = RECENT.get();
+        if table != self.id {
+            return None;
+        }
+        let state = self.blocks.get(block as usize)?;
+        let word = &state.words[state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS)];
+        if word.count.load(Ordering::Relaxed) == 0 {
+            let version = announce(&Announcement { table: self, word: self.shared_word(word.place()), state: Some(state) });
+            word.version.store(version, Ordering::Relaxed);
+            word.count.store(1, Ordering::Relaxed);
+            return Some((word, version));
+        }
+        let version = arena::version(&self.arena);
+        (word.version.load(Ordering::Relaxed) == version).then(|| (word.hold(), version))
+    }
+
     #[cold]
-    fn other_word(&self, block: u32, version: u64) -> Option<usize> {
+    fn take_another(&self) -> (&WordState, u64) {
+        self.block().and_then(|block| self.take_word(block)).unwrap_or_else(|| {
+            let (word, root) = self.take_travelling();
+            (word, root.version)
+        })
+    }
+
+    /// Holds the newest version in a block that the caller owns; `None` if all its words are taken by other versions.
+    fn take_word(&self, block: u32) -> Option<(&WordState, u64)> {
         let state = &self.blocks[block as usize];
-        let taken = |word: &usize| state.counts[*word].load(Ordering::Relaxed) > 0;
-        let same = (0..WORDS).find(|w| taken(w) && state.versions[*w].load(Ordering::Relaxed) == version);
-        let word = match same {
+        let version = arena::version(&self.arena);
+        let word = match state.find(|word| word.holds(version)) {
             Some(word) => word,
             None => {
-                let free = (0..WORDS).find(|w| !taken(w))?;
-                self.announce_in(block, free);
-                free
+                let word = state.find(WordState::is_free)?;
+                let version = announce(&Announcement { table: self, word: self.shared_word(word.place()), state: Some(state) });
+                word.version.store(version, Ordering::Relaxed);
+                word
             }
         };
-        state.recent.store(word as u32, Ordering::Relaxed);
-        Some(word)
+        state.recent.store(word.place() % (1 << PLACE_BITS), Ordering::Relaxed);
+        Some((word.hold(), word.version.load(Ordering::Relaxed)))
     }
 
     /// Pins the newest version for nobody in particular: the pin may travel between threads.
     #[cold]
     pub fn pin_travelling(&self) -> Pin<'_> {
+        let (word, root) = self.take_travelling();
+        Pin { hold: Hold::new(self, word), root }
+    }
+
+    fn take_travelling(&self) -> (&WordState, Root) {
         let mut shared = self.lock();
         let mut tried = 0;
         loop {
             // The newest block most likely has room.
             for &block in shared.travelling[tried..].iter().rev() {
-                if let Some((place, root)) = self.pin_in(block) {
-                    return Pin::at(self, place | TRAVELLING, root);
+                while let Some((word, version)) = self.take_word(block) {
+                    if let Some(root) = arena::root_of(&self.arena, version) {
+                        return (word, root);
+                    }
+                    self.release(word);
                 }
             }
             tried = shared.travelling.len();
@@ -353,47 +443,46 @@ impl PinTable {
             let more = self.claim();
             shared = self.lock();
             match more {
-                Some(block) => shared.travelling.push(block),
-                None => return self.pin_floor(shared),
+                Some(block) => {
+                    self.blocks[block as usize].number(block, TRAVELLING);
+                    shared.travelling.push(block);
+                }
+                None => return self.take_floor(&shared),
             }
         }
     }
 
     /// The last resort: one word for all further pins, that holds its version and everything newer.
-    fn pin_floor(&self, mut shared: MutexGuard<'_, Shared>) -> Pin<'_> {
-        let floor = self.page.word(FLOOR);
+    fn take_floor(&self, _shared: &MutexGuard<'_, Shared>) -> (&WordState, Root) {
         loop {
-            if shared.floor_count == 0 {
-                announce(&Announcement { arena: &self.arena, word: floor });
+            if self.floor.is_free() {
+                announce(&Announcement { table: self, word: self.page.word(FLOOR), state: None });
             }
             // Newer versions than the floor are held, so any current version will do.
             if let Some(root) = arena::root_of(&self.arena, arena::version(&self.arena)) {
-                shared.floor_count += 1;
-                return Pin::at(self, FLOOR_PLACE, root);
+                return (self.floor.hold(), root);
             }
         }
     }
 
     /// Pins a version that the manager lends with a reply, and so keeps alive until [`acknowledge`](Self::acknowledge).
-    pub fn pin_lent(&self, version: u64) -> Option<Pin<'_>> {
-        let lent = Root { version, ..Root::default() };
-        let (block, travelling) = match self.block() {
+    pub fn pin_lent(&self, version: u64) -> Option<Hold<'_>> {
+        let (block, _shared) = match self.block() {
             Some(block) => (block, None),
             None => (0, Some(self.lock())),
         };
         let state = &self.blocks[block as usize];
-        let taken = |word: &usize| state.counts[*word].load(Ordering::Relaxed) > 0;
-        let same = (0..WORDS).find(|w| taken(w) && state.versions[*w].load(Ordering::Relaxed) == version);
-        let word = same.or_else(|| (0..WORDS).find(|w| !taken(w)))?;
-        if same.is_none() {
-            state.versions[word].store(version, Ordering::Relaxed);
-            // SYNC: visible to the manager before the acknowledgement, which is a Release store later in this thread.
-            self.page.word(word_offset(block as usize, word)).store(version, Ordering::Release);
-        }
-        let count = &state.counts[word];
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let place = (block << PLACE_BITS) | word as u32 | if travelling.is_some() { TRAVELLING } else { 0 };
-        Some(Pin::at(self, place, lent))
+        let word = match state.find(|word| word.holds(version)) {
+            Some(word) => word,
+            None => {
+                let word = state.find(WordState::is_free)?;
+                word.version.store(version, Ordering::Relaxed);
+                // SYNC: visible to the manager before the acknowledgement, which is a Release store later in this thread.
+                self.shared_word(word.place()).store(version, Ordering::Release);
+                word
+            }
+        };
+        Some(Hold::new(self, word.hold()))
     }
 
     /// The calling thread's lane, and a lock if it is the shared one.
@@ -407,52 +496,35 @@ impl PinTable {
         self.page.word(acknowledged_offset(lane.into())).store(call, Ordering::Release);
     }
 
+    /// One hold less on a word.
     #[inline]
-    fn unpin(&self, place: u32) {
-        if place & TRAVELLING == 0 { self.release(place) } else { self.unpin_shared(place) }
-    }
-
-    /// The count of a word that a place names.
-    #[inline]
-    fn count(&self, place: u32) -> &AtomicU32 {
-        let place = (place & !TRAVELLING) as usize;
-        &self.blocks[place >> PLACE_BITS].counts[place % (1 << PLACE_BITS)]
+    fn unpin(&self, word: &WordState) {
+        if word.place() & TRAVELLING == 0 { self.release(word) } else { self.unpin_shared(word) }
     }
 
     /// One more hold on a word that is no thread's.
     #[cold]
-    fn hold_shared(&self, place: u32) {
-        let mut shared = self.lock();
-        if place == FLOOR_PLACE {
-            shared.floor_count += 1;
-        } else {
-            let count = self.count(place);
-            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
+    fn hold_shared(&self, word: &WordState) {
+        let _shared = self.lock();
+        word.hold();
     }
 
     #[cold]
-    fn unpin_shared(&self, place: u32) {
-        let mut shared = self.lock();
-        if place != FLOOR_PLACE {
-            return self.release(place & !TRAVELLING);
-        }
-        shared.floor_count -= 1;
-        if shared.floor_count == 0 {
-            self.page.word(FLOOR).store(0, Ordering::Release);
-        }
+    fn unpin_shared(&self, word: &WordState) {
+        let _shared = self.lock();
+        self.release(word);
     }
 
-    #[inline]
-    fn release(&self, place: u32) {
-        let (block, word) = (place as usize >> PLACE_BITS, place as usize % (1 << PLACE_BITS));
-        let count = self.count(place);
-        let left = count.load(Ordering::Relaxed) - 1;
+    #[inline(always)]
+    fn release(&self, word: &WordState) {
+        let left = word.count.load(Ordering::Relaxed).wrapping_sub(1);
         if left == 0 {
+            let place = word.place();
+            let shared = if place == FLOOR_PLACE { self.page.word(FLOOR) } else { self.shared_word(place) };
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.
-            self.page.word(word_offset(block, word)).store(0, Ordering::Release);
+            shared.store(0, Ordering::Release);
         }
-        count.store(left, Ordering::Release);
+        word.count.store(left, Ordering::Release);
     }
 
     /// Number of this table in its process, never used again.
@@ -480,8 +552,8 @@ impl PinTable {
 
     /// How many pins this process holds, for tests and introspection.
     pub fn held(&self) -> u64 {
-        let counts = self.blocks.iter().flat_map(|b| &b.counts).map(|c| u64::from(c.load(Ordering::Relaxed))).sum::<u64>();
-        counts + self.lock().floor_count
+        let words = self.blocks.iter().flat_map(|block| &block.words).chain([&self.floor]);
+        words.map(|word| u64::from(word.count.load(Ordering::Relaxed))).sum()
     }
 }
 

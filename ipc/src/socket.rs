@@ -173,6 +173,12 @@ impl Channel {
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 
+    /// Says that nothing more will be sent; what was sent arrives, and what the other side sends can still be received.
+    pub fn shut_down_sending(&self) {
+        // Fails only if it has ended already.
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
+    }
+
     /// Sends as many of the bytes as there is room for now; 0 if there is none.
     pub fn send(&self, bytes: &[u8]) -> Result<usize> {
         self.send_with_fds(bytes, &[])

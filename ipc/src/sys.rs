@@ -1,28 +1,37 @@
 //! Every system call of commonhold, each behind a safe function.
 //!
-//! Three rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/machine.rs` what
-//! the machine has. Most of it is rustix's; libc fills the gaps.
+//! Five rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/barrier.rs` memory
+//! barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how processes are started. Most of it is
+//! rustix's; libc fills the gaps, nix has `posix_spawn`.
 //!
 //! | call | since Linux | without it |
 //! |---|---|---|
 //! | `futex_waitv` | 5.16 | sleeps end every 20 ms to look at the second word |
 //! | `pidfd_open` | 5.3 | needed |
+//! | `waitid` of a pidfd | 5.4 | how a process ended is unknown |
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
 //! | open-file-description locks | 3.15 | needed |
+//! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
 //!
 //! Futexes are never PRIVATE here: a private one wakes nobody in another process. Waiting and waking both work on read-only
 //! mappings. Deadlines are moments of CLOCK_MONOTONIC, which is what [`Instant`] is made of; `None` is for ever.
 #![allow(unsafe_code)] // The workspace's place for raw system calls: each is wrapped in a safe function.
 
+mod barrier;
 mod machine;
 mod memory;
+mod spawn;
 
+pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub(crate) use machine::cut_short;
 pub use machine::{
     address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, process_name, raise_nofile_limit,
 };
 pub use memory::{back, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at};
+
+pub use rustix::process::Signal;
+pub use spawn::{End, HANDED, Plan, ResourceLimit, Spawned, Stream, run_on};
 
 use std::io;
 use std::mem;
@@ -293,6 +302,13 @@ pub fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Resul
     Ok(ready.fold(0, |bits, (n, _)| bits | 1 << n))
 }
 
+/// The same for any number of descriptors. `false`: the deadline passed.
+pub fn wait_readable_any(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<bool> {
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    poll(&mut polled, deadline)?;
+    Ok(polled.iter().any(|fd| !fd.revents().is_empty()))
+}
+
 /// Waits until the descriptor takes bytes, is at its end or in error. `false`: the deadline passed.
 pub fn wait_writable(fd: impl AsFd, deadline: Option<Instant>) -> Result<bool> {
     let mut polled = [PollFd::new(&fd, PollFlags::OUT)];
@@ -326,7 +342,16 @@ pub fn setsid() -> Result<()> {
 /// Ignores what is meant for others (SIGHUP, SIGINT: the app's terminal) and what comes back as an error anyway (SIGXFSZ, SIGPIPE).
 /// For managers and hosts. Programs that they execute inherit it.
 pub fn ignore_signals() -> Result<()> {
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGXFSZ, libc::SIGPIPE] {
+    ignore(&[libc::SIGHUP, libc::SIGINT, libc::SIGXFSZ, libc::SIGPIPE])
+}
+
+/// Ignores what Rust's runtime ignores, as it does at the beginning of `main`: for what runs before that.
+pub fn ignore_broken_pipes() -> Result<()> {
+    ignore(&[libc::SIGPIPE])
+}
+
+fn ignore(signals: &[libc::c_int]) -> Result<()> {
+    for &signal in signals {
         // SAFETY: ignoring a signal runs no code of ours.
         if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
             return Err(Error::system(format!("could not ignore signal {signal}"), io::Error::last_os_error()));
@@ -419,28 +444,33 @@ pub fn stop_self() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
-/// The environment variable by which a process that this library starts learns what it is for.
-pub const BOOT_VARIABLE: &str = "COMMONHOLD_BOOT";
-
-/// What this process was started for, if this library started it. The variable is taken away at once, so that its own children
-/// do not see it. A program with rights beyond its user's never listens to it.
-pub fn take_boot_role() -> Option<String> {
+/// Takes a variable out of the environment, so that this process's own children do not see it. A program with rights beyond its
+/// user's never listens to it.
+pub fn take_variable(name: &str) -> Option<String> {
     if is_secure_execution() {
         return None;
     }
-    let role = std::env::var(BOOT_VARIABLE).ok()?;
+    let value = std::env::var(name).ok()?;
     // SAFETY: called at the very beginning of `main`, or before it: no other thread is there that could read the environment.
-    unsafe { std::env::remove_var(BOOT_VARIABLE) };
-    Some(role)
+    unsafe { std::env::remove_var(name) };
+    Some(value)
 }
 
-/// The socket that this process was given as its standard input, which is then empty.
-pub fn take_stdin() -> Result<OwnedFd> {
-    let failed = |error| Error::system("cannot take over the standard input", error);
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(failed)?;
-    let nothing = open_null()?;
-    rustix::stdio::dup2_stdin(&nothing).map_err(failed)?;
-    Ok(socket)
+/// Takes over a socket that this process was handed when it was started, by its number: close-on-exec from now on. None if there is
+/// no socket of that number.
+pub fn take_socket(number: i32) -> Option<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    // SAFETY: the descriptor is only looked at; one that is not open is answered by an error.
+    let handed = unsafe { BorrowedFd::borrow_raw(number) };
+    let stat = rustix::fs::fstat(handed).ok()?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Socket {
+        return None;
+    }
+    rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC).ok()?;
+    // SAFETY: it is open, and was opened for whoever reads the variable that names it, which is only once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Standard error goes nowhere from now on, and the root directory is the current one: for a process that outlives its session.
@@ -450,7 +480,7 @@ pub fn leave_terminal() -> Result<()> {
     std::env::set_current_dir("/").map_err(|error| Error::system("cannot leave the current directory", error))
 }
 
-fn open_null() -> Result<OwnedFd> {
+pub(crate) fn open_null() -> Result<OwnedFd> {
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
     rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(|error| Error::system("cannot open /dev/null", error))
 }

@@ -315,23 +315,43 @@ fn a_full_queue_takes_the_next_when_one_is_gone() {
     });
 }
 
-/// A sender dies before its `writes`-th write, beside a receiver; then the manager recovers, beside another.
-fn dying_sender(len: usize, writes: u32, recovers: bool) {
-    check(2, move || {
+/// One dies before its `writes`-th write, beside a receiver; then the manager recovers. And one dies alone, and the manager recovers
+/// beside a receiver.
+fn dying(len: usize, fate: Fate, recovers: bool, run: fn(&Process, usize) -> Option<u8>, surely: &'static [u8]) {
+    let segment_with_items = move || {
         let segment = Segment::new();
-        assert!(send(&Process::new(&segment, Fate::Lives), 1, 1, 8));
-        let doomed = in_thread(&segment, Fate::Writes(writes), move |process| {
-            send(process, 5, 5, len);
-            None
-        });
-        let mine = receive(&Process::new(&segment, Fate::Lives), 1);
-        doomed.join().unwrap();
-        let other = in_thread(&segment, Fate::Lives, |process| receive(process, 2));
+        let first = Process::new(&segment, Fate::Lives);
+        assert!(send(&first, 1, 1, len));
+        segment
+    };
+    let recover = move |segment: &Arc<Segment>| {
         if recovers {
-            Process::new(&segment, Fate::Lives).queue().recover(5);
+            Process::new(segment, Fate::Lives).queue().recover(5);
         }
-        balance(&segment, vec![mine, other.join().unwrap()], &[1], &[5]);
+    };
+    check(2, move || {
+        let segment = segment_with_items();
+        let doomed = in_thread(&segment, fate, move |process| run(process, len));
+        let mine = receive(&Process::new(&segment, Fate::Lives), 1);
+        let last = doomed.join().unwrap();
+        recover(&segment);
+        balance(&segment, vec![mine, last], surely, &[1, 5]);
     });
+    check(2, move || {
+        let segment = segment_with_items();
+        let last = in_thread(&segment, fate, move |process| run(process, len)).join().unwrap();
+        let other = in_thread(&segment, Fate::Lives, |process| receive(process, 2));
+        recover(&segment);
+        balance(&segment, vec![last, other.join().unwrap()], surely, &[1, 5]);
+    });
+}
+
+fn dying_sender(len: usize, writes: u32, recovers: bool) {
+    let run = |process: &Process, len| {
+        send(process, 5, 5, len);
+        None
+    };
+    dying(len, Fate::Writes(writes), recovers, run, &[1]);
 }
 
 /// More writes than sending or receiving takes.
@@ -357,21 +377,9 @@ fn canary_without_recovery_a_dying_sender_leaves_something() {
     dying_sender(8, 2, false);
 }
 
+/// The item may have been delivered and not returned: in dying hands.
 fn dying_receiver(len: usize, writes: u32, recovers: bool) {
-    check(2, move || {
-        let segment = Segment::new();
-        let first = Process::new(&segment, Fate::Lives);
-        assert!(send(&first, 1, 1, len) && send(&first, 1, 2, 8));
-        let doomed = in_thread(&segment, Fate::Writes(writes), |process| receive(process, 5));
-        let mine = receive(&Process::new(&segment, Fate::Lives), 1);
-        let last = doomed.join().unwrap();
-        let other = in_thread(&segment, Fate::Lives, |process| receive(process, 2));
-        if recovers {
-            Process::new(&segment, Fate::Lives).queue().recover(5);
-        }
-        // One may have been delivered and not returned: in dying hands.
-        balance(&segment, vec![mine, last, other.join().unwrap()], &[], &[1, 2]);
-    });
+    dying(len, Fate::Writes(writes), recovers, |process, _| receive(process, 5), &[]);
 }
 
 #[test]

@@ -123,6 +123,7 @@ impl Store {
         for (object, piece) in self.demolition.pieces() {
             audit.piece(object, piece)?;
         }
+        audit.edges_of_parcels();
         audit.nothing_lost()?;
         audit.references()?;
         audit.names()
@@ -233,6 +234,9 @@ impl<'s> Audit<'s> {
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
                 ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
+                if record.root != 0 {
+                    *self.edges.entry(id).or_default().entry(record.root).or_default() += 1;
+                }
                 ensure(record.len == 0, || format!("object {id}, a {}, says {} elements", kind.name(), record.len))
             }
         }
@@ -247,6 +251,12 @@ impl<'s> Audit<'s> {
                 self.index(&mut dict, word)
             }
             Piece::Sequence(node, level, len, bytes, own) => self.sequence(Elements { object, bytes, own }, Subtree { node, level, len }),
+        }
+    }
+
+    fn edges_of_parcels(&mut self) {
+        for (queue, id) in self.store.parcels.references() {
+            *self.edges.entry(queue).or_default().entry(id).or_default() += 1;
         }
     }
 

@@ -52,9 +52,7 @@ pub fn put(memory: &mut Memory, root: &mut Root, record: &Record) -> Result<()> 
     let slot = slot_of(record.id);
     let path = own_path(memory, root, slot)?;
     let at = path[0] + (slot % LEAF_RECORDS) * RECORD_BYTES;
-    for (i, word) in (0u64..).zip(record.words()) {
-        memory.arena().store(at + i * 8, word);
-    }
+    memory.arena().store_words(at, record.words());
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Operations on dicts and namespaces.
 
-use crate::index::IndexWriter;
-use crate::store::Store;
+use crate::index::{IndexWriter, Path};
+use crate::objects::Object;
+use crate::store::{Outcomes, Store};
 use crate::upload::{Upload, Uploads, too_large};
+use crate::work::COLLISIONS_PER_STEP;
 use commonhold_ipc::block::{Entry, EntryShape};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::index;
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::value::{NumberKind, add_number};
 use commonhold_ipc::wire::commit::Condition;
@@ -14,6 +15,14 @@ use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Payload, Source, malformed};
 
 const DICTS: &[Kind] = &[Kind::Dict, Kind::Namespace];
+
+/// A key, its hash, and the value that it is to have.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: u64,
+    pub(crate) value: Payload<'a>,
+}
 
 /// A value that is about to be stored: its length, and its bytes or where they are.
 pub(crate) enum Arrived<'a> {
@@ -23,6 +32,7 @@ pub(crate) enum Arrived<'a> {
 
 impl<'a> Arrived<'a> {
     /// Finds a payload's bytes, and sees that they are within the limits.
+    #[inline]
     pub(crate) fn find(payload: &Payload<'a>, uploads: &Uploads) -> Result<Arrived<'a>> {
         if payload.handles.len() > HANDLES_PER_VALUE_MAX {
             let text = format!("a value with {} handles cannot be stored: the most is {HANDLES_PER_VALUE_MAX}", payload.handles.len());
@@ -51,9 +61,16 @@ impl<'a> Arrived<'a> {
     }
 }
 
+#[cold]
+fn key_too_large(len: usize) -> Error {
+    let text = format!("a key of {len} bytes cannot be stored: the most is {KEY_BYTES_MAX}; use a hash of it as the key");
+    Error::new(ErrorKind::TooLarge, text)
+}
+
 impl Store {
     /// Whether a condition holds for the commit that is being made.
-    pub(crate) fn holds(&self, condition: &Condition<'_>) -> bool {
+    pub(crate) fn holds(&mut self, condition: &Condition<'_>) -> bool {
+        let mut collisions = 0;
         let reader = self.memory.reader();
         let record = |id: u64| self.objects.get(id).map(|object| &object.record);
         // The root of an object of another kind is no place to begin a walk at: it may be any number.
@@ -62,10 +79,12 @@ impl Store {
             let list = of_kind(id, &[Kind::List])?;
             Some(commonhold_ipc::sequence::find(reader, list, position))
         };
-        match *condition {
+        let holds = match *condition {
             Condition::EntryIs { object, key, block } => of_kind(object, DICTS).is_some_and(|record| {
-                let entry = index::find(reader, record.root, record.value_align, key, self.hash.of(key));
-                entry.map_or(0, |entry| entry.block) == block
+                let mut path = Path::of(record.root, self.hash.of(key));
+                path.find(reader, record.value_align, key);
+                collisions = path.collisions(reader);
+                path.entry().unwrap_or(0) == block
             }),
             Condition::Unmodified { object, modified } => record(object).is_some_and(|record| record.modified == modified),
             Condition::ElementIs { object, position, block } => {
@@ -76,82 +95,109 @@ impl Store {
             }
             Condition::LenIs { object, len } => record(object).is_some_and(|record| record.len == len),
             Condition::RootIs { object, root } => record(object).is_some_and(|record| record.root == root),
-        }
-    }
-
-    fn index(&mut self, id: u64) -> Option<IndexWriter<'_>> {
-        let object = self.objects.get_mut(id)?;
-        let align = object.record.value_align;
-        Some(IndexWriter { memory: &mut self.memory, hash: &self.hash, root: &mut object.record.root, align })
-    }
-
-    fn find_entry(&mut self, id: u64, key: &[u8]) -> Result<(u64, Option<Entry>)> {
-        let hash = self.hash.of(key);
-        let (root, align) = {
-            let record = &self.object(id, DICTS)?.record;
-            (record.root, record.value_align)
         };
-        Ok((hash, index::find(self.memory.reader(), root, align, key, hash)))
+        self.work.note(collisions / COLLISIONS_PER_STEP);
+        holds
+    }
+
+    /// The record's part that an entry's place depends on: the root, and the alignment of values.
+    #[inline]
+    fn root_of(&mut self, id: u64) -> Result<(u64, u8)> {
+        let record = &self.object(id, DICTS)?.record;
+        Ok((record.root, record.value_align))
+    }
+
+    /// Looks a key up.
+    #[inline(always)]
+    fn find(&mut self, path: &mut Path, align: u8, key: &[u8]) -> Result<()> {
+        path.find(self.memory.reader(), align, key);
+        self.work.spend(1 + path.collisions(self.memory.reader()) / COLLISIONS_PER_STEP)
+    }
+
+    fn entry(&self, block: u64, align: u8) -> Entry {
+        Entry::read(self.memory.reader(), block, align)
     }
 
     pub(crate) fn insert(
         &mut self,
         id: u64,
-        key: &[u8],
-        value: Payload<'_>,
+        pair: &Pair<'_>,
         only_if_absent: bool,
         lend: bool,
         uploads: &mut Uploads,
-    ) -> Result<Outcome> {
+        outcomes: &mut Outcomes<'_>,
+    ) -> Result<()> {
+        let Pair { key, hash, value } = *pair;
         if key.len() as u64 > KEY_BYTES_MAX {
-            let text = format!("a key of {} bytes cannot be stored: the most is {KEY_BYTES_MAX}; use a hash of it as the key", key.len());
-            return Err(Error::new(ErrorKind::TooLarge, text));
+            return Err(key_too_large(key.len()));
         }
-        let (hash, old) = self.find_entry(id, key)?;
-        if let Some(old) = old
+        let (root, align) = self.root_of(id)?;
+        let mut path = Path::of(root, hash);
+        self.find(&mut path, align, key)?;
+        if let Some(old) = path.entry()
             && only_if_absent
         {
-            return Ok(Outcome::Existing(old.value_place(self.memory.reader())));
+            if let Some(outcomes) = outcomes {
+                outcomes.push(Outcome::Existing(self.entry(old, align).value_place(self.memory.reader())));
+            }
+            return Ok(());
         }
         let arrived = Arrived::find(&value, uploads)?;
-        // A namespace may say 0, which readers take for 8, too.
-        let align = u64::from(self.object(id, DICTS)?.record.value_align.max(8));
-        let shape = EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
-        if let Arrived::Sent(_, upload) = &arrived {
-            self.fits(upload, shape.value(), shape.bytes())?;
-        }
-        self.memory.reserve(arrived.bytes_to_come(shape.bytes()))?;
-        self.refer(id, value.handles.iter(), 1)?;
-        let insertion = match old {
-            Some(old) => old.insertion(),
+        let insertion = match path.entry() {
+            Some(old) => self.entry(old, align).insertion(),
             None => self.object(id, DICTS)?.record.next_insertion,
         };
-        let entry = self.fill_entry(&shape, &arrived, key, insertion, uploads)?;
-        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
-        let mut index = self.index(id).expect("the dict has been found");
+        // A namespace may say 0, which readers take for 8, too.
+        let align = u64::from(align.max(8));
+        let shape = EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
+        let bytes = shape.bytes();
+        if let Arrived::Sent(_, upload) = &arrived {
+            self.fits(upload, shape.value(), bytes)?;
+        }
+        self.memory.reserve(arrived.bytes_to_come(bytes))?;
+        if !value.handles.is_empty() {
+            self.refer(id, value.handles.iter(), 1)?;
+        }
+        let entry = self.fill_entry(&shape, bytes, &arrived, key, insertion, uploads)?;
+        let (mut index, object) = self.index(id);
+        let old = path.entry();
         match old {
             Some(old) => {
-                index.replace(hash, old.block, entry)?;
-                self.retire_entry(id, &old)?;
+                index.replace(&mut path, entry)?;
+                object.record.root = index.root;
+                self.retire_entry(id, old)?;
             }
             None => {
-                index.add(hash, entry)?;
-                let record = &mut self.object(id, DICTS)?.record;
-                record.len += 1;
-                record.next_insertion += 1;
+                index.add(&mut path, entry)?;
+                object.record.root = index.root;
+                object.record.len += 1;
+                object.record.next_insertion += 1;
             }
         }
+        if !value.handles.is_empty() {
+            shape.write_handles(self.memory.arena(), entry, value.handles.iter());
+        }
         self.touch(id);
-        Ok(match old {
-            Some(old) if lend => self.lend(&old),
-            Some(_) => Outcome::Something,
-            None if lend && only_if_absent => {
-                // What is there now: by the time the client looks, it may be another's.
-                let (_, new) = self.find_entry(id, key)?;
-                new.map_or(Outcome::Nothing, |new| Outcome::Lent(new.value_place(self.memory.reader()), Vec::new()))
-            }
-            None => Outcome::Nothing,
-        })
+        if let Some(outcomes) = outcomes {
+            outcomes.push(match old {
+                Some(old) if lend => self.lend(&self.entry(old, align as u8)),
+                Some(_) => Outcome::Something,
+                None if lend && only_if_absent => {
+                    // What is there now: by the time the client looks, it may be another's.
+                    Outcome::Lent(self.entry(entry, align as u8).value_place(self.memory.reader()), Vec::new())
+                }
+                None => Outcome::Nothing,
+            });
+        }
+        Ok(())
+    }
+
+    /// A dict that has been found, for a change of its index: the new root belongs into its record afterwards.
+    #[inline]
+    fn index(&mut self, id: u64) -> (IndexWriter<'_>, &mut Object) {
+        let object = self.objects.get_mut(id).expect("the dict has been found");
+        let (root, align) = (object.record.root, object.record.value_align);
+        (IndexWriter { memory: &mut self.memory, hash: &self.hash, root, align }, object)
     }
 
     /// An error if an upload has been made for other bytes before its value, or for fewer handles behind it.
@@ -161,12 +207,21 @@ impl Store {
     }
 
     /// A block with all of an entry but the ids of its handles.
-    fn fill_entry(&mut self, shape: &EntryShape, arrived: &Arrived<'_>, key: &[u8], insertion: u64, uploads: &mut Uploads) -> Result<u64> {
+    #[inline]
+    fn fill_entry(
+        &mut self,
+        shape: &EntryShape,
+        bytes: u64,
+        arrived: &Arrived<'_>,
+        key: &[u8],
+        insertion: u64,
+        uploads: &mut Uploads,
+    ) -> Result<u64> {
         match arrived {
-            Arrived::Here(bytes) => {
-                let entry = self.memory.allocate(shape.bytes())?;
+            Arrived::Here(value) => {
+                let entry = self.memory.allocate(bytes)?;
                 shape.write_head(self.memory.arena(), entry, insertion, key, self.memory.version());
-                self.memory.arena().copy_in(entry + shape.value(), bytes);
+                self.memory.arena().copy_in(entry + shape.value(), value);
                 Ok(entry)
             }
             Arrived::Sent(number, upload) => {
@@ -184,29 +239,40 @@ impl Store {
         Outcome::Lent(entry.value_place(reader), entry.handles(reader))
     }
 
-    fn retire_entry(&mut self, id: u64, entry: &Entry) -> Result<()> {
-        let handles = entry.handles(self.memory.reader());
-        self.refer(id, handles.into_iter(), -1)?;
-        self.memory.retire_value(entry.block);
+    #[inline]
+    fn retire_entry(&mut self, id: u64, block: u64) -> Result<()> {
+        // Where the handles are depends on the alignment; whether there are any does not.
+        if self.entry(block, 0).has_handles() {
+            let (_, align) = self.root_of(id)?;
+            let handles = self.entry(block, align).handles(self.memory.reader());
+            self.refer(id, handles.into_iter(), -1)?;
+        }
+        self.memory.retire_value(block);
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self, id: u64, key: &[u8], lend: bool) -> Result<Outcome> {
-        let (hash, old) = self.find_entry(id, key)?;
-        let Some(old) = old else { return Ok(Outcome::Nothing) };
+    pub(crate) fn remove(&mut self, id: u64, key: &[u8], hash: u64, lend: bool) -> Result<Outcome> {
+        let (root, align) = self.root_of(id)?;
+        let mut path = Path::of(root, hash);
+        self.find(&mut path, align, key)?;
+        let Some(old) = path.entry() else { return Ok(Outcome::Nothing) };
         self.memory.reserve_removal()?;
-        self.index(id).expect("the dict has been found").remove(hash, old.block)?;
-        self.object(id, DICTS)?.record.len -= 1;
-        self.retire_entry(id, &old)?;
+        let (mut index, object) = self.index(id);
+        index.remove(&mut path)?;
+        object.record.root = index.root;
+        object.record.len -= 1;
+        self.retire_entry(id, old)?;
         self.touch(id);
-        Ok(if lend { self.lend(&old) } else { Outcome::Something })
+        Ok(if lend { self.lend(&self.entry(old, align)) } else { Outcome::Something })
     }
 
-    pub(crate) fn add(&mut self, id: u64, key: &[u8], number: u8, delta: &[u8]) -> Result<Outcome> {
-        let (_, old) = self.find_entry(id, key)?;
-        let current = match old {
+    pub(crate) fn add(&mut self, id: u64, key: &[u8], hash: u64, number: u8, delta: &[u8]) -> Result<Outcome> {
+        let (root, align) = self.root_of(id)?;
+        let mut path = Path::of(root, hash);
+        self.find(&mut path, align, key)?;
+        let current = match path.entry() {
             Some(old) => {
-                let place = old.value_place(self.memory.reader());
+                let place = self.entry(old, align).value_place(self.memory.reader());
                 self.memory.reader().bytes(place.offset, place.len).to_vec()
             }
             None => vec![0; delta.len()],
@@ -217,7 +283,7 @@ impl Store {
                 "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
             Error::new(ErrorKind::OutOfRange, text)
         })?;
-        self.insert(id, key, Payload::inline(&sum), false, false, &mut Uploads::default())?;
+        self.insert(id, &Pair { key, hash, value: Payload::inline(&sum) }, false, false, &mut Uploads::default(), &mut None)?;
         Ok(Outcome::Bytes(sum.to_vec()))
     }
 

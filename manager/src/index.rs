@@ -4,17 +4,77 @@
 //! then splits by one more bit of its level's hash bits, then hangs below a node of the next level, and when all levels are
 //! used up becomes a collision leaf. Empty nodes go; nodes that have become sparse stay (their buckets shrink).
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Old};
 use commonhold_ipc::block::Entry;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::index::{Bucket, CAPACITIES, Child, FAN_OUT, INNER_BYTES, KeyHash, LEVELS, capacity_limit, home, level_bits};
-use commonhold_ipc::index::{slot_entry, slot_tag, slot_word, tag};
+use commonhold_ipc::index::{Bucket, CAPACITIES, Child, FAN_OUT, INNER_BYTES, KeyHash, LEVELS, capacity_limit, collisions, home};
+use commonhold_ipc::index::{level_bits, slot_entry, slot_tag, slot_word, tag};
+use commonhold_ipc::map::ArenaReader;
 
-/// The inner nodes on the way to a hash, and what is below them.
-struct Path {
+/// Where a key is in an index, or where it would be.
+pub struct Path {
     nodes: [u64; LEVELS as usize],
     depth: u32,
     leaf: Child,
+    /// Number of the slot that names the key's entry; or of the first empty one that it might have.
+    slot: u64,
+    /// The key's entry, or 0.
+    entry: u64,
+    hash: u64,
+}
+
+impl Path {
+    /// The way down from a root, and no further: see [`find`](Self::find).
+    #[inline(always)]
+    pub fn of(root: u64, hash: u64) -> Path {
+        Path { nodes: [0; LEVELS as usize], depth: 0, leaf: Child::unpack(root), slot: 0, entry: 0, hash }
+    }
+
+    /// Looks a key up. Fills the path where it stands: a copy of what has just been read would wait for it.
+    #[inline(always)]
+    pub fn find(&mut self, reader: &ArenaReader, align: u8, key: &[u8]) {
+        while let Child::Inner(node) = self.leaf {
+            self.nodes[self.depth as usize] = node;
+            self.leaf = Child::unpack(reader.word(node + level_bits(self.hash, self.depth) * 8));
+            self.depth += 1;
+        }
+        let is_it = |entry| Entry::read(reader, entry, align).has_key(reader, key);
+        match self.leaf {
+            Child::Bucket(bucket) => {
+                let (capacity, tag) = (bucket.capacity(), tag(self.hash));
+                let mut at = home(tag, capacity);
+                loop {
+                    let slot = reader.word(bucket.offset + at * 8);
+                    if slot_tag(slot) == tag && slot != 0 && is_it(slot_entry(slot)) {
+                        self.entry = slot_entry(slot);
+                        break;
+                    }
+                    if slot == 0 {
+                        break;
+                    }
+                    at = if at + 1 == capacity { 0 } else { at + 1 };
+                }
+                self.slot = at;
+            }
+            Child::Collision(leaf) => {
+                let found = (0u64..).zip(collisions(reader, leaf)).find(|(_, entry)| is_it(*entry));
+                (self.slot, self.entry) = found.unwrap_or_default();
+            }
+            Child::Empty | Child::Inner(_) => {}
+        }
+    }
+
+    /// The block of the key's entry, if it is there.
+    #[inline]
+    pub fn entry(&self) -> Option<u64> {
+        (self.entry != 0).then_some(self.entry)
+    }
+
+    /// Entries that the look-up went through one by one, because their hashes are the same.
+    #[inline]
+    pub fn collisions(&self, reader: &ArenaReader) -> u64 {
+        if let Child::Collision(leaf) = self.leaf { reader.word(leaf) } else { 0 }
+    }
 }
 
 /// One dict's index within a commit.
@@ -23,56 +83,75 @@ pub struct IndexWriter<'m> {
     pub memory: &'m mut Memory,
     /// The hash of keys.
     pub hash: &'m KeyHash,
-    /// The dict's child word, changed in place.
-    pub root: &'m mut u64,
+    /// The dict's child word, changed here.
+    pub root: u64,
     /// The dict's alignment of values.
     pub align: u8,
 }
 
 impl IndexWriter<'_> {
-    fn descend(&self, hash: u64) -> Path {
-        let mut path = Path { nodes: [0; LEVELS as usize], depth: 0, leaf: Child::unpack(*self.root) };
-        while let Child::Inner(node) = path.leaf {
-            path.nodes[path.depth as usize] = node;
-            path.leaf = Child::unpack(self.memory.reader().word(node + level_bits(hash, path.depth) * 8));
-            path.depth += 1;
+    /// Makes every node of the path ours to write. What this commit bore hangs below what it bore: so from below, the first
+    /// node that is new tells that all above it are.
+    fn own(&mut self, path: &mut Path) -> Result<()> {
+        let mut olds = [Old::default(); LEVELS as usize];
+        let mut ours = path.depth as usize;
+        while ours > 0
+            && let Some(old) = self.memory.look(path.nodes[ours - 1])
+        {
+            ours -= 1;
+            olds[ours] = old;
         }
-        path
-    }
-
-    /// Makes every node of the path ours to write.
-    fn own(&mut self, path: &mut Path, hash: u64) -> Result<()> {
-        for level in 0..path.depth {
-            let node = path.nodes[level as usize];
-            let ours = self.memory.writable(node, INNER_BYTES)?;
-            if ours != node {
-                path.nodes[level as usize] = ours;
-                self.link(path, level, hash, Child::Inner(ours));
-            }
+        for level in ours..path.depth as usize {
+            let node = self.memory.copy(olds[level], INNER_BYTES)?;
+            path.nodes[level] = node;
+            self.link(path, level as u32, Child::Inner(node));
         }
         Ok(())
     }
 
+    /// Makes the leaf of a path ours to write, in a copy if need be. Returns the offset of its slots.
+    #[inline]
+    fn own_leaf(&mut self, path: &mut Path) -> Result<u64> {
+        let (offset, before) = match path.leaf {
+            Child::Bucket(bucket) => (bucket.offset, 0),
+            Child::Collision(leaf) => (leaf, 8),
+            Child::Empty | Child::Inner(_) => unreachable!("entries are in leaves"),
+        };
+        let Some(old) = self.memory.look(offset) else { return Ok(offset + before) };
+        self.own(path)?;
+        let ours;
+        path.leaf = match path.leaf {
+            Child::Bucket(bucket) => {
+                ours = self.memory.copy(old, bucket.capacity() * 8)?;
+                Child::Bucket(Bucket { offset: ours, ..bucket })
+            }
+            _ => {
+                ours = self.memory.copy(old, 8 + 8 * self.memory.reader().word(offset))?;
+                Child::Collision(ours)
+            }
+        };
+        self.link(path, path.depth, path.leaf);
+        Ok(ours + before)
+    }
+
     /// Makes `child` what stands at `level` of the path: in its parent's word, or in several if it is a bucket of less depth.
-    fn link(&mut self, path: &Path, level: u32, hash: u64, child: Child) {
+    fn link(&mut self, path: &Path, level: u32, child: Child) {
         let span = match child {
             Child::Bucket(bucket) if level > 0 => FAN_OUT >> bucket.depth,
             _ => 1,
         };
-        self.fill(path, level, hash, span, child.pack());
+        self.fill(path, level, path.hash, span, child.pack());
     }
 
     /// Stores a child word into the `span` words around a hash's own at `level` of the path, or into the root.
     fn fill(&mut self, path: &Path, level: u32, hash: u64, span: u64, word: u64) {
         if level == 0 {
-            *self.root = word;
+            self.root = word;
             return;
         }
         let node = path.nodes[level as usize - 1];
         let first = level_bits(hash, level - 1) & !(span - 1);
-        for at in first..first + span {
-            self.memory.arena().store(node + at * 8, word);
-        }
+        self.memory.arena().fill_words(node + first * 8, span, word);
     }
 
     fn new_bucket(&mut self, class: u8, depth: u8) -> Result<Bucket> {
@@ -112,32 +191,36 @@ impl IndexWriter<'_> {
     }
 
     /// Adds an entry whose key is not there.
-    pub fn add(&mut self, hash: u64, entry: u64) -> Result<()> {
-        let mut path = self.descend(hash);
-        self.own(&mut path, hash)?;
+    pub fn add(&mut self, path: &mut Path, entry: u64) -> Result<()> {
+        let slot = slot_word(tag(path.hash), entry);
+        if let Child::Bucket(bucket) = path.leaf
+            && bucket.has_room()
+        {
+            let slots = self.own_leaf(path)?;
+            self.memory.arena().store(slots + path.slot * 8, slot);
+            self.link(path, path.depth, Child::Bucket(Bucket { offset: slots, count: bucket.count + 1, ..bucket }));
+            return Ok(());
+        }
+        self.own(path)?;
         loop {
             match path.leaf {
                 Child::Empty => {
                     // One word of its parent, or the root: a bucket of all six bits.
-                    let mut bucket = self.new_bucket(0, 6)?;
-                    self.put(&mut bucket, slot_word(tag(hash), entry));
-                    self.link(&path, path.depth, hash, Child::Bucket(bucket));
-                    return Ok(());
+                    path.leaf = Child::Bucket(self.new_bucket(0, 6)?);
                 }
-                Child::Bucket(bucket) if u64::from(bucket.count) < capacity_limit(bucket.capacity()) => {
-                    let offset = self.memory.writable(bucket.offset, bucket.capacity() * 8)?;
-                    let mut bucket = Bucket { offset, ..bucket };
-                    self.put(&mut bucket, slot_word(tag(hash), entry));
-                    self.link(&path, path.depth, hash, Child::Bucket(bucket));
+                Child::Bucket(mut bucket) if bucket.has_room() => {
+                    // Made just now, by one of the others here.
+                    self.put(&mut bucket, slot);
+                    self.link(path, path.depth, Child::Bucket(bucket));
                     return Ok(());
                 }
                 Child::Bucket(bucket) if usize::from(bucket.class) + 1 < CAPACITIES.len() => {
                     path.leaf = Child::Bucket(self.resized(&bucket, bucket.class + 1)?);
                 }
-                Child::Bucket(bucket) => self.split(&mut path, hash, &bucket)?,
+                Child::Bucket(bucket) => self.split(path, &bucket)?,
                 Child::Collision(leaf) => {
                     let leaf = self.add_collision(leaf, entry)?;
-                    self.link(&path, path.depth, hash, Child::Collision(leaf));
+                    self.link(path, path.depth, Child::Collision(leaf));
                     return Ok(());
                 }
                 Child::Inner(_) => unreachable!("a path ends below the inner nodes"),
@@ -146,26 +229,26 @@ impl IndexWriter<'_> {
     }
 
     /// Makes room where a bucket of the largest class is full: afterwards `path.leaf` is what the hash belongs in.
-    fn split(&mut self, path: &mut Path, hash: u64, bucket: &Bucket) -> Result<()> {
+    fn split(&mut self, path: &mut Path, bucket: &Bucket) -> Result<()> {
         if path.depth > 0 && bucket.depth < 6 {
-            return self.halve(path, hash, bucket);
+            return self.halve(path, bucket);
         }
         if path.depth == LEVELS {
-            return self.collide(path, hash, bucket);
+            return self.collide(path, bucket);
         }
         let node = self.memory.allocate(INNER_BYTES)?;
-        self.link(path, path.depth, hash, Child::Inner(node));
+        self.link(path, path.depth, Child::Inner(node));
         path.nodes[path.depth as usize] = node;
         path.depth += 1;
         let below = Bucket { depth: 0, ..*bucket };
-        self.link(path, path.depth, hash, Child::Bucket(below));
+        self.link(path, path.depth, Child::Bucket(below));
         path.leaf = Child::Bucket(below);
         Ok(())
     }
 
     /// Two buckets of one more bit in place of one.
-    fn halve(&mut self, path: &mut Path, hash: u64, bucket: &Bucket) -> Result<()> {
-        let level = path.depth - 1;
+    fn halve(&mut self, path: &mut Path, bucket: &Bucket) -> Result<()> {
+        let (level, hash) = (path.depth - 1, path.hash);
         let bit = 5 - bucket.depth;
         let mut halves: [Vec<u64>; 2] = Default::default();
         for slot in self.slots(bucket) {
@@ -187,7 +270,7 @@ impl IndexWriter<'_> {
                 for slot in slots {
                     self.put(&mut half, slot);
                 }
-                self.link(path, path.depth, hash, Child::Bucket(half));
+                self.fill(path, path.depth, hash, FAN_OUT >> half.depth, Child::Bucket(half).pack());
                 Child::Bucket(half)
             };
             if side == own_side {
@@ -198,7 +281,7 @@ impl IndexWriter<'_> {
         Ok(())
     }
 
-    fn collide(&mut self, path: &mut Path, hash: u64, bucket: &Bucket) -> Result<()> {
+    fn collide(&mut self, path: &mut Path, bucket: &Bucket) -> Result<()> {
         let slots = self.slots(bucket);
         let leaf = self.memory.allocate(8 + 8 * (slots.len() as u64 + 1))?;
         self.memory.arena().store(leaf, slots.len() as u64);
@@ -207,7 +290,7 @@ impl IndexWriter<'_> {
         }
         self.memory.retire(bucket.offset);
         path.leaf = Child::Collision(leaf);
-        self.link(path, path.depth, hash, path.leaf);
+        self.link(path, path.depth, path.leaf);
         Ok(())
     }
 
@@ -228,61 +311,27 @@ impl IndexWriter<'_> {
         Ok(ours)
     }
 
-    /// Offset of the word that names an entry, in a bucket or collision leaf that is ours; the leaf as it is then.
-    fn own_slot(&mut self, path: &Path, hash: u64, entry: u64) -> Result<(u64, Child)> {
-        let (leaf, words, first) = match path.leaf {
-            Child::Bucket(bucket) => {
-                let offset = self.memory.writable(bucket.offset, bucket.capacity() * 8)?;
-                (Child::Bucket(Bucket { offset, ..bucket }), bucket.capacity(), offset)
-            }
-            Child::Collision(leaf) => {
-                let count = self.memory.reader().word(leaf);
-                let ours = self.memory.writable(leaf, 8 + 8 * count)?;
-                (Child::Collision(ours), count, ours + 8)
-            }
-            Child::Empty | Child::Inner(_) => unreachable!("the entry is in the index"),
-        };
-        // In a bucket, from where its tag is at home; a collision leaf is looked through from the front.
-        let start = match leaf {
-            Child::Bucket(bucket) => home(tag(hash), bucket.capacity()),
-            _ => 0,
-        };
-        let reader = self.memory.reader();
-        let mut slots = (start..words).chain(0..start).map(|i| first + i * 8);
-        let slot = slots.find(|at| slot_entry(reader.word(*at)) == entry);
-        Ok((slot.expect("the entry is in the index"), leaf))
-    }
-
     /// Puts a new entry in the place of one with the same key.
-    pub fn replace(&mut self, hash: u64, old: u64, new: u64) -> Result<()> {
-        let mut path = self.descend(hash);
-        self.own(&mut path, hash)?;
-        let (at, leaf) = self.own_slot(&path, hash, old)?;
-        let word = match leaf {
-            Child::Collision(_) => new,
-            _ => slot_word(tag(hash), new),
-        };
-        self.memory.arena().store(at, word);
-        if leaf != path.leaf {
-            self.link(&path, path.depth, hash, leaf);
-        }
+    #[inline]
+    pub fn replace(&mut self, path: &mut Path, entry: u64) -> Result<()> {
+        let slots = self.own_leaf(path)?;
+        let word = if let Child::Bucket(_) = path.leaf { slot_word(tag(path.hash), entry) } else { entry };
+        self.memory.arena().store(slots + path.slot * 8, word);
         Ok(())
     }
 
     /// Takes an entry out.
-    pub fn remove(&mut self, hash: u64, entry: u64) -> Result<()> {
-        let mut path = self.descend(hash);
-        self.own(&mut path, hash)?;
-        let (at, leaf) = self.own_slot(&path, hash, entry)?;
-        let left = match leaf {
-            Child::Bucket(bucket) => self.remove_from_bucket(bucket, (at - bucket.offset) / 8)?,
-            Child::Collision(leaf) => self.remove_collision(leaf, at),
+    pub fn remove(&mut self, path: &mut Path) -> Result<()> {
+        let slots = self.own_leaf(path)?;
+        let left = match path.leaf {
+            Child::Bucket(bucket) => self.remove_from_bucket(bucket, path.slot)?,
+            Child::Collision(leaf) => self.remove_collision(leaf, slots + path.slot * 8),
             Child::Empty | Child::Inner(_) => unreachable!("entries are in leaves"),
         };
         if left == Child::Empty {
-            self.unlink(&path, hash);
+            self.unlink(path);
         } else {
-            self.link(&path, path.depth, hash, left);
+            self.link(path, path.depth, left);
         }
         Ok(())
     }
@@ -331,19 +380,19 @@ impl IndexWriter<'_> {
     }
 
     /// Empties the words of the leaf that has gone, and takes out the nodes that have nothing left.
-    fn unlink(&mut self, path: &Path, hash: u64) {
+    fn unlink(&mut self, path: &Path) {
         let span = match path.leaf {
             Child::Bucket(bucket) if path.depth > 0 => FAN_OUT >> bucket.depth,
             _ => 1,
         };
-        self.fill(path, path.depth, hash, span, 0);
+        self.fill(path, path.depth, path.hash, span, 0);
         for level in (1..=path.depth).rev() {
             let node = path.nodes[level as usize - 1];
             if (0..FAN_OUT).any(|at| self.memory.reader().word(node + at * 8) != 0) {
                 return;
             }
             self.memory.retire(node);
-            self.fill(path, level - 1, hash, 1, 0);
+            self.fill(path, level - 1, path.hash, 1, 0);
         }
     }
 }

@@ -5,10 +5,11 @@ use crate::dicts::Arrived;
 use crate::sequence::{Element, SequenceWriter, Shape, Tail};
 use crate::store::Store;
 use crate::upload::Uploads;
+use crate::work::{APPENDED_PER_STEP, MIDDLE_STEPS, REBUILD_STEPS};
 use commonhold_ipc::block::{HEAD_BYTES, element_bytes, element_handles, element_place, write_element_head};
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::sequence;
+use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::wire::commit::{END, Values};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Payload, Words, malformed};
@@ -121,6 +122,11 @@ impl Store {
     }
 
     pub(crate) fn list_remove(&mut self, id: u64, position: u64, lend: bool) -> Result<Outcome> {
+        self.work.spend(MIDDLE_STEPS)?;
+        self.remove_one(id, position, lend)
+    }
+
+    fn remove_one(&mut self, id: u64, position: u64, lend: bool) -> Result<Outcome> {
         let record = self.list(id)?;
         let position = if position == END { record.len.wrapping_sub(1) } else { position };
         let (outcome, old) = self.old_element(&record, position, lend);
@@ -150,14 +156,15 @@ impl Store {
             return Err(out_of_range("insert at", at, record.len));
         }
         let remove = remove.min(record.len - at);
+        let count = values.count(record.element_bytes);
+        // At the end they go in side by side, elsewhere one by one.
+        self.work.spend(if at + remove == record.len { count / APPENDED_PER_STEP } else { count.saturating_mul(MIDDLE_STEPS) })?;
         // Even if nothing goes or comes: the list counts as changed.
         self.memory.reserve_removal()?;
         if remove > 0 && at + remove == record.len {
             self.cut_off(id, at)?;
         } else {
-            for _ in 0..remove {
-                self.list_remove(id, at, false)?;
-            }
+            self.cut_out(id, at, remove)?;
         }
         match values {
             Values::Packed(bytes) => {
@@ -188,6 +195,23 @@ impl Store {
         self.with_sequence(id, |list| if position == list.shape.len { list.push(element) } else { list.insert(position, element) })
     }
 
+    /// Takes elements out of the middle of a list: one by one, or where that is more work, by building it anew without them.
+    fn cut_out(&mut self, id: u64, at: u64, count: u64) -> Result<()> {
+        let record = self.list(id)?;
+        let (one_by_one, anew) = (count.saturating_mul(MIDDLE_STEPS), REBUILD_STEPS + record.len);
+        if one_by_one <= anew {
+            self.work.spend(one_by_one)?;
+            return (0..count).try_for_each(|_| self.remove_one(id, at, false).map(drop));
+        }
+        self.work.spend(anew)?;
+        let blocks = match record.element_bytes {
+            0 => Elements::new(self.memory.reader(), &record, at..at + count).map(|place| place.block).collect(),
+            _ => Vec::new(),
+        };
+        self.rebuild(id, (0..at).chain(at + count..record.len))?;
+        blocks.into_iter().try_for_each(|block| self.retire_element(id, block))
+    }
+
     /// Cuts a list to its first `len` elements.
     fn cut_off(&mut self, id: u64, len: u64) -> Result<()> {
         self.memory.reserve_removal()?;
@@ -208,6 +232,7 @@ impl Store {
         if let Some(beyond) = [a, b].into_iter().find(|position| *position >= record.len) {
             return Err(out_of_range("swap", beyond, record.len));
         }
+        self.work.spend(MIDDLE_STEPS)?;
         self.memory.reserve(0)?;
         let (first, second) = (self.slot_contents(&record, a), self.slot_contents(&record, b));
         self.with_sequence(id, |list| {
@@ -230,18 +255,20 @@ impl Store {
 
     pub(crate) fn list_reverse(&mut self, id: u64) -> Result<Outcome> {
         let len = self.list(id)?.len;
+        self.work.spend(REBUILD_STEPS + len)?;
         self.rebuild(id, (0..len).rev())
     }
 
     pub(crate) fn list_permute(&mut self, id: u64, from: Words<'_>) -> Result<Outcome> {
         let len = self.list(id)?.len;
+        self.work.spend(REBUILD_STEPS + from.len() as u64)?;
         let mut seen = vec![false; from.len()];
         let whole = from.len() as u64 == len
             && from.iter().all(|position| position < len && !std::mem::replace(&mut seen[position as usize], true));
         if whole { self.rebuild(id, from.iter()) } else { Err(malformed("permutation of a list")) }
     }
 
-    /// Builds a list anew from its own elements in another order. Their blocks stay.
+    /// Builds a list anew from its own elements in another order, or from some of them. Their blocks stay.
     fn rebuild(&mut self, id: u64, order: impl Iterator<Item = u64>) -> Result<Outcome> {
         let record = self.list(id)?;
         if record.len == 0 {
@@ -256,7 +283,8 @@ impl Store {
         let node = sequence::Child::unpack(record.root);
         self.demolition.push(id, Piece::Sequence(node, record.height.into(), record.len, record.element_bytes, false));
         let object = self.object(id, LISTS)?;
-        (object.record.root, object.record.height, object.tail) = (shape.root, shape.height, tail);
+        (object.record.root, object.record.height, object.record.len) = (shape.root, shape.height, shape.len);
+        object.tail = tail;
         self.touch(id);
         Ok(Outcome::Something)
     }

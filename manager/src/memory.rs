@@ -9,7 +9,7 @@
 //!   with a value always waits, even if this commit bore it.
 //! - An *attempt* (a request of several operations) can be taken back: its blocks are freed, its retirements forgotten.
 
-use crate::allocator::{Allocator, Backing, Pin, Retired, Usage};
+use crate::allocator::{Allocator, Backing, Pin, Retired, RetiredBlock, Usage};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
@@ -41,6 +41,17 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
 
+/// Blocks whose place in a list is kept for the next commit: what is larger is given back.
+const LISTED_KEPT: usize = 32 * 1024;
+
+/// A block that an earlier commit bore: to be copied, not written.
+#[derive(Clone, Copy, Default)]
+pub struct Old {
+    offset: u64,
+    born: u64,
+    size: u64,
+}
+
 /// Blocks of the arena during a commit.
 pub struct Memory {
     arena: Arc<ArenaWriter>,
@@ -51,9 +62,11 @@ pub struct Memory {
     /// Bytes that publishing will need for the catalog.
     promised: u64,
     /// Blocks that the next version will not show.
-    doomed: Vec<u64>,
-    /// During an attempt, the blocks it has allocated or taken over, with their births.
-    attempt: Option<Vec<(u64, u64)>>,
+    doomed: Vec<RetiredBlock>,
+    /// Whether an attempt is being made.
+    attempting: bool,
+    /// The blocks that it has allocated or taken over, with their births.
+    attempted: Vec<(u64, u64)>,
 }
 
 impl Memory {
@@ -61,7 +74,16 @@ impl Memory {
     pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
         let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
         let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
-        Memory { arena, blocks, retired: Retired::new(), version, promised: 0, doomed: Vec::new(), attempt: None }
+        Memory {
+            arena,
+            blocks,
+            retired: Retired::new(),
+            version,
+            promised: 0,
+            doomed: Vec::new(),
+            attempting: false,
+            attempted: Vec::new(),
+        }
     }
 
     /// The arena, to write.
@@ -104,8 +126,8 @@ impl Memory {
     #[inline]
     pub fn allocate(&mut self, len: u64) -> Result<u64> {
         let offset = self.blocks.allocate(len, self.version)?;
-        if let Some(born) = &mut self.attempt {
-            born.push((offset, self.version));
+        if self.attempting {
+            self.attempted.push((offset, self.version));
         }
         Ok(offset)
     }
@@ -114,6 +136,12 @@ impl Memory {
     #[inline]
     pub fn is_new(&self, offset: u64) -> bool {
         self.blocks.born(offset) == self.version
+    }
+
+    /// Looks at what is known of a block that will be retired some operations later: so that its memory is near by then.
+    #[inline]
+    pub fn fetch_life(&self, offset: u64) {
+        std::hint::black_box(self.blocks.born(offset));
     }
 
     /// Bytes that a block has in truth.
@@ -125,20 +153,27 @@ impl Memory {
     /// The next version will not show this block.
     #[inline]
     pub fn retire(&mut self, offset: u64) {
-        if self.is_new(offset) { self.blocks.release(offset) } else { self.doomed.push(offset) }
+        let (born, size) = self.blocks.life_of(offset);
+        if born == self.version { self.blocks.release(offset) } else { self.doom(offset, born, size) }
     }
 
     /// The same for a block with a value, which a reply may lend.
     #[inline]
     pub fn retire_value(&mut self, offset: u64) {
-        self.doomed.push(offset);
+        let (born, size) = self.blocks.life_of(offset);
+        self.doom(offset, born, size);
+    }
+
+    #[inline]
+    fn doom(&mut self, offset: u64, born: u64, size: u64) {
+        self.doomed.push(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
     }
 
     /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
     pub fn adopt(&mut self, offset: u64) -> u64 {
         let birth = self.blocks.born(offset);
-        if let Some(born) = &mut self.attempt {
-            born.push((offset, birth));
+        if self.attempting {
+            self.attempted.push((offset, birth));
         }
         birth
     }
@@ -151,43 +186,55 @@ impl Memory {
     /// The block itself if it is new; else a new copy of its first `len` bytes, and the old one is retired.
     #[inline]
     pub fn writable(&mut self, offset: u64, len: u64) -> Result<u64> {
-        if self.is_new(offset) {
-            return Ok(offset);
+        match self.look(offset) {
+            None => Ok(offset),
+            Some(old) => self.copy(old, len),
         }
+    }
+
+    /// What is known of a block that is older than this commit; none if this commit bore it.
+    #[inline]
+    pub fn look(&self, offset: u64) -> Option<Old> {
+        let (born, size) = self.blocks.life_of(offset);
+        (born != self.version).then_some(Old { offset, born, size })
+    }
+
+    /// A new copy of an old block's first `len` bytes, and the old one is retired.
+    #[inline]
+    pub fn copy(&mut self, old: Old, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
-        self.arena.copy_block(offset, copy, len);
-        self.doomed.push(offset);
+        self.arena.copy_block(old.offset, copy, len);
+        self.doom(old.offset, old.born, old.size);
         Ok(copy)
     }
 
     /// From now on until the end of the attempt, everything can be taken back. No change may be unpublished.
     pub fn begin_attempt(&mut self) {
-        debug_assert!(self.doomed.is_empty());
-        self.attempt = Some(Vec::new());
+        debug_assert!(self.doomed.is_empty() && self.attempted.is_empty());
+        self.attempting = true;
     }
 
     /// Ends the attempt: it stays, or all its blocks are freed and nothing is retired.
     pub fn end_attempt(&mut self, keep: bool) {
-        let Some(born) = self.attempt.take() else { return };
-        if keep {
-            return;
-        }
-        self.doomed.clear();
-        for (offset, birth) in born {
-            // A block may have been freed, and its place taken again, within the attempt.
-            if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
-                self.blocks.release(offset);
+        self.attempting = false;
+        if !keep {
+            self.doomed.clear();
+            for (offset, birth) in self.attempted.drain(..) {
+                // A block may have been freed, and its place taken again, within the attempt.
+                if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
+                    self.blocks.release(offset);
+                }
             }
         }
+        self.attempted.clear();
+        self.attempted.shrink_to(LISTED_KEPT);
     }
 
     /// The version has been published: what it does not show is retired, and the next version begins.
     pub fn advance(&mut self) {
-        debug_assert!(self.attempt.is_none());
-        for offset in self.doomed.drain(..) {
-            let (born, size) = (self.blocks.born(offset), self.blocks.size_of(offset));
-            self.retired.retire(offset, born, size, self.version + 1);
-        }
+        debug_assert!(!self.attempting);
+        self.retired.retire_all(&mut self.doomed);
+        self.doomed.shrink_to(LISTED_KEPT);
         self.version += 1;
     }
 
@@ -236,7 +283,7 @@ impl Memory {
 
     /// Every block that waits for its pins to go. For the audit.
     pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
-        self.retired.blocks().map(|block| block.offset).chain(self.doomed.iter().copied())
+        self.retired.blocks().map(|block| block.offset).chain(self.doomed.iter().map(|block| block.offset))
     }
 
     /// Checks the allocator's own books.

@@ -28,8 +28,8 @@ struct Entry {
 /// All segments of a manager.
 pub struct Segments {
     entries: HashMap<u64, Entry>,
-    /// For each session the objects that it has attached: from then on there may be something of it.
-    attached: HashMap<u64, HashSet<u64>>,
+    /// For each session the objects that it has attached: from then on there may be something of it. And whether it still holds them.
+    attached: HashMap<u64, HashMap<u64, bool>>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -102,17 +102,30 @@ impl Segments {
             let text = format!("object {id} has no segment: it is not of a kind that is shared in this way");
             return Err(Error::new(ErrorKind::WrongType, text));
         };
-        self.attached.entry(session).or_default().insert(id);
+        self.attached.entry(session).or_default().insert(id, true);
         Ok((entry.descriptor.clone(), entry.segment.bytes() as u64))
+    }
+
+    /// A session holds an object, or has let it go.
+    pub fn holds(&mut self, id: u64, session: u64, holds: bool) {
+        if let Some(held) = self.attached.get_mut(&session).and_then(|attached| attached.get_mut(&id)) {
+            *held = holds;
+        }
     }
 
     /// A session is over, and nothing of its process will touch a segment again: what it claimed is given back or reported.
     pub fn recover(&mut self, session: u64) {
-        for id in self.attached.remove(&session).into_iter().flatten() {
+        for (id, held) in self.attached.remove(&session).into_iter().flatten() {
             if let Some(entry) = self.entries.get(&id) {
-                recovery::recover(entry.kind, &entry.segment, session);
+                recovery::recover(entry.kind, &entry.segment, session, held);
             }
         }
+    }
+
+    /// The numbers of parcels that items of a queue carry.
+    pub fn tickets(&self, id: u64) -> HashSet<u64> {
+        let Some(entry) = self.entries.get(&id) else { return HashSet::new() };
+        Plan::of(&entry.segment, entry.segment.bytes()).map_or_else(|_| HashSet::new(), |plan| Queue::new(&entry.segment, &plan).tickets())
     }
 
     /// An object is gone.

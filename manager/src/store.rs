@@ -7,23 +7,26 @@
 
 use crate::catalog;
 use crate::demolition::{Demolition, Piece};
+use crate::dicts::Pair;
 use crate::memory::Memory;
 use crate::objects::{Change, Object, Objects, gone};
+use crate::parcels::Parcels;
 use crate::recovery;
 use crate::segments::Segments;
 use crate::upload::Uploads;
 use crate::watch::Watches;
+use crate::work::{HANDLES_PER_STEP, Work};
 use commonhold_ipc::arena::{self, Root};
 use commonhold_ipc::catalog::{DESCRIPTOR_HEAD, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::index::{self, KeyHash};
+use commonhold_ipc::index::{Fetch, KeyHash};
 use commonhold_ipc::limits::SCHEMA_BYTES_MAX;
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
 use commonhold_ipc::points;
-use commonhold_ipc::wire::NewObject;
-use commonhold_ipc::wire::commit::{Commit, Op, Values};
+use commonhold_ipc::wire::commit::{Commit, Malformed, Op};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{NewObject, Words};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +36,9 @@ const SLICE_BLOCKS: usize = 2_000;
 /// Operations of one request whose memory is fetched at a time, before they are done.
 const FETCH_AHEAD: usize = 32;
 
+/// Where the outcomes of operations go, if anybody wants to know them.
+pub type Outcomes<'o> = Option<&'o mut Vec<Outcome>>;
+
 /// Reasons why a commit did not happen.
 #[derive(Debug)]
 pub enum Rejected {
@@ -40,6 +46,14 @@ pub enum Rejected {
     Conflict,
     /// An operation could not be done.
     Failed(Error),
+    /// Its bytes cannot be read.
+    Nonsense,
+}
+
+impl From<Malformed> for Rejected {
+    fn from(Malformed: Malformed) -> Self {
+        Rejected::Nonsense
+    }
 }
 
 impl From<Error> for Rejected {
@@ -57,6 +71,8 @@ pub struct Store {
     pub(crate) names: BTreeMap<String, u64>,
     /// What the users of some objects write themselves.
     pub segments: Segments,
+    /// What handles in queued items refer to.
+    pub parcels: Parcels,
     root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
@@ -64,6 +80,8 @@ pub struct Store {
     changed: bool,
     /// References that appear or go with the request that is being applied.
     pub(crate) changes: Vec<Change>,
+    /// What the request that is being applied may still cost.
+    pub(crate) work: Work,
     watches: Watches,
     /// Nothing more can be dropped or taken apart before something is reclaimed.
     stuck: bool,
@@ -83,10 +101,12 @@ impl Store {
             demolition: Demolition::default(),
             names: BTreeMap::new(),
             segments: Segments::new(budget_bytes),
+            parcels: Parcels::default(),
             root,
             dirty: Vec::new(),
             changed: false,
             changes: Vec::new(),
+            work: Work::new(),
             watches: Watches::default(),
             stuck: false,
         }
@@ -113,16 +133,17 @@ impl Store {
     }
 
     /// The object, if it is of one of these kinds.
+    #[inline]
     pub(crate) fn object(&mut self, id: u64, kinds: &[Kind]) -> Result<&mut Object> {
         let object = self.objects.get_mut(id).ok_or_else(|| gone(id))?;
         if kinds.contains(&object.record.kind) {
             return Ok(object);
         }
-        let text = format!("object {id} is a {}: it does not have this method", object.record.kind.name());
-        Err(Error::new(ErrorKind::WrongType, text))
+        Err(wrong_kind(id, object.record.kind))
     }
 
     /// The object has been changed by this commit.
+    #[inline]
     pub(crate) fn touch(&mut self, id: u64) {
         self.changed = true;
         let version = self.memory.version();
@@ -142,7 +163,10 @@ impl Store {
     }
 
     /// A value with these handles appears in (or goes from) an object. They must exist when they appear.
+    #[inline]
     pub(crate) fn refer(&mut self, from: u64, handles: impl Iterator<Item = u64>, by: i64) -> Result<()> {
+        let (least, _) = handles.size_hint();
+        self.work.note(least as u64 / HANDLES_PER_STEP);
         for handle in handles {
             if by > 0 && self.objects.get(handle).is_none() {
                 return Err(gone(handle));
@@ -164,6 +188,7 @@ impl Store {
         if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
+        let lock = self.lock_of(kind, new.parameters)?;
         let shape = kind.has_segment().then(|| recovery::shape(kind, new.parameters)).transpose()?;
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
@@ -182,7 +207,7 @@ impl Store {
         let version = self.memory.version();
         self.objects.add(Record {
             id,
-            root: 0,
+            root: lock,
             len: 0,
             modified: version,
             next_insertion: 0,
@@ -196,7 +221,20 @@ impl Store {
         self.is_dirty(id);
         self.changed = true;
         self.objects.hold(id)?;
+        if lock != 0 {
+            self.objects.settle([(id, lock, 1)].into_iter());
+        }
         Ok(id)
+    }
+
+    /// The lock that a condition is made for, if it is made for one: it keeps that alive, as a value keeps what it refers to.
+    fn lock_of(&self, kind: Kind, parameters: Words<'_>) -> Result<u64> {
+        let Some(lock) = parameters.iter().next().filter(|_| kind == Kind::Condition) else { return Ok(0) };
+        match self.objects.get(lock) {
+            Some(object) if object.record.kind == Kind::Lock => Ok(lock),
+            Some(_) => Err(Error::new(ErrorKind::WrongType, format!("object {lock} is not a lock: a condition is made for one"))),
+            None => Err(gone(lock)),
+        }
     }
 
     /// A session holds an object from now on.
@@ -245,46 +283,52 @@ impl Store {
         self.names.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
-    /// Applies a request whole, or not at all. Outcomes of operations are appended to `outcomes`.
+    /// Applies a request whole, or not at all. Outcomes of operations are appended to `outcomes`, where they are wanted.
     ///
     /// What it changed is not visible before [`publish`](Self::publish).
-    pub fn apply(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<(), Rejected> {
+    pub fn apply(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, mut outcomes: Outcomes<'_>) -> Result<(), Rejected> {
+        self.work = Work::new();
         for condition in commit.conditions() {
-            if !self.holds(&condition) {
+            self.work.spend(1)?;
+            if !self.holds(&condition?) {
                 return Err(Rejected::Conflict);
             }
         }
         let mut ops = commit.ops();
-        let attempt = match (ops.next(), ops.next()) {
+        let first = match (ops.next().transpose()?, commit.op_count()) {
             (None, _) => return Ok(()),
-            (Some(op), None) => self.is_compound(&op),
-            _ => true,
+            (Some(op), 1) if !self.is_compound(&op) => {
+                // Nothing may come behind it.
+                ops.next().transpose()?;
+                Some(op)
+            }
+            _ => None,
         };
-        if attempt {
-            self.publish();
-            self.memory.begin_attempt();
+        let done = match &first {
+            Some(op) => self.do_op(op, self.hash_of(op), uploads, &mut outcomes).map_err(Rejected::from),
+            None => self.attempt(commit, uploads, &mut outcomes),
+        };
+        if done.is_ok() {
+            self.objects.settle(self.changes.drain(..));
+        } else {
+            outcomes.into_iter().for_each(Vec::clear);
+            self.changes.clear();
         }
+        done
+    }
+
+    /// Does the operations of a commit as an attempt: if one fails, or cannot be read, all are taken back.
+    fn attempt(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
+        self.publish();
+        self.memory.begin_attempt();
         let pieces = self.demolition.len();
         let done = self.do_ops(commit, uploads, outcomes);
-        if attempt {
-            self.memory.end_attempt(done.is_ok());
+        self.memory.end_attempt(done.is_ok());
+        if done.is_err() {
+            self.demolition.cut(pieces);
+            self.take_back();
         }
-        match done {
-            Ok(()) => {
-                let changes = std::mem::take(&mut self.changes);
-                self.objects.settle(changes.into_iter());
-                Ok(())
-            }
-            Err(error) => {
-                outcomes.clear();
-                self.changes.clear();
-                if attempt {
-                    self.demolition.cut(pieces);
-                    self.take_back();
-                }
-                Err(error.into())
-            }
-        }
+        done
     }
 
     /// After a failed attempt, which followed a publication: the records are what the catalog says.
@@ -301,41 +345,66 @@ impl Store {
 
     /// Does the operations one after the other. Of a row of them, the memory that the next ones will look at is fetched ahead:
     /// the lookups of random keys would otherwise wait for it one by one.
-    fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
         let mut ops = commit.ops();
-        if commit.op_count() == 1 {
-            return ops.try_for_each(|op| self.do_op(&op, uploads).map(|outcome| outcomes.push(outcome)));
-        }
-        let mut next: Vec<Op<'_>> = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
+        let mut next = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
+        let mut fetches = Vec::with_capacity(next.capacity());
         loop {
-            next.clear();
-            next.extend(ops.by_ref().take(FETCH_AHEAD));
+            for op in ops.by_ref().take(FETCH_AHEAD) {
+                let op = op?;
+                let hash = self.hash_of(&op);
+                fetches.extend(self.fetch(&op, hash));
+                next.push((op, hash));
+            }
             if next.is_empty() {
                 return Ok(());
             }
-            next.iter().for_each(|op| self.fetch(op, index::fetch_bucket));
-            next.iter().for_each(|op| self.fetch(op, index::fetch_entry));
-            for op in &next {
+            let entries = fetches.drain(..).filter_map(|fetch: Fetch| fetch.entry(self.memory.reader()));
+            entries.for_each(|entry| self.memory.fetch_life(entry));
+            for (op, hash) in next.drain(..) {
                 points::manager("call: between two operations");
-                outcomes.push(self.do_op(op, uploads)?);
+                self.do_op(&op, hash, uploads, outcomes)?;
             }
         }
     }
 
-    fn fetch(&self, op: &Op<'_>, fetch: impl FnOnce(&ArenaReader, u64, u64)) {
-        if let Op::Insert { object, key, .. } | Op::Remove { object, key, .. } | Op::Add { object, key, .. } = op
-            && let Some(object) = self.objects.get(*object)
-            && matches!(object.record.kind, Kind::Dict | Kind::Namespace)
-        {
-            fetch(self.memory.reader(), object.record.root, self.hash.of(key));
+    /// The hash of the key that an operation names.
+    #[inline]
+    fn hash_of(&self, op: &Op<'_>) -> u64 {
+        match op {
+            Op::Insert { key, .. } | Op::Remove { key, .. } | Op::Add { key, .. } => self.hash.of(key),
+            _ => 0,
         }
     }
 
-    fn do_op(&mut self, op: &Op<'_>, uploads: &mut Uploads) -> Result<Outcome> {
+    #[inline]
+    fn fetch(&self, op: &Op<'_>, hash: u64) -> Option<Fetch> {
+        let (Op::Insert { object, .. } | Op::Remove { object, .. } | Op::Add { object, .. }) = op else { return None };
+        let record = &self.objects.get(*object)?.record;
+        if !matches!(record.kind, Kind::Dict | Kind::Namespace) {
+            return None;
+        }
+        Fetch::bucket(self.memory.reader(), record.root, hash)
+    }
+
+    #[inline]
+    fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
+        if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
+            return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);
+        }
+        let outcome = self.do_other_op(op, hash, uploads)?;
+        if let Some(outcomes) = outcomes {
+            outcomes.push(outcome);
+        }
+        Ok(())
+    }
+
+    fn do_other_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads) -> Result<Outcome> {
+        self.work.spend(1)?;
         match *op {
-            Op::Insert { object, key, value, only_if_absent, lend } => self.insert(object, key, value, only_if_absent, lend, uploads),
-            Op::Remove { object, key, lend } => self.remove(object, key, lend),
-            Op::Add { object, key, number, delta } => self.add(object, key, number, delta),
+            Op::Insert { .. } => unreachable!("done by `do_op`"),
+            Op::Remove { object, key, lend } => self.remove(object, key, hash, lend),
+            Op::Add { object, key, number, delta } => self.add(object, key, hash, number, delta),
             Op::Clear { object } => self.clear(object),
             Op::ListSet { object, position, value, lend } => self.list_set(object, position, value, lend, uploads),
             Op::ListRemove { object, position, lend } => self.list_remove(object, position, lend),
@@ -447,6 +516,7 @@ impl Store {
         let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
         self.segments.remove(id);
+        self.parcels.remove_queue(id);
         self.dirty.retain(|dirty| *dirty != id);
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
@@ -481,16 +551,16 @@ impl Store {
     fn is_compound(&self, op: &Op<'_>) -> bool {
         match op {
             Op::ListSplice { object, remove, values, .. } => {
-                let one = match values {
-                    Values::Each(count, _) => *count == 1,
-                    Values::Packed(bytes) => {
-                        self.objects.get(*object).is_some_and(|list| bytes.len() == list.record.element_bytes as usize)
-                    }
-                };
-                *remove > 0 || !one
+                let element_bytes = self.objects.get(*object).map_or(0, |list| list.record.element_bytes);
+                *remove > 0 || values.count(element_bytes) != 1
             }
             Op::ListReverse { .. } | Op::ListPermute { .. } | Op::ListSwap { .. } => true,
             _ => false,
         }
     }
+}
+
+#[cold]
+fn wrong_kind(id: u64, kind: Kind) -> Error {
+    Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
 }

@@ -6,9 +6,10 @@ mod world;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES};
 use commonhold_ipc::catalog::{self, Kind, SLOT_BITS};
 use commonhold_ipc::error::ErrorKind;
-use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
+use commonhold_ipc::limits::{COMMIT_STEPS_MAX, FRAME_BYTES_MAX};
+use commonhold_ipc::wire::commit::{Commit, CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{Payload, Source, Words};
+use commonhold_ipc::wire::{Payload, Reader, Source, Words};
 use commonhold_manager::store::Rejected;
 use commonhold_manager::upload::{self, Uploads};
 use model::key_of;
@@ -122,7 +123,7 @@ fn fill(world: &mut World, dict: u64, value: &[u8]) -> u64 {
                 assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
                 return number;
             }
-            Err(Rejected::Conflict) => unreachable!("there was no condition"),
+            Err(rejected) => unreachable!("there was no condition, and it was well-formed: {rejected:?}"),
         }
         if number.is_multiple_of(7) {
             world.store.publish();
@@ -353,4 +354,89 @@ fn the_next_append_after_a_failed_one_does_not_show_the_failed_elements() {
     assert_eq!(catalog::find(&world.reader, &before_root, list).unwrap().len, 1);
     drop(before);
     end(world, &[list]);
+}
+
+#[test]
+fn a_commit_of_too_much_work_is_refused_whole() {
+    let mut world = world();
+    let (list, counter) = (world.create(Kind::List, 8, 0), world.create(Kind::Counter, 0, 0));
+    // Of an empty list, so that the test is quick: what counts is what one of them could cost.
+    let reverse = [Op::ListReverse { object: list }; 1 << 10];
+    let mut writer = CommitWriter::default();
+    writer.op(&Op::CounterAdd { object: counter, delta: 1 });
+    while u64::from(writer.ops()) <= COMMIT_STEPS_MAX / 16 {
+        reverse.iter().for_each(|op| writer.op(op));
+    }
+    assert!(writer.len() <= FRAME_BYTES_MAX, "a client can send it");
+    let error = failed(world.apply_with(&writer, &mut Uploads::default()));
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("split it into several"), "{error}");
+    assert_eq!(world.apply(&[Op::CounterAdd { object: counter, delta: 1 }]).unwrap(), [Outcome::Number(1)]);
+    world.apply(&reverse).unwrap();
+    end(world, &[list, counter]);
+}
+
+#[test]
+fn the_longest_middle_of_a_list_goes_at_once() {
+    for element_bytes in [8, 0] {
+        let mut world = world();
+        let list = world.create(Kind::List, element_bytes, 0);
+        let numbers: Vec<u64> = (0..20_000).collect();
+        let packed: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let each: Vec<u8> = packed.chunks(8).flat_map(|number| one(&Payload::inline(number))).collect();
+        let values = if element_bytes == 0 { Values::Each(numbers.len() as u32, &each) } else { Values::Packed(&packed) };
+        world.apply(&[Op::ListSplice { object: list, position: END, remove: 0, values }]).unwrap();
+        world.store.publish();
+        let removed = world.apply(&[Op::ListSplice { object: list, position: 3, remove: 19_990, values: Values::Packed(&[]) }]);
+        if element_bytes == 0 {
+            // Values of the other form: the elements that went are there again.
+            assert_eq!(failed(removed).kind(), ErrorKind::Corrupt);
+            world.apply(&[Op::ListSplice { object: list, position: 3, remove: 19_990, values: Values::Each(0, &[]) }]).unwrap();
+        } else {
+            assert_eq!(removed.unwrap(), [Outcome::Number(19_990)]);
+        }
+        world.audit();
+        world.store.publish();
+        let record = catalog::find(&world.reader, world.store.root(), list).unwrap();
+        let left: Vec<u64> = commonhold_ipc::sequence::Elements::new(&world.reader, &record, 0..100)
+            .map(|at| u64::from_le_bytes(world.reader.bytes(at.offset, at.len).try_into().unwrap()))
+            .collect();
+        assert_eq!(left, [0, 1, 2, 19_993, 19_994, 19_995, 19_996, 19_997, 19_998, 19_999]);
+        end(world, &[list]);
+    }
+}
+
+#[test]
+fn a_commit_that_cannot_be_read_to_its_end_changes_nothing() {
+    let mut world = world();
+    let dict = world.create(Kind::Dict, 0, 8);
+    let mut writer = CommitWriter::default();
+    writer.condition(&Condition::LenIs { object: dict, len: 0 });
+    for number in 0..100u64 {
+        writer.op(&insert(dict, &number.to_le_bytes(), Payload::inline(b"value")));
+    }
+    let mut bytes = Vec::new();
+    writer.write(&mut bytes);
+    for len in 0..bytes.len() {
+        if let Some(commit) = Commit::parse(&mut Reader::new(&bytes[..len])) {
+            assert!(!commit.is_whole(), "cut to {len} bytes");
+            let done = world.store.apply(&commit, &mut Uploads::default(), None);
+            assert!(matches!(done, Err(Rejected::Nonsense)), "cut to {len} bytes: {done:?}");
+        }
+    }
+    // Every code, flag and length in turn made wrong.
+    let ops = 8..bytes.len() - 17 - 4;
+    for at in ops.step_by(7) {
+        let mut wrong = bytes.clone();
+        wrong[at] ^= 0x40;
+        let commit = Commit::parse(&mut Reader::new(&wrong)).unwrap();
+        if !commit.is_whole() {
+            let done = world.store.apply(&commit, &mut Uploads::default(), None);
+            assert!(matches!(done, Err(Rejected::Nonsense)), "byte {at}: {done:?}");
+        }
+    }
+    world.audit();
+    world.store.publish();
+    assert_eq!(catalog::find(&world.reader, world.store.root(), dict).unwrap().len, 0);
+    end(world, &[dict]);
 }

@@ -305,6 +305,7 @@ impl Run {
                 self.model.forget_unreachable();
             }
             Err(Rejected::Conflict) => assert!(!holds, "a condition that holds was a conflict"),
+            Err(Rejected::Nonsense) => panic!("what the writer wrote could not be read"),
             Err(Rejected::Failed(error)) => assert!(holds && wrong == Some(error.kind()), "expected {wrong:?}, got {error:?}"),
         }
     }

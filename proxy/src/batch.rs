@@ -51,33 +51,33 @@ impl<'s> Batch<'s> {
         self.session
     }
 
+    #[inline]
     fn check(&self, handle: &impl Handle) -> Result<u64> {
         if handle.object().manager() != self.session.manager() {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                "a batch or transaction works on containers of one manager: this one is of another",
-            ));
+            return Err(another_managers());
         }
         handle.object().ready()?;
         Ok(handle.id())
     }
 
     /// Until the commit: what was sent ahead for a value, and the objects that it has handles on.
+    #[inline]
     fn keep(&self, value: &Outgoing) -> Result<()> {
+        if value.is_plain() { Ok(()) } else { self.keep_all(value) }
+    }
+
+    fn keep_all(&self, value: &Outgoing) -> Result<()> {
         self.uploads.borrow_mut().extend(value.upload());
         let stored = value.stored(self.session)?;
         self.stored.borrow_mut().extend(stored);
         Ok(())
     }
 
+    #[inline]
     fn add(&self, op: &Op<'_>) -> Result<()> {
         let mut commit = self.commit.borrow_mut();
         commit.op(op);
-        if commit.len() > FRAME_BYTES_MAX {
-            let text = format!("a batch of more than {FRAME_BYTES_MAX} bytes cannot be sent at once: make several of it");
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        Ok(())
+        if commit.len() > FRAME_BYTES_MAX { Err(too_long()) } else { Ok(()) }
     }
 
     /// Bytes so far, for who fills a container in several commits.
@@ -176,7 +176,7 @@ impl<'s> Batch<'s> {
             return Ok(());
         }
         // Without an answer the uploads may still be there: dropping this discards them.
-        self.session.commit(&self.commit.borrow())?;
+        self.session.commit(&mut self.commit.borrow_mut())?;
         self.forget_uploads();
         Ok(())
     }
@@ -185,6 +185,17 @@ impl<'s> Batch<'s> {
     pub(crate) fn forget_uploads(&self) {
         self.uploads.borrow_mut().clear();
     }
+}
+
+#[cold]
+fn another_managers() -> Error {
+    Error::new(ErrorKind::Refused, "a batch or transaction works on containers of one manager: this one is of another")
+}
+
+#[cold]
+fn too_long() -> Error {
+    let text = format!("a batch of more than {FRAME_BYTES_MAX} bytes cannot be sent at once: make several of it");
+    Error::new(ErrorKind::TooLarge, text)
 }
 
 impl Drop for Batch<'_> {

@@ -7,12 +7,12 @@ use crate::list::{List, Run, inline_bytes};
 use crate::session::SessionCore;
 use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
-use crate::sync::Lock;
+use crate::sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, RwLock, Semaphore};
 use crate::transaction::{self, Transaction};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::NAME_BYTES_MAX;
+use commonhold_ipc::limits::{BARRIER_PARTIES_MAX, NAME_BYTES_MAX, SEMAPHORE_PERMITS_MAX};
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::value::{AsShared, Key, Shared, fingerprint, text};
 use commonhold_ipc::wire::commit::{END, Op};
@@ -174,6 +174,66 @@ impl Session {
         self.create_shared(&[])
     }
 
+    /// A new lock that its holder may take again, free.
+    pub fn rlock(&self) -> Result<RLock> {
+        self.create_shared(&[])
+    }
+
+    /// A new lock for readers and writers, free.
+    pub fn rw_lock(&self) -> Result<RwLock> {
+        self.create_shared(&[])
+    }
+
+    /// A new semaphore with so many permits.
+    ///
+    /// # Errors
+    /// `OutOfRange` if that are more than 65,536.
+    pub fn semaphore(&self, permits: usize) -> Result<Semaphore> {
+        self.create_shared(&[permits_of(permits)?])
+    }
+
+    /// A new semaphore that never has more permits than these.
+    ///
+    /// # Errors
+    /// `OutOfRange` if that are more than 65,536.
+    pub fn bounded_semaphore(&self, permits: usize) -> Result<BoundedSemaphore> {
+        self.create_shared(&[permits_of(permits)?])
+    }
+
+    /// A new condition with a lock of its own.
+    pub fn condition(&self) -> Result<Condition> {
+        self.create_shared(&[])
+    }
+
+    /// A new condition for a lock that there is: several conditions may share one.
+    ///
+    /// # Errors
+    /// `Refused` if the lock is another manager's.
+    pub fn condition_with(&self, lock: &Lock) -> Result<Condition> {
+        if lock.object().manager() != self.core.manager() {
+            return Err(Error::new(ErrorKind::Refused, "a condition is made for a lock of its own manager: this one is of another"));
+        }
+        lock.object().ready()?;
+        self.create_shared(&[lock.id()])
+    }
+
+    /// A new event, not set.
+    pub fn event(&self) -> Result<Event> {
+        self.create_shared(&[])
+    }
+
+    /// A new barrier for so many parties.
+    ///
+    /// # Errors
+    /// `OutOfRange` if that is none, or more than 4,096.
+    pub fn barrier(&self, parties: usize) -> Result<Barrier> {
+        if !(1..=BARRIER_PARTIES_MAX).contains(&parties) {
+            let text = format!("a barrier for {parties} parties cannot be made: there are 1 to {BARRIER_PARTIES_MAX}");
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        }
+        self.create_shared(&[parties as u64])
+    }
+
     /// One version of everything, held until it is dropped.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.core.check()?;
@@ -333,6 +393,14 @@ impl Session {
             _ => Err(malformed("reply")),
         }
     }
+}
+
+fn permits_of(permits: usize) -> Result<u64> {
+    if permits <= SEMAPHORE_PERMITS_MAX {
+        return Ok(permits as u64);
+    }
+    let text = format!("a semaphore with {permits} permits cannot be made: the most is {SEMAPHORE_PERMITS_MAX}");
+    Err(Error::new(ErrorKind::OutOfRange, text))
 }
 
 /// The first name of the text that answers [`Call::Names`], and what follows.

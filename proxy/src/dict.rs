@@ -3,6 +3,7 @@
 use crate::guard::Ref;
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, HasTicket, until_done};
+use crate::seen;
 use crate::session::SessionCore;
 use crate::watch;
 use crate::write::{Committed, lent, with_entry, with_key};
@@ -10,8 +11,8 @@ use commonhold_ipc::block::Entry;
 use commonhold_ipc::catalog::Record;
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::index::{self, Entries};
-use commonhold_ipc::pin::Pin;
-use commonhold_ipc::value::{AsShared, Key, Number, Shared, access, text};
+use commonhold_ipc::pin::Hold;
+use commonhold_ipc::value::{AsShared, Key, Number, Shared, ShortArchive, access, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, Op};
 use commonhold_ipc::wire::malformed;
 use commonhold_ipc::wire::reply::Outcome;
@@ -57,9 +58,17 @@ pub struct Dict<K: Key, V: Shared> {
 handle!(Dict[K: Key, V: Shared], commonhold_ipc::catalog::Kind::Dict, "Dict");
 
 /// The entry of a key in a version.
-#[inline]
 pub(crate) fn find(session: &SessionCore, record: &Record, key: &[u8]) -> Option<Entry> {
     index::find(&session.arena, record.root, record.value_align, key, session.hash.of(key))
+}
+
+/// The same for a key that needs no serialiser.
+#[inline(always)]
+pub(crate) fn find_short(session: &SessionCore, record: &Record, key: ShortArchive) -> Option<Entry> {
+    match key.word() {
+        Some(word) => index::find_word(&session.arena, record.root, record.value_align, word, session.hash.of_word(word)),
+        None => find(session, record, key.bytes()),
+    }
 }
 
 impl<K: Key, V: Shared> Dict<K, V> {
@@ -69,19 +78,34 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// `Corrupt` if the bytes stored there are no `V`.
     #[inline]
     pub fn get(&self, key: impl AsShared<K>) -> Result<Option<Ref<'_, V>>> {
-        with_key::<K, _>(&key, |key| {
-            let (session, pin, record) = self.object.look()?;
-            match find(session, &record, key) {
-                None => Ok(None),
-                Some(entry) => Ref::new(session, &entry.value_place(&session.arena), pin.into_hold()).map(Some),
+        let Some(short) = key.short() else { return self.get_long(&key) };
+        let (session, hold) = self.object.hold()?;
+        let object = self.object.id();
+        let place = match seen::place(object, &short) {
+            Some(place) => place,
+            None => {
+                let Some(entry) = find_short(session, &seen::record(object), short) else { return Ok(None) };
+                let place = entry.value_place(&session.arena);
+                seen::remember_place(object, &short, &place);
+                place
             }
+        };
+        Ref::new(session, &place, hold).map(Some)
+    }
+
+    #[inline(never)]
+    fn get_long(&self, key: &impl AsShared<K>) -> Result<Option<Ref<'_, V>>> {
+        with_key::<K, _>(key, |key| {
+            let (session, hold, record) = self.object.look()?;
+            let Some(entry) = find(session, &record, key) else { return Ok(None) };
+            Ref::new(session, &entry.value_place(&session.arena), hold).map(Some)
         })
     }
 
     /// Whether a key is there.
     pub fn contains_key(&self, key: impl AsShared<K>) -> Result<bool> {
         with_key::<K, _>(&key, |key| {
-            let (session, _pin, record) = self.object.look()?;
+            let (session, _hold, record) = self.object.look()?;
             Ok(find(session, &record, key).is_some())
         })
     }
@@ -195,7 +219,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
     pub fn compare_exchange<N: AsShared<V>>(&self, key: impl AsShared<K>, expected: Option<&V>, new: Option<N>) -> Result<bool> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_pin, record, entry) = self.entry(&key)?;
+            let (_hold, record, entry) = self.entry(&key)?;
             let same = match (&entry, expected) {
                 (None, None) => true,
                 (Some(entry), Some(expected)) => V::eq_archived(session.value::<V>(&entry.value_place(&session.arena))?, expected),
@@ -229,7 +253,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
     pub fn update(&self, key: impl AsShared<K>, mut change: impl FnMut(Option<V>) -> Option<V>) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_pin, record, entry) = self.entry(&key)?;
+            let (_hold, record, entry) = self.entry(&key)?;
             let old = match &entry {
                 Some(entry) => {
                     let archived = session.value::<V>(&entry.value_place(&session.arena))?;
@@ -244,11 +268,11 @@ impl<K: Key, V: Shared> Dict<K, V> {
         })
     }
 
-    fn entry(&self, key: &impl AsShared<K>) -> Result<(Pin<'_>, Record, Option<Entry>)> {
+    fn entry(&self, key: &impl AsShared<K>) -> Result<(Hold<'_>, Record, Option<Entry>)> {
         with_key::<K, _>(key, |key| {
-            let (session, pin, record) = self.object.look()?;
+            let (session, hold, record) = self.object.look()?;
             let entry = find(session, &record, key);
-            Ok((pin, record, entry))
+            Ok((hold, record, entry))
         })
     }
 
@@ -269,13 +293,13 @@ impl<K: Key, V: Shared> Dict<K, V> {
             Some(new) => with_entry::<K, V, _>(session, record.value_align, key, &new, |key, value, ser| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false });
-                session.commit_with(&commit, ticket)
+                session.commit_with(&mut commit, ticket)
             }),
             None if seen.is_none() => Ok(Committed::Done),
             None => with_key::<K, _>(key, |key| {
                 commit.condition(&Condition::EntryIs { object, key, block });
                 commit.op(&Op::Remove { object, key, lend: false });
-                session.commit_with(&commit, ticket)
+                session.commit_with(&mut commit, ticket)
             }),
         }
     }
@@ -308,7 +332,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
     pub fn retain(&self, mut keep: impl FnMut(&K::View, &V::View) -> bool) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_, pin, record) = self.object.look()?;
+            let (_, hold, record) = self.object.look()?;
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             for entry in Entries::new(&session.arena, record.root, record.value_align) {
@@ -318,8 +342,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
                     commit.op(&Op::Remove { object: self.id(), key: entry.key(&session.arena), lend: false });
                 }
             }
-            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&commit, ticket)? };
-            drop(pin);
+            let done = if commit.ops() == 0 { Committed::Done } else { session.commit_with(&mut commit, ticket)? };
+            drop(hold);
             Ok(if done == Committed::Conflict { Attempt::Conflict } else { Attempt::Done(()) })
         })
     }
@@ -328,13 +352,13 @@ impl<K: Key, V: Shared> Dict<K, V> {
     pub fn pop_last(&self) -> Result<Option<(K, V)>> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_, _pin, record) = self.object.look()?;
+            let (_, _hold, record) = self.object.look()?;
             let entries = Entries::new(&session.arena, record.root, record.value_align);
             let Some(last) = entries.max_by_key(Entry::insertion) else { return Ok(Attempt::Done(None)) };
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::Remove { object: self.id(), key: last.key(&session.arena), lend: false });
-            if session.commit_with(&commit, ticket)? == Committed::Conflict {
+            if session.commit_with(&mut commit, ticket)? == Committed::Conflict {
                 return Ok(Attempt::Conflict);
             }
             let owner = session.pins.owner();
@@ -363,9 +387,9 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # }
     /// ```
     pub fn iter(&self) -> Result<Iter<'_, K, V>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         let entries = EntryWalk::Hashed(Entries::new(&session.arena, record.root, record.value_align));
-        Ok(Iter { session, pin, entries, left: record.len as usize, _of: PhantomData })
+        Ok(Iter { session, hold, entries, left: record.len as usize, _of: PhantomData })
     }
 
     /// The same in the order in which the keys were first inserted. Sorts, so it costs some private memory and time.
@@ -373,9 +397,9 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # Panics
     /// As [`iter`](Self::iter).
     pub fn iter_ordered(&self) -> Result<Iter<'_, K, V>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         let entries = EntryWalk::ordered(Entries::new(&session.arena, record.root, record.value_align));
-        Ok(Iter { session, pin, entries, left: record.len as usize, _of: PhantomData })
+        Ok(Iter { session, hold, entries, left: record.len as usize, _of: PhantomData })
     }
 
     /// All keys, in hash order.
@@ -383,8 +407,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # Panics
     /// As [`iter`](Self::iter).
     pub fn keys(&self) -> Result<impl Iterator<Item = Ref<'_, K>>> {
-        let Iter { session, pin, entries, .. } = self.iter()?;
-        Ok(entries.map(move |entry| read(session, &entry.key_place(), &pin)))
+        let Iter { session, hold, entries, .. } = self.iter()?;
+        Ok(entries.map(move |entry| read(session, &entry.key_place(), &hold)))
     }
 
     /// All values, in hash order of their keys.
@@ -392,8 +416,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// # Panics
     /// As [`iter`](Self::iter).
     pub fn values(&self) -> Result<impl Iterator<Item = Ref<'_, V>>> {
-        let Iter { session, pin, entries, .. } = self.iter()?;
-        Ok(entries.map(move |entry| read(session, &entry.value_place(&session.arena), &pin)))
+        let Iter { session, hold, entries, .. } = self.iter()?;
+        Ok(entries.map(move |entry| read(session, &entry.value_place(&session.arena), &hold)))
     }
 
     /// A copy of everything in private memory.
@@ -436,8 +460,8 @@ impl Iterator for EntryWalk {
 
 /// A guard on a value of an iteration.
 #[inline(always)]
-pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, pin: &Pin<'g>) -> Ref<'g, T> {
-    Ref::beside(session, place, pin.hold())
+pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, hold: &Hold<'g>) -> Ref<'g, T> {
+    Ref::beside(session, place, hold)
 }
 
 /// Somebody has stored bytes that are no value of the container's type, going around this library.
@@ -449,7 +473,7 @@ pub(crate) fn not_this_type(error: &Error) -> ! {
 /// The entries of a dict in one version. See [`Dict::iter`].
 pub struct Iter<'g, K: Key, V: Shared> {
     session: &'g Arc<SessionCore>,
-    pin: Pin<'g>,
+    hold: Hold<'g>,
     entries: EntryWalk,
     left: usize,
     _of: PhantomData<fn() -> (K, V)>,
@@ -463,7 +487,7 @@ impl<'g, K: Key, V: Shared> Iterator for Iter<'g, K, V> {
         let entry = self.entries.next()?;
         self.left = self.left.saturating_sub(1);
         let value = entry.value_place(&self.session.arena);
-        Some((read(self.session, &entry.key_place(), &self.pin), read(self.session, &value, &self.pin)))
+        Some((read(self.session, &entry.key_place(), &self.hold), read(self.session, &value, &self.hold)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -40,16 +40,28 @@ use std::sync::Arc;
 /// ```
 pub struct Ref<'g, T: Shared> {
     held: Held<'g, T>,
-    table: &'g PinTable,
-    /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
-    kept: Option<Box<[Stored]>>,
 }
 
+/// Almost all guards are the first: so they are small, and made in registers.
 enum Held<'g, T: Shared> {
     /// In the arena, under a hold.
+    There(&'g T::Archived, Hold<'g>),
+    /// All others.
+    Apart(Box<Apart<'g, T>>),
+}
+
+struct Apart<'g, T: Shared> {
+    value: Value<'g, T>,
+    table: &'g PinTable,
+    /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
+    #[allow(dead_code)]
+    kept: Vec<Stored>,
+}
+
+enum Value<'g, T: Shared> {
     There(&'g T::Archived, #[allow(dead_code)] Hold<'g>),
     /// A copy: what the manager sent, or what a transaction has written itself. Checked when it was made.
-    Here(Box<AlignedVec<16>>),
+    Here(AlignedVec<16>),
 }
 
 impl<'g, T: Shared> Ref<'g, T> {
@@ -57,7 +69,7 @@ impl<'g, T: Shared> Ref<'g, T> {
     #[inline(always)]
     pub(crate) fn new(session: &'g Arc<SessionCore>, place: &Place, hold: Hold<'g>) -> Result<Self> {
         let archived = session.value::<T>(place)?;
-        Ok(Ref { held: Held::There(archived, hold), table: &session.pins, kept: None })
+        Ok(Ref { held: Held::There(archived, hold) })
     }
 
     /// A guard on a value of an iteration, which `hold` keeps as well: a hold of its own is made last, in its place.
@@ -70,7 +82,7 @@ impl<'g, T: Shared> Ref<'g, T> {
             Ok(archived) => archived,
             Err(error) => crate::dict::not_this_type(&error),
         };
-        Ref { held: Held::There(archived, hold.clone()), table: &session.pins, kept: None }
+        Ref { held: Held::There(archived, hold.clone()) }
     }
 
     /// A guard on a copy of a value's archive.
@@ -78,25 +90,50 @@ impl<'g, T: Shared> Ref<'g, T> {
         let mut copy = AlignedVec::with_capacity(bytes.len());
         copy.extend_from_slice(bytes);
         access::<T>(&copy)?;
-        Ok(Ref { held: Held::Here(Box::new(copy)), table: &session.pins, kept: None })
+        let apart = Apart { value: Value::Here(copy), table: &session.pins, kept: Vec::new() };
+        Ok(Ref { held: Held::Apart(Box::new(apart)) })
     }
 
     /// The guard, which keeps these references.
-    pub(crate) fn keeping(mut self, kept: Vec<Stored>) -> Self {
-        self.kept = (!kept.is_empty()).then(|| kept.into());
-        self
+    pub(crate) fn keeping(self, kept: Vec<Stored>) -> Self {
+        if kept.is_empty() {
+            return self;
+        }
+        let apart = match self.held {
+            Held::There(archived, hold) => {
+                let table = hold.table();
+                Box::new(Apart { value: Value::There(archived, hold), table, kept: kept })
+            }
+            Held::Apart(mut apart) => {
+                apart.kept.extend(kept);
+                apart
+            }
+        };
+        Ref { held: Held::Apart(apart) }
     }
 
     #[inline]
     fn archived(&self) -> &T::Archived {
         match &self.held {
             Held::There(archived, _) => archived,
-            Held::Here(copy) => access::<T>(copy).expect("the copy was checked when it was made"),
+            Held::Apart(apart) => apart.archived(),
         }
     }
 
     fn session(&self) -> &PinTable {
-        self.table
+        match &self.held {
+            Held::There(_, hold) => hold.table(),
+            Held::Apart(apart) => apart.table,
+        }
+    }
+}
+
+impl<T: Shared> Apart<'_, T> {
+    fn archived(&self) -> &T::Archived {
+        match &self.value {
+            Value::There(archived, _) => archived,
+            Value::Here(copy) => access::<T>(copy).expect("the copy was checked when it was made"),
+        }
     }
 }
 

@@ -5,11 +5,13 @@
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
 
 use crate::client::Session;
+use crate::seen;
 use crate::session::SessionCore;
+use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
-use commonhold_ipc::pin::Pin;
+use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
@@ -22,10 +24,12 @@ pub struct Object {
     manager: u64,
     id: u64,
     session: OnceLock<Arc<SessionCore>>,
-    /// Set once the manager counts this session as a holder.
-    bound: OnceLock<()>,
+    /// The same once the manager counts it as a holder: all that a read has to look at.
+    bound: OnceLock<Arc<SessionCore>>,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
+    /// Of a condition, once it is known: the lock that it was made for, if it was.
+    companion: OnceLock<Option<Arc<Object>>>,
     /// What this process has found out about it, once.
     local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -34,14 +38,17 @@ impl Object {
     /// A handle's inside, for an object that the manager has just counted as held by this session.
     pub fn taken(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
         session.took(id);
-        Arc::new(Object {
-            manager: session.manager(),
-            id,
-            session: session.clone().into(),
-            bound: OnceLock::from(()),
-            segment: OnceLock::new(),
-            local: OnceLock::new(),
-        })
+        Arc::new(Object::bound(session, id))
+    }
+
+    /// An object that the manager counts as held by this session, once more than before.
+    fn bound(session: &Arc<SessionCore>, id: u64) -> Self {
+        Object::new(session.manager(), id, Some(session.clone()), Some(session.clone()))
+    }
+
+    fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
+        let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
+        Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new(), companion: OnceLock::new(), local: OnceLock::new() }
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -50,9 +57,8 @@ impl Object {
         // A handle that travels through another manager's session, as an argument of a process for example.
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
-        let held = session.as_ref().is_some_and(|session| session.is_ours() && session.hold_again(id));
-        let bound = if held { OnceLock::from(()) } else { OnceLock::new() };
-        Arc::new(Object { manager, id, session: session.map_or_else(OnceLock::new, OnceLock::from), bound, segment: OnceLock::new(), local: OnceLock::new() })
+        let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
+        Arc::new(Object::new(manager, id, session, bound))
     }
 
     /// The object's id.
@@ -80,11 +86,8 @@ impl Object {
     /// The session, ready for a call about this object.
     #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
-        match (self.session.get(), self.bound.get()) {
-            (Some(session), Some(())) => {
-                session.check()?;
-                Ok(session)
-            }
+        match self.bound.get() {
+            Some(session) if session.is_usable() => Ok(session),
             _ => self.bind(),
         }
     }
@@ -95,7 +98,7 @@ impl Object {
         session.check()?;
         if self.bound.get().is_none() {
             session.hold(self.id)?;
-            if self.bound.set(()).is_err() {
+            if self.bound.set(session.clone()).is_err() {
                 // Another thread was quicker: its reference is enough.
                 session.let_go(self.id);
             }
@@ -134,18 +137,46 @@ impl Object {
         Ok((session, self.segment.get_or_init(|| segment)))
     }
 
-    /// The object as of now, under a pin.
+    /// The object that this one was made for, if it was: what its record names.
+    pub fn companion(&self) -> Result<Option<&Arc<Object>>> {
+        if self.companion.get().is_none() {
+            let (session, _hold, record) = self.look()?;
+            let companion = (record.root != 0).then(|| Arc::new(Object::new(self.manager, record.root, Some(session.clone()), None)));
+            let _ = self.companion.set(companion);
+        }
+        Ok(self.companion.get().and_then(Option::as_ref))
+    }
+
+    /// The object as of now, held. Its record is what the thread has [`seen`] last.
     #[inline(always)]
-    pub fn look(&self) -> Result<(&Arc<SessionCore>, Pin<'_>, Record)> {
+    pub fn hold(&self) -> Result<(&Arc<SessionCore>, Hold<'_>)> {
         let session = self.ready()?;
-        let pin = session.pin();
-        let record = session.record(&pin, self.id)?;
-        Ok((session, pin, record))
+        loop {
+            let (hold, version) = session.pins.hold();
+            if seen::shows(session.pins.id(), version, self.id) || self.look_up(session, version)? {
+                return Ok((session, hold));
+            }
+        }
+    }
+
+    /// The same with its record.
+    #[inline(always)]
+    pub fn look(&self) -> Result<(&Arc<SessionCore>, Hold<'_>, Record)> {
+        let (session, hold) = self.hold()?;
+        Ok((session, hold, seen::record(self.id)))
+    }
+
+    /// Finds the object in a version that this thread holds. `false`: take a newer one.
+    #[inline(never)]
+    fn look_up(&self, session: &SessionCore, version: u64) -> Result<bool> {
+        let Some(root) = arena::root_of(&session.arena, version) else { return Ok(false) };
+        seen::remember(session.pins.id(), version, &session.record(&root, self.id)?);
+        Ok(true)
     }
 
     /// Sees that the object was made as what the handle takes it for.
     pub fn check_type<H: Handle>(&self) -> Result<()> {
-        let (session, _pin, record) = self.look()?;
+        let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         if found.fingerprint == fingerprint::<H>() {
             return Ok(());
@@ -156,7 +187,7 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let (Some(session), Some(())) = (self.session.get(), self.bound.get()) {
+        if let Some(session) = self.bound.get() {
             session.let_go(self.id);
         }
     }
@@ -306,15 +337,7 @@ impl Token {
         }
         session.check()?;
         session.hold(self.id)?;
-        let object = Object {
-            manager: self.manager,
-            id: self.id,
-            session: session.clone().into(),
-            bound: OnceLock::from(()),
-            segment: OnceLock::new(),
-            local: OnceLock::new(),
-        };
-        let object = Arc::new(object);
+        let object = Arc::new(Object::bound(session, self.id));
         object.check_type::<H>()?;
         Ok(H::from_object(object))
     }

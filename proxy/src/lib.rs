@@ -11,9 +11,11 @@ mod dict;
 mod guard;
 mod handle;
 mod list;
+pub mod process;
 mod queue;
 mod request;
 mod retry;
+mod seen;
 mod session;
 mod single;
 mod snapshot;
@@ -31,5 +33,8 @@ pub use list::{Iter as ListIter, List, Slice};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
-pub use sync::{Acquired, Lock, LockGuard, Party};
+pub use sync::{
+    Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
+    WriteGuard,
+};
 pub use transaction::{Countable, Readable, Transaction};

@@ -11,7 +11,7 @@ use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
 use commonhold_ipc::error::{ErrorKind, Result};
-use commonhold_ipc::pin::Pin;
+use commonhold_ipc::pin::Hold;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
@@ -149,10 +149,10 @@ impl<T: Shared> List<T> {
     /// `Corrupt` if the bytes stored there are no `T`.
     #[inline]
     pub fn get(&self, position: usize) -> Result<Option<Ref<'_, T>>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         match sequence::find(&session.arena, &record, position as u64) {
             None => Ok(None),
-            Some(place) => Ref::new(session, &place, pin.into_hold()).map(Some),
+            Some(place) => Ref::new(session, &place, hold).map(Some),
         }
     }
 
@@ -295,7 +295,7 @@ impl<T: Shared> List<T> {
 
     /// The position of the first element that equals this value.
     pub fn index_of(&self, value: &T) -> Result<Option<usize>> {
-        let (session, _pin, record) = self.object.look()?;
+        let (session, _hold, record) = self.object.look()?;
         for (position, place) in Elements::new(&session.arena, &record, 0..record.len).enumerate() {
             if T::eq_archived(session.value::<T>(&place)?, value) {
                 return Ok(Some(position));
@@ -306,7 +306,7 @@ impl<T: Shared> List<T> {
 
     /// How many elements equal this value.
     pub fn count(&self, value: &T) -> Result<usize> {
-        let (session, _pin, record) = self.object.look()?;
+        let (session, _hold, record) = self.object.look()?;
         let mut count = 0;
         for place in Elements::new(&session.arena, &record, 0..record.len) {
             count += usize::from(T::eq_archived(session.value::<T>(&place)?, value));
@@ -319,7 +319,7 @@ impl<T: Shared> List<T> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
             let Some(position) = self.index_of(value)? else { return Ok(Attempt::Done(false)) };
-            let (_, _pin, record) = self.object.look()?;
+            let (_, _hold, record) = self.object.look()?;
             let place = sequence::find(&session.arena, &record, position as u64);
             // Between the two looks the list may have changed.
             let Some(place) = place else { return Ok(Attempt::Conflict) };
@@ -329,7 +329,7 @@ impl<T: Shared> List<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
-            Ok(match session.commit_with(&commit, ticket)? {
+            Ok(match session.commit_with(&mut commit, ticket)? {
                 Committed::Done => Attempt::Done(true),
                 Committed::Conflict => Attempt::Conflict,
             })
@@ -360,7 +360,7 @@ impl<T: Shared> List<T> {
     pub fn sort_by(&self, mut compare: impl FnMut(&T, &T) -> Ordering) -> Result<()> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_, _pin, record) = self.object.look()?;
+            let (_, _hold, record) = self.object.look()?;
             let owner = session.pins.owner();
             let mut elements: Vec<(u64, T)> = Vec::with_capacity(record.len as usize);
             for (position, place) in (0..).zip(Elements::new(&session.arena, &record, 0..record.len)) {
@@ -372,7 +372,7 @@ impl<T: Shared> List<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
             commit.op(&Op::ListPermute { object: self.id(), from: Words::new(&from).ok_or_else(|| malformed("permutation"))? });
-            Ok(match session.commit_with(&commit, ticket)? {
+            Ok(match session.commit_with(&mut commit, ticket)? {
                 Committed::Done => Attempt::Done(()),
                 Committed::Conflict => Attempt::Conflict,
             })
@@ -394,9 +394,9 @@ impl<T: Shared> List<T> {
     /// # }
     /// ```
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<Slice<'_, T>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         let positions = positions(range, record.len);
-        Ok(Slice { session, _pin: pin, record, positions, _of: PhantomData })
+        Ok(Slice { session, _hold: hold, record, positions, _of: PhantomData })
     }
 
     /// All elements of the newest version, in order, from both ends, read in place. Later changes do not show.
@@ -405,9 +405,9 @@ impl<T: Shared> List<T> {
     /// The iterator panics at an element whose bytes are no `T`, which only a program that goes around this library can have
     /// stored; [`get`](Self::get) returns an error there.
     pub fn iter(&self) -> Result<Iter<'_, T>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         let elements = Elements::new(&session.arena, &record, 0..record.len);
-        Ok(Iter { session, pin, elements, _of: PhantomData })
+        Ok(Iter { session, hold, elements, _of: PhantomData })
     }
 
     /// A copy of everything in private memory.
@@ -434,7 +434,7 @@ impl Run {
 /// The elements of a list in one version. See [`List::iter`].
 pub struct Iter<'g, T: Shared> {
     session: &'g Arc<SessionCore>,
-    pin: Pin<'g>,
+    hold: Hold<'g>,
     elements: Elements,
     _of: PhantomData<fn() -> T>,
 }
@@ -444,7 +444,7 @@ impl<'g, T: Shared> Iterator for Iter<'g, T> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.elements.next().map(|place| read(self.session, &place, &self.pin))
+        self.elements.next().map(|place| read(self.session, &place, &self.hold))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -452,13 +452,13 @@ impl<'g, T: Shared> Iterator for Iter<'g, T> {
     }
 
     fn nth(&mut self, n: usize) -> Option<Self::Item> {
-        self.elements.nth(n).map(|place| read(self.session, &place, &self.pin))
+        self.elements.nth(n).map(|place| read(self.session, &place, &self.hold))
     }
 }
 
 impl<T: Shared> DoubleEndedIterator for Iter<'_, T> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.elements.next_back().map(|place| read(self.session, &place, &self.pin))
+        self.elements.next_back().map(|place| read(self.session, &place, &self.hold))
     }
 }
 
@@ -467,7 +467,7 @@ impl<T: Shared> ExactSizeIterator for Iter<'_, T> {}
 /// A range of a list in one version, held by one guard. See [`List::slice`].
 pub struct Slice<'g, T: Shared> {
     session: &'g Arc<SessionCore>,
-    _pin: Pin<'g>,
+    _hold: Hold<'g>,
     record: Record,
     positions: Range<u64>,
     _of: PhantomData<fn() -> T>,

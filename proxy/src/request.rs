@@ -7,6 +7,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
 use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
+use commonhold_ipc::wire::commit::CommitWriter;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,11 @@ impl Request {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
         Request { call, quiet: false, bytes }
+    }
+
+    /// A commit as it was put together.
+    pub fn commit(commit: &mut CommitWriter) -> Self {
+        Request { call: Call::Commit, quiet: false, bytes: commit.take_frame() }
     }
 
     /// The outcomes of the operations are not wanted: it is enough to know that they happened.
@@ -95,12 +101,19 @@ pub struct Value {
 
 impl Value {
     /// Writes a value behind what is in `ser`, or sends it ahead if it is large.
+    #[inline]
     pub fn encode<T: Shared>(session: &Arc<SessionCore>, ser: &mut Ser, value: &impl AsShared<T>, target: Target) -> Result<Value> {
         let before = ser.handles().len();
         if let Some(range) = ser.put_up_to::<T>(value, INLINE_VALUE_BYTES_MAX as u64)? {
             let handles = ids(session, &ser.handles()[before..])?;
             return Ok(Value { encoded: Encoded::Inline(range), handles });
         }
+        Self::send::<T>(session, value, target)
+    }
+
+    /// Sends a value ahead.
+    #[cold]
+    fn send<T: Shared>(session: &Arc<SessionCore>, value: &impl AsShared<T>, target: Target) -> Result<Value> {
         let mut count = Ser::count();
         count.put::<T>(value)?;
         let handles = ids(session, count.handles())?;
@@ -133,12 +146,19 @@ impl Value {
     }
 
     /// As an operation names it.
+    #[inline]
     pub fn payload<'a>(&'a self, ser: &'a Ser) -> Payload<'a> {
         let source = match &self.encoded {
             Encoded::Inline(range) => Source::Inline(&ser.bytes()[range.clone()]),
             Encoded::Sent(number) => Source::Upload(*number),
         };
         Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
+    }
+
+    /// Whether there is nothing to keep until it is committed: neither an upload nor handles.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.handles.is_empty() && matches!(self.encoded, Encoded::Inline(_))
     }
 
     /// Holds the objects that the value has handles on, until what comes back is dropped.
@@ -157,7 +177,12 @@ impl Value {
 }
 
 /// The ids of handles, 8 bytes each; an error if one is of another manager.
+#[inline]
 fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
+    if handles.is_empty() { Ok(Vec::new()) } else { some_ids(session, handles) }
+}
+
+fn some_ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     let mut ids = Vec::with_capacity(handles.len() * 8);
     for (manager, id) in handles {
         if *manager != session.manager() {

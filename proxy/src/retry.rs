@@ -140,7 +140,11 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
 
 impl SessionCore {
     /// Commits, standing back for a ticket of this process unless the caller has it.
-    pub fn commit_with(&self, commit: &commonhold_ipc::wire::commit::CommitWriter, ticket: HasTicket) -> Result<crate::write::Committed> {
+    pub fn commit_with(
+        &self,
+        commit: &mut commonhold_ipc::wire::commit::CommitWriter,
+        ticket: HasTicket,
+    ) -> Result<crate::write::Committed> {
         if ticket.0 { self.commit_ungated(commit) } else { self.commit(commit) }
     }
 }

@@ -3,13 +3,13 @@
 use crate::connection::{Connection, Reply, disconnected};
 use crate::request::Request;
 use crate::retry::Gate;
-use commonhold_ipc::arena::{self, ALIVE};
+use commonhold_ipc::arena::{self, ALIVE, Root};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
 use commonhold_ipc::catalog::{self, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
-use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions, Welcome};
+use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::{ArenaReader, Segment};
@@ -29,9 +29,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-/// Option bit of the welcome: check every value at every read.
-const OPTION_CHECK_ALWAYS: u64 = 1;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +55,8 @@ pub struct SessionCore {
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
+    /// What this process has shown the manager: children that are given its handles must, too.
+    pub(crate) authkey: Option<AuthKey>,
     welcome: Welcome,
     stamp: Stamp,
     /// Number of the last call of each lane; written by the lane's thread alone.
@@ -80,27 +79,31 @@ impl SessionCore {
     pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), welcome, fds)
+        Self::new(channel, address.clone(), authkey, welcome, fds)
     }
 
     /// Begins a session on a channel that is connected already. `address` is where others find the manager.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, welcome, fds)
+        Self::new(channel, address, authkey, welcome, fds)
     }
 
-    fn new(channel: Channel, address: Address, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
+    fn new(channel: Channel, address: Address, authkey: Option<&AuthKey>, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
         let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
         let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
         let (pins, arena) = mapped.inspect_err(|_| give_up(&page))?;
+        if welcome.options & OPTION_BARRIERS != 0 {
+            pins.rely_on_manager();
+        }
         let core = Arc::new(SessionCore {
             connection: Connection::new(channel, arena.clone()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
             address,
+            authkey: authkey.cloned(),
             welcome,
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
@@ -216,7 +219,7 @@ impl SessionCore {
     }
 
     /// Whether the manager lives.
-    #[inline]
+    #[inline(always)]
     pub fn is_alive(&self) -> bool {
         // SYNC: Acquire pairs with the keeper's Release store; the kernel's mark is a full barrier.
         self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
@@ -225,10 +228,14 @@ impl SessionCore {
     /// Fails in a forked child, and when the manager is gone.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        if !self.stamp.is_current() {
-            return self.stamp.check();
-        }
+        self.stamp.check()?;
         if self.is_alive() { Ok(()) } else { Err(disconnected()) }
+    }
+
+    /// Whether [`check`](Self::check) has nothing to say.
+    #[inline(always)]
+    pub fn is_usable(&self) -> bool {
+        self.stamp.is_current() && self.is_alive()
     }
 
     /// Whether calls can still be made: in this process, over a connection that nothing has broken.
@@ -249,8 +256,8 @@ impl SessionCore {
 
     /// An object's record in a pinned version.
     #[inline(always)]
-    pub fn record(&self, pin: &Pin<'_>, id: u64) -> Result<Record> {
-        catalog::find(&self.arena, pin.root(), id).ok_or_else(|| self.no_record(id))
+    pub fn record(&self, root: &Root, id: u64) -> Result<Record> {
+        catalog::find(&self.arena, root, id).ok_or_else(|| self.no_record(id))
     }
 
     /// Why an object is not there. The end of the connection takes the session's references with it.

@@ -44,9 +44,9 @@ impl<T: Shared> Value<T> {
     /// The value, read in place.
     #[inline]
     pub fn get(&self) -> Result<Ref<'_, T>> {
-        let (session, pin, record) = self.object.look()?;
+        let (session, hold, record) = self.object.look()?;
         check_set(&record)?;
-        Ref::new(session, &element_place(&session.arena, record.root), pin.into_hold())
+        Ref::new(session, &element_place(&session.arena, record.root), hold)
     }
 
     /// Replaces the value.
@@ -62,7 +62,7 @@ impl<T: Shared> Value<T> {
     pub fn update(&self, mut change: impl FnMut(&mut T)) -> Result<T> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_, _pin, record) = self.object.look()?;
+            let (_, _hold, record) = self.object.look()?;
             check_set(&record)?;
             let current = session.value::<T>(&element_place(&session.arena, record.root))?;
             let mut value = to_owned::<T>(current, session.pins.owner());
@@ -78,7 +78,7 @@ impl<T: Shared> Value<T> {
     pub fn compare_exchange(&self, expected: &T, new: impl AsShared<T>) -> Result<bool> {
         let session = self.object.ready()?;
         until_done(session, |ticket| {
-            let (_, _pin, record) = self.object.look()?;
+            let (_, _hold, record) = self.object.look()?;
             check_set(&record)?;
             if !T::eq_archived(session.value::<T>(&element_place(&session.arena, record.root))?, expected) {
                 return Ok(Attempt::Done(false));
@@ -97,7 +97,7 @@ impl<T: Shared> Value<T> {
             let mut commit = CommitWriter::default();
             commit.condition(&Condition::RootIs { object: self.id(), root: seen.root });
             commit.op(&Op::ValueSet { object: self.id(), value: value.payload(ser) });
-            session.commit_with(&commit, ticket)
+            session.commit_with(&mut commit, ticket)
         })
     }
 
@@ -238,7 +238,7 @@ impl Namespace {
     /// `WrongType` if it was set as another type.
     pub fn get<T: Shared>(&self, name: &str) -> Result<Option<Ref<'_, T>>> {
         with_key::<String, _>(&name, |key| {
-            let (session, pin, record) = self.object.look()?;
+            let (session, hold, record) = self.object.look()?;
             let Some(entry) = find(session, &record, key) else { return Ok(None) };
             let attribute = Self::attribute(&session.arena, &entry.value_place(&session.arena))?;
             if attribute.fingerprint != fingerprint::<T>() {
@@ -246,7 +246,7 @@ impl Namespace {
                 let message = format!("attribute {name:?} of a namespace: it was set as {}, not as {}", attribute.text, text::<T>());
                 return Err(Error::caused(ErrorKind::WrongType, message, error));
             }
-            Ref::new(session, &attribute.value, pin.into_hold()).map(Some)
+            Ref::new(session, &attribute.value, hold).map(Some)
         })
     }
 
@@ -287,7 +287,7 @@ impl Namespace {
 
     /// The names of all attributes, in the order in which they were first set.
     pub fn names(&self) -> Result<Vec<String>> {
-        let (session, _pin, record) = self.object.look()?;
+        let (session, _hold, record) = self.object.look()?;
         let mut names = Vec::new();
         for entry in Entries::new(&session.arena, record.root, record.value_align) {
             let name = access::<String>(entry.key(&session.arena))?.as_str().to_owned();

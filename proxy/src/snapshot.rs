@@ -1,6 +1,6 @@
 //! [`Snapshot`]: one version of everything, held for as long as one likes.
 
-use crate::dict::{Dict, EntryWalk, find};
+use crate::dict::{Dict, EntryWalk, find, find_short};
 use crate::guard::View;
 use crate::handle::Handle;
 use crate::list::{List, positions, view};
@@ -120,8 +120,11 @@ impl<'s, K: Key, V: Shared> DictAt<'s, K, V> {
     /// As [`Dict::iter`].
     pub fn get(&self, key: impl AsShared<K>) -> Option<View<'s, V>> {
         let record = self.record.as_ref()?;
-        // A key that cannot be encoded is in no dict.
-        let entry = with_key::<K, _>(&key, |key| Ok(find(self.session, record, key))).ok().flatten()?;
+        let entry = match key.short() {
+            Some(short) => find_short(self.session, record, short)?,
+            // A key that cannot be encoded is in no dict.
+            None => with_key::<K, _>(&key, |key| Ok(find(self.session, record, key))).ok().flatten()?,
+        };
         Some(view(self.session, &entry.value_place(&self.session.arena)))
     }
 

@@ -162,7 +162,7 @@ impl<'s> Transaction<'s> {
             return Err(Error::new(ErrorKind::Refused, "a transaction works on containers of one manager: this one is of another"));
         }
         handle.object().ready()?;
-        self.session().record(&self.pin, handle.id())
+        self.session().record(self.pin.root(), handle.id())
     }
 
     fn saw(&self, condition: &Condition<'_>) {
@@ -486,7 +486,7 @@ impl<'s> Transaction<'s> {
             // What it read was one version: nothing to do, nothing to check.
             return Ok(Committed::Done);
         }
-        let done = self.session().commit_with(&self.batch.commit_mut(), ticket)?;
+        let done = self.session().commit_with(&mut self.batch.commit_mut(), ticket)?;
         self.batch.forget_uploads();
         Ok(done)
     }

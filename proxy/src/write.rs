@@ -37,17 +37,13 @@ impl SessionCore {
     }
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
-    pub fn commit_ungated(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit).quiet();
-        commit.write(request.payload());
-        self.call_then(&mut request, true, committed)
+    pub fn commit_ungated(&self, commit: &mut CommitWriter) -> Result<Committed> {
+        self.call_then(&mut Request::commit(commit).quiet(), true, committed)
     }
 
     /// Commits operations under conditions.
-    pub fn commit(&self, commit: &CommitWriter) -> Result<Committed> {
-        let mut request = Request::new(Call::Commit).quiet();
-        commit.write(request.payload());
-        self.commit_then(&mut request, committed)
+    pub fn commit(&self, commit: &mut CommitWriter) -> Result<Committed> {
+        self.commit_then(&mut Request::commit(commit).quiet(), committed)
     }
 }
 
@@ -70,7 +66,7 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
     // The manager counts this session as a holder of what the value refers to: until the guard goes.
     let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
     let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
-        Some(pin) => Ref::new(session, &place, pin.into_hold())?,
+        Some(hold) => Ref::new(session, &place, hold)?,
         // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
         None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
     };
@@ -90,6 +86,7 @@ pub fn with_key<K: Shared, R>(key: &impl AsShared<K>, then: impl FnOnce(&[u8]) -
 }
 
 /// Encodes a key and a value for a dict with this alignment.
+#[inline]
 pub fn with_entry<K: Shared, V: Shared, R>(
     session: &Arc<SessionCore>,
     align: u8,
@@ -98,6 +95,12 @@ pub fn with_entry<K: Shared, V: Shared, R>(
     then: impl FnOnce(&[u8], &Value, &Ser) -> Result<R>,
 ) -> Result<R> {
     with_scratch(|ser| {
+        if let Some(short) = key.short() {
+            let target = Target::Entry { key_len: short.bytes().len() as u64, align: align.into() };
+            let value = Value::encode::<V>(session, ser, value, target)?;
+            let done = then(short.bytes(), &value, ser);
+            return discard_unless(done, session, &value);
+        }
         let range = ser.put::<K>(key)?;
         let target = Target::Entry { key_len: range.len() as u64, align: align.into() };
         let value = Value::encode::<V>(session, ser, value, target)?;
@@ -120,6 +123,7 @@ pub fn with_element<T: Shared, R>(
 }
 
 /// A commit that was never sent does not use up its upload: the manager must hear that nobody will.
+#[inline]
 fn discard_unless<R>(done: Result<R>, session: &SessionCore, value: &Value) -> Result<R> {
     if let (Err(error), Some(number)) = (&done, value.upload())
         && !error.is_disconnected()

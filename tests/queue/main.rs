@@ -3,6 +3,7 @@
 
 mod bodies;
 mod deaths;
+mod handles;
 mod model;
 #[path = "../sync/players.rs"]
 mod players;
@@ -17,6 +18,6 @@ commonhold::init_in_tests!();
 
 /// What players can be told to play.
 fn part(name: &str) -> players::Part {
-    let parts = [bodies::PARTS, deaths::PARTS, soak::PARTS].concat();
+    let parts = [bodies::PARTS, deaths::PARTS, handles::PARTS, soak::PARTS].concat();
     parts.into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no part {name}")).1
 }

@@ -260,7 +260,7 @@ fn scribbled_words_are_that_locks_affair() {
     let (lock, other) = (manager.lock().unwrap(), manager.lock().unwrap());
     let vandal = crate::vandal::Vandal::attach(&manager, &lock);
     // Two flags at once, a thread without a session, a session that never was.
-    for state in [3, 2 << 2, 99 << 24 | 4 << 2, 99 << 24 | 2, u64::MAX & !1, 1] {
+    for state in [3, 2 << 2, 99 << 24 | 4 << 2, 99 << 24 | 2, !1, 1] {
         vandal.write(0, state);
         let error = lock.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{state:#x}: {error}");
@@ -304,7 +304,7 @@ fn hog(talk: &mut Talk) {
 }
 
 /// Does something for a while, awake.
-fn busy_for(time: Duration) {
+pub fn busy_for(time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
         std::hint::spin_loop();

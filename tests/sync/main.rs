@@ -1,10 +1,16 @@
 //! Locks and their kin: one body of tests over threads of one process, children, and processes that have nothing to do with each
 //! other; then deaths, at every counted point.
 
+mod barrier;
+mod condition;
+mod event;
 mod fates;
 mod lock;
 mod players;
+mod rlock;
+mod rwlock;
 mod segments;
+mod semaphore;
 #[path = "../support/mod.rs"]
 mod support;
 mod vandal;
@@ -13,6 +19,6 @@ commonhold::init_in_tests!();
 
 /// What players can be told to play.
 fn part(name: &str) -> players::Part {
-    let parts = [lock::PARTS].concat();
+    let parts = [lock::PARTS, rlock::PARTS, rwlock::PARTS, semaphore::PARTS, condition::PARTS, event::PARTS, barrier::PARTS].concat();
     parts.into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no part {name}")).1
 }

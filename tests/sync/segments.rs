@@ -1,7 +1,7 @@
 //! The memory behind locks: made with the object, gone with it, bounded, and its own object's affair.
 
 use crate::support::{Parent, Role, WELL, descriptors_of, forked, process_of, until_promptly};
-use commonhold::{Dict, ErrorKind, Handle, List, Lock, Manager, Token};
+use commonhold::{Dict, ErrorKind, List, Lock, Manager, Token};
 
 #[test]
 fn segments_come_and_go_with_their_objects() {

@@ -17,7 +17,7 @@ pub const MARK: Signal = Signal::SIGUSR1;
 /// Entries of the dict and elements of the list that are worked on.
 const ENTRIES: u64 = 100_000;
 /// Counts of each work.
-pub const COUNTS: usize = 5;
+pub const COUNTS: usize = 4;
 
 /// An operation to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +64,8 @@ impl Work {
     /// How many operations lie between two marks.
     pub fn operations(self) -> u64 {
         match self {
-            Work::Get | Work::SnapshotGet | Work::Index | Work::Set | Work::Push => 4,
+            Work::Set | Work::Push => 2,
+            Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch => 40,
         }
     }

@@ -1,35 +1,26 @@
 //! Pins in the hands of readers: of a thread, and owned by a snapshot.
 
-use super::{FLOOR_PLACE, PinTable, TRAVELLING};
+use super::{PinTable, TRAVELLING, WordState};
 use crate::arena::Root;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A version held in place. Dropping it lets the version go.
 pub struct Hold<'g> {
     table: &'g PinTable,
-    /// How often the word is held. Of no meaning for the floor, which has a count of its own.
-    count: &'g AtomicU32,
-    /// Block and word, or one of the marks below.
-    place: u32,
+    word: &'g WordState,
     /// The counts of a thread's block are the thread's: neither `Send` nor `Sync`.
     _thread: PhantomData<*const ()>,
 }
 
 /// A version held in place, with what it shows.
+#[derive(Clone)]
 pub struct Pin<'g> {
-    hold: Hold<'g>,
-    root: Root,
+    pub(super) hold: Hold<'g>,
+    pub(super) root: Root,
 }
 
 impl<'g> Pin<'g> {
-    #[inline]
-    pub(super) fn at(table: &'g PinTable, place: u32, root: Root) -> Self {
-        let count = if place == FLOOR_PLACE { &table.blocks[0].counts[0] } else { table.count(place) };
-        Pin { hold: Hold { table, count, place, _thread: PhantomData }, root }
-    }
-
     /// The hold without the root.
     #[inline]
     pub fn into_hold(self) -> Hold<'g> {
@@ -55,15 +46,15 @@ impl<'g> Pin<'g> {
     }
 }
 
-impl Clone for Pin<'_> {
-    fn clone(&self) -> Self {
-        Pin { hold: self.hold.clone(), root: self.root }
-    }
-}
-
 impl<'g> Hold<'g> {
+    /// The guard of a hold that has been counted.
+    #[inline(always)]
+    pub(super) fn new(table: &'g PinTable, word: &'g WordState) -> Self {
+        Hold { table, word, _thread: PhantomData }
+    }
+
     /// The table that this hold is of.
-    #[inline]
+    #[inline(always)]
     pub fn table(&self) -> &'g PinTable {
         self.table
     }
@@ -73,10 +64,10 @@ impl<'g> Clone for Hold<'g> {
     /// Another hold on the same version, of the same kind.
     #[inline(always)]
     fn clone(&self) -> Hold<'g> {
-        if self.place & TRAVELLING == 0 {
-            self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if self.word.place() & TRAVELLING == 0 {
+            self.word.hold();
         } else {
-            self.table.hold_shared(self.place);
+            self.table.hold_shared(self.word);
         }
         Hold { _thread: PhantomData, ..*self }
     }
@@ -86,14 +77,8 @@ impl Drop for Hold<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // In a forked child the page is not mapped, and the words are the parent's.
-        if !self.table.stamp.is_current() {
-            return;
-        }
-        let left = self.count.load(Ordering::Relaxed).wrapping_sub(1);
-        if self.place & TRAVELLING == 0 && left != 0 {
-            self.count.store(left, Ordering::Release);
-        } else {
-            self.table.unpin(self.place);
+        if self.table.stamp.is_current() {
+            self.table.unpin(self.word);
         }
     }
 }
@@ -109,7 +94,7 @@ impl OwnedPin {
     /// Pins the newest version.
     pub fn new(table: &Arc<PinTable>) -> OwnedPin {
         let pin = table.pin_travelling();
-        let owned = OwnedPin { table: table.clone(), place: pin.hold.place, root: pin.root };
+        let owned = OwnedPin { table: table.clone(), place: pin.hold.word.place(), root: pin.root };
         std::mem::forget(pin);
         owned
     }
@@ -130,7 +115,7 @@ impl OwnedPin {
 impl Drop for OwnedPin {
     fn drop(&mut self) {
         if self.table.stamp.is_current() {
-            self.table.unpin(self.place);
+            self.table.unpin(self.table.word_state(self.place));
         }
     }
 }

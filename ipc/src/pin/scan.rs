@@ -1,6 +1,6 @@
 //! Pins as the manager sees them.
 
-use super::{BLOCKS, BLOCKS_USED, FLOOR, LEFT, PAGE_BYTES, WORDS, acknowledged_offset, word_offset};
+use super::{BLOCKS, BLOCKS_USED, FLOOR, LEFT, PAGE_BYTES, RELIES, WORDS, acknowledged_offset, word_offset};
 use crate::error::Result;
 use crate::map::{Access, Segment};
 use std::os::fd::OwnedFd;
@@ -26,9 +26,16 @@ impl PinScan {
         Ok(PinScan { page: Segment::map(page, PAGE_BYTES, Access::ReadOnly)? })
     }
 
+    /// Whether the client leaves its readers' fences to the manager: then [`scan`](Self::scan) only after a barrier in all of
+    /// them. Ask after step b, see `pin::fence`.
+    pub fn relies_on_manager(&self) -> bool {
+        // SYNC: between this thread's SeqCst fence and its barrier; the client's fence after the store is what it is paired with.
+        self.page.word(RELIES).load(Ordering::Relaxed) != 0
+    }
+
     /// Calls `found` with each pin that can be true: of a version from 1 to `newest`.
     ///
-    /// The caller has published its last version and issued a full fence before (step b).
+    /// The caller has published its last version and issued a full fence before (steps b to b2).
     pub fn scan(&self, newest: u64, mut found: impl FnMut(Pinned)) {
         let floor = self.page.word(FLOOR).load(Ordering::Acquire);
         if floor != 0 {

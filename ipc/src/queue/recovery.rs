@@ -54,6 +54,12 @@ impl<M: Room + ?Sized> Queue<'_, M> {
         is_lost.then_some(owner)
     }
 
+    /// The tickets of items that are not free.
+    pub fn tickets(&self) -> HashSet<u64> {
+        let items = (0..self.backed_items()).filter(|index| self.state(*index).load() != item::FREE);
+        items.map(|index| self.ticket(index)).filter(|ticket| *ticket != 0).collect()
+    }
+
     /// Items that are not free.
     pub fn items_in_use(&self) -> u64 {
         (0..self.backed_items()).filter(|index| self.state(*index).load() != item::FREE).count() as u64

@@ -14,10 +14,16 @@
 //! nothing weaker orders; and a claim's swap or exchange is an acquire and a release of what the object protects. The partner
 //! of each is named where the words are.
 
+pub mod barrier;
 mod claim;
+pub mod condition;
+pub mod event;
 mod eventcount;
 mod lock;
 mod roster;
+pub mod rwlock;
+pub mod semaphore;
+pub mod turns;
 
 pub use claim::{Claim, FLAGS};
 pub use eventcount::Eventcount;

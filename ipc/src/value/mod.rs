@@ -17,6 +17,7 @@ mod basic;
 mod borrowed;
 mod codec;
 mod collections;
+mod error;
 mod handle;
 mod key;
 mod native;

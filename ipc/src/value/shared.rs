@@ -57,13 +57,26 @@ pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Chec
 
 /// An archive of up to 8 bytes without handles.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct ShortArchive {
     bytes: [u8; 8],
     len: u8,
 }
 
+impl PartialEq for ShortArchive {
+    #[inline(always)]
+    fn eq(&self, other: &ShortArchive) -> bool {
+        // As words: the bytes behind `len` are the same for the same text or number, too.
+        u64::from_ne_bytes(self.bytes) == u64::from_ne_bytes(other.bytes) && self.len == other.len
+    }
+}
+
+impl Eq for ShortArchive {}
+
 impl ShortArchive {
+    /// An archive of no bytes.
+    pub const EMPTY: ShortArchive = ShortArchive { bytes: [0; 8], len: 0 };
+
     /// The lowest `len` bytes of a word.
     #[inline(always)]
     pub fn new(word: u64, len: u8) -> Self {
@@ -76,6 +89,12 @@ impl ShortArchive {
         let mut bytes = [0xff; 8];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         Some(ShortArchive { bytes, len: 8 })
+    }
+
+    /// The archive as a word, if it has all of its eight bytes.
+    #[inline(always)]
+    pub fn word(&self) -> Option<u64> {
+        (self.len == 8).then(|| u64::from_le_bytes(self.bytes))
     }
 
     /// The archive's bytes.

@@ -1,9 +1,21 @@
 //! Commits: conditions that must hold, then operations.
 //!
-//! Payload: number of conditions (4 bytes), conditions, number of operations (4 bytes), operations. Each begins with its code
-//! (1 byte) and the id of its object (8 bytes).
+//! | payload | bytes |
+//! |---|---|
+//! | number of operations | 4 |
+//! | bytes of all operations | 4 |
+//! | operations | |
+//! | number of conditions | 4 |
+//! | conditions, each beginning with its code (1) and the id of its object (8) | |
+//!
+//! The operations come first because they are written straight into the frame that is sent, before anybody knows what the
+//! conditions will be; the manager looks at the conditions first. Each operation begins with 16 bytes: its code (1), its
+//! flags (1), two zeros, the length of its key or list of values (4), the id of its object (8).
+//!
+//! A commit is read once, while it is done. Bytes that cannot be read show as [`Malformed`] in their turn; whoever does the
+//! operations before takes them back then, as if one of them had failed.
 
-use super::{Payload, Reader, Source, Words, buffers, put_bytes};
+use super::{HEAD_BYTES, Payload, Reader, Source, Words, buffers, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -190,42 +202,22 @@ impl<'a> Values<'a> {
         (0..count).map_while(move |_| Payload::parse(&mut read))
     }
 
-    fn parse(read: &mut Reader<'a>) -> Option<Values<'a>> {
-        match read.u8()? {
-            0 => Some(Values::Packed(read.bytes()?)),
-            1 => {
-                let count = read.u32()?;
-                let bytes = read.bytes()?;
-                let mut inner = Reader::new(bytes);
-                for _ in 0..count {
-                    Payload::parse(&mut inner)?;
-                }
-                inner.is_empty().then_some(Values::Each(count, bytes))
-            }
-            _ => None,
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Number of elements of this many bytes; 0 stands for [`Values::Each`].
+    pub fn count(self, element_bytes: u32) -> u64 {
         match self {
-            Values::Packed(bytes) => {
-                out.push(0);
-                put_bytes(out, bytes);
-            }
-            Values::Each(count, bytes) => {
-                out.push(1);
-                out.extend_from_slice(&count.to_le_bytes());
-                put_bytes(out, bytes);
-            }
+            Values::Packed(bytes) => (bytes.len() as u64).checked_div(element_bytes.into()).unwrap_or(0),
+            Values::Each(count, _) => count.into(),
         }
     }
-}
 
-fn flag(read: &mut Reader<'_>) -> Option<bool> {
-    match read.u8()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
+    pub(super) fn each(bytes: &'a [u8]) -> Option<Values<'a>> {
+        let mut read = Reader::new(bytes);
+        let count = read.u32()?;
+        let bytes = read.clone().rest();
+        for _ in 0..count {
+            Payload::parse(&mut read)?;
+        }
+        read.is_empty().then_some(Values::Each(count, bytes))
     }
 }
 
@@ -283,146 +275,57 @@ impl<'a> Condition<'a> {
     }
 }
 
-impl<'a> Op<'a> {
-    /// Appends it as bytes.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match *self {
-            Op::Insert { object, key, value, only_if_absent, lend } => {
-                head(out, 1, object);
-                out.extend_from_slice(&[u8::from(only_if_absent), u8::from(lend)]);
-                put_bytes(out, key);
-                value.write(out);
-            }
-            Op::Remove { object, key, lend } => {
-                head(out, 2, object);
-                out.push(u8::from(lend));
-                put_bytes(out, key);
-            }
-            Op::Add { object, key, number, delta } => {
-                head(out, 3, object);
-                out.push(number);
-                put_bytes(out, delta);
-                put_bytes(out, key);
-            }
-            Op::Clear { object } => head(out, 4, object),
-            Op::ListSet { object, position, value, lend } => {
-                head(out, 5, object);
-                out.extend_from_slice(&position.to_le_bytes());
-                out.push(u8::from(lend));
-                value.write(out);
-            }
-            Op::ListRemove { object, position, lend } => {
-                head(out, 6, object);
-                out.extend_from_slice(&position.to_le_bytes());
-                out.push(u8::from(lend));
-            }
-            Op::ListSplice { object, position, remove, values } => {
-                head(out, 7, object);
-                out.extend_from_slice(&position.to_le_bytes());
-                out.extend_from_slice(&remove.to_le_bytes());
-                values.write(out);
-            }
-            Op::ListSwap { object, a, b } => {
-                head(out, 8, object);
-                out.extend_from_slice(&a.to_le_bytes());
-                out.extend_from_slice(&b.to_le_bytes());
-            }
-            Op::ListReverse { object } => head(out, 9, object),
-            Op::ListPermute { object, from } => {
-                head(out, 10, object);
-                put_bytes(out, from.0);
-            }
-            Op::ValueSet { object, value } => {
-                head(out, 11, object);
-                value.write(out);
-            }
-            Op::CounterAdd { object, delta } => {
-                head(out, 12, object);
-                out.extend_from_slice(&delta.to_le_bytes());
-            }
-        }
-    }
+/// Bytes that cannot be read as what stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
 
-    /// Reads one.
-    pub fn parse(read: &mut Reader<'a>) -> Option<Op<'a>> {
-        let (code, object) = (read.u8()?, read.u64()?);
-        Some(match code {
-            1 => {
-                let (only_if_absent, lend) = (flag(read)?, flag(read)?);
-                Op::Insert { object, key: read.bytes()?, value: Payload::parse(read)?, only_if_absent, lend }
-            }
-            2 => {
-                let lend = flag(read)?;
-                Op::Remove { object, key: read.bytes()?, lend }
-            }
-            3 => {
-                let (number, delta) = (read.u8()?, read.bytes()?);
-                Op::Add { object, key: read.bytes()?, number, delta }
-            }
-            4 => Op::Clear { object },
-            5 => {
-                let (position, lend) = (read.u64()?, flag(read)?);
-                Op::ListSet { object, position, value: Payload::parse(read)?, lend }
-            }
-            6 => Op::ListRemove { object, position: read.u64()?, lend: flag(read)? },
-            7 => Op::ListSplice { object, position: read.u64()?, remove: read.u64()?, values: Values::parse(read)? },
-            8 => Op::ListSwap { object, a: read.u64()?, b: read.u64()? },
-            9 => Op::ListReverse { object },
-            10 => Op::ListPermute { object, from: Words::new(read.bytes()?)? },
-            11 => Op::ValueSet { object, value: Payload::parse(read)? },
-            12 => Op::CounterAdd { object, delta: read.i64()? },
-            _ => return None,
-        })
-    }
-}
-
-/// A commit's payload, read part by part without a copy. Made only of bytes that are well-formed to their end.
+/// A commit's payload, read part by part without a copy.
 #[derive(Clone)]
 pub struct Commit<'a> {
-    conditions: (u32, Reader<'a>),
-    ops: (u32, Reader<'a>),
+    conditions: Parts<'a>,
+    ops: Parts<'a>,
 }
 
 impl<'a> Commit<'a> {
-    /// Looks at every part once; `None` if any cannot be read.
+    /// Finds the two parts. What is in them is read by [`conditions`](Self::conditions) and [`ops`](Self::ops).
+    #[inline]
     pub fn parse(read: &mut Reader<'a>) -> Option<Commit<'a>> {
+        let (count, bytes) = (read.u32()?, read.u32()?);
+        let ops = Parts { left: count, read: Reader::new(read.take(bytes as usize)?) };
         let count = read.u32()?;
-        let conditions = (count, read.clone());
-        for _ in 0..count {
-            Condition::parse(read)?;
-        }
-        let count = read.u32()?;
-        let ops = (count, read.clone());
-        for _ in 0..count {
-            Op::parse(read)?;
-        }
+        let conditions = Parts { left: count, read: Reader::new(read.take_rest()) };
         Some(Commit { conditions, ops })
     }
 
     /// The conditions.
-    pub fn conditions(&self) -> impl Iterator<Item = Condition<'a>> + use<'a> {
-        let (count, mut read) = self.conditions.clone();
-        (0..count).map_while(move |_| Condition::parse(&mut read))
+    pub fn conditions(&self) -> impl Iterator<Item = Result<Condition<'a>, Malformed>> + use<'a> {
+        let mut parts = self.conditions.clone();
+        std::iter::from_fn(move || parts.next(Condition::parse))
     }
 
     /// The operations.
-    pub fn ops(&self) -> impl Iterator<Item = Op<'a>> + use<'a> {
-        let (count, mut read) = self.ops.clone();
-        (0..count).map_while(move |_| Op::parse(&mut read))
+    #[inline]
+    pub fn ops(&self) -> Ops<'a> {
+        Ops(self.ops.clone())
     }
 
-    /// Number of operations.
+    /// Number of operations, by the payload's own word.
     pub fn op_count(&self) -> u32 {
-        self.ops.0
+        self.ops.left
     }
 
-    /// The numbers of all uploads that the operations name.
+    /// Whether all of it can be read.
+    pub fn is_whole(&self) -> bool {
+        self.conditions().all(|condition| condition.is_ok()) && self.ops().all(|op| op.is_ok())
+    }
+
+    /// The numbers of all uploads that the operations name, as far as they can be read.
     pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
         let number = |payload: Payload<'_>| match payload.source {
             Source::Upload(number) => Some(number),
             Source::Inline(_) => None,
         };
-        self.ops().flat_map(move |op| {
+        self.ops().map_while(Result::ok).flat_map(move |op| {
             let (one, many) = match op {
                 Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
                 Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
@@ -433,24 +336,67 @@ impl<'a> Commit<'a> {
     }
 }
 
-/// Builds a commit's payload.
+/// Conditions or operations that are still to be read.
+#[derive(Clone)]
+struct Parts<'a> {
+    left: u32,
+    read: Reader<'a>,
+}
+
+impl<'a> Parts<'a> {
+    /// The next one; malformed also if bytes are left behind the last.
+    #[inline]
+    fn next<T>(&mut self, parse: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<Result<T, Malformed>> {
+        if self.left > 0 {
+            self.left -= 1;
+            if let Some(part) = parse(&mut self.read) {
+                return Some(Ok(part));
+            }
+        } else if self.read.is_empty() {
+            return None;
+        }
+        *self = Parts { left: 0, read: Reader::new(&[]) };
+        Some(Err(Malformed))
+    }
+}
+
+/// The operations of a commit.
+#[derive(Clone)]
+pub struct Ops<'a>(Parts<'a>);
+
+impl<'a> Iterator for Ops<'a> {
+    type Item = Result<Op<'a>, Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(Op::parse)
+    }
+}
+
+/// Builds a commit, in the frame that will be sent.
 #[derive(Debug)]
 pub struct CommitWriter {
     conditions: Vec<u8>,
     condition_count: u32,
-    ops: Vec<u8>,
+    /// Room for the frame's head and for number and bytes of the operations; then the operations.
+    frame: Vec<u8>,
     op_count: u32,
 }
 
+/// Bytes before the operations in a frame.
+const OPS_AT: usize = HEAD_BYTES + 8;
+
 impl Default for CommitWriter {
     fn default() -> Self {
-        CommitWriter { conditions: Vec::new(), condition_count: 0, ops: buffers::take(), op_count: 0 }
+        let mut frame = buffers::take();
+        frame.resize(OPS_AT, 0);
+        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0 }
     }
 }
 
 impl Drop for CommitWriter {
     fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.ops));
+        buffers::give(std::mem::take(&mut self.frame));
     }
 }
 
@@ -462,8 +408,9 @@ impl CommitWriter {
     }
 
     /// Adds an operation.
+    #[inline]
     pub fn op(&mut self, op: &Op<'_>) {
-        op.write(&mut self.ops);
+        op.write(&mut self.frame);
         self.op_count += 1;
     }
 
@@ -478,8 +425,9 @@ impl CommitWriter {
     }
 
     /// Bytes of the payload so far.
+    #[inline]
     pub fn len(&self) -> usize {
-        8 + self.conditions.len() + self.ops.len()
+        self.frame.len() - HEAD_BYTES + 4 + self.conditions.len()
     }
 
     /// Whether there is neither condition nor operation.
@@ -487,19 +435,38 @@ impl CommitWriter {
         self.condition_count == 0 && self.op_count == 0
     }
 
+    /// The whole frame but for its head, whose room is at its front. The writer is of no use afterwards.
+    pub fn take_frame(&mut self) -> Vec<u8> {
+        let mut frame = std::mem::take(&mut self.frame);
+        finish(&mut frame, HEAD_BYTES, self.op_count, self.condition_count);
+        frame.extend_from_slice(&self.conditions);
+        frame
+    }
+
     /// Appends the payload.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(self.len());
+        let ops = &self.frame[OPS_AT..];
+        out.extend_from_slice(&self.op_count.to_le_bytes());
+        out.extend_from_slice(&(ops.len() as u32).to_le_bytes());
+        out.extend_from_slice(ops);
         out.extend_from_slice(&self.condition_count.to_le_bytes());
         out.extend_from_slice(&self.conditions);
-        out.extend_from_slice(&self.op_count.to_le_bytes());
-        out.extend_from_slice(&self.ops);
     }
+}
+
+/// Says at `start` how many operations follow and how long they are, and at the end how many conditions will follow.
+#[inline]
+fn finish(out: &mut Vec<u8>, start: usize, op_count: u32, condition_count: u32) {
+    let bytes = (out.len() - start - 8) as u32;
+    out[start..start + 4].copy_from_slice(&op_count.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(&condition_count.to_le_bytes());
 }
 
 /// Appends the payload of a commit of one operation and no condition.
 pub fn write_single(out: &mut Vec<u8>, op: &Op<'_>) {
-    out.extend_from_slice(&0u32.to_le_bytes());
-    out.extend_from_slice(&1u32.to_le_bytes());
+    let start = out.len();
+    out.extend_from_slice(&[0; 8]);
     op.write(out);
+    finish(out, start, 1, 0);
 }

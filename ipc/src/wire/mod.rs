@@ -17,6 +17,7 @@
 
 pub mod buffers;
 pub mod commit;
+mod op;
 pub mod reply;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -67,6 +68,12 @@ pub enum Call {
     Who = 18,
     /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
     Grow = 24,
+    /// A queue's id and those of objects that an item will refer to: kept until it is received. The parcel's number is the answer.
+    Pack = 25,
+    /// A queue's id and a parcel's number: the session holds what is in it from now on. The ids are the answer.
+    Unpack = 26,
+    /// A queue's id and a parcel's number: its item is gone. Not answered.
+    Forget = 27,
 }
 
 impl Call {
@@ -75,7 +82,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Grow,
+            Discard, Attach, Who, Grow, Pack, Unpack, Forget,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -238,6 +245,11 @@ impl<'a> Reader<'a> {
         self.take(len as usize)
     }
 
+    /// All that is left, taken.
+    pub fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.rest
@@ -266,16 +278,19 @@ impl<'a> Words<'a> {
     }
 
     /// One after the other.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         self.0.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
     }
 
     /// How many.
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.len() / 8
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -106,7 +106,7 @@ impl Outcome {
     }
 }
 
-const KINDS: [(u8, ErrorKind); 13] = [
+const KINDS: [(u8, ErrorKind); 17] = [
     (1, ErrorKind::Disconnected),
     (2, ErrorKind::OutcomeUnknown),
     (3, ErrorKind::WrongType),
@@ -120,17 +120,30 @@ const KINDS: [(u8, ErrorKind); 13] = [
     (11, ErrorKind::Refused),
     (12, ErrorKind::Conflict),
     (13, ErrorKind::System),
+    (14, ErrorKind::NotInitialised),
+    (15, ErrorKind::UsedAfterFork),
+    (16, ErrorKind::Panicked),
+    (17, ErrorKind::Died),
 ];
+
+/// The number by which a kind of error travels; 0: an error of a caller's own.
+pub(crate) fn code_of(kind: ErrorKind) -> u8 {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or(0, |(code, _)| *code)
+}
+
+/// The kind of error that travels by a number.
+pub(crate) fn kind_of(code: u8) -> ErrorKind {
+    KINDS.iter().find(|(known, _)| *known == code).map_or(ErrorKind::Other, |(_, kind)| *kind)
+}
 
 /// Appends an error as the payload of a failed call.
 pub fn write_error(out: &mut Vec<u8>, error: &Error) {
-    out.push(KINDS.iter().find(|(_, kind)| *kind == error.kind()).map_or(0, |(code, _)| *code));
+    out.push(code_of(error.kind()));
     put_bytes(out, error.to_string().as_bytes());
 }
 
 /// Reads an error.
 pub fn parse_error(read: &mut Reader<'_>) -> Option<Error> {
     let code = read.u8()?;
-    let kind = KINDS.iter().find(|(c, _)| *c == code).map_or(ErrorKind::Other, |(_, kind)| *kind);
-    Some(Error::new(kind, String::from_utf8_lossy(read.bytes()?)))
+    Some(Error::new(kind_of(code), String::from_utf8_lossy(read.bytes()?)))
 }

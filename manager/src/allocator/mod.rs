@@ -165,6 +165,18 @@ impl<B: Backing> Allocator<B> {
         self.slabs[at as usize].born(index)
     }
 
+    /// What [`born`](Self::born) and [`size_of`](Self::size_of) say, with one look.
+    ///
+    /// # Panics
+    ///
+    /// If no allocated block starts at `offset`.
+    #[inline]
+    pub fn life_of(&self, offset: u64) -> (u64, u64) {
+        let (at, index) = self.expect_block(offset);
+        let slab = &self.slabs[at as usize];
+        (slab.born(index), slab.size.into())
+    }
+
     /// Bytes of the block at `offset`: the length it was allocated with, rounded up to its class.
     ///
     /// # Panics

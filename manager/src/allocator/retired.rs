@@ -13,7 +13,7 @@
 //! one test for every pin that held it, however many reclaims go by and however many blocks come and go meanwhile. Parking
 //! under any one holder is enough: while it is there the block is held, whatever other pins do.
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::mem::take;
 
 /// Fresh blocks and groups for which memory is kept from one reclaim to the next.
@@ -80,9 +80,9 @@ struct Parked {
 #[derive(Default)]
 pub struct Retired {
     /// Blocks retired since the last reclaim, by ascending `retired_at`.
-    fresh: VecDeque<RetiredBlock>,
+    fresh: Vec<RetiredBlock>,
     /// How many blocks of `fresh` each version retired, ascending.
-    groups: VecDeque<(u64, usize)>,
+    groups: Vec<(u64, usize)>,
     parked: BTreeMap<Pin, Parked>,
     /// An empty vector whose memory the next new pin's blocks use.
     spare: Vec<RetiredBlock>,
@@ -98,23 +98,26 @@ impl Retired {
         Self::default()
     }
 
-    /// Adds the block at `offset`, of `size` bytes, which the versions `born..retired_at` refer to.
+    /// Adds blocks that one version has retired, and empties the list of them.
     ///
     /// # Panics
     ///
-    /// If `retired_at` is less than `born`, or less than in a call before.
+    /// If that version is older than one of a call before, or than a block's birth.
     #[inline]
-    pub fn retire(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
-        assert!(born <= retired_at, "the block at {offset:#x}, born in version {born}, cannot be retired in version {retired_at}");
+    pub fn retire_all(&mut self, blocks: &mut Vec<RetiredBlock>) {
+        let Some(retired_at) = blocks.first().map(|block| block.retired_at) else { return };
         assert!(self.newest <= retired_at, "blocks were retired in version {} already, now in {retired_at}", self.newest);
         self.newest = retired_at;
-        match self.groups.back_mut() {
-            Some((version, count)) if *version == retired_at => *count += 1,
-            _ => self.groups.push_back((retired_at, 1)),
+        for block in blocks.iter() {
+            assert!(block.born <= retired_at && block.retired_at == retired_at, "{block:?} among blocks retired in {retired_at}");
+            self.held_bytes += block.size;
         }
-        self.fresh.push_back(RetiredBlock { offset, born, size, retired_at });
-        self.held_bytes += size;
-        self.len += 1;
+        match self.groups.last_mut() {
+            Some((version, count)) if *version == retired_at => *count += blocks.len(),
+            _ => self.groups.push((retired_at, blocks.len())),
+        }
+        self.len += blocks.len();
+        if self.fresh.is_empty() { std::mem::swap(&mut self.fresh, blocks) } else { self.fresh.append(blocks) }
     }
 
     /// Calls `free` with the offset of every block that none of `pins` holds, and forgets the block. `pins` is ascending and
@@ -150,18 +153,21 @@ impl Retired {
 
     /// Tests the blocks that no reclaim has seen yet.
     fn reclaim_fresh(&mut self, holders: &Holders, free: &mut impl FnMut(u64)) {
-        while let Some((retired_at, count)) = self.groups.pop_front() {
+        let (mut fresh, mut groups) = (take(&mut self.fresh), take(&mut self.groups));
+        let mut blocks = fresh.drain(..);
+        for (retired_at, count) in groups.drain(..) {
             let latest = holders.latest_before(retired_at);
-            for _ in 0..count {
-                let block = self.fresh.pop_front().expect("groups count the fresh blocks");
+            for block in blocks.by_ref().take(count) {
                 match latest {
                     None => self.forget(block, free),
                     latest => self.test(block, latest, holders, free),
                 }
             }
         }
-        self.fresh.shrink_to(FRESH_KEPT);
-        self.groups.shrink_to(FRESH_KEPT);
+        drop(blocks);
+        fresh.shrink_to(FRESH_KEPT);
+        groups.shrink_to(FRESH_KEPT);
+        (self.fresh, self.groups) = (fresh, groups);
     }
 
     /// Parks or frees a block. `latest` is the newest pin before the block was retired.
@@ -245,6 +251,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Retired {
+        fn retire(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
+            self.retire_all(&mut vec![RetiredBlock { offset, born, size, retired_at }]);
+        }
+    }
 
     fn naively_held(block: &RetiredBlock, pins: &[Pin]) -> bool {
         (block.born..block.retired_at).any(|version| {

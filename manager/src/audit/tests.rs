@@ -28,7 +28,7 @@ fn apply(store: &mut Store, ops: &[Op<'_>]) {
     let mut bytes = Vec::new();
     writer.write(&mut bytes);
     let commit = Commit::parse(&mut Reader::new(&bytes)).unwrap();
-    store.apply(&commit, &mut Uploads::default(), &mut Vec::new()).unwrap();
+    store.apply(&commit, &mut Uploads::default(), None).unwrap();
 }
 
 fn insert(store: &mut Store, object: u64, key: u64, handles: &[u64]) {

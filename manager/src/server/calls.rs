@@ -3,6 +3,7 @@
 use super::session::Next;
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
+use crate::parcels;
 use crate::store::Rejected;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -14,6 +15,9 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, who
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Outcomes for which room is kept from one call to the next.
+const OUTCOMES_KEPT: usize = 1024;
 
 /// What doing a request came to.
 enum Done {
@@ -107,7 +111,7 @@ impl Server {
 
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        let (status, version, outcomes, error) = match done {
+        let (status, version, mut outcomes, error) = match done {
             Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
             Done::Attached(descriptor, bytes) => {
                 let at = session.answers().len();
@@ -133,6 +137,10 @@ impl Server {
                 }
             }
             _ => {}
+        }
+        if outcomes.capacity() <= OUTCOMES_KEPT {
+            outcomes.clear();
+            self.outcomes = outcomes;
         }
         let len = (answers.len() - start - HEAD_BYTES) as u32;
         let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
@@ -198,8 +206,30 @@ impl Server {
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
             Call::Grow => self.grow(index, payload),
+            Call::Pack | Call::Unpack | Call::Forget => self.parcel(index, call, payload),
             Call::Upload => Done::Nonsense,
         }
+    }
+
+    /// What the handles in a queue's items refer to.
+    fn parcel(&mut self, index: usize, call: Call, payload: &[u8]) -> Done {
+        let Some((queue, mut words)) = Words::new(payload).and_then(parcels::parse) else { return Done::Nonsense };
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        if !session.holds(queue) {
+            return if call == Call::Forget { Done::NoAnswer } else { Done::Failed(gone(queue)) };
+        }
+        let done = match call {
+            Call::Pack => self.store.pack(queue, words, session.number()).map(|number| vec![Outcome::Number(number)]),
+            Call::Unpack => self.store.unpack(queue, words.next().unwrap_or_default(), session.number()).map(|ids| {
+                ids.iter().for_each(|id| session.hold(*id));
+                ids.into_iter().map(Outcome::Number).collect()
+            }),
+            _ => {
+                words.for_each(|number| self.store.forget_parcel(queue, number));
+                return Done::NoAnswer;
+            }
+        };
+        done.into()
     }
 
     /// More memory for a queue.
@@ -232,9 +262,9 @@ impl Server {
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         let uploads = session.uploads();
-        let mut outcomes = Vec::new();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, &mut outcomes);
+        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             self.make_room();
         }
@@ -244,7 +274,7 @@ impl Server {
             // An attempt may have used some of them up.
             && commit.uploads().all(|number| uploads.look(number).is_ok())
         {
-            applied = self.store.apply(&commit, uploads, &mut outcomes);
+            applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
         }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
@@ -259,6 +289,9 @@ impl Server {
                 }
                 Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
             }
+            // What could not be read to its end does not get so far as to lose, or to fail.
+            Err(_) if !commit.is_whole() => Done::Nonsense,
+            Err(Rejected::Nonsense) => Done::Nonsense,
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
@@ -318,6 +351,7 @@ impl Server {
         self.store.retain(id)?;
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
+            self.store.segments.holds(id, session.number(), true);
         }
         Ok(Vec::new())
     }
@@ -348,6 +382,7 @@ impl Server {
         for id in ids.iter() {
             if session.let_go(id) {
                 self.store.release(id);
+                self.store.segments.holds(id, session.number(), session.holds(id));
             }
         }
         Done::NoAnswer

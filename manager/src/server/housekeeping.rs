@@ -1,29 +1,33 @@
 //! What the manager does besides answering: reclaim, drop, take apart, give memory back.
 //!
-//! While requests come, memory is reclaimed every few commits, so that blocks come back while they are still in the cache.
-//! When nothing comes any more, what is left is done before the sleep. A reader that still holds a pin then is looked at
-//! again a few times, at longer and longer intervals, and after that only when something happens: an idle manager does not
-//! run at all.
+//! While requests come, memory is reclaimed every few commits. When nothing comes any more, what is left waits for a
+//! millisecond, as the next request may well come by then. A reader that still holds a pin is looked at again a few times, at
+//! longer and longer intervals, and after that only when something happens: an idle manager does not run at all.
 
 use super::{Connection, Server};
 use commonhold_ipc::pin::Pinned;
 use commonhold_ipc::points;
+use commonhold_ipc::sys;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// Reclaim when so many bytes have been retired since the last time.
+/// Reclaim when so many bytes have been retired since the last time: blocks come back while they are in the cache.
 const RECLAIM_BYTES: u64 = 256 << 10;
+/// The same while readers are fenced by the manager, which takes some 10 µs when they run.
+const RECLAIM_BYTES_FENCING: u64 = 1 << 20;
 /// Free memory that is kept for the next writes.
 const KEEP_BYTES: u64 = 16 << 20;
-/// When to look again for pins that have gone: after so many milliseconds, one after the other.
-const LOOK_AGAIN_MS: [u64; 5] = [1, 10, 100, 1_000, 5_000];
+/// When to look for pins that have gone: after so many milliseconds, one after the other. The first is for what is new.
+const LOOK_MS: [u64; 6] = [1, 1, 10, 100, 1_000, 5_000];
 
 /// When what was done last.
 #[derive(Default)]
 pub struct Housekeeping {
     /// What waited after the last reclaim: more than that is new.
     held_bytes: u64,
-    /// How many times it has been looked again.
+    /// Whether readers were fenced in it.
+    fencing: bool,
+    /// How many times it has been looked since something new was retired.
     looks: usize,
     look_at: Option<Instant>,
     /// When circles may be looked for again: looking took its time.
@@ -55,7 +59,8 @@ impl Server {
 
     /// After each round.
     pub(super) fn keep_house(&mut self) {
-        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + RECLAIM_BYTES {
+        let much = if self.housekeeping.fencing { RECLAIM_BYTES_FENCING } else { RECLAIM_BYTES };
+        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + much {
             self.reclaim();
         }
         if self.store.has_work() {
@@ -66,18 +71,22 @@ impl Server {
     /// Nothing is left to do but this.
     pub(super) fn before_sleep(&mut self) {
         let now = Instant::now();
-        let due = self.housekeeping.look_at.is_none_or(|at| at <= now) || self.housekeeping.pressed;
         let news = self.store.memory.retired_bytes() != self.housekeeping.held_bytes;
-        if news || (due && self.housekeeping.look_at.is_some()) || self.housekeeping.pressed {
-            self.reclaim();
-            if news || self.housekeeping.pressed {
-                self.housekeeping.looks = 0;
+        let house = &mut self.housekeeping;
+        if house.pressed || house.look_at.is_some_and(|at| at <= now) {
+            if house.pressed {
+                house.looks = 0;
+                house.pressed = false;
             }
-            self.housekeeping.pressed = false;
-            let left = self.store.memory.retired_blocks() > 0;
-            let wait = LOOK_AGAIN_MS.get(self.housekeeping.looks).filter(|_| left);
-            self.housekeeping.look_at = wait.map(|ms| now + Duration::from_millis(*ms));
-            self.housekeeping.looks += 1;
+            self.reclaim();
+            let house = &mut self.housekeeping;
+            house.looks += 1;
+            let wait = LOOK_MS.get(house.looks).filter(|_| self.store.memory.retired_blocks() > 0);
+            house.look_at = wait.map(|ms| now + Duration::from_millis(*ms));
+        } else if news {
+            let soon = now + Duration::from_millis(LOOK_MS[0]);
+            house.looks = 0;
+            house.look_at = Some(house.look_at.map_or(soon, |at| at.min(soon)));
         }
         if self.store.may_have_circles() && self.housekeeping.circles_at.is_none_or(|at| at <= now) {
             self.store.collect_circles();
@@ -98,10 +107,23 @@ impl Server {
         }
     }
 
+    /// Whether readers have come to where their pins can be seen: those who leave their fences to the manager by a barrier.
+    fn fence_readers(&mut self) -> bool {
+        // SYNC: step b of `ipc::pin`: between the store of the version and the scan. What follows is b1 and b2.
+        fence(Ordering::SeqCst);
+        let mut sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
+            Connection::Session(session) | Connection::Lingering(session) => Some(session),
+            Connection::Greeting { .. } => None,
+        });
+        self.housekeeping.fencing = sessions.any(|session| session.relies_on_manager());
+        !self.housekeeping.fencing || sys::barrier_for_registered().is_ok()
+    }
+
     /// Frees what nobody pins.
     pub(super) fn reclaim(&mut self) {
-        // SYNC: step b of `ipc::pin`: between the store of the version and the scan.
-        fence(Ordering::SeqCst);
+        if !self.fence_readers() {
+            return;
+        }
         let newest = self.store.version();
         let mut pins = Vec::new();
         for index in 0..self.connections.len() {

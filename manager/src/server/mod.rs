@@ -12,7 +12,9 @@ use crate::store::Store;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::handshake::{Admission, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal};
+use commonhold_ipc::handshake::{
+    Admission, OPTION_BARRIERS, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
+};
 use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
 use commonhold_ipc::map::ArenaWriter;
@@ -23,6 +25,7 @@ use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use commonhold_ipc::wire::reply::Outcome;
 use housekeeping::Housekeeping;
 use session::Session;
 use std::collections::{HashMap, VecDeque};
@@ -48,8 +51,7 @@ pub struct Config {
     pub hash_mask: u64,
 }
 
-/// Option bit: clients check every value at every read.
-pub const OPTION_CHECK_ALWAYS: u64 = 1;
+pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
 impl Default for Config {
     fn default() -> Self {
@@ -138,6 +140,8 @@ pub struct Server {
     unfinished: VecDeque<usize>,
     /// Sessions with answers that are not sent yet.
     unanswered: Vec<usize>,
+    /// An empty list, with room for the outcomes of the next call.
+    outcomes: Vec<Outcome>,
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
     ticket_queue: VecDeque<(usize, u16, u64)>,
@@ -184,6 +188,7 @@ impl Server {
             next_session: 1,
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
+            outcomes: Vec::new(),
             ticket: None,
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
@@ -430,7 +435,7 @@ impl Server {
             arena_len: self.arena.reader().len(),
             session_page_len: PAGE_BYTES,
             hash_seed: self.hash_seed,
-            options: self.config.options,
+            options: self.config.options | if sys::has_barriers() { OPTION_BARRIERS } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
@@ -480,7 +485,7 @@ impl Server {
                     self.connections[index] = Some(Connection::Lingering(session));
                 } else {
                     self.poller.remove(session.process());
-                    self.store.segments.recover(session.number());
+                    self.store.recover_segments(session.number());
                 }
             }
         }
@@ -495,7 +500,7 @@ impl Server {
     fn forget_lingering(&mut self, index: usize) {
         if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
             self.poller.remove(session.process());
-            self.store.segments.recover(session.number());
+            self.store.recover_segments(session.number());
             self.connections[index] = None;
             self.lingering -= 1;
             self.housekeeping.something_ended();

@@ -294,6 +294,11 @@ impl Session {
         page.scan(newest, |pin| found.push(pin));
     }
 
+    /// Whether its client's readers are to be fenced before [`pins`](Self::pins).
+    pub fn relies_on_manager(&self) -> bool {
+        self.pins.as_ref().is_some_and(PinScan::relies_on_manager)
+    }
+
     /// Whether its client may still read under pins, though the connection is over.
     pub fn may_read(&self) -> bool {
         self.pins.as_ref().is_some_and(PinScan::may_be_read_under)

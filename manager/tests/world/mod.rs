@@ -62,7 +62,7 @@ impl World {
         writer.write(&mut bytes);
         let commit = Commit::parse(&mut Reader::new(&bytes)).expect("the writer writes what the parser reads");
         let mut outcomes = Vec::new();
-        self.store.apply(&commit, uploads, &mut outcomes).map(|()| outcomes)
+        self.store.apply(&commit, uploads, Some(&mut outcomes)).map(|()| outcomes)
     }
 
     /// Frees what neither a pin of the session nor one of these holds.
@@ -108,7 +108,7 @@ impl World {
 pub fn failed(done: Result<Vec<Outcome>, Rejected>) -> Error {
     match done {
         Err(Rejected::Failed(error)) => error,
-        Err(Rejected::Conflict) => panic!("expected a failure, not a conflict"),
+        Err(rejected) => panic!("expected a failure, not {rejected:?}"),
         Ok(outcomes) => panic!("expected a failure, not {} outcomes", outcomes.len()),
     }
 }

@@ -1,5 +1,6 @@
 //! [`Lease`]: an item that comes back unless it is acknowledged.
 
+use super::parcel::Parcel;
 use super::receive::Next;
 use super::{Queue, Ready, Until, timed_out};
 use commonhold_ipc::error::Result;
@@ -33,7 +34,9 @@ impl<T: Shared> Lease<T> {
     pub fn ack(mut self) -> Result<T> {
         points::client("lease: before it is acknowledged");
         let ready = self.queue.ready()?;
+        let ticket = ready.queue().ticket(self.index);
         ready.queue().drop_taken(self.me, self.index)?;
+        drop(Parcel::of(&ready, ticket));
         points::client("lease: acknowledged");
         self.item.take().map_or_else(|| unreachable!("only `ack` takes it"), Ok)
     }

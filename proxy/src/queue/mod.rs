@@ -3,6 +3,7 @@
 
 mod lease;
 mod options;
+mod parcel;
 mod receive;
 mod send;
 

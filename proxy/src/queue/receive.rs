@@ -1,6 +1,8 @@
 //! Items into values.
 
+use super::parcel::Parcel;
 use super::{Queue, Ready, Until, timed_out};
+use crate::session::Stored;
 use crate::sync::Patience;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::SCRATCH_BYTES_KEPT_MAX;
@@ -47,20 +49,25 @@ impl Ready<'_> {
         Ok(queue.wait(&events, &waiting, attempt)?.unwrap_or(Next::Nothing))
     }
 
-    /// Copies a taken item's archive, does `then` with the item, and makes a value of it.
+    /// Copies a taken item's archive, does `then` with the item, and makes a value of it, whose handles are bound.
     #[inline]
     pub(super) fn unpack<T: Shared>(&self, index: u32, then: impl FnOnce() -> Result<()>) -> Result<T> {
         let queue = self.queue();
+        let ticket = queue.ticket(index);
         let mut bytes = INBOX.try_with(Cell::take).unwrap_or_default();
         bytes.clear();
         let value = match queue.read(index, &mut bytes).and_then(|()| access::<T>(&bytes)) {
-            Ok(archived) => then().map(|()| {
+            Ok(archived) => self.hold(ticket).and_then(|held| {
+                then()?;
                 let session = if T::FLAT { None } else { self.session.pins.owner() };
-                to_owned::<T>(archived, session)
+                let value = to_owned::<T>(archived, session);
+                drop(held);
+                Ok(value)
             }),
             Err(error) => {
                 // It is as unreadable for everybody else.
                 let _ = queue.drop_taken(self.me, index);
+                drop(Parcel::of(self, ticket));
                 Err(error)
             }
         };
@@ -70,6 +77,15 @@ impl Ready<'_> {
         value
     }
 
+    /// Holds what the handles of a taken item refer to.
+    #[inline]
+    fn hold(&self, ticket: u64) -> Result<Vec<Stored>> {
+        let Some(parcel) = Parcel::of(self, ticket) else { return Ok(Vec::new()) };
+        let held = parcel.unpack();
+        parcel.keep();
+        held
+    }
+
     /// Receives an item.
     #[inline]
     pub(super) fn receive<T: Shared>(&self, how: How, until: Until) -> Result<Next<T>> {
@@ -77,12 +93,14 @@ impl Ready<'_> {
             Next::Item(index) => {
                 points::client("queue: item taken");
                 let queue = self.queue();
+                let ticket = queue.ticket(index);
                 let value = self.unpack(index, || match how {
                     How::DeadLetter => queue.drop_taken(self.me, index),
                     _ => queue.deliver(self.me, index),
-                });
+                })?;
+                drop(Parcel::of(self, ticket));
                 points::client("queue: item received");
-                Next::Item(value?)
+                Next::Item(value)
             }
             Next::Drained => Next::Drained,
             Next::Nothing => Next::Nothing,

@@ -1,5 +1,6 @@
 //! Values into items.
 
+use super::parcel::Parcel;
 use super::{Queue, Ready, Until, closed, timed_out};
 use crate::request::Request;
 use crate::sync::Patience;
@@ -130,9 +131,23 @@ impl Ready<'_> {
         self.session.call(&mut request, true).map(drop)
     }
 
+    /// Sends what may hold handles.
     #[inline]
-    fn send(&self, content: &impl Content, until: Until) -> Result<bool> {
-        if self.attempt(content, 0)?.is_some() {
+    fn send_with(&self, content: &impl Content, handles: &[(u64, u64)], until: Until) -> Result<bool> {
+        if handles.is_empty() {
+            return self.send(content, 0, until);
+        }
+        let parcel = Parcel::pack(self, handles)?;
+        let sent = self.send(content, parcel.number(), until)?;
+        if sent {
+            parcel.keep();
+        }
+        Ok(sent)
+    }
+
+    #[inline]
+    fn send(&self, content: &impl Content, ticket: u64, until: Until) -> Result<bool> {
+        if self.attempt(content, ticket)?.is_some() {
             return Ok(true);
         }
         match until {
@@ -140,7 +155,7 @@ impl Ready<'_> {
             Until::Then(deadline) => {
                 let queue = self.queue();
                 let waiting = Patience::until(self.session, deadline)?;
-                let sent = queue.wait(&queue.space(), &waiting, || self.attempt(content, 0))?;
+                let sent = queue.wait(&queue.space(), &waiting, || self.attempt(content, ticket))?;
                 Ok(sent.is_some())
             }
         }
@@ -191,28 +206,16 @@ impl<T: Shared> Queue<T> {
     fn send_until(&self, item: &impl AsShared<T>, until: Until) -> Result<bool> {
         let ready = self.ready()?;
         if let Some(short) = item.short() {
-            return ready.send(&short.bytes(), until);
+            return ready.send(&short.bytes(), 0, until);
         }
         with_scratch(|ser| match ser.put_up_to::<T>(item, STREAMED_BYTES)? {
-            Some(range) => {
-                refuse_handles(ser)?;
-                ready.send(&&ser.bytes()[range], until)
-            }
+            Some(range) => ready.send_with(&&ser.bytes()[range], ser.handles(), until),
             None => {
                 let mut count = Ser::count();
                 count.put::<T>(item)?;
-                refuse_handles(&count)?;
                 let len = count.written() as usize;
-                ready.send(&Streamed { value: item, len, _of: std::marker::PhantomData }, until)
+                ready.send_with(&Streamed { value: item, len, _of: std::marker::PhantomData }, count.handles(), until)
             }
         })
     }
-}
-
-/// Handles in items are not kept alive yet.
-fn refuse_handles(ser: &Ser) -> Result<()> {
-    if ser.handles().is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Refused, "an item of a queue cannot hold handles: send a key or a token instead"))
 }

@@ -1,6 +1,6 @@
 //! [`Lock`] and its guard.
 
-use super::{Party, Patience, deadline_after};
+use super::{Party, Patience, Wait, deadline_after, lock_methods, try_again};
 use crate::handle::{Object, debug, handle};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
@@ -11,7 +11,7 @@ use commonhold_ipc::sync::{self, Taken};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How a lock was got.
 #[derive(Debug)]
@@ -78,75 +78,25 @@ handle!(Lock[], commonhold_ipc::catalog::Kind::Lock, "Lock");
 
 impl Lock {
     #[inline(always)]
-    fn ready(&self) -> Result<LockGuard<'_>> {
+    fn take(&self, wait: Wait) -> Result<Option<Acquired<LockGuard<'_>>>> {
         let (session, segment) = self.object.shared(Kind::Lock)?;
-        Ok(LockGuard::new(session, segment))
+        LockGuard::take(session, segment, wait)
     }
 
-    /// Takes the lock, waiting for as long as it takes.
-    ///
-    /// # Errors
-    /// `Deadlock` if this thread holds it already; `Corrupt` if a process has written over its words; disconnected, at once, when
-    /// the manager ends.
-    #[inline]
-    pub fn lock(&self) -> Result<Acquired<LockGuard<'_>>> {
-        let taken = self.take(None)?;
-        taken.map_or_else(|| unreachable!("there is no deadline"), Ok)
+    fn words(&self) -> Result<(&SessionCore, sync::Lock<'_, Segment>)> {
+        let (session, segment) = self.object.shared(Kind::Lock)?;
+        Ok((session, sync::Lock::new(segment, HEADER_BYTES)))
     }
 
-    /// Takes the lock if nobody has it.
-    ///
-    /// # Errors
-    /// Disconnected, when the manager has ended.
-    #[inline]
-    pub fn try_lock(&self) -> Result<Option<Acquired<LockGuard<'_>>>> {
-        let guard = self.ready()?;
-        Ok(guard.try_take().map(|taken| Acquired::new(taken, guard.armed())))
-    }
-
-    /// Takes the lock, or returns `None` when it has waited for `timeout`.
-    ///
-    /// # Errors
-    /// As [`lock`](Self::lock).
-    pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<Acquired<LockGuard<'_>>>> {
-        self.take(deadline_after(timeout))
-    }
-
-    #[inline(always)]
-    fn take(&self, deadline: Option<Instant>) -> Result<Option<Acquired<LockGuard<'_>>>> {
-        let guard = self.ready()?;
-        let taken = match guard.try_take() {
-            Some(taken) => Some(taken),
-            None => guard.wait(deadline)?,
-        };
-        Ok(taken.map(|taken| Acquired::new(taken, guard.armed())))
-    }
-
-    /// Runs `body` under the lock, whatever became of the last holder.
-    ///
-    /// # Errors
-    /// As [`lock`](Self::lock).
-    pub fn with<R>(&self, body: impl FnOnce() -> R) -> Result<R> {
-        let _guard = self.lock()?.into_guard();
-        Ok(body())
-    }
-
-    /// Who has the lock now.
-    ///
-    /// # Errors
-    /// Disconnected, when the manager has ended.
-    pub fn holder(&self) -> Result<Option<Party>> {
-        let guard = self.ready()?;
-        guard.lock().holder()?.map_or(Ok(None), |claim| Party::of(guard.session, claim))
-    }
+    lock_methods!(LockGuard);
 
     /// Who sleeps until they get it; of very many, some.
     ///
     /// # Errors
     /// Disconnected, when the manager has ended.
     pub fn waiters(&self) -> Result<Vec<Party>> {
-        let guard = self.ready()?;
-        Party::all(guard.session, guard.lock().roster().claims())
+        let (session, lock) = self.words()?;
+        Party::all(session, lock.roster().claims())
     }
 }
 
@@ -172,36 +122,25 @@ impl fmt::Debug for Lock {
 pub struct LockGuard<'l> {
     session: &'l SessionCore,
     segment: &'l Segment,
-    /// Whether there is anything to give back.
-    armed: bool,
     _on_its_thread: PhantomData<*const ()>,
 }
 
 impl<'l> LockGuard<'l> {
+    /// Takes the lock at the beginning of a segment.
     #[inline(always)]
-    fn new(session: &'l SessionCore, segment: &'l Segment) -> Self {
-        LockGuard { session, segment, armed: false, _on_its_thread: PhantomData }
+    pub(super) fn take(session: &'l SessionCore, segment: &'l Segment, wait: Wait) -> Result<Option<Acquired<Self>>> {
+        let (lock, me) = (sync::Lock::new(segment, HEADER_BYTES), session.claim());
+        let taken = match (lock.try_take(me), wait) {
+            (Some(taken), _) => Some(taken),
+            (None, Wait::Not) => try_again(&lock, me, segment),
+            (None, Wait::Until(deadline)) => lock.take(me, &Patience::until(session, deadline)?)?,
+        };
+        Ok(taken.map(|taken| Acquired::new(taken, LockGuard { session, segment, _on_its_thread: PhantomData })))
     }
 
-    #[inline(always)]
-    fn lock(&self) -> sync::Lock<'l, Segment> {
-        sync::Lock::new(self.segment, HEADER_BYTES)
-    }
-
-    #[inline(always)]
-    fn try_take(&self) -> Option<Taken> {
-        self.lock().try_take(self.session.claim())
-    }
-
-    #[cold]
-    fn wait(&self, deadline: Option<Instant>) -> Result<Option<Taken>> {
-        self.lock().take(self.session.claim(), &Patience::until(self.session, deadline)?)
-    }
-
-    #[inline(always)]
-    fn armed(mut self) -> Self {
-        self.armed = true;
-        self
+    /// Whether this is a guard of the lock in this segment.
+    pub(super) fn is_of(&self, segment: &Segment) -> bool {
+        std::ptr::eq(self.segment, segment)
     }
 }
 
@@ -209,8 +148,8 @@ impl Drop for LockGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // A forked child has a copy of the guard, and neither the lock nor its words.
-        if self.armed && self.session.is_ours() {
-            self.lock().release();
+        if self.session.is_ours() {
+            sync::Lock::new(self.segment, HEADER_BYTES).release();
         }
     }
 }

@@ -1,17 +1,30 @@
 //! Locks and their kin, as their users see them. The words are in `ipc::sync`; here is who calls, how one waits, and guards.
 
+mod barrier;
+mod condition;
+mod event;
 mod lock;
+mod rlock;
+mod rwlock;
+mod semaphore;
 
+pub use barrier::Barrier;
+pub use condition::Condition;
+pub use event::Event;
 pub use lock::{Acquired, Lock, LockGuard};
+pub use rlock::{RLock, RLockGuard};
+pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 
 use crate::session::SessionCore;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::LOCK_PATIENCE_MS;
+use commonhold_ipc::limits::{LOCK_PATIENCE_MS, LOCK_RESERVATION_MS};
 use commonhold_ipc::liveness::{Slept, sleep_until};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::socket::Spin;
+use commonhold_ipc::sync::turns::{Obstacle, Prize, RESERVED};
 use commonhold_ipc::sync::{Claim, Waiting, scribbled};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -21,6 +34,38 @@ thread_local!(static SPIN: RefCell<Spin> = RefCell::new(Spin::new()));
 /// A moment so far away; none if no clock will ever show it.
 pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
+}
+
+/// How long a caller waits.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// Not at all.
+    Not,
+    /// Until then; for ever if it is never.
+    Until(Option<Instant>),
+}
+
+/// Looks at why something could not be had at once. If that is a reservation that this thread has seen before, so long ago that
+/// whoever it is for will not come, takes it away: who only tries must not be kept out by one who is stopped.
+#[cold]
+fn try_again<P: Prize>(prize: &P, me: Claim, segment: &Segment) -> Option<P::Taken> {
+    thread_local!(static SEEN: Cell<Option<(usize, Obstacle, Instant)>> = const { Cell::new(None) });
+    let here = std::ptr::from_ref(segment).addr();
+    let obstacle = prize.obstacle().ok().filter(|obstacle| obstacle.word & RESERVED != 0)?;
+    match SEEN.get() {
+        Some((there, seen, since)) if (there, seen) == (here, obstacle) => {
+            if since.elapsed() < Duration::from_millis(LOCK_RESERVATION_MS) {
+                return None;
+            }
+            SEEN.set(None);
+            prize.revoke(obstacle);
+            prize.try_take(me)
+        }
+        _ => {
+            SEEN.set(Some((here, obstacle, Instant::now())));
+            None
+        }
+    }
 }
 
 /// How a caller waits for what is in a segment.
@@ -104,3 +149,55 @@ impl fmt::Display for Party {
         }
     }
 }
+
+/// The ways to take what has a holder, for a type with `take` and `words`.
+macro_rules! lock_methods {
+    ($guard:ident) => {
+        /// Takes the lock, waiting for as long as it takes.
+        ///
+        /// # Errors
+        /// `Deadlock` if this thread would wait for itself; `Corrupt` if a process has written over the lock's words; disconnected, at
+        /// once, when the manager ends.
+        #[inline]
+        pub fn lock(&self) -> Result<Acquired<$guard<'_>>> {
+            let taken = self.take(Wait::Until(None))?;
+            taken.map_or_else(|| unreachable!("there is no deadline"), Ok)
+        }
+
+        /// Takes the lock if nobody has it.
+        ///
+        /// # Errors
+        /// Disconnected, when the manager has ended.
+        #[inline]
+        pub fn try_lock(&self) -> Result<Option<Acquired<$guard<'_>>>> {
+            self.take(Wait::Not)
+        }
+
+        /// Takes the lock, or returns `None` when it has waited for `timeout`.
+        ///
+        /// # Errors
+        /// As [`lock`](Self::lock).
+        pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<Acquired<$guard<'_>>>> {
+            self.take(Wait::Until(deadline_after(timeout)))
+        }
+
+        /// Runs `body` under the lock, whatever became of the last holder.
+        ///
+        /// # Errors
+        /// As [`lock`](Self::lock).
+        pub fn with<R>(&self, body: impl FnOnce() -> R) -> Result<R> {
+            let _guard = self.lock()?.into_guard();
+            Ok(body())
+        }
+
+        /// Who has the lock now.
+        ///
+        /// # Errors
+        /// Disconnected, when the manager has ended.
+        pub fn holder(&self) -> Result<Option<Party>> {
+            let (session, lock) = self.words()?;
+            lock.holder()?.map_or(Ok(None), |claim| Party::of(session, claim))
+        }
+    };
+}
+use lock_methods;

@@ -1,0 +1,520 @@
+//! The parent's view of its children: [`ChildProcess`], [`Process`], and all of them together.
+
+use super::message::{Inbox, Kind, Message, malformed, say};
+use super::parcel::{Label, hold, unpack};
+use super::run::PanicReport;
+use crate::session::Stored;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::fork::Stamp;
+use commonhold_ipc::socket::Channel;
+use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable, wait_readable_any};
+use commonhold_ipc::value::Shared;
+use rkyv::util::AlignedVec;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Children that were not seen to have ended, of this process and of those it was forked off.
+static CHILDREN: Mutex<Vec<ChildProcess>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a child has said at its end.
+enum Report {
+    Returned {
+        archive: AlignedVec<16>,
+        /// Keeps the objects of the handles in it.
+        _held: Vec<Stored>,
+    },
+    /// Why there is none.
+    Failed(Error),
+}
+
+/// What is known about a child so far.
+struct State {
+    inbox: Inbox,
+    /// Keeps the objects of the handles among its arguments until it has begun.
+    luggage: Vec<Stored>,
+    begun: bool,
+    report: Option<Report>,
+    end: Option<End>,
+}
+
+struct Inner {
+    name: String,
+    daemon: bool,
+    function: &'static str,
+    stamp: Stamp,
+    spawned: Spawned,
+    channel: Channel,
+    /// It will say no more: its socket is always readable now.
+    silent: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// A process that this one has started, whatever its result's type. `Clone + Send + Sync`.
+///
+/// [`Process`] derefs to it; [`active_children`] lists them.
+#[derive(Clone)]
+pub struct ChildProcess(Arc<Inner>);
+
+impl ChildProcess {
+    /// A child that has just been started, and what it was given.
+    pub(super) fn new(
+        spawned: Spawned,
+        channel: Channel,
+        name: String,
+        daemon: bool,
+        function: &'static str,
+        luggage: Vec<Stored>,
+    ) -> Self {
+        let state = State { inbox: Inbox::default(), luggage, begun: false, report: None, end: None };
+        let silent = AtomicBool::new(false);
+        let child = ChildProcess(Arc::new(Inner {
+            name,
+            daemon,
+            function,
+            stamp: Stamp::now(),
+            spawned,
+            channel,
+            silent,
+            state: Mutex::new(state),
+        }));
+        forget_ended();
+        lock(&CHILDREN).push(child.clone());
+        child
+    }
+
+    /// Its name: `Process-1`, `Process-2` and so on, unless it was given another.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its process id; another process's if it has ended and that one has got its number.
+    pub fn pid(&self) -> u32 {
+        self.0.spawned.pid()
+    }
+
+    /// Whether it ends when this process does.
+    pub fn is_daemon(&self) -> bool {
+        self.0.daemon
+    }
+
+    /// Whether it runs, or is stopped. Not whether it has begun with its function.
+    pub fn is_alive(&self) -> bool {
+        // In a forked child of ours the process is somebody else's, whose end still shows.
+        !matches!(self.wait(Duration::ZERO), Ok(true)) && matches!(wait_readable(&[self.sentinel()], Some(Instant::now())), Ok(0))
+    }
+
+    /// Waits until it has ended. `false`: it has not after `timeout`; `None` waits for ever.
+    ///
+    /// # Errors
+    /// `UsedAfterFork` in a forked child; `System` if this process cannot wait.
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
+        // Later than any clock shows is never.
+        self.wait_until(timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            if self.settle()?.end.is_some() {
+                return Ok(true);
+            }
+            let both = [self.sentinel(), self.0.channel.as_fd()];
+            // SYNC: Relaxed: who does not see it yet looks once more for nothing.
+            let watched = if self.0.silent.load(Ordering::Relaxed) { &both[..1] } else { &both[..] };
+            if wait_readable(watched, deadline)? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The code that it has exited with, 101 if its function has panicked; minus the number of the signal that has killed it. None
+    /// while it runs, and if something else in this program has waited for it, or SIGCHLD is ignored.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.settle().ok()?.end? {
+            End::Code(code) => Some(code),
+            End::Signal(signal) => Some(-signal),
+            End::Unknown => None,
+        }
+    }
+
+    /// Asks it to end: SIGTERM. Nothing if it has ended.
+    ///
+    /// # Errors
+    /// `UsedAfterFork`; `System` if it is another user's by now.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Ends it at once: SIGKILL. Nothing if it has ended.
+    ///
+    /// # Errors
+    /// As [`terminate`](Self::terminate).
+    pub fn kill(&self) -> Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Interrupts it, as Ctrl-C does: SIGINT. Nothing if it has ended.
+    ///
+    /// # Errors
+    /// As [`terminate`](Self::terminate).
+    pub fn interrupt(&self) -> Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        self.0.stamp.check()?;
+        self.0.spawned.signal(signal).map(drop)
+    }
+
+    /// A descriptor that becomes readable when it ends, for `poll` and event loops. A process that returns handles ends only when its
+    /// result has been taken: by any method here that looks at it, or by dropping the [`Process`].
+    pub fn sentinel(&self) -> BorrowedFd<'_> {
+        self.0.spawned.as_fd()
+    }
+
+    /// Takes in what the child has said, and looks whether it has ended.
+    fn settle(&self) -> Result<MutexGuard<'_, State>> {
+        self.0.stamp.check()?;
+        let mut state = lock(&self.0.state);
+        if state.end.is_none() {
+            // In this order: what it has said before its end must not be missed.
+            let end = self.0.spawned.wait(Some(Instant::now()))?;
+            self.listen(&mut state)?;
+            if end.is_some() {
+                state.luggage.clear();
+                state.end = end;
+            }
+        }
+        Ok(state)
+    }
+
+    fn listen(&self, state: &mut State) -> Result<()> {
+        while let Some(message) = state.inbox.next(&self.0.channel)? {
+            let report = match message.kind {
+                Kind::Begun => {
+                    state.begun = true;
+                    state.luggage.clear();
+                    continue;
+                }
+                Kind::Returned => self.take(message),
+                Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
+                Kind::Failed => unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error))),
+                Kind::Orders | Kind::Taken => Err(malformed()),
+            };
+            state.report = Some(report.unwrap_or_else(|error| Report::Failed(self.failed(error))));
+        }
+        self.0.silent.store(state.inbox.ended, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes a result over: holds what the handles in it name before the child lets go.
+    fn take(&self, message: Message) -> Result<Report> {
+        let label = unpack::<Label>(&message.head)?;
+        let held = hold(&label)?;
+        if !held.is_empty() {
+            // A child that is gone did not wait for it.
+            let _ = say(&self.0.channel, Kind::Taken, &());
+        }
+        Ok(Report::Returned { archive: message.value, _held: held })
+    }
+
+    fn who(&self) -> String {
+        format!("{} (pid {}, running `{}`)", self.name(), self.pid(), self.0.function)
+    }
+
+    fn panicked(&self, (message, place, backtrace): PanicReport) -> Error {
+        let text = format!("{} panicked at {place}: {message}", self.who());
+        Error::caused(ErrorKind::Panicked, text, Error::other(format!("its backtrace:\n{backtrace}")))
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        Error::caused(error.kind(), format!("{}: {error}", self.who()), error)
+    }
+
+    /// What has become of a child that has ended.
+    fn result<T: Shared>(&self) -> Result<T> {
+        let state = self.settle()?;
+        let end = state.end.unwrap_or(End::Unknown);
+        match (&state.report, end) {
+            (Some(Report::Returned { archive, .. }), _) => unpack(archive).map_err(|error| self.failed(error)),
+            (Some(Report::Failed(error)), _) => Err(error.clone()),
+            (None, End::Code(_) | End::Unknown) if !state.begun => {
+                let text = format!(
+                    "{} {end} before it began: it is this program started again, whose `main` must begin with \
+                     `commonhold::init()`, and nothing may end it before",
+                    self.who()
+                );
+                Err(Error::new(ErrorKind::NotInitialised, text))
+            }
+            (None, _) => {
+                let when = if state.begun { "before its function returned" } else { "before it began" };
+                Err(Error::new(ErrorKind::Died, format!("{} {end} {when}", self.who())))
+            }
+        }
+    }
+
+    /// Nobody will ask for its result: if it holds objects for the result's sake, it need not.
+    fn detach(&self) {
+        if self.0.stamp.is_current() {
+            self.0.channel.shut_down_sending();
+        }
+    }
+}
+
+impl fmt::Debug for ChildProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Process {} pid {}", self.name(), self.pid())?;
+        match self.settle().map(|state| state.end) {
+            Ok(Some(end)) => write!(f, " {end}")?,
+            Ok(None) => f.write_str(" running")?,
+            Err(_) => f.write_str(" of another process")?,
+        }
+        f.write_str(if self.is_daemon() { ", daemon>" } else { ">" })
+    }
+}
+
+impl PartialEq for ChildProcess {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ChildProcess {}
+
+/// Becomes readable when the process ends: see [`ChildProcess::sentinel`].
+impl AsFd for ChildProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sentinel()
+    }
+}
+
+/// A function of this program that runs in a process of its own, and its result. `Send + Sync`.
+///
+/// The process is this program, started again: its `main` comes as far as [`init`](../commonhold/fn.init.html), where the function is
+/// called instead. So it shares nothing with this process but what it is given: arguments and results are [`Shared`] values of any
+/// size, and handles on the objects of managers, which it reads and writes in place like everybody.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// use commonhold::{Dict, Manager, Process};
+///
+/// fn count(words: String, totals: Dict<String, u64>) -> commonhold::Result<u64> {
+///     for word in words.split(' ') {
+///         totals.add(word, 1)?;
+///     }
+///     totals.sum()
+/// }
+/// # trait Sum { fn sum(&self) -> commonhold::Result<u64>; }
+/// # impl Sum for Dict<String, u64> { fn sum(&self) -> commonhold::Result<u64> { Ok(self.values()?.sum()) } }
+///
+/// # fn main() -> commonhold::Result<()> {
+/// let manager = Manager::start()?;
+/// let totals = manager.dict([])?;
+/// let child = Process::spawn(count, ("the cat and the dog".to_string(), totals.clone()))?;
+/// assert_eq!(child.join()??, 5);
+/// assert_eq!(*totals.get("the")?.unwrap(), 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// - What runs is an `fn` item, also a generic one, or a closure that captures nothing; of the main executable, not of a library that
+///   was loaded into it.
+/// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
+/// - Dropping a `Process` lets the process go on by itself, as with [`std::process::Child`]. When this process ends, *daemonic*
+///   children end with it, however it ends; others go on, unless `main` waits for them: by [`join`](Process::join), or for all at once
+///   by [`join_children`] or a [`ChildrenGuard`].
+/// - The objects of handles among the arguments live at least until the process has its own hold on them. This process lets them go
+///   when it next looks at a child, starts one, or when the child has ended.
+pub struct Process<T: Shared = ()> {
+    child: ChildProcess,
+    _result: PhantomData<fn() -> T>,
+}
+
+impl<T: Shared> Process<T> {
+    pub(super) fn of(child: ChildProcess) -> Self {
+        Process { child, _result: PhantomData }
+    }
+
+    /// Waits for the process's end, and gives what its function returned. Again and again, if it is called so.
+    ///
+    /// # Errors
+    /// `Panicked` if the function panicked: the backtrace is the error's source. `Died` if the process was killed by a signal or
+    /// called [`exit`](std::process::exit): see [`exit_code`](ChildProcess::exit_code). `NotInitialised` if it ended before it came to
+    /// `init`. Else what kept it from beginning, or its result from being sent: `NotFound` for a handle on an object that is gone,
+    /// `Refused` for another build of the program.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// use commonhold::Process;
+    /// let child = Process::spawn(|a: i64, b: i64| a / b, (1, 0))?;
+    /// let error = child.join().unwrap_err();
+    /// assert!(error.is_panic() && error.to_string().contains("attempt to divide by zero"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join(&self) -> Result<T> {
+        self.child.wait_until(None)?;
+        self.child.result()
+    }
+
+    /// The same, but gives up after a while: `None`.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_timeout(&self, timeout: Duration) -> Result<Option<T>> {
+        if self.child.wait(timeout)? { self.child.result().map(Some) } else { Ok(None) }
+    }
+
+    /// Gives the process's result and descriptors up, once it has ended.
+    ///
+    /// # Errors
+    /// `Refused` if it runs.
+    pub fn close(self) -> Result<()> {
+        if self.child.is_alive() {
+            let text = format!("{} still runs: `join` it first, or `kill` it; or drop it, and it goes on by itself", self.child.who());
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
+        Ok(())
+    }
+}
+
+impl<T: Shared> Deref for Process<T> {
+    type Target = ChildProcess;
+
+    fn deref(&self) -> &ChildProcess {
+        &self.child
+    }
+}
+
+impl<T: Shared> fmt::Debug for Process<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.child.fmt(f)
+    }
+}
+
+impl<T: Shared> Drop for Process<T> {
+    fn drop(&mut self) {
+        self.child.detach();
+    }
+}
+
+/// This process's children, as of now; not those of a process that it was forked off.
+fn own_children() -> Vec<ChildProcess> {
+    let mut children = lock(&CHILDREN).clone();
+    children.retain(|child| child.0.stamp.is_current());
+    children
+}
+
+/// Forgets children that have ended, and so lets go of what they were given.
+fn forget_ended() {
+    // Not under the lock: taking over a result may take calls to managers.
+    let ended: Vec<_> = own_children().into_iter().filter(|child| matches!(child.wait(Duration::ZERO), Ok(true))).collect();
+    if !ended.is_empty() {
+        lock(&CHILDREN).retain(|child| !ended.contains(child));
+    }
+}
+
+/// The children of this process that have not ended, in the order in which they were started. Clears the others away.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Process, active_children, parent_process};
+/// let child = Process::spawn(|| parent_process().unwrap().wait(None).map(drop), ())?;
+/// assert_eq!(active_children(), [(*child).clone()]);
+/// child.kill()?;
+/// assert!(child.join().unwrap_err().is_died() && child.exit_code() == Some(-9));
+/// assert_eq!(active_children(), []);
+/// # Ok(())
+/// # }
+/// ```
+pub fn active_children() -> Vec<ChildProcess> {
+    forget_ended();
+    own_children()
+}
+
+/// Waits until one of several processes has ended, and says which have, by their places. Empty: none has after `timeout`; `None`
+/// waits for ever.
+///
+/// # Errors
+/// As [`ChildProcess::wait`].
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Process, parent_process, wait_any};
+/// let slow = Process::builder().daemon(true).spawn(|| parent_process().unwrap().wait(None).map(drop), ())?;
+/// let quick = Process::spawn(|| 5, ())?;
+/// assert_eq!(wait_any(&[&slow, &quick], None)?, [1]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn wait_any(processes: &[&ChildProcess], timeout: impl Into<Option<Duration>>) -> Result<Vec<usize>> {
+    let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let (mut ended, mut watched) = (Vec::new(), Vec::new());
+        for (place, process) in processes.iter().enumerate() {
+            if process.settle()?.end.is_some() {
+                ended.push(place);
+            }
+            watched.push(process.sentinel());
+            if !process.0.silent.load(Ordering::Relaxed) {
+                watched.push(process.0.channel.as_fd());
+            }
+        }
+        if !ended.is_empty() || processes.is_empty() || !wait_readable_any(&watched, deadline)? {
+            return Ok(ended);
+        }
+    }
+}
+
+/// Waits for all children of this process that are not daemonic: what Python does at a program's end. Rust runs nothing after `main`,
+/// so a `main` that wants it calls this in the end, or begins with a [`ChildrenGuard`].
+///
+/// # Errors
+/// `System` if this process cannot wait.
+pub fn join_children() -> Result<()> {
+    loop {
+        let Some(child) = active_children().into_iter().find(|child| !child.is_daemon()) else { return Ok(()) };
+        child.wait(None)?;
+    }
+}
+
+/// Calls [`join_children`] when it is dropped: at the end of `main`, also if that ends by `?` or by a panic. Not if it ends by
+/// [`exit`](std::process::exit).
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// fn main() -> commonhold::Result<()> {
+///     commonhold::init();
+///     let _children = commonhold::ChildrenGuard::new();
+///     commonhold::Process::spawn(|| println!("I end before my parent does"), ())?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "it waits where it is dropped: give it a name that begins with `_`"]
+pub struct ChildrenGuard(());
+
+impl ChildrenGuard {
+    /// A guard.
+    pub fn new() -> Self {
+        ChildrenGuard(())
+    }
+}
+
+impl Drop for ChildrenGuard {
+    fn drop(&mut self) {
+        // There is nobody to tell.
+        let _ = join_children();
+    }
+}

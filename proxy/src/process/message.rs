@@ -1,0 +1,229 @@
+//! What parent and child say to each other: a head, a value, descriptors.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 | kind |
+//! | 1 | 1: the head is in a memory file, 2: the value is |
+//! | 2 | number of descriptors that are not such files; these come first |
+//! | 3 | 0 |
+//! | 4..8 | length of the head, little-endian |
+//! | 8..16 | length of the value, little-endian |
+//! | 16.. | head and value, unless in files |
+//!
+//! Whatever is larger than [`PROCESS_INLINE_BYTES_MAX`] goes into a file, so that a message fits into an empty socket: then its
+//! sender need not wait for anybody to read it, and may even end before.
+
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::socket::{Channel, Received};
+use commonhold_ipc::sys::{memfd_sealed, wait_readable};
+use commonhold_ipc::value::{Ser, Shared, with_scratch};
+use rkyv::util::AlignedVec;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const HEADER_BYTES: usize = 16;
+const HEAD_IN_FILE: u8 = 1;
+const VALUE_IN_FILE: u8 = 2;
+
+/// Descriptors of one message: a pidfd, and two files.
+const DESCRIPTORS_MAX: usize = 3;
+
+/// How long a sender waits for room. Messages fit into an empty socket, so there is room unless the system has next to none.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Parent to child: what to do. With the arguments, and the parent's pidfd.
+    Orders = 1,
+    /// Child to parent: it has its arguments, and calls the function.
+    Begun = 2,
+    /// Child to parent: the result.
+    Returned = 3,
+    /// Child to parent: the message of a panic, its place, its backtrace.
+    Panicked = 4,
+    /// Child to parent: the error because of which it did not begin, or has no result.
+    Failed = 5,
+    /// Parent to child: it holds what the handles in the result name.
+    Taken = 6,
+}
+
+impl Kind {
+    fn of(code: u8) -> Option<Kind> {
+        [Kind::Orders, Kind::Begun, Kind::Returned, Kind::Panicked, Kind::Failed, Kind::Taken].into_iter().find(|kind| *kind as u8 == code)
+    }
+}
+
+/// A value's archive, here or in a memory file.
+pub(super) enum Packed {
+    Inline(Vec<u8>),
+    File(OwnedFd, u64),
+}
+
+impl Packed {
+    /// Packs a value; also the handles that are in it, as (manager, id).
+    pub(super) fn pack<T: Shared>(value: &T) -> Result<(Packed, Vec<(u64, u64)>)> {
+        let small = with_scratch(|ser| -> Result<_> {
+            let put = ser.put_up_to::<T>(value, PROCESS_INLINE_BYTES_MAX as u64)?;
+            Ok(put.map(|range| (Packed::Inline(ser.bytes()[range].to_vec()), ser.handles().to_vec())))
+        })?;
+        match small {
+            Some(small) => Ok(small),
+            None => Self::pack_large(value),
+        }
+    }
+
+    #[cold]
+    fn pack_large<T: Shared>(value: &T) -> Result<(Packed, Vec<(u64, u64)>)> {
+        let mut count = Ser::count();
+        count.put::<T>(value)?;
+        let len = count.written();
+        let file = Arc::new(File::from(memfd_sealed("commonhold-process", len)?));
+        let (target, mut at) = (file.clone(), 0);
+        let mut stream = Ser::stream(Box::new(move |bytes| {
+            target.write_all_at(bytes, at)?;
+            at += bytes.len() as u64;
+            Ok(())
+        }));
+        stream.put::<T>(value)?;
+        if stream.finish()? != len {
+            return Err(Error::new(ErrorKind::Other, "a value has changed while it was written for another process"));
+        }
+        let handles = stream.handles().to_vec();
+        drop(stream);
+        let file = Arc::into_inner(file).expect("the stream has had the only other one");
+        Ok((Packed::File(file.into(), len), handles))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Result<Packed> {
+        if bytes.len() <= PROCESS_INLINE_BYTES_MAX {
+            return Ok(Packed::Inline(bytes.to_vec()));
+        }
+        let file = File::from(memfd_sealed("commonhold-process", bytes.len() as u64)?);
+        file.write_all_at(bytes, 0)?;
+        Ok(Packed::File(file.into(), bytes.len() as u64))
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Packed::Inline(bytes) => bytes.len() as u64,
+            Packed::File(_, len) => *len,
+        }
+    }
+}
+
+/// Sends a message: `head` is its head's archive.
+pub(super) fn send<H: Shared>(channel: &Channel, kind: Kind, head: &H, value: &Packed, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let head = with_scratch(|ser| ser.put::<H>(head).and_then(|range| Packed::of_bytes(&ser.bytes()[range])))?;
+    let (mut flags, mut sent, mut bytes) = (0, fds.to_vec(), vec![0; HEADER_BYTES]);
+    for (part, flag) in [(&head, HEAD_IN_FILE), (value, VALUE_IN_FILE)] {
+        match part {
+            Packed::Inline(inline) => bytes.extend_from_slice(inline),
+            Packed::File(file, _) => {
+                flags |= flag;
+                sent.push(file.as_fd());
+            }
+        }
+    }
+    bytes[..4].copy_from_slice(&[kind as u8, flags, fds.len() as u8, 0]);
+    bytes[4..8].copy_from_slice(&(head.len() as u32).to_le_bytes());
+    bytes[8..16].copy_from_slice(&value.len().to_le_bytes());
+    channel.send_all(&bytes, &sent, Instant::now() + ROOM_TIMEOUT)
+}
+
+/// Sends a message without a value.
+pub(super) fn say<H: Shared>(channel: &Channel, kind: Kind, head: &H) -> Result<()> {
+    send(channel, kind, head, &Packed::Inline(Vec::new()), &[])
+}
+
+/// A message, whole.
+pub(super) struct Message {
+    pub(super) kind: Kind,
+    pub(super) head: AlignedVec<16>,
+    pub(super) value: AlignedVec<16>,
+    /// Those that are not files of its own.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// What has come and is not a whole message yet.
+#[derive(Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// The other side will say no more.
+    pub(super) ended: bool,
+}
+
+impl Inbox {
+    /// The next message, if it has come whole.
+    pub(super) fn next(&mut self, channel: &Channel) -> Result<Option<Message>> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match channel.receive_with_fds(&mut buffer, &mut self.fds, 2 * DESCRIPTORS_MAX)? {
+                Received::Bytes(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Received::Nothing => return Ok(None),
+                Received::Ended => self.ended = true,
+            }
+        }
+    }
+
+    /// Waits for the next message; `None` when the other side will say no more.
+    pub(super) fn wait(&mut self, channel: &Channel) -> Result<Option<Message>> {
+        loop {
+            match self.next(channel)? {
+                None if !self.ended => wait_readable(&[channel.as_fd()], None)?,
+                message => return Ok(message),
+            };
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Message>> {
+        let Some(header) = self.bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let [kind, flags, fds, _, h0, h1, h2, h3, value @ ..] = *header;
+        let (head_len, value_len) = (u32::from_le_bytes([h0, h1, h2, h3]) as usize, u64::from_le_bytes(value));
+        let kind = Kind::of(kind).filter(|_| head_len <= PROCESS_HEAD_BYTES_MAX && value_len <= VALUE_BYTES_MAX).ok_or_else(malformed)?;
+        let inline = |flag: u8, len: usize| if flags & flag == 0 { len } else { 0 };
+        let head_end = HEADER_BYTES + inline(HEAD_IN_FILE, head_len);
+        let end = head_end + inline(VALUE_IN_FILE, value_len as usize);
+        if self.bytes.len() < end {
+            return Ok(None);
+        }
+        let files = usize::from(flags & HEAD_IN_FILE) + usize::from(flags & VALUE_IN_FILE) / 2;
+        if self.fds.len() < usize::from(fds) + files {
+            // They come with the first byte, unless this process had no room for them.
+            let text = "descriptors that came with a message from another process were lost: close some or raise `ulimit -n`";
+            return Err(Error::new(ErrorKind::System, text));
+        }
+        let own: Vec<OwnedFd> = self.fds.drain(..usize::from(fds)).collect();
+        let mut part = |flag: u8, range: std::ops::Range<usize>, len: usize| -> Result<AlignedVec<16>> {
+            let mut bytes = AlignedVec::with_capacity(len);
+            if flags & flag == 0 {
+                bytes.extend_from_slice(&self.bytes[range]);
+            } else {
+                bytes.resize(len, 0);
+                File::from(self.fds.remove(0)).read_exact_at(&mut bytes, 0)?;
+            }
+            Ok(bytes)
+        };
+        let head = part(HEAD_IN_FILE, HEADER_BYTES..head_end, head_len)?;
+        let value = part(VALUE_IN_FILE, head_end..end, value_len as usize)?;
+        self.bytes.drain(..end);
+        Ok(Some(Message { kind, head, value, fds: own }))
+    }
+}
+
+/// The error for a message that makes no sense.
+pub(super) fn malformed() -> Error {
+    Error::new(ErrorKind::Corrupt, "a message between parent and child that cannot be read")
+}

@@ -1,0 +1,208 @@
+//! A child's whole life: what it is told, what it becomes, what it says at the end.
+
+use super::identity::{Own, Parent, become_child};
+use super::message::{Inbox, Kind, Packed, malformed, say, send};
+use super::orders::Orders;
+use super::parcel::{Label, Parcel, hold, unpack};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::points;
+use commonhold_ipc::socket::Channel;
+use commonhold_ipc::sys;
+use commonhold_ipc::task::Entry;
+use commonhold_ipc::value::Shared;
+use rkyv::util::AlignedVec;
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::Arc;
+
+/// Exit code after a panic, as the standard library's runtime has it.
+const PANICKED: i32 = 101;
+/// Exit code of a child that could not begin, or whose result could not be sent.
+const FAILED: i32 = 1;
+/// Stack of the thread that waits for the parent's end: it makes two system calls.
+const WATCHER_STACK_BYTES: usize = 64 << 10;
+
+/// How the parent is told of a panic: its message, its place, its backtrace.
+pub(super) type PanicReport = (String, String, String);
+
+/// Runs what the process at the other end of the channel orders, and ends this process. Never returns.
+pub fn run(channel: Channel) -> ! {
+    let code = live(Arc::new(channel)).unwrap_or_else(|channel_and_error| {
+        let (channel, error) = *channel_and_error;
+        // Without a parent there is nobody who wants to know.
+        let _ = say(&channel, Kind::Failed, &error);
+        FAILED
+    });
+    points::client("process: before it exits");
+    std::process::exit(code)
+}
+
+type Failure = Box<(Arc<Channel>, Error)>;
+
+fn live(channel: Arc<Channel>) -> Result<i32, Failure> {
+    let failed = |error| Box::new((channel.clone(), error));
+    points::client("process: before it reads its orders");
+    let mut passage = Passage::begin(&channel).map_err(failed)?;
+    points::client("process: before it reads its arguments");
+    let entry = passage.entry;
+    entry.run(&mut passage);
+    passage.finish().map_err(failed)
+}
+
+/// What a function is run with, from its arguments to its result.
+pub(super) struct Passage {
+    channel: Arc<Channel>,
+    inbox: Inbox,
+    entry: &'static Entry,
+    arguments: AlignedVec<16>,
+    label: Label,
+    outcome: Option<Outcome>,
+}
+
+enum Outcome {
+    Returned(Parcel),
+    Panicked(PanicReport),
+    Failed(Error),
+}
+
+impl Passage {
+    fn begin(channel: &Arc<Channel>) -> Result<Passage> {
+        let mut inbox = Inbox::default();
+        let ended = || Error::new(ErrorKind::Disconnected, "the parent has ended");
+        let message = inbox.wait(channel)?.filter(|message| message.kind == Kind::Orders).ok_or_else(ended)?;
+        let orders = Orders::read(&message.head)?;
+        let pidfd = message.fds.into_iter().next().ok_or_else(malformed)?;
+        sys::ignore_broken_pipes()?;
+        if let Ok(name) = CString::new(orders.name.as_str()) {
+            sys::set_process_name(&name);
+        }
+        let entry = orders.entry()?;
+        let parent = Parent { name: orders.parent.clone(), pid: sys::peer_credentials(channel)?.pid, pidfd };
+        let own = become_child(Own { name: orders.name.clone(), place: orders.place.clone(), parent });
+        if orders.daemon {
+            die_with(own.parent.pidfd.as_fd())?;
+        }
+        orders.settings.apply()?;
+        Ok(Passage { channel: channel.clone(), inbox, entry, arguments: message.value, label: orders.label, outcome: None })
+    }
+
+    /// Calls the function with the arguments that came.
+    pub(super) fn carry<A: Shared, R: Shared>(&mut self, call: impl FnOnce(A) -> R) {
+        self.outcome = Some(match self.arguments().and_then(|arguments| self.call(arguments, call)) {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Failed(error),
+        });
+    }
+
+    fn arguments<A: Shared>(&mut self) -> Result<A> {
+        let held = hold(&self.label)?;
+        let arguments = unpack::<A>(&self.arguments)?;
+        self.arguments = AlignedVec::new();
+        points::client("process: before it says that it has its arguments");
+        // The handles among them hold for themselves from here on. A parent that is gone needs not be told.
+        let _ = say(&self.channel, Kind::Begun, &());
+        drop(held);
+        Ok(arguments)
+    }
+
+    fn call<A, R: Shared>(&self, arguments: A, call: impl FnOnce(A) -> R) -> Result<Outcome> {
+        report_panics(&self.channel);
+        points::client("process: before its function");
+        let returned = catch_unwind(AssertUnwindSafe(|| call(arguments)));
+        points::client("process: after its function");
+        match returned {
+            Ok(result) => Parcel::pack(&result).map(Outcome::Returned),
+            Err(payload) => Ok(Outcome::Panicked(panic_report(&*payload))),
+        }
+    }
+
+    /// Says what has become of the function, and gives the exit code.
+    fn finish(mut self) -> Result<i32> {
+        let gone = |sent: Result<()>| match sent {
+            // Nobody waits for the result any more.
+            Err(error) if error.is_disconnected() => Ok(()),
+            other => other,
+        };
+        match self.outcome.take() {
+            Some(Outcome::Returned(parcel)) => {
+                gone(send(&self.channel, Kind::Returned, &parcel.label, &parcel.value, &[]))?;
+                points::client("process: after its result was sent");
+                if !parcel.held.is_empty() {
+                    // Until the parent holds the objects, or wants nothing any more.
+                    let _ = self.inbox.wait(&self.channel);
+                }
+                Ok(0)
+            }
+            Some(Outcome::Panicked(report)) => gone(say(&self.channel, Kind::Panicked, &report)).map(|()| PANICKED),
+            Some(Outcome::Failed(error)) => Err(error),
+            None => Err(malformed()),
+        }
+    }
+}
+
+/// Ends this process when its parent does. The kernel's own way, PR_SET_PDEATHSIG, goes by the thread that has started us.
+fn die_with(parent: BorrowedFd<'static>) -> Result<()> {
+    let watch = move || {
+        while !matches!(sys::wait_readable(&[parent], None), Ok(ready) if ready != 0) {
+            // The system is out of memory for a moment.
+            std::thread::yield_now();
+        }
+        sys::kill_self()
+    };
+    std::thread::Builder::new()
+        .name("parent's end".into())
+        .stack_size(WATCHER_STACK_BYTES)
+        .spawn(watch)
+        .map(drop)
+        .map_err(|error| Error::system("cannot start the thread that ends a daemonic process with its parent", error))
+}
+
+thread_local! {
+    /// Whether this is the thread that runs the function.
+    static IS_FUNCTIONS: Cell<bool> = const { Cell::new(false) };
+    /// Place and backtrace of its last panic: later they are no longer to be had.
+    static PANIC: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
+}
+
+/// Notes where the function panics, and says it on standard error as one piece. Other threads' panics go the usual way.
+fn report_panics(channel: &Arc<Channel>) {
+    IS_FUNCTIONS.set(true);
+    let usual = std::panic::take_hook();
+    let channel = channel.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !IS_FUNCTIONS.get() {
+            return usual(panic);
+        }
+        let (place, message) = (place_of(panic), message_of(panic.payload()));
+        let own = super::current_process();
+        let text = format!("\n{} (pid {}) panicked at {place}:\n{message}\n", own.name(), own.pid());
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let backtrace = Backtrace::force_capture().to_string();
+        if cfg!(panic = "abort") {
+            // There is no later.
+            let _ = send(&channel, Kind::Panicked, &(message, place, backtrace), &Packed::Inline(Vec::new()), &[]);
+        } else {
+            PANIC.set(Some((place, backtrace)));
+        }
+    }));
+}
+
+fn place_of(panic: &PanicHookInfo<'_>) -> String {
+    panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
+}
+
+/// What a panic says, if it is text.
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(what it says is no text)").to_owned()
+}
+
+fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {
+    let (place, backtrace) = PANIC.take().unwrap_or_default();
+    (message_of(payload), place, backtrace)
+}
