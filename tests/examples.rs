@@ -89,7 +89,7 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    for name in ["proxy_objects", "accounts", "children", "tour"] {
+    for name in ["proxy_objects", "accounts", "children", "tour", "queue_fifo", "task_queue", "crawler_frontier"] {
         check(name, &run(name, &[], &directory.0));
     }
 }
