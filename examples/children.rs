@@ -1,63 +1,41 @@
-//! Handles for child processes: a token is one line of text, in an argument or in the environment.
+//! Handles for child processes: an argument like any other.
 //!
 //! `cargo run --example children`
 //!
-//! The program starts itself again as three children. Each gets the token of a dict in its environment and a line of text as its
-//! argument, makes a handle of the token and adds its words. The token names the manager and the object and holds no secret: the
-//! manager lets in who runs as the same user.
+//! Three processes each get a line of text and a handle on the same dict, and add their words to it. A handle that is given to a process
+//! keeps its object alive until the process has it; there it works as here, over a connection of its own.
+//!
+//! A program that is no child of this one gets a handle's token, which is a line of text: see `Handle::token`.
 
-use commonhold::{Dict, Manager, Token};
+use commonhold::{Dict, Manager, Process};
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode};
-
-/// Where a child finds the token of the totals.
-const TOTALS: &str = "TOTALS";
 
 const LINES: [&str; 3] = ["the cat and the dog", "the dog sleeps", "the end"];
 
-fn main() -> ExitCode {
-    commonhold::init();
-    let done = match std::env::var(TOTALS) {
-        Ok(token) => child(&token),
-        Err(_) => parent(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("children: {error}");
-            ExitCode::FAILURE
-        }
+fn count_words(line: String, totals: Dict<String, u64>) -> commonhold::Result<u64> {
+    let mut seen = 0;
+    for word in line.split(' ') {
+        // Atomic: no word is lost, whoever adds at the same time.
+        totals.add(word, 1)?;
+        seen += 1;
     }
+    Ok(seen)
 }
 
-fn parent() -> commonhold::Result<()> {
+fn main() -> commonhold::Result<()> {
+    commonhold::init();
     let manager = Manager::start()?;
     let totals = manager.dict::<String, u64>([])?;
-    let (program, token) = (std::env::current_exe()?, totals.token()?.to_string());
-    let start = |line| Command::new(&program).arg(line).env(TOTALS, &token).spawn();
-    let children: Vec<_> = LINES.iter().map(start).collect();
+    let start = |line: &str| Process::spawn(count_words, (line.to_string(), totals.clone()));
+    let children = LINES.into_iter().map(start).collect::<commonhold::Result<Vec<_>>>()?;
+    let mut words = 0;
     for child in children {
-        let mut child = child?;
-        let status = child.wait()?;
-        if !status.success() {
-            return Err(commonhold::Error::other(format!("a child ended with {status}")));
-        }
+        // The first `?` is the process's: it has ended as it should. The second is its function's.
+        words += child.join()??;
     }
     // In the order of the alphabet: the order of insertion is that of who was quicker.
     let sorted: BTreeMap<String, u64> = totals.to_owned()?.into_iter().collect();
     println!("{sorted:?}");
-    println!("{} words of {} lines", totals.values()?.sum::<u64>(), LINES.len());
-    Ok(())
-}
-
-fn child(token: &str) -> commonhold::Result<()> {
-    let token: Token = token.parse()?;
-    // Connects to the manager that the token names. `add` is atomic: no word is lost, whoever adds at the same time.
-    let totals: Dict<String, u64> = token.open()?;
-    for line in std::env::args().skip(1) {
-        for word in line.split(' ') {
-            totals.add(word, 1)?;
-        }
-    }
+    println!("{words} words of {} lines", LINES.len());
     Ok(())
 }

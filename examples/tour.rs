@@ -8,14 +8,14 @@
 //! and in the end compares with the same count done alone. Nothing is left behind, whoever is killed, this process included.
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser};
 use comfy_table::{CellAlignment, Table, presets};
-use commonhold::{Counter, Dict, List, Manager, Shared, Snapshot, Value};
+use commonhold::{Counter, Dict, List, Manager, Process, Session, Shared, Snapshot, Stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// The text is repeated until it has so many bytes: enough for a second or two.
@@ -41,19 +41,9 @@ struct Cli {
     /// The text, in UTF-8; by default the sources and documents of this repository
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    #[command(subcommand)]
-    role: Option<Role>,
 }
 
-#[derive(Subcommand)]
-enum Role {
-    /// What a child process of the tour is started as
-    #[command(hide = true)]
-    Work { number: u64, desk: commonhold::Token },
-}
-
-/// Everything that the processes share. Handles are values like others: a struct of them, put into a shared value, gives one
-/// token for all.
+/// Everything that the processes share. Handles are values like others: a struct of them is one argument of a worker.
 #[derive(Shared, Clone)]
 struct Desk {
     /// The text.
@@ -83,14 +73,10 @@ enum Event {
 fn main() -> ExitCode {
     commonhold::init();
     let cli = Cli::parse();
-    let done = match &cli.role {
-        Some(Role::Work { number, desk }) => work(*number, desk).map_err(Into::into),
-        None => tour(&cli),
-    };
-    match done {
+    match tour(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough; or, for a worker: the tour was interrupted, so there is nobody to work for.
-        Err(error) if is_broken_pipe(&*error) || (cli.role.is_some() && is_disconnected(&*error)) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tour: {error}");
             ExitCode::FAILURE
@@ -100,10 +86,6 @@ fn main() -> ExitCode {
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-fn is_disconnected(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<commonhold::Error>().is_some_and(commonhold::Error::is_disconnected)
 }
 
 /// The words of a text: what stands between characters that are in no word, in small letters.
@@ -121,9 +103,8 @@ fn count(text: &str, counts: &mut HashMap<String, u64>) {
 // ---- A worker ----
 
 /// The whole life of a worker process.
-fn work(number: u64, token: &commonhold::Token) -> commonhold::Result<()> {
-    let manager = Manager::connect(&token.address().to_string())?;
-    let desk = manager.attach::<Value<Desk>>(token)?.get()?.to_owned();
+fn work(number: u64, desk: Desk) -> commonhold::Result<()> {
+    let manager = desk.pages.session()?;
     desk.events.push(Event::Started { worker: number, pid: std::process::id() })?;
     let mut pages = 0;
     while let Some(page) = claim(&manager, &desk, number)? {
@@ -139,7 +120,7 @@ fn work(number: u64, token: &commonhold::Token) -> commonhold::Result<()> {
 }
 
 /// Takes the next page, if there is one. The claim and the step of the counter happen together, so no page is lost between them.
-fn claim(manager: &Manager, desk: &Desk, number: u64) -> commonhold::Result<Option<u64>> {
+fn claim(manager: &Session, desk: &Desk, number: u64) -> commonhold::Result<Option<u64>> {
     manager.transaction(|tx| {
         let page = match tx.pop(&desk.again)? {
             Some(page) => page,
@@ -159,7 +140,7 @@ fn claim(manager: &Manager, desk: &Desk, number: u64) -> commonhold::Result<Opti
 
 /// Adds a page's words to the totals, all or nothing. The transaction runs again when another worker has changed one of its words
 /// meanwhile.
-fn hand_in(manager: &Manager, desk: &Desk, number: u64, page: u64, counts: &HashMap<String, u64>) -> commonhold::Result<()> {
+fn hand_in(manager: &Session, desk: &Desk, number: u64, page: u64, counts: &HashMap<String, u64>) -> commonhold::Result<()> {
     let mut attempts = 0;
     manager.transaction(|tx| {
         attempts += 1;
@@ -182,14 +163,13 @@ fn hand_in(manager: &Manager, desk: &Desk, number: u64, page: u64, counts: &Hash
 /// A worker, as its parent sees it.
 struct Worker {
     number: u64,
-    process: Child,
+    process: Process<commonhold::Result<()>>,
 }
 
 /// The parent's side: the manager, what is shared, and the workers.
 struct Crew {
     manager: Manager,
     desk: Desk,
-    token: String,
     workers: Vec<Worker>,
     hired: u64,
     failures: usize,
@@ -206,17 +186,14 @@ impl Crew {
             done: manager.dict([])?,
             events: manager.list([])?,
         };
-        Ok(Crew { manager, desk, token: String::new(), workers: Vec::new(), hired: 0, failures: 0 })
+        Ok(Crew { manager, desk, workers: Vec::new(), hired: 0, failures: 0 })
     }
 
-    /// Starts one more worker: this program again, with the token as an argument.
+    /// Starts one more worker, which ends with this process at the latest.
     fn hire(&mut self) -> Outcome {
         self.hired += 1;
-        let process = Command::new(std::env::current_exe()?)
-            .args(["work", &self.hired.to_string(), &self.token])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let worker = Process::builder().daemon(true).stdin(Stream::Null).stdout(Stream::Null);
+        let process = worker.spawn(work, (self.hired, self.desk.clone()))?;
         self.workers.push(Worker { number: self.hired, process });
         Ok(())
     }
@@ -239,19 +216,19 @@ impl Crew {
     fn look_after(&mut self) -> Outcome<bool> {
         let mut position = 0;
         while position < self.workers.len() {
-            match self.workers[position].process.try_wait()? {
-                None => position += 1,
-                Some(status) => {
-                    let worker = self.workers.swap_remove(position);
-                    if !status.success() {
-                        self.failures += 1;
-                        if self.failures > FAILURES_MAX {
-                            return Err(format!("{FAILURES_MAX} workers have failed; the last ended with {status}").into());
-                        }
-                        self.bury(worker.number)?;
-                        self.hire()?;
-                    }
+            if self.workers[position].process.is_alive() {
+                position += 1;
+                continue;
+            }
+            let worker = self.workers.swap_remove(position);
+            // It may have been killed, or its work may have failed.
+            if let Err(error) = worker.process.join().and_then(|done| done) {
+                self.failures += 1;
+                if self.failures > FAILURES_MAX {
+                    return Err(format!("{FAILURES_MAX} workers have failed; the last: {error}").into());
                 }
+                self.bury(worker.number)?;
+                self.hire()?;
             }
         }
         Ok(!self.workers.is_empty())
@@ -267,10 +244,8 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            // One that has ended meanwhile is just waited for.
+        for worker in &self.workers {
             let _ = worker.process.kill();
-            let _ = worker.process.wait();
         }
     }
 }
@@ -292,8 +267,6 @@ fn tour(cli: &Cli) -> Outcome {
     let begin = Instant::now();
     let mut crew = Crew::new(manager, &pages)?;
     say(format!("shared    the pages are in shared memory after {:.1} ms", millis(begin.elapsed())))?;
-    let desk_value = crew.manager.value::<Desk>(&crew.desk)?;
-    crew.token = commonhold::Handle::token(&desk_value)?.to_string();
 
     let workers = cli.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get() as u64).clamp(2, 64));
     let bar = ProgressBar::new(pages.len() as u64);
@@ -390,15 +363,16 @@ fn kill_one(crew: &mut Crew) -> Outcome<String> {
     };
     // From a page to the next one: the beginning of that is the moment.
     let (first, mut seen) = (claimed(crew)?, crew.desk.claims.version()?);
-    while crew.workers[0].process.try_wait()?.is_none() && (claimed(crew)? == first || claimed(crew)?.is_none()) {
+    while crew.workers[0].process.is_alive() && (claimed(crew)? == first || claimed(crew)?.is_none()) {
         crew.desk.claims.wait_for_change(&mut seen, Duration::from_millis(50))?;
     }
-    let mut worker = crew.workers.swap_remove(0);
-    if worker.process.try_wait()?.is_some() {
+    let worker = crew.workers.swap_remove(0);
+    if !worker.process.is_alive() {
         return Ok(format!("killed    nobody: worker {victim} has ended already; give a longer text"));
     }
     worker.process.kill()?;
-    let status = worker.process.wait()?;
+    worker.process.wait(None)?;
+    let code = worker.process.exit_code().map_or("unknown".to_owned(), |code| code.to_string());
     let lost = crew.bury(victim)?;
     let now = crew.manager.snapshot()?;
     let balance = check_balance(&crew.desk, &now)?;
@@ -407,7 +381,7 @@ fn kill_one(crew: &mut Crew) -> Outcome<String> {
         Some(page) => format!("in the middle of page {page}, of which nothing shows; another will count it"),
         None => "just between two pages".to_owned(),
     };
-    Ok(format!("killed    worker {victim} ({status}), {what} ({} pages done, {} words)", balance.pages, grouped(balance.words)))
+    Ok(format!("killed    worker {victim} (exit code {code}), {what} ({} pages done, {} words)", balance.pages, grouped(balance.words)))
 }
 
 /// Compares with the count done alone, and shows what there is to see.

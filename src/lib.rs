@@ -23,6 +23,8 @@
 //!   readers, nor readers for writers.
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
 //!   writes one.
+//! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
+//!   and result.
 //!
 //! What happens when a process dies: readers leave nothing behind; a writer's call is wholly applied or not at all; the
 //! manager's death is an error ([`Error::is_disconnected`]) of every later call, while what guards and snapshots hold stays

@@ -1,8 +1,10 @@
 //! Flaws that a hostile reading of the code has found: each test failed before its repair.
 #![allow(unsafe_code)] // forks
 
+mod support;
+
 use commonhold::__rt::{Fault, Ser};
-use commonhold::{AsShared, Dict, Handle, Manager};
+use commonhold::{AsShared, Dict, ErrorKind, Handle, Manager};
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::socket::Channel;
@@ -10,7 +12,7 @@ use commonhold_ipc::value::ARCHIVE_FORMAT;
 use commonhold_ipc::wire::commit::{Op, write_single};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Reader};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -272,6 +274,94 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
     });
     let error = done.unwrap_err();
     assert!(error.is_disconnected(), "{error:?}");
+}
+
+/// A value whose own code uses the library, each time that it is looked at.
+struct Calling<'a> {
+    manager: &'a Manager,
+    dict: &'a Dict<u64, Vec<u8>>,
+    refused: &'a Cell<u32>,
+}
+
+impl AsShared<Vec<u8>> for Calling<'_> {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        assert_eq!(self.dict.len().unwrap(), 1, "reading is no call");
+        let calls = [
+            self.dict.insert(2, vec![2]).map(drop),
+            self.dict.insert(3, vec![3; 100_000]).map(drop),
+            self.manager.dict::<u64, u64>([]).map(drop),
+        ];
+        for refused in calls.into_iter().filter_map(Result::err) {
+            assert_eq!(refused.kind(), ErrorKind::Refused);
+            assert!(refused.to_string().contains("from within the code that writes a value"), "{refused}");
+            self.refused.set(self.refused.get() + 1);
+        }
+        // What the passes before the sending one have stored; refused in that one, too.
+        let _ = (self.dict.remove(2), self.dict.remove(3));
+        AsShared::<Vec<u8>>::write(&vec![7; 200_000], ser)
+    }
+}
+
+#[test]
+fn a_value_that_calls_the_manager_while_it_is_sent_hears_that_it_must_not() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let refused = Cell::new(0);
+        let held = manager.stats().unwrap().objects;
+        dict.insert(1, Calling { manager: &manager, dict: &dict, refused: &refused }).unwrap();
+        assert_eq!(refused.get(), 3, "once for each call, of the pass that sends");
+        assert_eq!(dict.get(1).unwrap().unwrap().len(), 200_000);
+        dict.insert(4, vec![4]).unwrap();
+        assert_eq!(manager.stats().unwrap().objects, held);
+    });
+}
+
+/// A value in whose own code the last handle on an object is dropped, at the third look, when it is sent.
+struct Dropping<'a> {
+    handle: RefCell<Option<Dict<u64, u64>>>,
+    looks: &'a Cell<u32>,
+}
+
+impl AsShared<Vec<u8>> for Dropping<'_> {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        self.looks.set(self.looks.get() + 1);
+        if self.looks.get() == 3 {
+            drop(self.handle.take());
+        }
+        AsShared::<Vec<u8>>::write(&vec![7; 200_000], ser)
+    }
+}
+
+#[test]
+fn a_handle_that_is_dropped_while_a_value_is_sent_is_let_go_afterwards() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let before = manager.stats().unwrap().objects;
+        let looks = Cell::new(0);
+        let handle = RefCell::new(Some(manager.dict::<u64, u64>([]).unwrap()));
+        dict.insert(1, Dropping { handle, looks: &looks }).unwrap();
+        assert_eq!(looks.get(), 3);
+        support::until("the object is gone", || manager.stats().unwrap().objects == before);
+    });
+}
+
+#[test]
+fn a_transaction_that_reads_a_key_again_and_again_says_so_once() {
+    let manager = Manager::in_process().unwrap();
+    let key = "key ".repeat(1 << 17);
+    let dict = manager.dict([(key.clone(), 1u64)]).unwrap();
+    manager
+        .transaction(|tx| {
+            // 200 conditions with this key would be more than any request may have.
+            for _ in 0..200 {
+                assert_eq!(*tx.get(&dict, &key)?.unwrap(), 1);
+            }
+            tx.insert(&dict, "other", 2)
+        })
+        .unwrap();
+    assert_eq!(*dict.get("other").unwrap().unwrap(), 2);
 }
 
 #[test]

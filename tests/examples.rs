@@ -4,7 +4,9 @@
 //! of a manager, and `{…}` for anything on that line.
 
 use commonhold::Manager;
+use commonhold_ipc::sys;
 use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -89,9 +91,26 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    for name in ["proxy_objects", "accounts", "children", "tour", "queue_fifo", "task_queue", "crawler_frontier"] {
+    let names = [
+        "proxy_objects", "accounts", "children", "process", "cpu_count", "tour", "queue_fifo", "task_queue", "crawler_frontier",
+    ];
+    for name in names {
         check(name, &run(name, &[], &directory.0));
     }
+}
+
+#[test]
+fn processes_side_by_side_print_in_any_order() {
+    let directory = Directory::new("processes");
+    let mut output = run("process_arguments", &[], &directory.0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    // Those of the children; the parent's is the last.
+    if lines.len() == 3 {
+        lines[..2].sort();
+    }
+    output.stdout = lines.join("\n").into_bytes();
+    check("process_arguments", &output);
 }
 
 #[test]
@@ -166,11 +185,15 @@ fn begin_tour() -> (std::process::Child, String, BufReader<std::process::ChildSt
     (tour, address, output)
 }
 
-/// Whether any process was started with this text among its arguments.
-fn is_anybody_told(text: &str) -> bool {
+/// The children of a process, by descriptors that become readable at their end.
+fn children_of(pid: u32) -> Vec<OwnedFd> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let mut arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    arguments.any(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    let of = |process: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        (stat.rsplit_once(") ")?.1.split(' ').nth(1)? == pid.to_string()).then_some(())
+    };
+    let children = processes.filter(|process| of(process).is_some());
+    children.filter_map(|child| sys::pidfd_open(child.file_name().to_str()?.parse().ok()?).ok()).collect()
 }
 
 #[test]
@@ -182,15 +205,14 @@ fn an_interrupted_tour_leaves_no_process_behind() {
         line.clear();
         assert!(output.read_line(&mut line).unwrap() > 0, "the tour ended early");
     }
-    assert!(is_anybody_told(&address), "there are workers");
+    let children = children_of(tour.id());
+    assert!(children.len() > 1, "there are workers");
     let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", tour.id())]).status().unwrap();
     assert!(kill.success());
     assert!(!tour.wait().unwrap().success());
     assert!(manager.wait_for_end(PATIENCE).unwrap(), "the manager ends with its program");
-    let deadline = Instant::now() + PATIENCE;
-    while is_anybody_told(&address) {
-        assert!(Instant::now() < deadline, "the workers end with the manager");
-        std::thread::yield_now();
+    for child in children {
+        assert!(sys::wait_readable(&[child.as_fd()], Some(Instant::now() + PATIENCE)).unwrap() != 0, "all end with the tour");
     }
 }
 

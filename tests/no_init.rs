@@ -1,5 +1,5 @@
 //! A program that never calls `init`.
-use commonhold::{ErrorKind, Manager};
+use commonhold::{ErrorKind, Manager, Process};
 
 #[test]
 fn a_manager_is_not_started_without_init() {
@@ -9,6 +9,33 @@ fn a_manager_is_not_started_without_init() {
     }
     // As a thread it needs no other process.
     assert_eq!(Manager::in_process().unwrap().list([1u64]).unwrap().len().unwrap(), 1);
+}
+
+#[test]
+fn nor_is_a_process() {
+    fn never() {}
+    let error = Process::spawn(never, ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotInitialised);
+    assert!(error.to_string().contains("commonhold::init()"), "{error}");
+}
+
+/// A program that is started as a child, does not know it, and starts itself: the child's child is refused.
+#[test]
+fn nor_does_one_process_lead_to_endless_others() {
+    if std::env::var_os("COMMONHOLD_TEST_ROLE").is_some() {
+        // What is started here runs this test alone, without end if nothing stops it.
+        let program = std::env::current_exe().unwrap();
+        let child = Process::builder().executable(program).spawn(|| (), ());
+        println!("{}", child.map_or_else(|error| format!("refused: {:?}", error.kind()), |child| format!("{:?}", child.join())));
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "nor_does_one_process_lead_to_endless_others", "--nocapture"])
+        .env("COMMONHOLD_TEST_ROLE", "chain")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((said.matches("refused: NotInitialised").count(), said.matches("before it began").count()), (1, 1), "{said}");
 }
 
 #[test]

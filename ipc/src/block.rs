@@ -101,7 +101,7 @@ impl EntryShape {
     }
 
     /// Writes all but the value's bytes.
-    #[inline]
+    #[inline(always)]
     pub fn write_head(&self, arena: &ArenaWriter, at: u64, insertion: u64, key: &[u8], birth: u64) {
         debug_assert_eq!(key.len() as u64, self.key_len);
         let mut first = insertion & INSERTION_MASK;

@@ -29,6 +29,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::socket::{Address, Channel, Received};
 use crate::sys::{self, PeerCredentials};
 
+/// Option bit of a welcome: a third descriptor comes with it, the session's lanes.
+pub const OPTION_LANES: u64 = 8;
+
+/// Descriptors that come with a welcome at the most.
+const WELCOME_DESCRIPTORS_MAX: usize = 3;
 /// Option bit of a welcome: check every value at every read.
 pub const OPTION_CHECK_ALWAYS: u64 = 1;
 /// Option bit of a welcome: the manager can put barriers into its readers, who then need no fences. See `pin`.
@@ -142,8 +147,8 @@ pub struct ClientOffer<'a> {
     pub authkey: Option<&'a AuthKey>,
 }
 
-/// Connects to the manager at `address` and goes through the handshake, until the deadline. For a session two descriptors come back:
-/// the arena, read-only, and the session page.
+/// Connects to the manager at `address` and goes through the handshake, until the deadline. For a session two descriptors come back,
+/// the arena, read-only, and the session page; and with [`OPTION_LANES`] a third, the session's lanes.
 ///
 /// # Errors
 /// `NotFound` if no manager is there, `Refused` if it does not let us in or is not what it should be, `TimedOut`, `Disconnected`,
@@ -200,11 +205,15 @@ pub fn greet(channel: &Channel, address: &Address, offer: &ClientOffer<'_>, dead
     if offer.authkey.is_some_and(|key| !key.verify(Role::Server, &challenge, &proof)) {
         return Err(refused("it does not know this program's authkey; something else listens there, so find out what".to_owned()));
     }
-    let wanted = if offer.purpose == Purpose::Session { 2 } else { 0 };
-    if conversation.fds.len() != wanted {
+    let wanted = match offer.purpose {
+        Purpose::Session => 2 + usize::from(welcome.options & OPTION_LANES != 0),
+        Purpose::Control => 0,
+    };
+    if conversation.fds.len() < wanted {
         let what = format!("{} of {wanted} descriptors arrived from the manager at {address}", conversation.fds.len());
         return Err(Error::new(ErrorKind::System, format!("{what}: close descriptors or raise `ulimit -n` in this program")));
     }
+    conversation.fds.truncate(wanted);
     Ok((welcome, conversation.fds))
 }
 
@@ -236,7 +245,7 @@ impl Conversation<'_> {
         while self.received.len() < len {
             let start = self.received.len();
             self.received.resize(len, 0);
-            let received = self.channel.receive_before(&mut self.received[start..], &mut self.fds, 2, self.deadline);
+            let received = self.channel.receive_before(&mut self.received[start..], &mut self.fds, WELCOME_DESCRIPTORS_MAX, self.deadline);
             let count = match received.map_err(|error| self.explain(error))? {
                 Received::Bytes(count) => count,
                 Received::Nothing | Received::Ended => {

@@ -110,6 +110,12 @@ impl Child {
     }
 }
 
+/// The inner node that a child word names, if it names one.
+#[inline(always)]
+pub fn inner_node(word: u64) -> Option<u64> {
+    ((word >> 48) & 3 == 2).then_some(word & OFFSET_MASK)
+}
+
 /// The hash of keys: rapidhash v3, whose results are documented to be stable, with the arena's seed.
 #[derive(Clone, Copy)]
 pub struct KeyHash {
@@ -380,12 +386,12 @@ impl Iterator for Entries {
 
     #[inline]
     fn next(&mut self) -> Option<Entry> {
-        let entry = self.ahead[self.first];
+        let entry = self.ahead[self.first % FETCH_AHEAD];
         if entry == 0 {
             return None;
         }
-        self.ahead[self.first] = self.go_ahead();
-        self.first = (self.first + 1) % FETCH_AHEAD;
+        self.ahead[self.first % FETCH_AHEAD] = self.go_ahead();
+        self.first = self.first.wrapping_add(1);
         Some(Entry::read(&self.arena, entry, self.align))
     }
 }

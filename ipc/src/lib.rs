@@ -12,6 +12,7 @@ pub mod error;
 pub mod fork;
 pub mod handshake;
 pub mod index;
+pub mod lane;
 pub mod limits;
 pub mod liveness;
 pub mod map;

@@ -25,7 +25,8 @@ pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
 pub const UPLOADS_PER_SESSION_MAX: usize = 4096;
-/// Sessions of one manager. Each costs the manager two descriptors and one mapping of a session page.
+/// Sessions of one manager. Each costs the manager three descriptors, and mappings of a session page and of lanes (2 MiB of addresses; a
+/// page of memory, and one more for each lane in use).
 pub const SESSIONS_MAX: usize = 4096;
 /// Connections that are still in their handshake; one more ends the one that has taken longest.
 pub const HANDSHAKES_MAX: usize = 256;
@@ -55,6 +56,9 @@ pub const SEMAPHORE_PERMITS_MAX: usize = 65_536;
 pub const SEMAPHORE_PERMITS_ROOM: usize = 4_096;
 /// Parties of a barrier: who arrives looks at all their places, 8 B each.
 pub const BARRIER_PARTIES_MAX: usize = 4_096;
+/// Exchanges that the manager tries on one word of a segment: they fail only while somebody else changes the word, and somebody who
+/// does nothing else must not keep the manager from its work. What it did not get done, the waiters' own looks make up for.
+pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 /// After so many milliseconds of waiting for a lock, newcomers have to stand back: some thousand times what it is held for.
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
@@ -87,10 +91,17 @@ pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 /// Longest address of a local socket: `sockaddr_un` holds 108 bytes, one of them the end (or the start, if abstract).
 pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
-/// Descriptors taken from one received message; the welcome sends 2, and whatever comes beyond is closed on the spot.
+/// Descriptors taken from one received message; the welcome sends 3 at the most, and whatever comes beyond is closed on the spot.
 pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 4;
 /// Descriptors that one call may wait for: one bit each of the answer.
 pub const DESCRIPTORS_POLLED_MAX: usize = 64;
+/// Room of a session's lanes for payloads that do not fit into a slot: 64 threads that send 128 KiB each, or eight that send 1 MiB. What
+/// finds no room goes by the socket.
+pub const LANE_ROOM_BYTES: u64 = 8 << 20;
+/// Of that room, what keeps its memory however seldom it is used; what lies beyond is given back when others have been used more often.
+pub const LANE_ROOM_KEPT_BYTES: u64 = 2 << 20;
+/// Sessions whose doorbells the manager looks at while it is awake: a cache line each. Others ring by the socket.
+pub const SESSIONS_WATCHED_MAX: usize = 64;
 /// Longest spin before a sleep, in nanoseconds: about what the sleep and the wake-up it saves would cost.
 pub const SPIN_NS_MAX: u64 = 50_000;
 /// Longest sleep without a look at the manager's alive word, in milliseconds: the backstop of a wake-up that got lost (see `liveness`).

@@ -1,7 +1,8 @@
 //! Mappings of shared segments, and the only ways to touch their bytes.
 //!
 //! Three views of memory that several processes map:
-//! - [`Segment`]: a region that several sides may write: a session page, the state of a lock. Touched through atomics alone.
+//! - [`Segment`]: a region that several sides may write: a session page, lanes, the state of a lock. Touched through atomics alone, but
+//!   for a part that one client has to itself.
 //! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
 //!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
 //!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
@@ -66,6 +67,22 @@ impl Segment {
         Ok(self)
     }
 
+    /// Keeps the region out of core dumps.
+    pub fn keep_from_dumps(&self) -> Result<()> {
+        crate::sys::exclude_from_dumps(&self.raw)
+    }
+
+    /// Copies bytes into a part that the caller has to itself: nobody else maps it, or a word in the segment says that it is the
+    /// caller's.
+    #[inline]
+    pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        self.check(offset, bytes.len());
+        // SAFETY: in bounds (checked); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18), or while a word names
+        // them as its owner (INV-23). Against who breaks that a raw copy promises nothing about its bytes.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
+    }
+
     /// The word at a byte offset, which must be a multiple of 8 inside of the segment.
     #[inline]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
@@ -94,23 +111,14 @@ impl Segment {
         self.raw.len()
     }
 
-    /// Copies bytes in, to a place that a word gives to the caller alone (INV-18).
-    #[inline]
-    pub fn put_bytes(&self, offset: usize, bytes: &[u8]) {
-        self.check(offset, bytes.len());
-        // SAFETY: in bounds (checked), mapped as long as `self`, and private memory does not overlap it. INV-18: nobody who keeps to
-        // the protocol touches the place meanwhile; against others a raw copy makes no promise about its bytes.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
-    }
-
     /// Copies bytes out, behind what is in `out`. They are foreign, and private from then on.
     #[inline]
-    pub fn get_bytes(&self, offset: usize, len: usize, out: &mut AlignedVec<16>) {
+    pub fn copy_out(&self, offset: usize, len: usize, out: &mut AlignedVec<16>) {
         self.check(offset, len);
         out.reserve(len);
         let have = out.len();
-        // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `put_bytes`. All bytes up to the new
-        // length are initialised.
+        // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `copy_in`. All bytes up to
+        // the new length are initialised.
         unsafe {
             std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
             out.set_len(have + len);
@@ -256,9 +264,10 @@ impl ArenaReader {
     #[inline(always)]
     pub fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
-        if self.span.covers(offset, 8) {
-            // SAFETY: a prefetch has no effect but on caches, for any address.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.span.at(offset).cast()) }
+        {
+            let address = self.span.base.as_ptr().wrapping_add(offset as usize).cast();
+            // SAFETY: a prefetch has no effect but on caches, for any address, in the arena or not.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
@@ -332,27 +341,27 @@ impl ArenaWriter {
     /// Stores words side by side into a block that no published version reaches.
     #[inline(always)]
     pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
-        self.check(offset, 8 * N as u64);
-        assert!(offset.is_multiple_of(8));
-        for (i, word) in words.into_iter().enumerate() {
-            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i as u64).cast()) }.store(word, Ordering::Relaxed);
-        }
+        self.store_each(offset, N as u64, |i| words[i as usize]);
     }
 
     /// Stores the same word `count` times, side by side, into a block that no published version reaches.
     #[inline]
     pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.store_each(offset, count, |_| word);
+    }
+
+    #[inline(always)]
+    fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
         self.check(offset, count.saturating_mul(8));
         assert!(offset.is_multiple_of(8));
         for i in 0..count {
             // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }
 
     /// Copies bytes into a block that no published version reaches.
-    #[inline]
+    #[inline(always)]
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) {
         if let Ok(word) = <[u8; 8]>::try_from(bytes)
             && offset.is_multiple_of(8)
@@ -392,6 +401,14 @@ impl ArenaWriter {
         // is of bytes that may be uninitialised, and lives for this call only.
         let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
         crate::sys::receive_uninit(from, target)
+    }
+
+    /// Copies bytes of a file straight into a block that no published version reaches. `false`: the file has fewer, or cannot be read.
+    pub fn read_file(&self, from: impl AsFd, at: u64, offset: u64, len: u64) -> bool {
+        self.check(offset, len);
+        // SAFETY: as in `receive`.
+        let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
+        crate::sys::read_uninit_at(from, at, target)
     }
 
     /// Touches a range of pages ahead of their use, so that a commit does not pay for their first touch. Best effort.

@@ -43,13 +43,14 @@ mod fence;
 mod hold;
 mod scan;
 
+use fence::{Announcement, FencedAnnouncement};
 pub use hold::{Hold, OwnedPin, Pin};
 pub use scan::{PinScan, Pinned};
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Bytes of a session page.
@@ -104,35 +105,6 @@ pub fn announce(words: &impl PinWords) -> u64 {
     }
 }
 
-struct Announcement<'a> {
-    table: &'a PinTable,
-    word: &'a AtomicU64,
-    /// The block of it, if it is a thread's or travels.
-    state: Option<&'a BlockState>,
-}
-
-impl PinWords for Announcement<'_> {
-    #[inline(always)]
-    fn current(&self) -> u64 {
-        arena::version(&self.table.arena)
-    }
-
-    #[inline(always)]
-    fn announce(&self, version: u64) {
-        self.word.store(version, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn fence(&self) {
-        if self.table.fencing.is_managers() {
-            // SYNC: pairs with the barrier that the manager puts into this thread before its scan.
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            self.table.fence(self.state);
-        }
-    }
-}
-
 /// A pin word's private side.
 #[derive(Default)]
 struct WordState {
@@ -171,6 +143,7 @@ impl BlockState {
 }
 
 impl WordState {
+    #[inline(always)]
     fn is_free(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
@@ -374,7 +347,7 @@ impl PinTable {
         (Hold::new(self, word), version)
     }
 
-    /// The way of almost every read: the word that the thread used last is free, or has the newest version.
+    /// The way of almost every read: the word that the thread used last is free and needs no fence, or has the newest version.
     #[inline(always)]
     fn take_recent(&self) -> Option<(&WordState, u64)> {
         let (table, block) = RECENT.get();
@@ -383,17 +356,20 @@ impl PinTable {
         }
         let state = self.blocks.get(block as usize)?;
         let word = &state.words[state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS)];
-        if word.count.load(Ordering::Relaxed) == 0 {
-            let version = announce(&Announcement { table: self, word: self.shared_word(word.place()), state: Some(state) });
-            word.version.store(version, Ordering::Relaxed);
-            word.count.store(1, Ordering::Relaxed);
-            return Some((word, version));
+        if !word.is_free() {
+            let version = arena::version(&self.arena);
+            return (word.version.load(Ordering::Relaxed) == version).then(|| (word.hold(), version));
         }
-        let version = arena::version(&self.arena);
-        (word.version.load(Ordering::Relaxed) == version).then(|| (word.hold(), version))
+        if !self.fencing.is_managers() {
+            return None;
+        }
+        let version = announce(&Announcement { table: self, word: self.shared_word(word.place()) });
+        word.version.store(version, Ordering::Relaxed);
+        word.count.store(1, Ordering::Relaxed);
+        Some((word, version))
     }
 
-    #[cold]
+    #[inline(never)]
     fn take_another(&self) -> (&WordState, u64) {
         self.block().and_then(|block| self.take_word(block)).unwrap_or_else(|| {
             let (word, root) = self.take_travelling();
@@ -409,8 +385,8 @@ impl PinTable {
             Some(word) => word,
             None => {
                 let word = state.find(WordState::is_free)?;
-                let version = announce(&Announcement { table: self, word: self.shared_word(word.place()), state: Some(state) });
-                word.version.store(version, Ordering::Relaxed);
+                let to = Announcement { table: self, word: self.shared_word(word.place()) };
+                word.version.store(announce(&FencedAnnouncement { to, state: Some(state) }), Ordering::Relaxed);
                 word
             }
         };
@@ -456,7 +432,8 @@ impl PinTable {
     fn take_floor(&self, _shared: &MutexGuard<'_, Shared>) -> (&WordState, Root) {
         loop {
             if self.floor.is_free() {
-                announce(&Announcement { table: self, word: self.page.word(FLOOR), state: None });
+                let to = Announcement { table: self, word: self.page.word(FLOOR) };
+                announce(&FencedAnnouncement { to, state: None });
             }
             // Newer versions than the floor are held, so any current version will do.
             if let Some(root) = arena::root_of(&self.arena, arena::version(&self.arena)) {
@@ -496,12 +473,6 @@ impl PinTable {
         self.page.word(acknowledged_offset(lane.into())).store(call, Ordering::Release);
     }
 
-    /// One hold less on a word.
-    #[inline]
-    fn unpin(&self, word: &WordState) {
-        if word.place() & TRAVELLING == 0 { self.release(word) } else { self.unpin_shared(word) }
-    }
-
     /// One more hold on a word that is no thread's.
     #[cold]
     fn hold_shared(&self, word: &WordState) {
@@ -509,16 +480,22 @@ impl PinTable {
         word.hold();
     }
 
+    /// One hold less on a word that is no thread's.
     #[cold]
     fn unpin_shared(&self, word: &WordState) {
-        let _shared = self.lock();
-        self.release(word);
+        // In a forked child somebody may hold the lock for ever.
+        if self.stamp.is_current() {
+            let _shared = self.lock();
+            self.release(word);
+        }
     }
 
+    /// One hold less on a word.
     #[inline(always)]
     fn release(&self, word: &WordState) {
         let left = word.count.load(Ordering::Relaxed).wrapping_sub(1);
-        if left == 0 {
+        // In a forked child the page is not mapped, and the words are the parent's. The counts are its own copy.
+        if left == 0 && self.stamp.is_current() {
             let place = word.place();
             let shared = if place == FLOOR_PLACE { self.page.word(FLOOR) } else { self.shared_word(place) };
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.

@@ -101,9 +101,9 @@ impl Poller {
         Ok(!self.happenings.is_empty())
     }
 
-    /// What happened in the last wait.
-    pub fn happenings(&self) -> &[Happening] {
-        &self.happenings
+    /// What happened in the last wait, once.
+    pub fn take_happenings(&mut self) -> Vec<Happening> {
+        self.happenings.drain(..).collect()
     }
 }
 

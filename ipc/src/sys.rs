@@ -10,6 +10,7 @@
 //! | `pidfd_open` | 5.3 | needed |
 //! | `waitid` of a pidfd | 5.4 | how a process ended is unknown |
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
+//! | `posix_spawn` that lets a descriptor pass by copying it onto itself | glibc 2.29 | processes fail to start |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
 //! | open-file-description locks | 3.15 | needed |
 //! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
@@ -426,6 +427,33 @@ pub fn receive_uninit(socket: impl AsFd, target: &mut [std::mem::MaybeUninit<u8>
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Reads bytes at an offset of a file into memory that nobody refers to. `false`: there are fewer, or they cannot be read.
+pub fn read_uninit_at(file: impl AsFd, at: u64, target: &mut [mem::MaybeUninit<u8>]) -> bool {
+    let mut done = 0;
+    while done < target.len() {
+        match rustix::io::pread(&file, &mut target[done..], at + done as u64) {
+            Ok((read, _)) if !read.is_empty() => done += read.len(),
+            Err(Errno::INTR) => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Reads bytes at an offset of a file. `false`: there are fewer, or they cannot be read.
+pub fn read_at(file: impl AsFd, at: u64, target: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < target.len() {
+        match rustix::io::pread(&file, &mut target[done..], at + done as u64) {
+            Ok(0) => return false,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// The number of the calling thread, which no other thread of this machine has while it lives.

@@ -54,18 +54,23 @@ impl<F: Copy + 'static, R: Runner<F> + 'static> Of<F, R> {
 }
 
 fn run<F: Copy + 'static, R: Runner<F>>(passage: &mut dyn Any) {
-    const { assert!(size_of::<F>() == 0, "only a function without captures can be named to another process") };
-    // SAFETY: a value without size has no bytes that could be wrong, and a value of this type exists: an entry is made of one
+    assert_without_size::<F>();
+    // SAFETY: no bytes are read, and any aligned place will do for none. A value of this type exists: an entry is made of one
     // (`Entry::of`), in this process or in the parent's, which runs the same program (INV-18). The type is `Copy`, so there may
     // be any number of it.
-    let function = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     R::run(function, passage);
+}
+
+/// The compiler decides it, though not with an error: that is for whoever has the user's line to show.
+fn assert_without_size<F>() {
+    assert!(size_of::<F>() == 0, "only a function without captures can be named to another process");
 }
 
 impl Entry {
     /// The entry of a function. The value itself is a witness that its type has one.
     pub fn of<F: Copy + 'static, R: Runner<F> + 'static>(_witness: F) -> &'static Entry {
-        const { assert!(size_of::<F>() == 0, "only a function without captures can be named to another process") };
+        assert_without_size::<F>();
         Of::<F, R>::ENTRY
     }
 

@@ -321,7 +321,31 @@ fn one_holds_the_lock() {
 
 #[test]
 fn one_of_three_holds_the_lock() {
-    exclusion(3, 1, false);
+    exclusion(3, 2, false);
+}
+
+/// Looks and then writes, instead of exchanging.
+#[test]
+#[should_panic(expected = "two hold the lock")]
+fn canary_a_lock_that_is_not_exchanged_is_held_by_two() {
+    check(2, || {
+        let segment = lock_segment();
+        let inside = Arc::new(AtomicU64::new(0));
+        let pass = |segment: &Segment, inside: &AtomicU64, session: u64| {
+            if segment.word(0).load() == 0 {
+                segment.word(0).swap(Claim::new(session, 0).word());
+                assert_eq!(inside.swap(session, Ordering::Relaxed), 0, "two hold the lock");
+                inside.swap(0, Ordering::Relaxed);
+                segment.word(0).swap(0);
+            }
+        };
+        let other = thread::spawn({
+            let (segment, inside) = (segment.clone(), inside.clone());
+            move || pass(&segment, &inside, 1)
+        });
+        pass(&segment, &inside, 2);
+        other.join().unwrap();
+    });
 }
 
 #[test]

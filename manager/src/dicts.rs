@@ -5,7 +5,7 @@ use crate::objects::Object;
 use crate::store::{Outcomes, Store};
 use crate::upload::{Upload, Uploads, too_large};
 use crate::work::COLLISIONS_PER_STEP;
-use commonhold_ipc::block::{Entry, EntryShape};
+use commonhold_ipc::block::{Entry, EntryShape, Place};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -138,7 +138,7 @@ impl Store {
             && only_if_absent
         {
             if let Some(outcomes) = outcomes {
-                outcomes.push(Outcome::Existing(self.entry(old, align).value_place(self.memory.reader())));
+                outcomes.push(Outcome::Existing(self.place_of(old, align)));
             }
             return Ok(());
         }
@@ -174,22 +174,22 @@ impl Store {
                 object.record.next_insertion += 1;
             }
         }
-        if !value.handles.is_empty() {
-            shape.write_handles(self.memory.arena(), entry, value.handles.iter());
-        }
+        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
         self.touch(id);
         if let Some(outcomes) = outcomes {
             outcomes.push(match old {
                 Some(old) if lend => self.lend(&self.entry(old, align as u8)),
                 Some(_) => Outcome::Something,
-                None if lend && only_if_absent => {
-                    // What is there now: by the time the client looks, it may be another's.
-                    Outcome::Lent(self.entry(entry, align as u8).value_place(self.memory.reader()), Vec::new())
-                }
+                // What is there now: by the time the client looks, it may be another's.
+                None if lend && only_if_absent => Outcome::Lent(self.place_of(entry, align as u8), Vec::new()),
                 None => Outcome::Nothing,
             });
         }
         Ok(())
+    }
+
+    fn place_of(&self, block: u64, align: u8) -> Place {
+        self.entry(block, align).value_place(self.memory.reader())
     }
 
     /// A dict that has been found, for a change of its index: the new root belongs into its record afterwards.
@@ -207,7 +207,7 @@ impl Store {
     }
 
     /// A block with all of an entry but the ids of its handles.
-    #[inline]
+    #[inline(always)]
     fn fill_entry(
         &mut self,
         shape: &EntryShape,
@@ -239,7 +239,7 @@ impl Store {
         Outcome::Lent(entry.value_place(reader), entry.handles(reader))
     }
 
-    #[inline]
+    #[inline(always)]
     fn retire_entry(&mut self, id: u64, block: u64) -> Result<()> {
         // Where the handles are depends on the alignment; whether there are any does not.
         if self.entry(block, 0).has_handles() {
@@ -272,7 +272,7 @@ impl Store {
         self.find(&mut path, align, key)?;
         let current = match path.entry() {
             Some(old) => {
-                let place = self.entry(old, align).value_place(self.memory.reader());
+                let place = self.place_of(old, align);
                 self.memory.reader().bytes(place.offset, place.len).to_vec()
             }
             None => vec![0; delta.len()],

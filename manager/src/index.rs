@@ -7,12 +7,14 @@
 use crate::memory::{Memory, Old};
 use commonhold_ipc::block::Entry;
 use commonhold_ipc::error::Result;
+use commonhold_ipc::index::inner_node;
 use commonhold_ipc::index::{Bucket, CAPACITIES, Child, FAN_OUT, INNER_BYTES, KeyHash, LEVELS, capacity_limit, collisions, home};
 use commonhold_ipc::index::{level_bits, slot_entry, slot_tag, slot_word, tag};
 use commonhold_ipc::map::ArenaReader;
 
 /// Where a key is in an index, or where it would be.
 pub struct Path {
+    root: u64,
     nodes: [u64; LEVELS as usize],
     depth: u32,
     leaf: Child,
@@ -24,20 +26,22 @@ pub struct Path {
 }
 
 impl Path {
-    /// The way down from a root, and no further: see [`find`](Self::find).
+    /// The beginning of a way: see [`find`](Self::find).
     #[inline(always)]
     pub fn of(root: u64, hash: u64) -> Path {
-        Path { nodes: [0; LEVELS as usize], depth: 0, leaf: Child::unpack(root), slot: 0, entry: 0, hash }
+        Path { root, nodes: [0; LEVELS as usize], depth: 0, leaf: Child::Empty, slot: 0, entry: 0, hash }
     }
 
     /// Looks a key up. Fills the path where it stands: a copy of what has just been read would wait for it.
     #[inline(always)]
     pub fn find(&mut self, reader: &ArenaReader, align: u8, key: &[u8]) {
-        while let Child::Inner(node) = self.leaf {
+        let mut word = self.root;
+        while let Some(node) = inner_node(word) {
             self.nodes[self.depth as usize] = node;
-            self.leaf = Child::unpack(reader.word(node + level_bits(self.hash, self.depth) * 8));
+            word = reader.word(node + level_bits(self.hash, self.depth) * 8);
             self.depth += 1;
         }
+        self.leaf = Child::unpack(word);
         let is_it = |entry| Entry::read(reader, entry, align).has_key(reader, key);
         match self.leaf {
             Child::Bucket(bucket) => {
@@ -101,8 +105,8 @@ impl IndexWriter<'_> {
             ours -= 1;
             olds[ours] = old;
         }
-        for level in ours..path.depth as usize {
-            let node = self.memory.copy(olds[level], INNER_BYTES)?;
+        for (level, old) in olds.into_iter().enumerate().take(path.depth as usize).skip(ours) {
+            let node = self.memory.copy(old, INNER_BYTES)?;
             path.nodes[level] = node;
             self.link(path, level as u32, Child::Inner(node));
         }

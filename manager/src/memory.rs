@@ -123,7 +123,7 @@ impl Memory {
     }
 
     /// A block of at least `len` bytes, its contents undefined.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&mut self, len: u64) -> Result<u64> {
         let offset = self.blocks.allocate(len, self.version)?;
         if self.attempting {

@@ -361,10 +361,11 @@ impl Store {
             }
             let entries = fetches.drain(..).filter_map(|fetch: Fetch| fetch.entry(self.memory.reader()));
             entries.for_each(|entry| self.memory.fetch_life(entry));
-            for (op, hash) in next.drain(..) {
+            for (op, hash) in &next {
                 points::manager("call: between two operations");
-                self.do_op(&op, hash, uploads, outcomes)?;
+                self.do_op(op, *hash, uploads, outcomes)?;
             }
+            next.clear();
         }
     }
 
@@ -387,7 +388,7 @@ impl Store {
         Fetch::bucket(self.memory.reader(), record.root, hash)
     }
 
-    #[inline]
+    #[inline(always)]
     fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
         if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
             return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);

@@ -52,15 +52,21 @@ impl Session {
     /// # Errors
     /// `NotFound` if no manager is there, `Refused` if it does not let this process in.
     pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Session> {
+        Session::connect_by(address, authkey, true)
+    }
+
+    /// The same; without `lanes`, calls go by the socket alone. A connection that this process has already is used as it is.
+    #[doc(hidden)]
+    pub fn connect_by(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Session> {
         if let Some(core) = SessionCore::at_address(address) {
             return Ok(Session { core });
         }
-        Ok(Session { core: SessionCore::connect(address, authkey)? })
+        Ok(Session { core: SessionCore::connect(address, authkey, lanes)? })
     }
 
     /// Begins a session on a channel to a manager that others find at `address`.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Session> {
-        Ok(Session { core: SessionCore::greet(channel, address, authkey)? })
+        Ok(Session { core: SessionCore::greet(channel, address, authkey, true)? })
     }
 
     pub(crate) fn of(core: &Arc<SessionCore>) -> Session {
@@ -443,6 +449,8 @@ pub struct Stats {
     pub sessions: u64,
     /// Number of sessions whose connection is over, but whose process lives and may still read under its guards.
     pub lingering: u64,
+    /// Calls that came through shared memory instead of by a socket, since the manager began.
+    pub lane_calls: u64,
     /// Number of objects with a segment of their own: locks and their kin.
     pub segments: u64,
     /// Bytes of those segments.
@@ -475,6 +483,7 @@ impl Stats {
                 "objects" => stats.objects = number,
                 "sessions" => stats.sessions = number,
                 "lingering" => stats.lingering = number,
+                "lane_calls" => stats.lane_calls = number,
                 "segments" => stats.segments = number,
                 "segment_bytes" => stats.segment_bytes = number,
                 "live_bytes" => stats.live_bytes = number,

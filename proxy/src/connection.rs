@@ -1,9 +1,10 @@
-//! The road of calls: one socket that all threads of a session share.
+//! One of the two roads of calls (the other: `lane`): a socket that all threads of a session share.
 //!
 //! A caller writes its whole request under a lock, then waits for its reply. Of the waiting threads one reads the socket and
 //! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
 //! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
 
+use crate::retry::this_thread;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::DESCRIPTORS_PER_MESSAGE_MAX;
@@ -16,7 +17,7 @@ use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,25 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// Takes a reply's frame apart: `Err` is what the call failed with.
+    #[inline]
+    pub fn parse(head: Head, payload: &[u8]) -> Result<Reply> {
+        let mut read = Reader::new(payload);
+        match Status::from_code(head.code) {
+            Some(Status::Conflict) => Ok(Reply::Conflict),
+            Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
+            Some(Status::Done) => {
+                let version = read.u64().ok_or_else(|| malformed("reply"))?;
+                let mut outcomes = Vec::new();
+                while !read.is_empty() {
+                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                }
+                Ok(Reply::Done(version, outcomes))
+            }
+            None => Err(malformed("reply")),
+        }
+    }
+
     /// The only outcome of a call that always succeeds or fails.
     pub fn outcome(self) -> Result<Outcome> {
         match self {
@@ -70,6 +90,10 @@ pub struct Connection {
     /// Where the manager's alive word is: its socket may outlive it, in a process that was forked off it.
     arena: ArenaReader,
     writing: Mutex<()>,
+    /// The thread that is in the middle of a frame whose bytes come from a value's own code; 0: none.
+    streaming: AtomicUsize,
+    /// What that code wanted to tell the manager meanwhile.
+    told: Mutex<Vec<u8>>,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     incoming: Mutex<Incoming>,
@@ -83,6 +107,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub use commonhold_ipc::liveness::disconnected;
+
+/// The error of a call whose reply will never come. `changes`: what it has changed is not known.
+pub fn no_reply(changes: bool) -> Error {
+    if changes { outcome_unknown() } else { disconnected() }
+}
+
+fn in_the_middle() -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "a call to the manager from within the code that writes a value, while that value is on its way over the same connection: nothing was done; make such calls before or after (reading is no call)",
+    )
+}
 
 fn outcome_unknown() -> Error {
     Error::new(
@@ -98,6 +134,8 @@ impl Connection {
             channel,
             arena,
             writing: Mutex::new(()),
+            streaming: AtomicUsize::new(0),
+            told: Mutex::default(),
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
@@ -112,9 +150,14 @@ impl Connection {
         Instant::now() + Duration::from_millis(LOOK_MS)
     }
 
+    /// The manager's alive word.
+    pub fn alive(&self) -> Option<&AtomicU32> {
+        self.arena.half_word(ALIVE)
+    }
+
     fn manager_lives(&self) -> bool {
         // SYNC: as in `SessionCore::is_alive`.
-        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
+        self.alive().is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
     }
 
     /// Whether the connection is known to be over.
@@ -122,7 +165,8 @@ impl Connection {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn end(&self) {
+    /// The connection is known to be over.
+    pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         lock(&self.inbox).ended = true;
         self.arrived.notify_all();
@@ -135,8 +179,44 @@ impl Connection {
     }
 
     /// The right to write. Frames that belong together are written under one.
-    pub fn begin_writing(&self) -> MutexGuard<'_, ()> {
-        lock(&self.writing)
+    ///
+    /// # Errors
+    /// `Refused` if the calling thread is in the middle of a frame: it would wait for itself.
+    pub fn begin_writing(&self) -> Result<MutexGuard<'_, ()>> {
+        if self.is_streaming_here() { Err(in_the_middle()) } else { Ok(lock(&self.writing)) }
+    }
+
+    /// Whether the calling thread is in the middle of a frame.
+    #[inline]
+    pub fn is_streaming_here(&self) -> bool {
+        // Only the thread itself stores its own number.
+        self.streaming.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Runs a value's own code, which writes bytes of a frame. The caller has the right to write. What that code tells the manager
+    /// meanwhile, by dropping a handle for example, is sent when the frame is whole.
+    pub fn stream<R>(&self, write: impl FnOnce() -> Result<R>) -> Result<R> {
+        struct Streaming<'c>(&'c Connection);
+        impl Drop for Streaming<'_> {
+            fn drop(&mut self) {
+                self.0.streaming.store(0, Ordering::Relaxed);
+            }
+        }
+        self.streaming.store(this_thread(), Ordering::Relaxed);
+        let streaming = Streaming(self);
+        let written = write()?;
+        drop(streaming);
+        self.write(&std::mem::take(&mut *lock(&self.told)))?;
+        Ok(written)
+    }
+
+    /// Sends a request that is not answered, now or when the frame that this thread is in the middle of is whole.
+    pub fn tell(&self, frame: &[u8]) -> Result<()> {
+        if self.is_streaming_here() {
+            lock(&self.told).extend_from_slice(frame);
+            return Ok(());
+        }
+        self.send(frame)
     }
 
     /// Writes bytes; the caller has the right to.
@@ -159,9 +239,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request that is not answered.
+    /// Sends a request.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        let _right = self.begin_writing();
+        let _right = self.begin_writing()?;
         let (first, rest) = frame.split_at(points::first_part(frame.len()));
         points::client("request: before it is sent");
         self.write(first)?;
@@ -177,24 +257,14 @@ impl Connection {
             return Err(disconnected());
         }
         self.send(frame)?;
-        let Some((head, payload)) = self.wait_for(lane)? else {
-            return Err(if changes { outcome_unknown() } else { disconnected() });
-        };
+        self.receive(lane, changes)
+    }
+
+    /// Waits for the reply to a request that has been sent on a lane, on whatever road.
+    pub fn receive(&self, lane: u16, changes: bool) -> Result<Reply> {
+        let Some((head, payload)) = self.wait_for(lane)? else { return Err(no_reply(changes)) };
         points::client("reply: here");
-        let mut read = Reader::new(&payload);
-        match Status::from_code(head.code) {
-            Some(Status::Conflict) => Ok(Reply::Conflict),
-            Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
-            Some(Status::Done) => {
-                let version = read.u64().ok_or_else(|| malformed("reply"))?;
-                let mut outcomes = Vec::new();
-                while !read.is_empty() {
-                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
-                }
-                Ok(Reply::Done(version, outcomes))
-            }
-            None => Err(malformed("reply")),
-        }
+        Reply::parse(head, &payload)
     }
 
     /// The descriptor that came with a reply. Of such calls only one may be under way at a time.

@@ -71,6 +71,14 @@ pub(crate) fn find_short(session: &SessionCore, record: &Record, key: ShortArchi
     }
 }
 
+/// Finds a key in the object that the thread has just seen, and remembers where its value lies. Whether it is there.
+#[inline(never)]
+fn remember_entry(session: &SessionCore, object: u64, key: ShortArchive) -> bool {
+    let Some(entry) = find_short(session, &seen::record(object), key) else { return false };
+    seen::remember_place(object, &key, &entry.value_place(&session.arena));
+    true
+}
+
 impl<K: Key, V: Shared> Dict<K, V> {
     /// The value of a key, read in place.
     ///
@@ -81,16 +89,10 @@ impl<K: Key, V: Shared> Dict<K, V> {
         let Some(short) = key.short() else { return self.get_long(&key) };
         let (session, hold) = self.object.hold()?;
         let object = self.object.id();
-        let place = match seen::place(object, &short) {
-            Some(place) => place,
-            None => {
-                let Some(entry) = find_short(session, &seen::record(object), short) else { return Ok(None) };
-                let place = entry.value_place(&session.arena);
-                seen::remember_place(object, &short, &place);
-                place
-            }
-        };
-        Ref::new(session, &place, hold).map(Some)
+        if !seen::knows(object, &short) && !remember_entry(session, object, short) {
+            return Ok(None);
+        }
+        Ref::new(session, &seen::place(object), hold).map(Some)
     }
 
     #[inline(never)]
@@ -432,6 +434,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
 }
 
 /// The walk behind the iterators of a dict.
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and a walk stays where it was made")]
 #[derive(Clone)]
 pub(crate) enum EntryWalk {
     Hashed(Entries),

@@ -54,7 +54,6 @@ struct Apart<'g, T: Shared> {
     value: Value<'g, T>,
     table: &'g PinTable,
     /// What the handles in a value refer to that was taken out of its container: kept until the guard goes.
-    #[allow(dead_code)]
     kept: Vec<Stored>,
 }
 
@@ -102,7 +101,7 @@ impl<'g, T: Shared> Ref<'g, T> {
         let apart = match self.held {
             Held::There(archived, hold) => {
                 let table = hold.table();
-                Box::new(Apart { value: Value::There(archived, hold), table, kept: kept })
+                Box::new(Apart { value: Value::There(archived, hold), table, kept })
             }
             Held::Apart(mut apart) => {
                 apart.kept.extend(kept);

@@ -318,7 +318,7 @@ impl Token {
     pub fn open<H: Handle>(&self) -> Result<H> {
         let session = match SessionCore::of_manager(self.manager) {
             Some(session) => session,
-            None => SessionCore::connect(&self.address, None)?,
+            None => SessionCore::connect(&self.address, None, true)?,
         };
         self.open_in(&session)
     }

@@ -1,14 +1,13 @@
 //! A request on its way: its frame, and the values that go ahead of it.
 
-use crate::connection::Connection;
 use crate::session::{SessionCore, Stored};
+use crate::upload;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
-use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
 use commonhold_ipc::wire::commit::CommitWriter;
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, buffers};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +15,14 @@ use std::sync::Arc;
 pub struct Request {
     call: Call,
     quiet: bool,
+    by_socket: bool,
     bytes: Vec<u8>,
+}
+
+#[cold]
+fn too_long(len: usize) -> Error {
+    let text = format!("this request has {len} bytes, the most is {FRAME_BYTES_MAX}: do it in several parts");
+    Error::new(ErrorKind::TooLarge, text)
 }
 
 impl Drop for Request {
@@ -30,12 +36,13 @@ impl Request {
     pub fn new(call: Call) -> Self {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
-        Request { call, quiet: false, bytes }
+        Request { call, quiet: false, by_socket: false, bytes }
     }
 
     /// A commit as it was put together.
     pub fn commit(commit: &mut CommitWriter) -> Self {
-        Request { call: Call::Commit, quiet: false, bytes: commit.take_frame() }
+        let by_socket = commit.uploads().iter().copied().any(upload::went_by_socket);
+        Request { call: Call::Commit, quiet: false, by_socket, bytes: commit.take_frame() }
     }
 
     /// The outcomes of the operations are not wanted: it is enough to know that they happened.
@@ -51,14 +58,30 @@ impl Request {
 
     /// The whole frame.
     pub fn frame(&mut self, lane: u16, number: u64) -> Result<&[u8]> {
-        let len = self.bytes.len() - HEAD_BYTES;
-        if len > FRAME_BYTES_MAX {
-            let text = format!("this request has {len} bytes, the most is {FRAME_BYTES_MAX}: do it in several parts");
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        let head = Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number };
+        let (head, _) = self.parts(lane, number)?;
         self.bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
         Ok(&self.bytes)
+    }
+
+    /// Head and payload apart.
+    #[inline]
+    pub fn parts(&self, lane: u16, number: u64) -> Result<(Head, &[u8])> {
+        let payload = &self.bytes[HEAD_BYTES..];
+        if payload.len() > FRAME_BYTES_MAX {
+            return Err(too_long(payload.len()));
+        }
+        Ok((Head { len: payload.len() as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
+    }
+
+    /// Whether it may go by a lane: a commit that names nothing that went by the socket, where it might be overtaken.
+    pub fn fits_lanes(&self) -> bool {
+        self.call == Call::Commit && !self.by_socket
+    }
+
+    /// It must go by the socket if one of these uploads did.
+    #[inline]
+    pub fn follow(&mut self, mut uploads: impl Iterator<Item = u64>) {
+        self.by_socket |= uploads.any(upload::went_by_socket);
     }
 }
 
@@ -77,7 +100,8 @@ pub enum Target {
 }
 
 impl Target {
-    fn prefix(self, value_len: u64) -> u64 {
+    /// Bytes of the block before a value of so many.
+    pub fn prefix(self, value_len: u64) -> u64 {
         match self {
             Target::Entry { key_len, align } => EntryShape { key_len, value_len, align, handles: 0 }.value(),
             Target::Element => BLOCK_HEAD_BYTES,
@@ -124,11 +148,11 @@ impl Value {
             let mut whole = Ser::buffer();
             let range = whole.put::<T>(value)?;
             let handles = ids(session, whole.handles())?;
-            let number = send_bytes(session, &whole.bytes()[range], target, handles.len() / 8)?;
+            let number = upload::send_bytes(session, &whole.bytes()[range], target, handles.len() / 8)?;
             return Ok(Value { encoded: Encoded::Sent(number), handles });
         }
         let head = UploadHead { prefix: target.prefix(len), len, handles: 0 };
-        let number = send_ahead(session, head, |sink| {
+        let number = upload::send(session, head, |sink| {
             let mut stream = Ser::stream(sink);
             stream.put::<T>(value)?;
             stream.finish()
@@ -141,7 +165,7 @@ impl Value {
         if bytes.len() <= INLINE_VALUE_BYTES_MAX {
             return Ok(Value { encoded: Encoded::Inline(ser.put_archive(bytes, &[])?), handles: Vec::new() });
         }
-        let number = send_bytes(session, bytes, target, 0)?;
+        let number = upload::send_bytes(session, bytes, target, 0)?;
         Ok(Value { encoded: Encoded::Sent(number), handles: Vec::new() })
     }
 
@@ -194,54 +218,4 @@ fn some_ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
         ids.extend_from_slice(&id.to_le_bytes());
     }
     Ok(ids)
-}
-
-/// Sends an archive ahead.
-fn send_bytes(session: &Arc<SessionCore>, bytes: &[u8], target: Target, handles: usize) -> Result<u64> {
-    let len = bytes.len() as u64;
-    let head = UploadHead { prefix: target.prefix(len), len, handles: handles as u32 };
-    send_ahead(session, head, |mut sink| {
-        sink(bytes).map_err(|error| Error::system("cannot send a value", error))?;
-        Ok(len)
-    })
-}
-
-/// Gives up a connection on which a frame has been begun and not been sent whole: the manager waits for bytes that will never
-/// come, and would take whatever is said next for them.
-struct WholeOrNothing<'c>(&'c Connection);
-
-impl Drop for WholeOrNothing<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
-}
-
-/// Sends an upload frame, its value written by `write` into a sink.
-fn send_ahead(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(commonhold_ipc::value::Sink) -> Result<u64>) -> Result<u64> {
-    session.check()?;
-    let number = session.next_upload();
-    let frame = Head { len: (head.len + UPLOAD_HEAD_BYTES as u64) as u32, code: Call::Upload as u8, quiet: true, lane: 0, number };
-    let _right = session.connection.begin_writing();
-    // Dropped before the right to write, should the value's own code panic.
-    let whole = WholeOrNothing(&session.connection);
-    points::client("upload: before it");
-    session.connection.write(&frame.to_bytes())?;
-    points::client("upload: frame's head sent");
-    session.connection.write(&head.to_bytes())?;
-    points::client("upload: heads sent");
-    let sender = session.clone();
-    let written = match write(Box::new(move |bytes| {
-        let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
-        points::client("upload: some bytes sent");
-        sent
-    })) {
-        Ok(written) if written == head.len => {
-            points::client("upload: sent");
-            std::mem::forget(whole);
-            return Ok(number);
-        }
-        written => written,
-    };
-    let text = format!("a value changed while it was sent: it had {} bytes first and {} then", head.len, written?);
-    Err(Error::new(ErrorKind::Other, text))
 }

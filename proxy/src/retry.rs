@@ -45,7 +45,7 @@ struct Holder {
 }
 
 /// A number that the calling thread has alone, also while its storage is being torn down.
-fn this_thread() -> usize {
+pub fn this_thread() -> usize {
     thread_local!(static PLACE: u8 = const { 0 });
     PLACE.with(|place| std::ptr::from_ref(place).addr())
 }

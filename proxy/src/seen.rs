@@ -27,18 +27,20 @@ struct Seen {
 }
 
 impl Seen {
-    const NOTHING: Seen = Seen {
-        table: Cell::new(0),
-        version: Cell::new(0),
-        record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
-        modified: Cell::new(0),
-        key: Cell::new(ShortArchive::EMPTY),
-        place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
-    };
+    const fn nothing() -> Seen {
+        Seen {
+            table: Cell::new(0),
+            version: Cell::new(0),
+            record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
+            modified: Cell::new(0),
+            key: Cell::new(ShortArchive::EMPTY),
+            place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
+        }
+    }
 }
 
 thread_local! {
-    static SEEN: [Seen; OBJECTS] = const { [const { Seen::NOTHING }; OBJECTS] };
+    static SEEN: [Seen; OBJECTS] = const { [const { Seen::nothing() }; OBJECTS] };
 }
 
 #[inline(always)]
@@ -70,16 +72,19 @@ pub fn remember(table: u64, version: u64, record: &Record) {
     });
 }
 
-/// Where the value of a key lies in the object that the thread remembers, if it is the key that was found last.
+/// Whether a key is the one that was found last in the object that the thread remembers.
 #[inline(always)]
-pub fn place(object: u64, key: &ShortArchive) -> Option<Place> {
-    with(object, |seen| {
-        let same = seen.key.get() == *key && seen.modified.get() == seen.record.get().modified;
-        same.then(|| seen.place.get())
-    })
+pub fn knows(object: u64, key: &ShortArchive) -> bool {
+    with(object, |seen| seen.key.get() == *key && seen.modified.get() == seen.record.get().modified)
 }
 
-/// Remembers where the value of a key lies in it.
+/// Where the value of that key lies.
+#[inline(always)]
+pub fn place(object: u64) -> Place {
+    with(object, |seen| seen.place.get())
+}
+
+/// Remembers where the value of a key lies.
 #[inline(always)]
 pub fn remember_place(object: u64, key: &ShortArchive, place: &Place) {
     with(object, |seen| {

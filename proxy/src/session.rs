@@ -1,6 +1,7 @@
 //! A session: what this process has with one manager. Everything that handles do goes through here.
 
 use crate::connection::{Connection, Reply, disconnected};
+use crate::lane::LaneRoad;
 use crate::request::Request;
 use crate::retry::Gate;
 use commonhold_ipc::arena::{self, ALIVE, Root};
@@ -52,6 +53,8 @@ pub struct SessionCore {
     /// Before the connection: when the manager sees that end, it sees that no pin is left.
     pub(crate) pins: Arc<PinTable>,
     pub(crate) connection: Connection,
+    /// The other road of calls, if there is one.
+    lanes: Option<LaneRoad>,
     pub(crate) arena: ArenaReader,
     pub(crate) hash: KeyHash,
     pub(crate) address: Address,
@@ -76,21 +79,30 @@ pub struct SessionCore {
 
 impl SessionCore {
     /// Connects to the manager at an address.
-    pub fn connect(address: &Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
+    /// `lanes`: whether its calls may go by lanes.
+    pub fn connect(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), authkey, welcome, fds)
+        Self::new(channel, address.clone(), authkey, welcome, fds, lanes)
     }
 
     /// Begins a session on a channel that is connected already. `address` is where others find the manager.
-    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Arc<Self>> {
+    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, authkey, welcome, fds)
+        Self::new(channel, address, authkey, welcome, fds, lanes)
     }
 
-    fn new(channel: Channel, address: Address, authkey: Option<&AuthKey>, welcome: Welcome, fds: Vec<OwnedFd>) -> Result<Arc<Self>> {
-        let [arena, page]: [OwnedFd; 2] = fds.try_into().map_err(|_| malformed("welcome"))?;
+    fn new(
+        channel: Channel,
+        address: Address,
+        authkey: Option<&AuthKey>,
+        welcome: Welcome,
+        fds: Vec<OwnedFd>,
+        lanes: bool,
+    ) -> Result<Arc<Self>> {
+        let mut fds = fds.into_iter();
+        let (Some(arena), Some(page), segment) = (fds.next(), fds.next(), fds.next()) else { return Err(malformed("welcome")) };
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
         let mapped = ArenaReader::map(&arena, welcome.arena_len).and_then(|arena| Ok((PinTable::new(&page, arena.clone())?, arena)));
         let (pins, arena) = mapped.inspect_err(|_| give_up(&page))?;
@@ -99,6 +111,8 @@ impl SessionCore {
         }
         let core = Arc::new(SessionCore {
             connection: Connection::new(channel, arena.clone()),
+            // What cannot be mapped is not needed: all calls can go by the socket.
+            lanes: segment.filter(|_| lanes).and_then(|segment| LaneRoad::new(segment).ok()),
             hash: arena::key_hash(&arena),
             pins,
             arena,
@@ -243,6 +257,12 @@ impl SessionCore {
         self.is_ours() && !self.connection.has_ended()
     }
 
+    /// The lanes, if this session has any.
+    #[inline]
+    pub fn lane_road(&self) -> Option<&LaneRoad> {
+        self.lanes.as_ref()
+    }
+
     /// Whether this is the process that the session belongs to.
     pub fn is_ours(&self) -> bool {
         self.stamp.is_current()
@@ -285,7 +305,11 @@ impl SessionCore {
         let counter = &self.calls[usize::from(lane)];
         let number = counter.load(Ordering::Relaxed) + 1;
         counter.store(number, Ordering::Relaxed);
-        let reply = self.connection.call(lane, request.frame(lane, number)?, changes)?;
+        let by_lane = self.lanes.as_ref().and_then(|lanes| lanes.call(&self.connection, request, lane, number, changes));
+        let reply = match by_lane {
+            Some(reply) => reply?,
+            None => self.connection.call(lane, request.frame(lane, number)?, changes)?,
+        };
         let lends = matches!(&reply, Reply::Done(_, outcomes)
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))));
         let done = then(reply);
@@ -331,7 +355,7 @@ impl SessionCore {
         numbers.iter().for_each(|number| request.payload().extend_from_slice(&number.to_le_bytes()));
         if let Ok(frame) = request.frame(SHARED_LANE, 0) {
             // Whoever does not get it is gone, and what it says with it.
-            let _ = self.connection.send(frame);
+            let _ = self.connection.tell(frame);
         }
     }
 

@@ -22,8 +22,8 @@ use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence;
 use commonhold_ipc::value::{AsShared, Key, Number, Ser, Shared, to_owned};
 use commonhold_ipc::wire::commit::Condition;
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A value's archive as this transaction has written it.
@@ -96,9 +96,10 @@ pub struct Transaction<'s> {
     batch: Batch<'s>,
     pin: Pin<'s>,
     overlay: RefCell<Overlay>,
-    /// A whole container need be named unmodified only once.
-    watched: RefCell<Vec<u64>>,
-    reads: Cell<u32>,
+    /// Containers that must be unmodified: nothing else need be said of their lengths.
+    watched: RefCell<HashSet<u64>>,
+    /// Conditions that the commit has already, as bytes.
+    seen: RefCell<HashSet<Vec<u8>>>,
 }
 
 /// What [`Transaction::get`] reads from: a dict by key, a list by position.
@@ -144,7 +145,7 @@ impl<'s> Transaction<'s> {
             pin: session.pin(),
             overlay: RefCell::default(),
             watched: RefCell::default(),
-            reads: Cell::new(0),
+            seen: RefCell::default(),
         })
     }
 
@@ -165,17 +166,19 @@ impl<'s> Transaction<'s> {
         self.session().record(self.pin.root(), handle.id())
     }
 
+    /// The transaction depends on something. It reads one version, so what it sees twice is the same condition.
     fn saw(&self, condition: &Condition<'_>) {
-        self.reads.set(self.reads.get() + 1);
-        self.batch.commit_mut().condition(condition);
+        let mut bytes = Vec::new();
+        condition.write(&mut bytes);
+        if self.seen.borrow_mut().insert(bytes) {
+            self.batch.commit_mut().condition(condition);
+        }
     }
 
     /// The transaction depends on all of a container.
     fn saw_all(&self, record: &Record) {
-        if !self.watched.borrow().contains(&record.id) {
-            self.watched.borrow_mut().push(record.id);
-            self.saw(&Condition::Unmodified { object: record.id, modified: record.modified });
-        }
+        self.watched.borrow_mut().insert(record.id);
+        self.saw(&Condition::Unmodified { object: record.id, modified: record.modified });
     }
 
     /// The transaction depends on a container's length.

@@ -7,6 +7,7 @@ mod contents;
 mod crowds;
 mod frames;
 mod greetings;
+mod lanes;
 #[path = "../peers_support/mod.rs"]
 mod peers_support;
 

@@ -1,5 +1,5 @@
-//! Every public method once for what it promises and once for what it refuses, over a manager in a process of its own and one
-//! in a thread: one list of behaviours for both.
+//! Every public method once for what it promises and once for what it refuses, over a manager in a process of its own, the
+//! same with the socket as the only road of calls, and one in a thread: one list of behaviours for all.
 
 mod commits;
 mod dicts;
@@ -11,7 +11,7 @@ mod snapshots;
 mod values;
 
 use commonhold::{Any, Counter, Dict, Error, ErrorKind, Handle, Key, List, Manager, Namespace, Shared, Token, Value};
-use peers_support::{process_manager, thread_manager};
+use peers_support::{process_manager, socket_manager, thread_manager};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
@@ -23,6 +23,9 @@ macro_rules! behaviours {
     ($($module:ident: $($name:ident)*;)*) => {
         mod process {
             $($(#[test] fn $name() { super::audited(super::$module::$name, &super::process_manager()); })*)*
+        }
+        mod by_socket {
+            $($(#[test] fn $name() { super::audited(super::$module::$name, &super::socket_manager()); })*)*
         }
         mod in_process {
             $($(#[test] fn $name() { super::audited(super::$module::$name, &super::thread_manager()); })*)*

@@ -142,9 +142,18 @@ pub fn words<T: FromStr<Err: Debug>>(line: &str) -> Vec<T> {
     line.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
+/// When this is `socket`, managers in processes have no lanes: so that the same tests can be run on that road.
+const ROAD: &str = "COMMONHOLD_TEST_ROAD";
+
 /// A manager in a process of its own. Small, so that many tests fit beside each other.
 pub fn process_manager() -> Manager {
-    Manager::builder().capacity(512 << 20).start().unwrap()
+    let by_socket = std::env::var(ROAD).is_ok_and(|road| road == "socket");
+    Manager::builder().capacity(512 << 20).lanes(!by_socket).start().unwrap()
+}
+
+/// The same without lanes.
+pub fn socket_manager() -> Manager {
+    Manager::builder().capacity(512 << 20).lanes(false).start().unwrap()
 }
 
 /// A manager in a thread of this process.

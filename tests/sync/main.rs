@@ -11,6 +11,7 @@ mod rlock;
 mod rwlock;
 mod segments;
 mod semaphore;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod vandal;
@@ -19,6 +20,7 @@ commonhold::init_in_tests!();
 
 /// What players can be told to play.
 fn part(name: &str) -> players::Part {
-    let parts = [lock::PARTS, rlock::PARTS, rwlock::PARTS, semaphore::PARTS, condition::PARTS, event::PARTS, barrier::PARTS].concat();
+    let parts =
+        [lock::PARTS, rlock::PARTS, rwlock::PARTS, semaphore::PARTS, condition::PARTS, event::PARTS, barrier::PARTS, soak::PARTS].concat();
     parts.into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no part {name}")).1
 }

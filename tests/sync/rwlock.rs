@@ -148,12 +148,11 @@ fn dead_readers_keep_nobody_out_and_dead_writers_are_reported() {
     // A writer that dies before it has got in has done nothing.
     let guard = lock.read().unwrap().into_guard();
     let mut writer = world.player("rwlock::holds_to_write", &[line(&lock)]);
-    until("it waits for the reader", || lock.writer().unwrap().is_some());
-    std::thread::yield_now();
-    until("it sleeps", || crate::support::state_of(writer.role().pid()) == Some('S') && lock.try_read().unwrap().is_none());
+    until("it waits for the reader", || lock.waiters().unwrap().len() == 1);
+    assert!(lock.try_read().unwrap().is_none());
     writer.kill();
     drop(guard);
-    let _ = lock.write().unwrap();
+    assert!(!lock.write().unwrap().owner_died());
     world.manager.audit().unwrap();
 }
 
@@ -169,7 +168,7 @@ fn the_managers_death_wakes_who_waits() {
     let writer = start(true);
     until("a writer waits", || lock.writer().unwrap().is_some());
     let reader = start(false);
-    until("a reader waits", || lock.waiters().unwrap().len() == 1);
+    until("a reader waits, too", || lock.waiters().unwrap().len() == 2);
     process_of(&manager).kill();
     let before = Instant::now();
     assert!(writer.join().unwrap().unwrap_err().is_disconnected() && reader.join().unwrap().unwrap_err().is_disconnected());

@@ -1,9 +1,10 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
-use ::commonhold::{Dict, List, Manager};
+use ::commonhold::{Dict, List, Manager, ManagerBuilder, Process};
 
 use crate::Result;
+use crate::partner::Partner;
 use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
@@ -29,7 +30,12 @@ pub struct Commonhold {
 impl Commonhold {
     /// Starts a manager with empty containers.
     pub fn start() -> Result<Self> {
-        let manager = Manager::start()?;
+        Self::start_with(Manager::builder())
+    }
+
+    /// The same with a manager that is built otherwise.
+    pub fn start_with(builder: ManagerBuilder) -> Result<Self> {
+        let manager = builder.start()?;
         Ok(Commonhold {
             dict_64: manager.dict([])?,
             dict_1k: manager.dict([])?,
@@ -139,13 +145,47 @@ impl System for Commonhold {
             Row::ListPush64 => self.push(plan),
             Row::ListGet => self.list_get(plan),
             Row::Snapshot => self.snapshot(plan),
+            Row::LockUncontended | Row::LockContended => self.lock(row, plan),
+            Row::EventWake => self.event(plan),
+            Row::BarrierWake => {
+                let barrier = self.manager.barrier(2)?;
+                let _partner = Partner::start(&["barrier".to_owned(), barrier.token()?.to_string()])?;
+                plan.time(|| {
+                    barrier.wait()?;
+                    Ok(())
+                })
+            }
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
+            Row::ProcessSpawnJoin => spawn_join(plan),
         }
     }
 }
 
 impl Commonhold {
+    fn lock(&self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        let lock = self.manager.lock()?;
+        let _partner = match row {
+            Row::LockContended => Some(Partner::start(&["lock".to_owned(), lock.token()?.to_string()])?),
+            _ => None,
+        };
+        plan.time(|| {
+            drop(lock.lock()?.into_guard());
+            Ok(())
+        })
+    }
+
+    fn event(&self, plan: Plan) -> Result<Vec<f64>> {
+        let (ping, pong) = (self.manager.event()?, self.manager.event()?);
+        let _partner = Partner::start(&["events".to_owned(), ping.token()?.to_string(), pong.token()?.to_string()])?;
+        plan.time(|| {
+            ping.set()?;
+            pong.wait()?;
+            pong.clear()?;
+            Ok(())
+        })
+    }
+
     fn set_1m(&self, plan: Plan) -> Result<Vec<f64>> {
         let large = value(1 << 20);
         let mut indices = Indices::below(ENTRIES_1M);
@@ -224,5 +264,12 @@ fn start(plan: Plan) -> Result<Vec<f64>> {
         dict.insert(key(1), small)?;
         drop(dict);
         Ok(manager)
+    })
+}
+
+fn spawn_join(plan: Plan) -> Result<Vec<f64>> {
+    plan.time(|| {
+        let answered = Process::spawn(crate::processes::answer, 41)?.join()?;
+        if answered == 42 { Ok(()) } else { Err("the process brought another result".into()) }
     })
 }

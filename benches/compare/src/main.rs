@@ -1,13 +1,18 @@
 //! One table of commonhold and its peers on the same work, measured in alternation in the same run.
 //!
 //! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
-//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output. `scale` and `churn` are about commonhold alone.
+//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output. `calls` is about waiting, `scale` and `churn` about
+//! commonhold alone.
+mod calls;
 mod child;
 mod commonhold;
 mod hashmap;
 mod lmdb;
 mod measure;
+mod partner;
+mod processes;
 mod python;
+mod rawlocks;
 mod redis;
 mod report;
 mod resp;
@@ -77,6 +82,8 @@ struct Comparison {
 enum Command {
     /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes
     Scale(ScaleOptions),
+    /// One call after the other: hot, with thinking between the calls, on one core; p50 to p99.9, and processor time
+    Calls(CallsOptions),
     /// commonhold alone: many millions of overwrites with values of changing size, and the memory behind them over time
     Churn(ChurnOptions),
 }
@@ -90,6 +97,23 @@ pub struct ScaleOptions {
     /// Numbers of client processes, separated by commas; an empty list leaves this part out
     #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
     pub clients: Vec<u32>,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `compare calls` takes.
+#[derive(Args)]
+pub struct CallsOptions {
+    /// Which calls, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "ROWS", default_values = ["dict_set_64"], hide_possible_values = true)]
+    pub rows: Vec<Row>,
+    /// Microseconds between two calls of a caller that thinks
+    #[arg(long, default_value_t = 20)]
+    pub think_us: u64,
+    /// Rounds, the systems taking turns in each
+    #[arg(long, default_value_t = 9)]
+    pub rounds: usize,
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,
@@ -120,7 +144,8 @@ pub struct ChurnOptions {
 
 fn main() -> ExitCode {
     ::commonhold::init();
-    if let Some(done) = scale::be_client() {
+    ::procspawn::init();
+    if let Some(done) = scale::be_client().or_else(partner::be_partner) {
         return done.map_or_else(
             |error| {
                 eprintln!("compare: client: {error}");
@@ -133,6 +158,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         None => compare(&cli.comparison),
         Some(Command::Scale(options)) => scale::scale(&options).map(|()| ExitCode::SUCCESS),
+        Some(Command::Calls(options)) => calls::calls(&options).map(|()| ExitCode::SUCCESS),
         Some(Command::Churn(options)) => scale::churn(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {

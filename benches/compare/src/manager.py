@@ -1,6 +1,6 @@
 """The Python side of the comparison: runs rows against multiprocessing.Manager() as the Rust side asks for them.
 
-Reads one JSON object per line from standard input, {"row": ..., "groups": ..., "operations": ...} or {"prepare": ...} or {"end": ...}, and
+Reads one JSON object per line from standard input, {"row": ..., "groups": ..., "operations": ..., "think_ns": ...} or {"prepare": ...} or {"end": ...}, and
 prints one JSON object per line: {"ns": [nanoseconds per group, ...]}, {"ready": true}, {"ended": true} or {"error": ...}. Sizes arrive as the
 first argument.
 """
@@ -19,6 +19,10 @@ import time
 SIZES = json.loads(sys.argv[1])
 # The manager shall not outlive us, should we be killed: PR_SET_PDEATHSIG is 1, SIGKILL is 9.
 DIE_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9)"
+
+
+# Nanoseconds of work between two groups of operations, not under the clock.
+THINK_NS = 0
 
 
 def start_manager():
@@ -60,13 +64,18 @@ def timed(groups, operations, operation):
         start = clock()
         for _ in turns:
             operation()
-        result.append(clock() - start)
+        end = clock()
+        result.append(end - start)
+        while clock() - end < THINK_NS:
+            pass
     return result
 
 
 class Rows:
     def __init__(self):
-        self.manager = start_manager()
+        self.manager = None if SIZES["without_manager"] else start_manager()
+        # Whose locks are measured.
+        self.sync = self.manager or multiprocessing
         self.data = {}
 
     def prepare(self, name):
@@ -159,6 +168,46 @@ class Rows:
         finally:
             manager.shutdown()
 
+    def lock_uncontended(self, groups, operations):
+        lock = self.sync.Lock()
+
+        def take():
+            with lock:
+                pass
+
+        return timed(groups, operations, take)
+
+    def lock_contended(self, groups, operations):
+        lock = self.sync.Lock()
+
+        def take():
+            with lock:
+                pass
+
+        with Partner(take):
+            return timed(groups, operations, take)
+
+    def event_wake(self, groups, operations):
+        ping, pong = self.sync.Event(), self.sync.Event()
+
+        def answer_one():
+            ping.wait()
+            ping.clear()
+            pong.set()
+
+        def ask_one():
+            ping.set()
+            pong.wait()
+            pong.clear()
+
+        with Partner(answer_one):
+            return timed(groups, operations, ask_one)
+
+    def barrier_wake(self, groups, operations):
+        barrier = self.sync.Barrier(2)
+        with Partner(barrier.wait):
+            return timed(groups, operations, barrier.wait)
+
     def manager_start(self, groups, operations):
         one = value(SIZES["dict_64"][1])
         result = []
@@ -174,6 +223,27 @@ class Rows:
         return result
 
 
+class Partner:
+    """A process that does something again and again until it is killed. Forked, since the script has no file to be imported from."""
+
+    def __init__(self, operation):
+        def work(ready):
+            ready.set()
+            while True:
+                operation()
+
+        self.ready = multiprocessing.Event()
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(self.ready,), daemon=True)
+
+    def __enter__(self):
+        self.process.start()
+        self.ready.wait()
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.join()
+
+
 def resident_bytes(manager):
     with open(f"/proc/{manager._process.pid}/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -184,6 +254,7 @@ def answer(**fields):
 
 
 def main():
+    global THINK_NS
     rows = Rows()
     answer(ready=True)
     for line in sys.stdin:
@@ -195,10 +266,12 @@ def main():
                 rows.prepare(asked["prepare"])
                 answer(ready=True)
             else:
+                THINK_NS = asked["think_ns"]
                 answer(ns=rows.run(asked["row"], asked["groups"], asked["operations"]))
         except Exception as error:
             answer(error=f"{type(error).__name__}: {error}")
-    rows.manager.shutdown()
+    if rows.manager:
+        rows.manager.shutdown()
     answer(ended=True)
 
 

@@ -160,7 +160,7 @@ impl Contestant {
             }
             let mut operations = 1;
             loop {
-                let total: f64 = system.run(row, Plan { groups: 1, operations })?.iter().sum();
+                let total: f64 = system.run(row, Plan { groups: 1, operations, think_ns: 0 })?.iter().sum();
                 if total >= LOOK_NS || operations * 4 > row.operations_max() {
                     return Ok(total / operations as f64);
                 }
@@ -180,7 +180,7 @@ impl Turn {
 
     fn round(&mut self, row: Row, system: &mut dyn System) -> Result<()> {
         if row.unit() == Unit::Bytes {
-            let figures = system.run(row, Plan { groups: 1, operations: 1 })?;
+            let figures = system.run(row, Plan { groups: 1, operations: 1, think_ns: 0 })?;
             self.rounds.extend(&figures);
             self.groups.extend(&figures);
             return Ok(());
@@ -212,11 +212,11 @@ fn plans(nanoseconds: f64, operations_max: u64) -> (Plan, Option<Plan>) {
     let nanoseconds = nanoseconds.max(0.5);
     let operations = ((ROUND_NS / nanoseconds) as u64).clamp(1, operations_max);
     if nanoseconds >= SLOW_NS {
-        return (Plan { groups: operations, operations: 1 }, None);
+        return (Plan { groups: operations, operations: 1, think_ns: 0 }, None);
     }
     let in_group = ((GROUP_NS / nanoseconds).ceil() as u64).clamp(1, operations_max);
     let groups = ((TAIL_NS / (nanoseconds * in_group as f64)) as u64).clamp(1, GROUPS_MAX.min(operations_max / in_group));
-    (Plan { groups: 1, operations }, Some(Plan { groups, operations: in_group }))
+    (Plan { groups: 1, operations, think_ns: 0 }, Some(Plan { groups, operations: in_group, think_ns: 0 }))
 }
 
 /// The value below which the part `q` of the figures lies: nearest rank; for the median of an even number, the mean of the two in the middle.
@@ -249,12 +249,12 @@ mod tests {
     #[test]
     fn plans_fit_the_speed_of_the_operation() {
         let (main, tail) = plans(50e6, u64::MAX);
-        assert_eq!((main, tail), (Plan { groups: 1, operations: 1 }, None));
+        assert_eq!((main, tail), (Plan { groups: 1, operations: 1, think_ns: 0 }, None));
         let (main, tail) = plans(50_000.0, u64::MAX);
-        assert_eq!((main, tail), (Plan { groups: 500, operations: 1 }, None));
+        assert_eq!((main, tail), (Plan { groups: 500, operations: 1, think_ns: 0 }, None));
         let (main, tail) = plans(50.0, u64::MAX);
-        assert_eq!(main, Plan { groups: 1, operations: 500_000 });
-        assert_eq!(tail, Some(Plan { groups: 4000, operations: 20 }));
+        assert_eq!(main, Plan { groups: 1, operations: 500_000, think_ns: 0 });
+        assert_eq!(tail, Some(Plan { groups: 4000, operations: 20, think_ns: 0 }));
         let (main, tail) = plans(50.0, 1000);
         assert_eq!(main.operations, 1000);
         assert!(tail.is_some_and(|tail| tail.groups * tail.operations <= 1000));

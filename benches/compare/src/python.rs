@@ -1,4 +1,5 @@
-//! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked.
+//! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked;
+//! and its processes (`processes.py`).
 //!
 //! It must never hang us: every answer is waited for with a deadline, and the interpreter's whole process group dies with the guard.
 use std::io::Write;
@@ -13,34 +14,66 @@ use crate::rows::{BATCH, DataSet, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
-const SCRIPT: &str = include_str!("manager.py");
+const MANAGER: &str = include_str!("manager.py");
+const PROCESSES: &str = include_str!("processes.py");
 /// How long one answer may take. The longest, filling 100,000 entries, takes less than a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the manager may take to shut down before it is killed.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
+/// What an interpreter is started for.
+#[derive(Clone, Copy)]
+enum Measures {
+    /// What a manager has.
+    Everything,
+    /// Locks and their kin, without a manager.
+    Locks,
+    /// Starting processes.
+    Processes,
+}
+
 /// The interpreter.
 pub struct Python {
     stdin: ChildStdin,
     answers: Lines,
     _interpreter: Helper,
+    measures: Measures,
 }
 
 impl Python {
     /// Starts the interpreter and its manager. `None`: there is no python3 on this machine.
     pub fn start() -> Result<Option<Self>> {
+        Self::run_manager_script(Measures::Everything)
+    }
+
+    /// Starts an interpreter for the locks that `multiprocessing` has without a manager.
+    pub fn start_locks() -> Result<Option<Self>> {
+        Self::run_manager_script(Measures::Locks)
+    }
+
+    /// Starts an interpreter that starts processes by a method.
+    pub fn start_processes(method: &str) -> Result<Option<Self>> {
+        Self::run_script(PROCESSES, method, Measures::Processes)
+    }
+
+    fn run_manager_script(measures: Measures) -> Result<Option<Self>> {
+        let without_manager = matches!(measures, Measures::Locks);
         let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
             .map(|data| (data.name().to_owned(), json!(data.shape())))
             .into_iter()
-            .chain([("batch".to_owned(), json!(BATCH))])
+            .chain([("batch".to_owned(), json!(BATCH)), ("without_manager".to_owned(), json!(without_manager))])
             .collect();
+        Self::run_script(MANAGER, &Value::Object(sizes).to_string(), measures)
+    }
+
+    fn run_script(script: &str, argument: &str, measures: Measures) -> Result<Option<Self>> {
         let mut command = Command::new("python3");
-        command.args(["-c", SCRIPT, &Value::Object(sizes).to_string()]);
+        command.args(["-c", script, argument]);
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter };
+        let mut python = Python { stdin, answers, _interpreter: interpreter, measures };
         python.answer()?;
         Ok(Some(python))
     }
@@ -71,8 +104,12 @@ impl Drop for Python {
 }
 
 impl System for Python {
-    fn has(&self, _row: Row) -> bool {
-        true
+    fn has(&self, row: Row) -> bool {
+        match self.measures {
+            Measures::Everything => row != Row::ProcessSpawnJoin,
+            Measures::Locks => row.is_about_locks(),
+            Measures::Processes => row == Row::ProcessSpawnJoin,
+        }
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -80,7 +117,8 @@ impl System for Python {
     }
 
     fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
-        let answer = self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations }))?;
+        let answer =
+            self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
         let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
         times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
     }

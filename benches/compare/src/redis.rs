@@ -163,8 +163,8 @@ impl Redis {
 }
 
 impl System for Redis {
-    fn has(&self, _row: Row) -> bool {
-        true
+    fn has(&self, row: Row) -> bool {
+        row != Row::ProcessSpawnJoin && !row.is_about_locks()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -197,6 +197,8 @@ impl System for Redis {
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
+            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
+            Row::ProcessSpawnJoin => Err("it starts no processes".into()),
         }
     }
 }

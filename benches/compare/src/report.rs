@@ -33,14 +33,19 @@ pub fn json_line(cell: &Cell) -> Option<String> {
     Some(line.to_string())
 }
 
-/// The table: rows × systems, medians, and how we stand against the best system that other processes can share.
+/// The table: rows × systems, medians, and how we stand against the best system that other processes can share. Systems that have a
+/// counterpart of none of the rows have no column.
 pub fn table(results: &[RowResult], systems: &[SystemName], markdown: bool) -> String {
     let mut table = Table::new();
     table.load_style(if markdown { ASCII_MARKDOWN } else { UTF8_FULL_CONDENSED });
     table.set_content_arrangement(ContentArrangement::Disabled);
     let versus = systems.contains(&SystemName::Commonhold);
     let mut header = vec!["row".to_owned()];
-    header.extend(systems.iter().map(|system| system.name()));
+    let has = |system: &SystemName| {
+        let cells = results.iter().flat_map(|result| &result.cells);
+        cells.filter(|cell| cell.system == *system).any(|cell| !matches!(cell.outcome, Outcome::NoCounterpart))
+    };
+    header.extend(systems.iter().filter(|system| has(system)).map(|system| system.name()));
     if versus {
         header.push("ours vs best other process".to_owned());
     }
@@ -48,7 +53,7 @@ pub fn table(results: &[RowResult], systems: &[SystemName], markdown: bool) -> S
     for result in results {
         let name = result.row.name();
         let mut line = vec![TableCell::new(if markdown { format!("`{name}`") } else { name })];
-        line.extend(result.cells.iter().map(|cell| right(figure(cell))));
+        line.extend(result.cells.iter().filter(|cell| has(&cell.system)).map(|cell| right(figure(cell))));
         if versus {
             line.push(right(ratio(&result.cells).unwrap_or_else(|| "–".to_owned())));
         }

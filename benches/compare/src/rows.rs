@@ -53,9 +53,24 @@ pub enum Row {
     /// Memory per entry of a dict of 100,000: 8-byte key, 64-byte value
     #[value(name = "bytes_per_entry")]
     BytesPerEntry,
+    /// Take a free lock and give it back
+    #[value(name = "lock_uncontended")]
+    LockUncontended,
+    /// The same while another process does nothing else
+    #[value(name = "lock_contended")]
+    LockContended,
+    /// Set an event for which another process waits, and wait for the one that it sets in answer: two wake-ups
+    #[value(name = "event_wake")]
+    EventWake,
+    /// Pass a barrier of two processes
+    #[value(name = "barrier_wake")]
+    BarrierWake,
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
+    /// Run a function with a number as argument in a process of its own, and wait for the process's end (and its result, but with Python)
+    #[value(name = "process_spawn_join")]
+    ProcessSpawnJoin,
 }
 
 /// What a figure counts.
@@ -127,8 +142,14 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart => None,
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin => None,
+            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
         }
+    }
+
+    /// Whether it is about locks and their kin, which stores of data do not have.
+    pub fn is_about_locks(self) -> bool {
+        matches!(self, Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake)
     }
 
     /// Operations that may follow each other without a pause for cleaning up.
@@ -163,6 +184,20 @@ pub enum SystemName {
     Redis,
     /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
     Python,
+    /// Python's multiprocessing.Lock, Event and Barrier: semaphores of the system, without a manager
+    PythonMp,
+    /// raw_sync's mutex (not robust) and events in a mapped file
+    RawSync,
+    /// A robust process-shared mutex of the C library in a mapped file
+    Pthread,
+    /// procspawn, the crate: processes only
+    Procspawn,
+    /// Python's multiprocessing.Process by the method "spawn", a fresh interpreter: what ours does
+    PythonSpawn,
+    /// The same by "fork": no new program is started, and locks that other threads hold stay locked
+    PythonFork,
+    /// The same by "forkserver": forked off a process that was started before
+    PythonForkserver,
 }
 
 impl SystemName {

@@ -28,7 +28,7 @@ const GETS_PER_LOOK: u64 = 64;
 type Failure = Box<dyn std::error::Error>;
 
 /// One line: the figures as JSON, or a text for people.
-fn print(as_json: bool, figures: &Value, text: &str) -> io::Result<()> {
+pub fn print(as_json: bool, figures: &Value, text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match as_json {
         true => writeln!(out, "{figures}")?,
@@ -60,8 +60,8 @@ fn entries_line(entries: u64, as_json: bool) -> Result<()> {
     let before = live_bytes(&manager)?;
     fill_small(&manager, &dict, entries)?;
     let bytes = live_bytes(&manager)?.saturating_sub(before) as f64 / entries as f64;
-    let get = median(GETS, || get_small(&dict, entries, Plan { groups: 1, operations: GETS }))?;
-    let set = median(SETS, || set_small(&dict, entries, Plan { groups: 1, operations: SETS }))?;
+    let get = median(GETS, || get_small(&dict, entries, Plan { groups: 1, operations: GETS, think_ns: 0 }))?;
+    let set = median(SETS, || set_small(&dict, entries, Plan { groups: 1, operations: SETS, think_ns: 0 }))?;
     let (ns, b) = (Unit::Nanoseconds, Unit::Bytes);
     let text = format!("{entries:>10} entries: get {:>8}, set {:>8}, {:>6} per entry", humane(get, ns), humane(set, ns), humane(bytes, b));
     print(as_json, &json!({ "entries": entries, "get_ns": get, "set_ns": set, "bytes_per_entry": bytes }), &text)?;

@@ -23,6 +23,8 @@ pub enum Presence {
     Missing(String),
 }
 
+const NO_PYTHON: &str = "python3 is not installed (not in PATH)";
+
 /// Starts a system. An error: it is here, but does not work.
 pub fn start(name: SystemName) -> Result<Presence> {
     let here = |system: Option<Box<dyn System>>, reason: &str| match system {
@@ -34,7 +36,14 @@ pub fn start(name: SystemName) -> Result<Presence> {
         SystemName::Hashmap => Presence::Here(Box::new(crate::hashmap::Hashmap::new())),
         SystemName::Lmdb => Presence::Here(Box::new(crate::lmdb::Lmdb::new()?)),
         SystemName::Redis => here(boxed(crate::redis::Redis::start()?), "redis-server is not installed (not in PATH)"),
-        SystemName::Python => here(boxed(crate::python::Python::start()?), "python3 is not installed (not in PATH)"),
+        SystemName::Python => here(boxed(crate::python::Python::start()?), NO_PYTHON),
+        SystemName::PythonMp => here(boxed(crate::python::Python::start_locks()?), NO_PYTHON),
+        SystemName::RawSync => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("raw_sync")?)),
+        SystemName::Pthread => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("pthread")?)),
+        SystemName::Procspawn => Presence::Here(Box::new(crate::processes::Procspawn)),
+        SystemName::PythonSpawn => here(boxed(crate::python::Python::start_processes("spawn")?), NO_PYTHON),
+        SystemName::PythonFork => here(boxed(crate::python::Python::start_processes("fork")?), NO_PYTHON),
+        SystemName::PythonForkserver => here(boxed(crate::python::Python::start_processes("forkserver")?), NO_PYTHON),
     })
 }
 

@@ -66,6 +66,8 @@ pub struct Plan {
     pub groups: u64,
     /// Operations between two readings.
     pub operations: u64,
+    /// Nanoseconds of work between two groups, not under the clock.
+    pub think_ns: u64,
 }
 
 impl Plan {
@@ -79,8 +81,20 @@ impl Plan {
                 operation()?;
             }
             groups.push(start.elapsed().as_nanos() as f64);
+            self.think();
         }
         Ok(groups)
+    }
+
+    /// The caller's own work.
+    #[inline]
+    fn think(self) {
+        if self.think_ns > 0 {
+            let start = Instant::now();
+            while (start.elapsed().as_nanos() as u64) < self.think_ns {
+                std::hint::spin_loop();
+            }
+        }
     }
 
     /// Like [`Plan::time`], but the end of what `operation` returns is not on the clock.
@@ -126,7 +140,7 @@ mod tests {
     #[test]
     fn a_plan_runs_as_often_as_it_says() {
         let mut runs = 0;
-        let groups = Plan { groups: 3, operations: 5 }
+        let groups = Plan { groups: 3, operations: 5, think_ns: 0 }
             .time(|| {
                 runs += 1;
                 Ok(())

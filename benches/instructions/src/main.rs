@@ -49,11 +49,11 @@ const BUDGETS: [(Work, Side, u64); 9] = [
     (Work::SnapshotGet, Side::Client, 340),
     (Work::Iterate, Side::Client, 370),
     (Work::Index, Side::Client, 530),
-    (Work::Set, Side::Client, 4_300),
-    (Work::Set, Side::Manager, 7_100),
-    (Work::Push, Side::Manager, 4_450),
-    (Work::Batch, Side::Client, 1_210),
-    (Work::Batch, Side::Manager, 3_600),
+    (Work::Set, Side::Client, 3_960),
+    (Work::Set, Side::Manager, 5_420),
+    (Work::Push, Side::Manager, 3_940),
+    (Work::Batch, Side::Client, 530),
+    (Work::Batch, Side::Manager, 2_210),
 ];
 
 fn main() -> ExitCode {

@@ -16,6 +16,13 @@
 //! stopped.) If *p* lies before the re-check, that finds v + 1. If it lies behind, the announcement lies before *p*, and the
 //! scan finds it. All that the reader must do is announce and re-check in this order: a fence for the compiler.
 //!
+//! How processors reorder does not matter to this. On x86 the announcement may wait in a store buffer while the re-check is
+//! loaded; on aarch64 the two may change places, and reads under the pin may begin early. Whatever lies before *p* is finished
+//! there, and whatever lies behind has not begun. The reads come after the re-check (Acquire) and before the store of 0
+//! (Release). A word that is held already was announced earlier in the same thread. And a pin that the scan misses is on
+//! v + 1 or newer: from there nothing is reached that v + 1 had retired, and what is lent in it the manager keeps itself until
+//! an acknowledgement (Release) that comes after the pin.
+//!
 //! **Relies.** States: 0 each announcement of this page is fenced; 1 not any more. Only its client writes it, once. The switch
 //! needs no answer: the client registers, stores 1, fences, and only then leaves fences out. If b1 finds 0, then b came before
 //! that fence, so whatever is announced without a fence of its own has been checked against v + 1 or newer, which the frees
@@ -25,9 +32,9 @@
 //! those register when they have made [`FENCES`] fences, which took about a tenth of that: who reads little never pays.
 //! Where the kernel has no such barrier, or refuses it, or the manager has none (it says so in its welcome), nothing switches.
 
-use super::{BlockState, PinTable, RELIES};
-use crate::sys;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use super::{BlockState, PinTable, PinWords, RELIES};
+use crate::{arena, sys};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, compiler_fence, fence};
 
 /// Fences that a thread makes before its process registers.
 pub(super) const FENCES: u32 = 1 << 16;
@@ -52,6 +59,51 @@ impl Fencing {
     }
 }
 
+/// An announcement whose fence the manager makes, see the head.
+pub(super) struct Announcement<'a> {
+    pub(super) table: &'a PinTable,
+    pub(super) word: &'a AtomicU64,
+}
+
+impl PinWords for Announcement<'_> {
+    #[inline(always)]
+    fn current(&self) -> u64 {
+        arena::version(&self.table.arena)
+    }
+
+    #[inline(always)]
+    fn announce(&self, version: u64) {
+        self.word.store(version, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        // SYNC: pairs with the barrier that the manager puts into this thread before its scan.
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// One that is fenced where that is needed.
+pub(super) struct FencedAnnouncement<'a> {
+    pub(super) to: Announcement<'a>,
+    /// The block of the word, unless it is the floor's.
+    pub(super) state: Option<&'a BlockState>,
+}
+
+impl PinWords for FencedAnnouncement<'_> {
+    fn current(&self) -> u64 {
+        self.to.current()
+    }
+
+    fn announce(&self, version: u64) {
+        self.to.announce(version);
+    }
+
+    fn fence(&self) {
+        if self.to.table.fencing.is_managers() { self.to.fence() } else { self.to.table.fence(self.state) }
+    }
+}
+
 impl PinTable {
     /// The manager of this table puts barriers into its readers: they may leave theirs out as soon as that pays.
     pub fn rely_on_manager(&self) {
@@ -62,7 +114,6 @@ impl PinTable {
     }
 
     /// A reader's own fence.
-    #[cold]
     pub(super) fn fence(&self, state: Option<&BlockState>) {
         // SYNC: pairs with the SeqCst fence before the manager's scan, see `pin`'s table.
         fence(Ordering::SeqCst);

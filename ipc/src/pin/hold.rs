@@ -76,9 +76,10 @@ impl<'g> Clone for Hold<'g> {
 impl Drop for Hold<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        // In a forked child the page is not mapped, and the words are the parent's.
-        if self.table.stamp.is_current() {
-            self.table.unpin(self.word);
+        if self.word.place() & TRAVELLING != 0 {
+            self.table.unpin_shared(self.word);
+        } else {
+            self.table.release(self.word);
         }
     }
 }
@@ -114,8 +115,6 @@ impl OwnedPin {
 
 impl Drop for OwnedPin {
     fn drop(&mut self) {
-        if self.table.stamp.is_current() {
-            self.table.unpin(self.table.word_state(self.place));
-        }
+        self.table.unpin_shared(self.table.word_state(self.place));
     }
 }

@@ -70,12 +70,12 @@ pub trait Room: Memory {
 impl Room for Segment {
     #[inline(always)]
     fn put(&self, at: usize, bytes: &[u8]) {
-        self.put_bytes(at, bytes);
+        self.copy_in(at, bytes);
     }
 
     #[inline(always)]
     fn get(&self, at: usize, len: usize, out: &mut AlignedVec<16>) {
-        self.get_bytes(at, len, out);
+        self.copy_out(at, len, out);
     }
 }
 

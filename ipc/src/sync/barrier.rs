@@ -23,7 +23,7 @@
 
 use super::{Claim, Eventcount, Memory, Waiting, Word, scribbled};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{BARRIER_PARTIES_MAX, LOCK_LOOK_MS};
+use crate::limits::{BARRIER_PARTIES_MAX, LOCK_LOOK_MS, RECOVERY_ATTEMPTS_MAX};
 use crate::liveness::{Slept, disconnected};
 use crate::points;
 
@@ -205,7 +205,7 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
 
     /// Breaks the round, or any.
     pub fn break_round(&self, round: Option<u64>) {
-        loop {
+        for _ in 0..RECOVERY_ATTEMPTS_MAX {
             let state = self.state().load();
             if state & BROKEN != 0 || round.is_some_and(|round| round != state & ROUND) {
                 return;

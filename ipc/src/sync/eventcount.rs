@@ -21,6 +21,7 @@
 
 use super::{Half, Memory, Waiting};
 use crate::error::Result;
+use crate::limits::RECOVERY_ATTEMPTS_MAX;
 use crate::liveness::Slept;
 use crate::points;
 
@@ -118,7 +119,12 @@ impl<'m, M: Memory + ?Sized> Eventcount<'m, M> {
 
     /// The same for a recovery: whoever was to wake the sleepers may have died between raising the number and waking.
     pub fn recover(&self) {
-        self.wake_all();
+        for _ in 0..RECOVERY_ATTEMPTS_MAX {
+            let word = self.word().load();
+            if word & ASLEEP == 0 || self.word().compare_exchange(word, word.wrapping_add(STEP) & !ASLEEP).is_ok() {
+                break;
+            }
+        }
         self.memory.wake(self.word(), u32::MAX);
     }
 }

@@ -18,6 +18,7 @@
 use super::turns::{DIED, Obstacle, Prize, RESERVED, TURNS_BYTES, Turns};
 use super::{Claim, FLAGS, Memory, Roster, Waiting, Word, scribbled};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::RECOVERY_ATTEMPTS_MAX;
 
 /// Bytes of a lock.
 pub const LOCK_BYTES: usize = TURNS + TURNS_BYTES;
@@ -159,7 +160,7 @@ impl<'m, M: Memory + ?Sized> Lock<'m, M> {
 
     /// A session is over: if it had the lock, the next one is told; unless it had it without having begun with anything.
     pub fn recover(&self, session: u64, began: impl Fn(Claim) -> bool) {
-        loop {
+        for _ in 0..RECOVERY_ATTEMPTS_MAX {
             let state = self.state().load();
             let Some(claim) = Claim::of(state).filter(|claim| claim.session() == session) else { break };
             let free = if state & RESERVED == 0 && began(claim) { DIED } else { state & DIED };

@@ -75,6 +75,12 @@ impl<'m, M: Memory + ?Sized> RwLock<'m, M> {
         self.memory.word(self.at + READERS + 8 * index)
     }
 
+    /// Those who wait: in the line as far as its roster has room, and before them a writer that waits for readers to leave.
+    pub fn waiters(&self) -> impl Iterator<Item = Claim> {
+        let in_line: Vec<Claim> = self.writer().roster().claims().collect();
+        Claim::of(self.draining().load()).into_iter().chain(in_line)
+    }
+
     /// Takes a reader's slot; none if all are taken.
     #[inline]
     fn enter(&self, me: Claim) -> Option<usize> {

@@ -70,7 +70,7 @@ pub fn address_space_limit() -> Option<u64> {
     getrlimit(Resource::As).current
 }
 
-/// Raises the limit on open descriptors to what this process may have, and returns it: a manager needs two per session.
+/// Raises the limit on open descriptors to what this process may have, and returns it: a manager needs three per session.
 pub fn raise_nofile_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -157,14 +157,11 @@ pub struct Spawned {
 
 impl Spawned {
     fn of(pid: u32) -> Result<Spawned> {
-        let ours =
-            |pidfd: &OwnedFd| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+        let looks = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let is_strange = |pidfd: &OwnedFd| matches!(waitid(WaitId::PidFd(pidfd.as_fd()), looks), Err(Errno::CHILD));
         match pidfd_open(pid) {
-            Ok(pidfd) if ours(&pidfd).is_ok() => Ok(Spawned { pid, pidfd, end: Mutex::new(None) }),
-            // It is gone and somebody has waited for it; the number may already be another's. What is at its end is readable.
-            Ok(_) => Ok(Spawned { pid, pidfd: open_null()?, end: Mutex::new(Some(End::Unknown)) }),
-            Err(error) if error.is_not_found() => Ok(Spawned { pid, pidfd: open_null()?, end: Mutex::new(Some(End::Unknown)) }),
-            Err(error) => {
+            Ok(pidfd) if !is_strange(&pidfd) => Ok(Spawned { pid, pidfd, end: Mutex::new(None) }),
+            Err(error) if !error.is_not_found() => {
                 // Nobody could wait for its end: it must not begin.
                 if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
                     let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -172,6 +169,8 @@ impl Spawned {
                 }
                 Err(error)
             }
+            // It is gone and somebody has waited for it; the number may already be another's. What is at its end is readable.
+            _ => Ok(Spawned { pid, pidfd: open_null()?, end: Mutex::new(Some(End::Unknown)) }),
         }
     }
 
@@ -207,7 +206,8 @@ impl Spawned {
         }
         let mut known = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
-            let seen = match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            // It has ended, so this takes no longer than a debugger's own wait for it, if there is one.
+            let seen = match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => End::Code(code),
                     (_, Some(signal)) => End::Signal(signal),

@@ -104,14 +104,15 @@ impl Fallible for Check {
 
 // SAFETY: `check_subtree_ptr` succeeds only if `ptr..ptr + size` lies in `self.range`, which starts as the address range of a
 // live slice and only shrinks to parts of it, and if `ptr` is aligned. The bytes of a slice are initialised, so what passed can
-// be read. The additions cannot wrap: the sum is compared with `ptr`.
+// be read. An address before the range wraps to a distance beyond any range's end.
 unsafe impl ArchiveContext for Check {
     #[inline]
     fn check_subtree_ptr(&mut self, ptr: *const u8, layout: &Layout) -> Result<(), Fault> {
-        let start = ptr as usize;
-        let end = start.wrapping_add(layout.size());
-        let inside = start >= self.range.start && end >= start && end <= self.range.end;
-        let aligned = start & (layout.align() - 1) == 0;
+        // As distances from the range's start, which the compiler often knows.
+        let at = (ptr as usize).wrapping_sub(self.range.start);
+        let room = self.range.end - self.range.start;
+        let inside = at <= room && layout.size() <= room - at;
+        let aligned = ptr as usize & (layout.align() - 1) == 0;
         if inside && aligned { Ok(()) } else { Err(fault()) }
     }
 

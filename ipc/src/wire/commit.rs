@@ -15,7 +15,7 @@
 //! A commit is read once, while it is done. Bytes that cannot be read show as [`Malformed`] in their turn; whoever does the
 //! operations before takes them back then, as if one of them had failed.
 
-use super::{HEAD_BYTES, Payload, Reader, Source, Words, buffers, put_bytes};
+use super::{HEAD_BYTES, Payload, Reader, Words, buffers, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -321,18 +321,7 @@ impl<'a> Commit<'a> {
 
     /// The numbers of all uploads that the operations name, as far as they can be read.
     pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let number = |payload: Payload<'_>| match payload.source {
-            Source::Upload(number) => Some(number),
-            Source::Inline(_) => None,
-        };
-        self.ops().map_while(Result::ok).flat_map(move |op| {
-            let (one, many) = match op {
-                Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
-                Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
-                _ => (None, None),
-            };
-            one.into_iter().chain(many.into_iter().flatten())
-        })
+        self.ops().map_while(Result::ok).flat_map(|op| op.uploads())
     }
 }
 
@@ -381,6 +370,7 @@ pub struct CommitWriter {
     /// Room for the frame's head and for number and bytes of the operations; then the operations.
     frame: Vec<u8>,
     op_count: u32,
+    uploads: Vec<u64>,
 }
 
 /// Bytes before the operations in a frame.
@@ -390,7 +380,7 @@ impl Default for CommitWriter {
     fn default() -> Self {
         let mut frame = buffers::take();
         frame.resize(OPS_AT, 0);
-        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0 }
+        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0, uploads: Vec::new() }
     }
 }
 
@@ -412,6 +402,12 @@ impl CommitWriter {
     pub fn op(&mut self, op: &Op<'_>) {
         op.write(&mut self.frame);
         self.op_count += 1;
+        self.uploads.extend(op.uploads());
+    }
+
+    /// The numbers of all uploads that the operations name.
+    pub fn uploads(&self) -> &[u64] {
+        &self.uploads
     }
 
     /// Number of operations so far.

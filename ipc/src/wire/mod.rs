@@ -66,6 +66,8 @@ pub enum Call {
     Attach = 17,
     /// Which process a session belongs to: the session's number. Its process id and its program's name, or nothing if it is over.
     Who = 18,
+    /// Something has been posted on a lane. Not answered, here.
+    Ring = 19,
     /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
     Grow = 24,
     /// A queue's id and those of objects that an item will refer to: kept until it is received. The parcel's number is the answer.
@@ -82,7 +84,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Grow, Pack, Unpack, Forget,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -90,7 +92,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring | Call::Forget)
     }
 }
 

@@ -104,6 +104,21 @@ fn flag(condition: bool, flag: u8) -> u8 {
 }
 
 impl<'a> Op<'a> {
+    /// The numbers of all uploads that it names.
+    #[inline]
+    pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
+        let number = |payload: Payload<'_>| match payload.source {
+            Source::Upload(number) => Some(number),
+            Source::Inline(_) => None,
+        };
+        let (one, many) = match *self {
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
+            Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
+            _ => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     /// Appends it as bytes.
     #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {

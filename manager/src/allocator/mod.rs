@@ -107,7 +107,7 @@ impl<B: Backing> Allocator<B> {
     ///
     /// [`ErrorKind::Full`] if the budget or the arena's length is reached, [`ErrorKind::TooLarge`] above
     /// [`BLOCK_BYTES_MAX`], or what [`Backing::back`] gave, with its kind. Nothing is allocated then.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&mut self, len: u64, version: u64) -> Result<u64, Error> {
         let (class, at) = if len <= SMALL_BYTES_MAX {
             let class = class_of(len);
@@ -260,6 +260,7 @@ impl<B: Backing> Allocator<B> {
         Ok(at)
     }
 
+    #[cold]
     fn add_large(&mut self, len: u64) -> Result<u32, Error> {
         if len > BLOCK_BYTES_MAX {
             return Err(too_large(len));
@@ -351,6 +352,7 @@ impl<B: Backing> Allocator<B> {
     }
 
     /// A slab has lost its last block. Its class keeps it, at the list's end, unless it keeps one already.
+    #[inline(never)]
     fn emptied(&mut self, at: u32, was_full: bool) {
         let number = self.slabs[at as usize].class;
         if number == LARGE {
@@ -384,6 +386,7 @@ impl<B: Backing> Allocator<B> {
         any
     }
 
+    #[inline(never)]
     fn link_last(&mut self, at: u32) {
         let class = &mut self.classes[self.slabs[at as usize].class as usize];
         let before = std::mem::replace(&mut class.last, at);
@@ -396,6 +399,7 @@ impl<B: Backing> Allocator<B> {
         (slab.before, slab.after) = (before, NONE);
     }
 
+    #[inline(never)]
     fn unlink(&mut self, at: u32) {
         let &Slab { class, before, after, .. } = &self.slabs[at as usize];
         let class = &mut self.classes[class as usize];

@@ -169,7 +169,7 @@ impl Slab {
     }
 
     /// Allocates the lowest free block and returns its offset. There is one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, version: u64) -> u64 {
         if self.used == 0 {
             // No birth to remember: the first block's is then at distance 1.

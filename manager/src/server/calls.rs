@@ -1,6 +1,6 @@
 //! Doing requests: from a frame to its answer.
 
-use super::session::Next;
+use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::parcels;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const OUTCOMES_KEPT: usize = 1024;
 
 /// What doing a request came to.
-enum Done {
+pub(super) enum Done {
     /// Answer this, with the version of the commit that it made, or 0.
     Answer(u64, Vec<Outcome>),
     /// Answer with the bytes of a segment, and its descriptor.
@@ -44,6 +44,39 @@ impl From<Result<Vec<Outcome>>> for Done {
             Err(error) => Done::Failed(error),
         }
     }
+}
+
+/// Appends the answer to a request to `answers`, as a frame; what held its outcomes comes back. `None`: there is no answer.
+pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answers: &mut Vec<u8>) -> Option<Vec<Outcome>> {
+    let (status, version, outcomes, error) = match done {
+        Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
+        Done::Attached(descriptor, bytes) => {
+            session.send_descriptor(answers.len(), descriptor);
+            (Status::Done, 0, vec![Outcome::Number(bytes)], None)
+        }
+        Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
+        Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
+        Done::NoAnswer | Done::Nonsense | Done::Later => return None,
+    };
+    if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
+        session.lend(head.lane, head.number, version);
+    }
+    let start = answers.len();
+    answers.extend_from_slice(&[0; HEAD_BYTES]);
+    match (status, error) {
+        (Status::Failed, Some(error)) => write_error(answers, &error),
+        (Status::Done, _) => {
+            answers.extend_from_slice(&version.to_le_bytes());
+            if !head.quiet {
+                outcomes.iter().for_each(|outcome| outcome.write(answers));
+            }
+        }
+        _ => {}
+    }
+    let len = (answers.len() - start - HEAD_BYTES) as u32;
+    let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
+    answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
+    Some(outcomes)
 }
 
 impl Server {
@@ -111,46 +144,25 @@ impl Server {
 
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        let (status, version, mut outcomes, error) = match done {
-            Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
-            Done::Attached(descriptor, bytes) => {
-                let at = session.answers().len();
-                session.send_descriptor(at, descriptor);
-                (Status::Done, 0, vec![Outcome::Number(bytes)], None)
-            }
-            Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
-            Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
-            Done::NoAnswer | Done::Nonsense | Done::Later => return,
-        };
-        if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
-            session.lend(head.lane, head.number, version);
-        }
-        let answers = session.answers();
-        let start = answers.len();
-        answers.extend_from_slice(&[0; HEAD_BYTES]);
-        match (status, error) {
-            (Status::Failed, Some(error)) => write_error(answers, &error),
-            (Status::Done, _) => {
-                answers.extend_from_slice(&version.to_le_bytes());
-                if !head.quiet {
-                    outcomes.iter().for_each(|outcome| outcome.write(answers));
-                }
-            }
-            _ => {}
-        }
-        if outcomes.capacity() <= OUTCOMES_KEPT {
-            outcomes.clear();
-            self.outcomes = outcomes;
-        }
-        let len = (answers.len() - start - HEAD_BYTES) as u32;
-        let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
-        answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
+        let mut answers = std::mem::take(session.answers());
+        let outcomes = write_answer(session, head, done, &mut answers);
+        *session.answers() = answers;
+        let Some(outcomes) = outcomes else { return };
+        self.keep_outcomes(outcomes);
         if self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
         }
     }
 
-    fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+    /// Keeps the room for outcomes for the next request.
+    pub(super) fn keep_outcomes(&mut self, mut outcomes: Vec<Outcome>) {
+        if outcomes.capacity() <= OUTCOMES_KEPT {
+            outcomes.clear();
+            self.outcomes = outcomes;
+        }
+    }
+
+    pub(super) fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some(call) = Call::from_code(head.code) else { return Done::Nonsense };
         // What is not answered is no call of the lane's: any thread may send it, while another reads what this lane was lent.
         if !call.is_one_way()
@@ -207,7 +219,11 @@ impl Server {
             Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
             Call::Grow => self.grow(index, payload),
             Call::Pack | Call::Unpack | Call::Forget => self.parcel(index, call, payload),
-            Call::Upload => Done::Nonsense,
+            Call::Ring if payload.is_empty() => {
+                self.watch(index);
+                Done::NoAnswer
+            }
+            Call::Ring | Call::Upload => Done::Nonsense,
         }
     }
 
@@ -311,7 +327,7 @@ impl Server {
     }
 
     /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         self.store.publish();
         self.reclaim();
         while self.store.rest() {}
@@ -451,7 +467,12 @@ impl Server {
         }
         self.somebody_waits = only.is_some();
         let before = self.unfinished.len();
+        let mut lanes = false;
         for index in 0..self.connections.len() {
+            if only.is_none_or(|only| only == index) && self.lanes_wait(index) {
+                lanes = true;
+                self.wake_lanes(index);
+            }
             if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
                 && session.waits_for_ticket
                 && only.is_none_or(|only| only == index)
@@ -460,7 +481,7 @@ impl Server {
                 self.put_off(index);
             }
         }
-        self.unfinished.len() > before
+        lanes || self.unfinished.len() > before
     }
 
     fn audit(&mut self) -> Done {

@@ -170,6 +170,7 @@ impl Server {
             ("objects", self.store.root().objects),
             ("sessions", self.sessions as u64),
             ("lingering", self.lingering as u64),
+            ("lane_calls", self.lane_watch.calls),
             ("segments", self.store.segments.usage().0),
             ("segment_bytes", self.store.segments.usage().1),
             ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),

@@ -6,6 +6,7 @@
 
 mod calls;
 mod housekeeping;
+mod lanes;
 mod session;
 
 use crate::store::Store;
@@ -13,7 +14,7 @@ use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::auth::{AuthKey, Refusal, fresh_nonce};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::handshake::{
-    Admission, OPTION_BARRIERS, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
+    Admission, OPTION_BARRIERS, OPTION_LANES, Purpose, ServerHandshake, ServerOffer, Step, Versions, Welcome, write_refusal,
 };
 use commonhold_ipc::limits::*;
 use commonhold_ipc::liveness::AliveKeeper;
@@ -27,7 +28,8 @@ use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
 use commonhold_ipc::wire::reply::Outcome;
 use housekeeping::Housekeeping;
-use session::Session;
+use lanes::{LaneWatch, SessionLanes};
+use session::{Given, Session};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub struct Config {
     pub options: u64,
     /// All ones; tests make keys collide.
     pub hash_mask: u64,
+    /// Give sessions lanes.
+    pub lanes: bool,
 }
 
 pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
@@ -62,6 +66,7 @@ impl Default for Config {
             idle_timeout: None,
             options: 0,
             hash_mask: u64::MAX,
+            lanes: true,
         }
     }
 }
@@ -147,6 +152,7 @@ pub struct Server {
     ticket_queue: VecDeque<(usize, u16, u64)>,
     /// Whether there may be sessions whose commit waits for the ticket.
     somebody_waits: bool,
+    lane_watch: LaneWatch,
     housekeeping: Housekeeping,
     /// Without any session since then.
     idle_since: Option<Instant>,
@@ -192,6 +198,7 @@ impl Server {
             ticket: None,
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
+            lane_watch: LaneWatch::default(),
             housekeeping: Housekeeping::default(),
             idle_since: Some(Instant::now()),
             ending: false,
@@ -234,33 +241,8 @@ impl Server {
         Ok(())
     }
 
-    fn wait(&mut self) -> Result<()> {
-        if !self.unfinished.is_empty() || self.store_has_work() {
-            self.poller.look()?;
-            return Ok(());
-        }
-        let mut failed = None;
-        let poller = &mut self.poller;
-        let ready = self.spin.wait(|| match poller.look() {
-            Ok(ready) => ready,
-            Err(error) => {
-                failed = Some(error);
-                true
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if !ready {
-            self.before_sleep();
-            let deadline = self.next_deadline();
-            self.poller.wait(deadline)?;
-        }
-        Ok(())
-    }
-
     /// The earliest moment at which something is to be done though nothing happens.
-    fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.store_has_work() {
             return Some(Instant::now());
         }
@@ -276,7 +258,7 @@ impl Server {
     }
 
     fn round(&mut self) {
-        let happened = self.poller.happenings().to_vec();
+        let happened = self.poller.take_happenings();
         // A new connection comes last: it may get the place of one that has just ended, and of which more is reported here.
         let mut comes = false;
         for happening in happened {
@@ -303,7 +285,9 @@ impl Server {
                 self.work(index);
             }
         }
+        self.serve_lanes();
         self.store.publish();
+        self.answer_lanes();
         if !self.unanswered.is_empty() {
             points::manager("round: published, not answered");
             self.flush_all();
@@ -411,8 +395,8 @@ impl Server {
         let Some(Connection::Greeting { channel, .. }) = self.connections[index].take() else { return };
         self.greeting -= 1;
         match self.welcome(&channel, admission, index) {
-            Ok((process, pins)) => {
-                let session = Session::new(self.next_session, channel, process, pins, admission, owner);
+            Ok(given) => {
+                let session = Session::new(self.next_session, channel, given, admission, owner);
                 self.next_session += 1;
                 self.sessions += 1;
                 self.idle_since = None;
@@ -426,16 +410,21 @@ impl Server {
         }
     }
 
-    /// Sends the welcome; returns what the session needs: the client's process and its page.
-    fn welcome(&mut self, channel: &Channel, admission: &Admission, index: usize) -> Result<(std::os::fd::OwnedFd, Option<PinScan>)> {
+    /// Sends the welcome, and what a session needs with it.
+    fn welcome(&mut self, channel: &Channel, admission: &Admission, index: usize) -> Result<Given> {
         let process = sys::peer_pidfd(channel)?;
+        let is_session = admission.hello.purpose == Purpose::Session;
+        // A session can do without lanes, should there be no descriptor or no memory for them.
+        let lanes = if is_session && self.config.lanes { SessionLanes::make().ok() } else { None };
         let welcome = Welcome {
             session: self.next_session,
             manager: self.manager,
             arena_len: self.arena.reader().len(),
             session_page_len: PAGE_BYTES,
             hash_seed: self.hash_seed,
-            options: self.config.options | if sys::has_barriers() { OPTION_BARRIERS } else { 0 },
+            options: self.config.options
+                | if sys::has_barriers() { OPTION_BARRIERS } else { 0 }
+                | if lanes.is_some() { OPTION_LANES } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
@@ -444,17 +433,17 @@ impl Server {
         let deadline = Instant::now() + Duration::from_millis(100);
         // First what may fail: a client that has its welcome reads, and counts on its pins.
         self.poller.add(&process, token_of(token::PROCESS, index), Interest::READ)?;
-        let pins = if admission.hello.purpose == Purpose::Session {
-            let page = sys::memfd_sealed("commonhold-session", PAGE_BYTES)?;
-            let pins = PinScan::map(&page)?;
-            let arena = sys::reopen_read_only(self.arena.descriptor())?;
-            channel.send_all(&bytes, &[arena.as_fd(), page.as_fd()], deadline)?;
-            Some(pins)
-        } else {
+        if !is_session {
             channel.send_all(&bytes, &[], deadline)?;
-            None
-        };
-        Ok((process, pins))
+            return Ok(Given { process, pins: None, lanes: None });
+        }
+        let page = sys::memfd_sealed("commonhold-session", PAGE_BYTES)?;
+        let pins = PinScan::map(&page)?;
+        let arena = sys::reopen_read_only(self.arena.descriptor())?;
+        let mut fds = vec![arena.as_fd(), page.as_fd()];
+        fds.extend(lanes.as_ref().map(|lanes| lanes.segment().as_fd()));
+        channel.send_all(&bytes, &fds, deadline)?;
+        Ok(Given { process, pins: Some(pins), lanes })
     }
 
     fn close(&mut self, index: usize) {
@@ -468,6 +457,7 @@ impl Server {
             }
             Some(Connection::Session(mut session)) => {
                 self.poller.remove(session.channel());
+                self.lane_watch.forget(index);
                 self.ending |= session.is_owner();
                 session.end(&mut self.store);
                 self.sessions -= 1;
@@ -551,6 +541,7 @@ impl Server {
                 if session.has_requests() {
                     self.put_off(index);
                 }
+                self.wake_lanes(index);
             } else {
                 self.close(index);
             }

@@ -3,6 +3,7 @@
 //! Requests are gathered in a buffer and done one after the other; an upload's bytes go from the socket straight into the
 //! arena. All that a session holds (references, uploads, lent versions, pins in its page) goes with it.
 
+use super::lanes::SessionLanes;
 use super::{ByLane, TURN_BYTES};
 use crate::store::Store;
 use crate::upload::{self, Upload, Uploads};
@@ -52,6 +53,18 @@ pub struct Session {
     lent: ByLane<(u64, u64)>,
     /// It must wait until somebody else gives the writer's ticket back.
     pub waits_for_ticket: bool,
+    /// Its lanes, if it has any.
+    pub lanes: Option<SessionLanes>,
+}
+
+/// What a session has been given with its welcome, and what the manager watches its process by.
+pub struct Given {
+    /// A descriptor that becomes readable when the process ends.
+    pub process: OwnedFd,
+    /// Its page, if it reads.
+    pub pins: Option<PinScan>,
+    /// Its lanes, if it has any.
+    pub lanes: Option<SessionLanes>,
 }
 
 /// What a session's buffer holds next.
@@ -66,7 +79,8 @@ pub enum Next {
 
 impl Session {
     /// The session of a client that has just been let in.
-    pub fn new(number: u64, channel: Channel, process: OwnedFd, pins: Option<PinScan>, admission: &Admission, owner: bool) -> Self {
+    pub fn new(number: u64, channel: Channel, given: Given, admission: &Admission, owner: bool) -> Self {
+        let Given { process, pins, lanes } = given;
         Session {
             number,
             channel,
@@ -86,6 +100,7 @@ impl Session {
             held: HashMap::new(),
             lent: ByLane::default(),
             waits_for_ticket: false,
+            lanes,
         }
     }
 
@@ -215,12 +230,7 @@ impl Session {
         if upload.len != u64::from(head.len).saturating_sub(UPLOAD_HEAD_BYTES as u64) || upload.len > VALUE_BYTES_MAX {
             return false;
         }
-        let target = if self.uploads.len() >= UPLOADS_PER_SESSION_MAX {
-            let text = format!("more than {UPLOADS_PER_SESSION_MAX} large values in one request: send fewer at a time");
-            Err(Error::new(ErrorKind::Full, text))
-        } else {
-            upload::begin(&mut store.memory, upload.prefix, upload.len, upload.handles.into())
-        };
+        let target = self.upload_target(&upload, store);
         let here = (self.requests.len() - payload.end).min(upload.len as usize);
         if let Ok(target) = &target {
             let bytes = &self.requests[payload.end..payload.end + here];
@@ -229,6 +239,15 @@ impl Session {
         self.arriving = Some(Arriving { number: head.number, target, len: upload.len, done: here as u64 });
         self.finish(payload.end + here);
         true
+    }
+
+    /// A block for an upload, or why there is none.
+    pub fn upload_target(&self, upload: &UploadHead, store: &mut Store) -> Result<Upload> {
+        if self.uploads.len() >= UPLOADS_PER_SESSION_MAX {
+            let text = format!("more than {UPLOADS_PER_SESSION_MAX} large values in one request: send fewer at a time");
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        upload::begin(&mut store.memory, upload.prefix, upload.len, upload.handles.into())
     }
 
     /// If an upload is on its way: whether it has arrived whole, and so is ready for its commit.
@@ -370,6 +389,9 @@ impl Session {
             store.memory.discard(upload.block);
         }
         self.uploads.clear(&mut store.memory);
+        if let Some(lanes) = self.lanes.take() {
+            lanes.end();
+        }
     }
 
     /// Blocks of uploads that no commit has used yet. For the audit.

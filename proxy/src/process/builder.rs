@@ -74,7 +74,7 @@ impl Process<()> {
         M: 'static,
     {
         const { assert_no_captures::<F>() };
-        Process::builder().spawn(function, arguments)
+        Process::builder().start(function, arguments)
     }
 
     /// Says how a process is to be.
@@ -171,6 +171,16 @@ impl ProcessBuilder {
         M: 'static,
     {
         const { assert_no_captures::<F>() };
+        self.start(function, arguments)
+    }
+
+    fn start<F, A, M>(self, function: F, arguments: A) -> Result<Process<F::Output>>
+    where
+        F: Task<A, M>,
+        A: Shared,
+        F::Output: Shared,
+        M: 'static,
+    {
         let entry = entry::<F, A, M>(function);
         let offset = entry.offset()?;
         let Parcel { value, label, held } = Parcel::pack(&arguments)?;

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Exit code of a program that the dynamic loader could not put together.
+const NOT_LOADED: i32 = 127;
+
 /// Children that were not seen to have ended, of this process and of those it was forked off.
 static CHILDREN: Mutex<Vec<ChildProcess>> = Mutex::new(Vec::new());
 
@@ -42,6 +45,8 @@ struct State {
     /// Keeps the objects of the handles among its arguments until it has begun.
     luggage: Vec<Stored>,
     begun: bool,
+    /// A result that has come and was not taken over yet.
+    arrived: Option<Message>,
     report: Option<Report>,
     end: Option<End>,
 }
@@ -74,7 +79,7 @@ impl ChildProcess {
         function: &'static str,
         luggage: Vec<Stored>,
     ) -> Self {
-        let state = State { inbox: Inbox::default(), luggage, begun: false, report: None, end: None };
+        let state = State { inbox: Inbox::default(), luggage, begun: false, arrived: None, report: None, end: None };
         let silent = AtomicBool::new(false);
         let child = ChildProcess(Arc::new(Inner {
             name,
@@ -180,8 +185,17 @@ impl ChildProcess {
         self.0.spawned.as_fd()
     }
 
-    /// Takes in what the child has said, and looks whether it has ended.
+    /// As [`look`](Self::look), and takes over its result if there is one: which is a matter of calls to managers, if there are handles in it.
     fn settle(&self) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.look()?;
+        if let Some(message) = state.arrived.take() {
+            state.report = Some(self.take(message).unwrap_or_else(|error| Report::Failed(self.failed(error))));
+        }
+        Ok(state)
+    }
+
+    /// Hears what the child has said, and looks whether it has ended.
+    fn look(&self) -> Result<MutexGuard<'_, State>> {
         self.0.stamp.check()?;
         let mut state = lock(&self.0.state);
         if state.end.is_none() {
@@ -204,7 +218,10 @@ impl ChildProcess {
                     state.luggage.clear();
                     continue;
                 }
-                Kind::Returned => self.take(message),
+                Kind::Returned => {
+                    state.arrived = Some(message);
+                    continue;
+                }
                 Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
                 Kind::Failed => unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error))),
                 Kind::Orders | Kind::Taken => Err(malformed()),
@@ -246,6 +263,10 @@ impl ChildProcess {
         match (&state.report, end) {
             (Some(Report::Returned { archive, .. }), _) => unpack(archive).map_err(|error| self.failed(error)),
             (Some(Report::Failed(error)), _) => Err(error.clone()),
+            (None, End::Code(NOT_LOADED)) if !state.begun => {
+                let text = format!("{} {end}: the system could not load it; is its memory limited too tightly?", self.who());
+                Err(Error::new(ErrorKind::Died, text))
+            }
             (None, End::Code(_) | End::Unknown) if !state.begun => {
                 let text = format!(
                     "{} {end} before it began: it is this program started again, whose `main` must begin with \
@@ -330,7 +351,7 @@ impl AsFd for ChildProcess {
 /// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
 /// - Dropping a `Process` lets the process go on by itself, as with [`std::process::Child`]. When this process ends, *daemonic*
 ///   children end with it, however it ends; others go on, unless `main` waits for them: by [`join`](Process::join), or for all at once
-///   by [`join_children`] or a [`ChildrenGuard`].
+///   by [`join_children`] or a [`ChildrenGuard`]. One that has ended is cleared away when this process next asks for a child or starts one.
 /// - The objects of handles among the arguments live at least until the process has its own hold on them. This process lets them go
 ///   when it next looks at a child, starts one, or when the child has ended.
 pub struct Process<T: Shared = ()> {
@@ -416,8 +437,9 @@ fn own_children() -> Vec<ChildProcess> {
 
 /// Forgets children that have ended, and so lets go of what they were given.
 fn forget_ended() {
-    // Not under the lock: taking over a result may take calls to managers.
-    let ended: Vec<_> = own_children().into_iter().filter(|child| matches!(child.wait(Duration::ZERO), Ok(true))).collect();
+    // Results are left to whoever wants them.
+    let has_ended = |child: &ChildProcess| child.look().is_ok_and(|state| state.end.is_some());
+    let ended: Vec<_> = own_children().into_iter().filter(has_ended).collect();
     if !ended.is_empty() {
         lock(&CHILDREN).retain(|child| !ended.contains(child));
     }

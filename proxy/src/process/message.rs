@@ -227,3 +227,58 @@ impl Inbox {
 pub(super) fn malformed() -> Error {
     Error::new(ErrorKind::Corrupt, "a message between parent and child that cannot be read")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonhold_ipc::value::access;
+
+    type Head = (String, Vec<u64>);
+
+    fn head(numbers: usize) -> Head {
+        ("head".to_owned(), vec![7; numbers])
+    }
+
+    #[test]
+    fn messages_of_every_size_arrive_without_a_reader() {
+        let edge = PROCESS_INLINE_BYTES_MAX;
+        for (numbers, len) in [(0, 0), (3, 10), (3, edge - 8), (3, edge - 7), (edge, 1), (edge, 5 * edge)] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let (value, handles) = Packed::pack::<Vec<u8>>(&vec![5; len]).unwrap();
+            assert!(handles.is_empty());
+            send(&ours, Kind::Orders, &head(numbers), &value, &[ours.as_fd()]).unwrap();
+            say(&ours, Kind::Begun, &()).unwrap();
+            drop(ours);
+            let mut inbox = Inbox::default();
+            let message = inbox.wait(&theirs).unwrap().unwrap();
+            assert!(message.kind == Kind::Orders && message.fds.len() == 1);
+            assert!(Head::eq_archived(access::<Head>(&message.head).unwrap(), &head(numbers)));
+            assert!(access::<Vec<u8>>(&message.value).unwrap().as_slice() == vec![5; len]);
+            drop(message);
+            assert_eq!(inbox.wait(&theirs).unwrap().unwrap().kind, Kind::Begun);
+            assert!(inbox.wait(&theirs).unwrap().is_none() && inbox.ended);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_cut_or_scribbled_on_is_none_or_an_error() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        send(&ours, Kind::Returned, &head(2), &Packed::Inline(vec![1; 20]), &[]).unwrap();
+        let mut bytes = [0; 512];
+        let Received::Bytes(len) = theirs.receive(&mut bytes).unwrap() else { panic!("it has come") };
+        let parse = |bytes: &[u8]| Inbox { bytes: bytes.to_vec(), ..Inbox::default() }.take();
+        assert!(parse(&bytes[..len]).unwrap().is_some());
+        for cut in 0..len {
+            assert!(parse(&bytes[..cut]).unwrap().is_none(), "{cut}");
+        }
+        for at in 0..HEADER_BYTES {
+            for byte in 0..=u8::MAX {
+                let mut bytes = bytes[..len].to_vec();
+                bytes[at] = byte;
+                // Whatever comes of it, it comes.
+                let _ = parse(&bytes);
+            }
+        }
+        assert!(parse(&[0xff; 64]).is_err());
+    }
+}

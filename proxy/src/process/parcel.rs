@@ -55,7 +55,7 @@ pub(super) fn hold((handles, managers): &Label) -> Result<Vec<Stored>> {
             Some(session) => session,
             None => {
                 let key = key.clone().map(AuthKey::new).transpose()?;
-                let session = SessionCore::connect(&address.parse::<Address>()?, key.as_ref())?;
+                let session = SessionCore::connect(&address.parse::<Address>()?, key.as_ref(), true)?;
                 if session.manager() != *number {
                     let text = format!("the manager at {address} is another than the one that a handle belongs to: that one has ended");
                     return Err(Error::new(ErrorKind::NotFound, text));

@@ -27,6 +27,7 @@ pub trait Task<Args, Marker>: Copy + Send + 'static {
 #[doc(hidden)]
 pub struct One;
 
+#[diagnostic::do_not_recommend]
 impl<F, R, A> Task<A, (One, R)> for F
 where
     F: Fn(A) -> R + Copy + Send + 'static,
@@ -40,6 +41,7 @@ where
 
 macro_rules! tasks {
     ($(($($name:ident $value:ident),*))*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<F, R, $($name),*> Task<($($name,)*), fn($($name),*) -> R> for F
         where
             F: Fn($($name),*) -> R + Copy + Send + 'static,
@@ -65,7 +67,8 @@ tasks! {
     (A a, B b, C c, D d, E e, G g, H h, I i)
 }
 
-/// Stops the compiler at a function that carries something with it.
+/// Stops the compiler at a function that carries something with it: in the function that the user calls, and nowhere deeper, so that
+/// there is one message, and it shows the user's line.
 pub(super) const fn assert_no_captures<F>() {
     assert!(
         size_of::<F>() == 0,
@@ -97,6 +100,5 @@ where
     F::Output: Shared,
     M: 'static,
 {
-    const { assert_no_captures::<F>() };
     Entry::of::<F, Run<A, M>>(function)
 }

@@ -105,7 +105,7 @@ impl Waiting<Segment> for Patience<'_> {
     }
 
     fn doubt(&self, claim: Claim) -> Result<()> {
-        if self.session.who(claim.session())?.is_some() { Ok(()) } else { Err(scribbled("lock")) }
+        if self.session.who(claim.session())?.is_some() { Ok(()) } else { Err(scribbled("object")) }
     }
 }
 

@@ -172,7 +172,7 @@ impl RwLock {
     /// Disconnected, when the manager has ended.
     pub fn waiters(&self) -> Result<Vec<Party>> {
         let (session, _, lock) = self.words()?;
-        Party::all(session, lock.writer().roster().claims())
+        Party::all(session, lock.waiters())
     }
 }
 

@@ -1,0 +1,82 @@
+//! The second process of the rows about locks: this program again, doing the other half of a row until it is killed.
+use std::process::{ChildStdin, Command};
+use std::time::Duration;
+
+use ::commonhold::{Barrier, Event, Lock, Token};
+
+use crate::Result;
+use crate::child::{Helper, Lines};
+use crate::rawlocks;
+
+/// Tells a process that it is a partner: what it does, then with what.
+const VARIABLE: &str = "COMPARE_PARTNER";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A partner at work. It ends with this.
+pub struct Partner {
+    _helper: Helper,
+    _stdin: ChildStdin,
+    _lines: Lines,
+}
+
+impl Partner {
+    /// Starts one, and returns when it works.
+    pub fn start(task: &[String]) -> Result<Partner> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env(VARIABLE, task.join(" "));
+        let (helper, stdin, mut lines) = Helper::spawn(&mut command)?.ok_or("this program is not where it was")?;
+        lines.next_line(PATIENCE)?;
+        Ok(Partner { _helper: helper, _stdin: stdin, _lines: lines })
+    }
+}
+
+/// In a process that was started as a partner: its whole life.
+pub fn be_partner() -> Option<Result<()>> {
+    let task = std::env::var(VARIABLE).ok()?;
+    Some(work(&task.split(' ').collect::<Vec<_>>()))
+}
+
+fn work(task: &[&str]) -> Result<()> {
+    let ready = || println!("ready");
+    match task {
+        ["lock", token] => {
+            let lock: Lock = token.parse::<Token>()?.open()?;
+            ready();
+            loop {
+                drop(lock.lock()?.into_guard());
+            }
+        }
+        ["events", ping, pong] => {
+            let (ping, pong): (Event, Event) = (ping.parse::<Token>()?.open()?, pong.parse::<Token>()?.open()?);
+            ready();
+            loop {
+                ping.wait()?;
+                ping.clear()?;
+                pong.set()?;
+            }
+        }
+        ["barrier", token] => {
+            let barrier: Barrier = token.parse::<Token>()?.open()?;
+            ready();
+            loop {
+                barrier.wait()?;
+            }
+        }
+        ["raw_lock", kind, file] => {
+            let lock = rawlocks::existing(kind, file.as_ref())?;
+            ready();
+            loop {
+                lock.pass()?;
+            }
+        }
+        ["raw_events", file] => {
+            let (ping, pong) = rawlocks::existing_events(file.as_ref())?;
+            ready();
+            loop {
+                ping.wait()?;
+                pong.set()?;
+            }
+        }
+        _ => Err(format!("not a partner's task: {task:?}").into()),
+    }
+}

@@ -1,0 +1,30 @@
+//! procspawn: functions of this program in processes of their own, with arguments and results over ipc-channel. Measured with processes only.
+use crate::Result;
+use crate::rows::{DataSet, Row};
+use crate::systems::System;
+use crate::workload::Plan;
+
+/// What the other process does: next to nothing.
+pub fn answer(question: u64) -> u64 {
+    question + 1
+}
+
+/// procspawn, which needs no server.
+pub struct Procspawn;
+
+impl System for Procspawn {
+    fn has(&self, row: Row) -> bool {
+        row == Row::ProcessSpawnJoin
+    }
+
+    fn prepare(&mut self, _data: DataSet) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self, _row: Row, plan: Plan) -> Result<Vec<f64>> {
+        plan.time(|| {
+            let answered = ::procspawn::spawn(41, answer).join()?;
+            if answered == 42 { Ok(()) } else { Err("procspawn brought another result".into()) }
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Lanes: calls through shared memory, where a socket would cost two wake-ups.
+//!
+//! A *lane* is one calling thread's way to the manager: its number is that of the thread's block in the session page. All lanes of a
+//! session lie in one segment, made and sealed by the manager, which that session and the manager map and nobody else. A call is
+//! what it is on the socket: a frame (`wire`), laid down in the lane's slot, its payload there or in the *room*; so is the reply.
+//!
+//! | | client | manager |
+//! |---|---|---|
+//! | 1 | writes the request into its slot, a large payload into room of its own | looks at the doorbells of the sessions it *watches* |
+//! | 2 | sets the lane's bit in the doorbells | takes the bits, copies each request, and only then looks at what it says |
+//! | 3 | unless it is watched, sends a frame that says nothing but "ring" | does what it is asked to, publishes |
+//! | 4 | looks for the answer some microseconds, then sleeps on *answered* | writes the reply, stores *answered*; wakes who says that it sleeps |
+//!
+//! The manager maps doorbells and slots, and reads the room by `pread`: it holds no reference into memory that a client writes, no
+//! hole of the room makes it allocate, and what it has copied stays as it was. A client that scribbles over its segment at any moment
+//! makes nonsense of its own calls: it can lose its own answers, and nothing else. All zero is a state that every word may have.
+//!
+//! **Doorbell**, a bit for each lane, all in one cache line. 0: nothing; 1: posted. Set by the client, after the request is written
+//! (fetch-or, SeqCst: also the fence of step 3); taken by the manager (swap, Acquire).
+//!
+//! | **watched** | meaning | client, having set its bit |
+//! |---|---|---|
+//! | 0 | the manager does not look here: it sleeps, or watches others | rings by the socket |
+//! | 1 | it looks, and looks once more after storing 0 | waits |
+//! | 2 | the session is over | gives up |
+//!
+//! | **answered** | meaning |
+//! |---|---|
+//! | 0 | no answer yet |
+//! | odd | the answer to the post with this mark stands in the slot |
+//! | 2 | the session is over |
+//!
+//! **sleeping**: 1 from before its client sleeps on *answered* (an eventcount: the value it sleeps on was read before) until it is awake.
+//!
+//! **Post** and *stop watching* are each a store, a full fence, a load of the other's word: one of the two sees the other's. So are
+//! *answer* and *sleep*. `tests/lane_model.rs` has both, with canaries. *Answered* is stored with Release, after the reply.
+//!
+//! **Death.** A client that dies before its bit is set has not called; after that, it is served whole or dropped with its session.
+//! A caller sleeps on two words, its own and the manager's alive word (`liveness`). A caller that was torn away while it waited
+//! leaves its lane in *quarantine*: until its last post is answered, its thread and its successors call by the socket.
+
+mod calling;
+mod served;
+
+pub use calling::{CallingLanes, Posted, Waited};
+pub use served::{Request, ServedLanes};
+
+use crate::limits::LANE_ROOM_BYTES;
+use crate::map::Segment;
+use crate::pin::BLOCKS;
+use crate::wire::{HEAD_BYTES, Head};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Lanes of a session, the shared one included, which has no slot in use.
+pub const LANES: usize = BLOCKS;
+/// Words of doorbells: one cache line.
+pub const DOORBELL_WORDS: usize = 8;
+/// Bytes of a slot: a page, so that only lanes in use take memory.
+const SLOT_BYTES: usize = 4096;
+/// Offset of the *watched* word, on a line of its own.
+const WATCHED: usize = 64;
+/// Where the room begins: behind the page of doorbells and the slots.
+pub const ROOM: u64 = (SLOT_BYTES * (1 + LANES)) as u64;
+/// Bytes of a segment.
+pub const SEGMENT_BYTES: u64 = ROOM + LANE_ROOM_BYTES;
+
+/// Within a slot: the reply's half.
+const ANSWERED: usize = 0;
+const SLEEPING: usize = 4;
+const REPLY: usize = 8;
+/// The request's half: head, where the payload is, mark of the post, payload in place.
+const REQUEST: usize = 2048;
+const REQUEST_PAYLOAD: usize = REQUEST + 32;
+
+/// Bytes of a payload that travels in its slot.
+pub const IN_PLACE_BYTES: usize = SLOT_BYTES - REQUEST_PAYLOAD;
+/// Bytes of a reply, its head included, that fits into its slot. Others go by the socket.
+pub const REPLY_BYTES: usize = REQUEST - REPLY;
+/// Code of a reply's head that says: it comes by the socket.
+pub const BY_SOCKET: u8 = u8::MAX;
+
+/// *watched*: the manager looks.
+const LOOKING: u64 = 1;
+/// *watched* and *answered*: the session is over.
+const OVER: u32 = 2;
+
+const _: () = assert!(ROOM == 2 << 20 && SEGMENT_BYTES == 10 << 20);
+const _: () = assert!(LANES <= 64 * DOORBELL_WORDS);
+const _: () = assert!(REQUEST_PAYLOAD.is_multiple_of(8) && REPLY.is_multiple_of(8) && REPLY + HEAD_BYTES < REQUEST);
+const _: () = assert!(ROOM.is_multiple_of(4096) && LANE_ROOM_BYTES.is_multiple_of(64 << 10));
+const _: () = assert!(REQUEST_PAYLOAD == REQUEST + HEAD_BYTES + 16);
+
+/// Offset of a lane's slot.
+const fn slot(lane: u16) -> usize {
+    SLOT_BYTES * (1 + lane as usize)
+}
+
+/// `count` words of a segment from a byte offset on.
+#[inline]
+fn words(segment: &Segment, offset: usize, count: usize) -> &[AtomicU64] {
+    &segment.words()[offset / 8..offset / 8 + count]
+}
+
+/// The words of a post: shared memory, or a model of it.
+pub trait PostWords {
+    /// Sets the lane's bit. A full fence stands behind it.
+    fn set_bit(&self);
+    /// Loads *watched*.
+    fn watched(&self) -> u64;
+    /// Stores *watched*.
+    fn set_watched(&self, watched: u64);
+    /// A full fence.
+    fn fence(&self);
+    /// Whether any bit is set.
+    fn is_rung(&self) -> bool;
+}
+
+/// The client's half: sets the bit, and returns what *watched* says then.
+#[inline(always)]
+pub fn post(words: &impl PostWords) -> u64 {
+    words.set_bit();
+    words.watched()
+}
+
+/// The manager's half: will not look any more, for this reason. Whether something has been posted meanwhile.
+#[inline(always)]
+pub fn stop_watching(words: &impl PostWords, watched: u64) -> bool {
+    words.set_watched(watched);
+    words.fence();
+    words.is_rung()
+}
+
+/// The words of an answer: shared memory, or a model of it.
+pub trait AnswerWords {
+    /// Stores *answered*, the reply being written.
+    fn set_answered(&self);
+    /// Whether *answered* is no longer what it was.
+    fn is_answered(&self) -> bool;
+    /// Stores *sleeping*.
+    fn set_sleeping(&self);
+    /// Loads *sleeping*.
+    fn is_sleeping(&self) -> bool;
+    /// A full fence.
+    fn fence(&self);
+}
+
+/// The client's half: says that it will sleep. Whether it still may: the kernel asks once more.
+#[inline(always)]
+pub fn begin_sleep(words: &impl AnswerWords) -> bool {
+    words.set_sleeping();
+    words.fence();
+    !words.is_answered()
+}
+
+/// The manager's half: answers. Whether somebody must be woken.
+#[inline(always)]
+pub fn answer(words: &impl AnswerWords) -> bool {
+    words.set_answered();
+    words.fence();
+    words.is_sleeping()
+}
+
+/// Stores bytes into words that the other side reads.
+#[inline]
+fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
+    let mut chunks = bytes.chunks_exact(8);
+    let mut words = words.iter();
+    for (chunk, word) in (&mut chunks).zip(&mut words) {
+        word.store(u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")), Ordering::Relaxed);
+    }
+    let rest = chunks.remainder();
+    if let (false, Some(word)) = (rest.is_empty(), words.next()) {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        word.store(u64::from_le_bytes(last), Ordering::Relaxed);
+    }
+}
+
+/// Copies bytes out of words that the other side may be writing.
+#[inline]
+fn load_bytes(words: &[AtomicU64], bytes: &mut [u8]) {
+    for (chunk, word) in bytes.chunks_mut(8).zip(words) {
+        let word = word.load(Ordering::Relaxed).to_le_bytes();
+        chunk.copy_from_slice(&word[..chunk.len()]);
+    }
+}
+
+/// A frame's head as two words.
+fn head_words(head: Head) -> [u64; 2] {
+    let bytes = head.to_bytes();
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    [word(0), word(8)]
+}
+
+/// A frame's head out of two words.
+fn head_of(words: [u64; 2]) -> Head {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..8].copy_from_slice(&words[0].to_le_bytes());
+    bytes[8..].copy_from_slice(&words[1].to_le_bytes());
+    Head::parse(&bytes).unwrap_or_else(|| unreachable!("a head has {HEAD_BYTES} bytes"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! A session's lanes, as the manager sees them: written by somebody else at any moment, and so copied before it is looked at.
+
+use super::{
+    ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
+    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, head_of, head_words, load_bytes, slot, stop_watching, store_bytes, words,
+};
+use crate::error::Result;
+use crate::limits::LANE_ROOM_BYTES;
+use crate::map::{Access, ArenaWriter, Segment};
+use crate::sys;
+use crate::wire::{HEAD_BYTES, Head};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// A request as it stood in its slot when it was copied. Where its payload is lies within the segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its head. The lane is the one it was posted on, whatever stood there.
+    pub head: Head,
+    /// Its mark, for the answer.
+    pub mark: u32,
+    /// Where in the segment its payload is; 0: in the slot.
+    place: u64,
+}
+
+/// The lanes of one session.
+pub struct ServedLanes {
+    /// Doorbells and slots; the room is not mapped.
+    pub(super) segment: Segment,
+    file: OwnedFd,
+    /// Lanes that were ever posted on.
+    used: [u64; DOORBELL_WORDS],
+}
+
+struct Doorbells<'a>(&'a Segment);
+
+impl PostWords for Doorbells<'_> {
+    fn set_bit(&self) {
+        unreachable!("only clients post")
+    }
+
+    fn watched(&self) -> u64 {
+        unreachable!("only clients ask who watches")
+    }
+
+    fn set_watched(&self, watched: u64) {
+        self.0.word(WATCHED).store(watched, Ordering::Relaxed);
+    }
+
+    fn fence(&self) {
+        // SYNC: pairs with the SeqCst fetch-or and load of `Doorbell`.
+        fence(Ordering::SeqCst);
+    }
+
+    #[inline(always)]
+    fn is_rung(&self) -> bool {
+        words(self.0, 0, DOORBELL_WORDS).iter().fold(0, |bits, word| bits | word.load(Ordering::Relaxed)) != 0
+    }
+}
+
+/// A lane's answer, as the manager gives it.
+struct Given<'a> {
+    answered: &'a AtomicU32,
+    sleeping: &'a AtomicU32,
+    mark: u32,
+}
+
+impl AnswerWords for Given<'_> {
+    fn set_answered(&self) {
+        // SYNC: Release pairs with the Acquire in `Awaited::look`: the reply before it.
+        self.answered.store(self.mark, Ordering::Release);
+    }
+
+    fn is_answered(&self) -> bool {
+        unreachable!("only callers ask whether they are answered")
+    }
+
+    fn set_sleeping(&self) {
+        unreachable!("only callers sleep")
+    }
+
+    fn is_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed) != 0
+    }
+
+    fn fence(&self) {
+        // SYNC: pairs with the fence between a caller's store of *sleeping* and its last look at *answered*.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl ServedLanes {
+    /// The lanes of a new session, and the descriptor to send its client.
+    pub fn make() -> Result<ServedLanes> {
+        let file = sys::memfd_sealed("commonhold-lanes", SEGMENT_BYTES)?;
+        sys::back(&file, 0..4096)?;
+        let segment = Segment::map(&file, ROOM, Access::ReadWrite)?;
+        segment.keep_from_dumps()?;
+        Ok(ServedLanes { segment, file, used: [0; DOORBELL_WORDS] })
+    }
+
+    /// Says that the doorbells are looked at from now on. Look at them after it.
+    pub fn watch(&self) {
+        self.segment.word(WATCHED).store(LOOKING, Ordering::Relaxed);
+    }
+
+    /// Says that they are not any more. Whether something has been posted by somebody who may count on it.
+    pub fn stop_watching(&self) -> bool {
+        stop_watching(&Doorbells(&self.segment), 0)
+    }
+
+    /// Whether somebody has posted.
+    #[inline(always)]
+    pub fn is_rung(&self) -> bool {
+        Doorbells(&self.segment).is_rung()
+    }
+
+    /// Takes the bits of all lanes that were posted on since the last time. The shared lane's, which no client of ours sets, is not
+    /// among them.
+    #[inline]
+    pub fn take_rung(&mut self) -> [u64; DOORBELL_WORDS] {
+        let mut rung = [0; DOORBELL_WORDS];
+        for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
+            if word.load(Ordering::Relaxed) != 0 {
+                // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
+                rung[at] = word.swap(0, Ordering::Acquire);
+            }
+        }
+        rung[0] &= !1;
+        rung[DOORBELL_WORDS - 1] &= u64::MAX >> (64 * DOORBELL_WORDS - LANES);
+        self.used.iter_mut().zip(rung).for_each(|(used, rung)| *used |= rung);
+        rung
+    }
+
+    /// Copies a request's head and mark; `None` if it says what no client of ours would.
+    #[inline]
+    pub fn request(&self, lane: u16) -> Option<Request> {
+        let words = words(&self.segment, slot(lane) + REQUEST, 4);
+        let word = |at: usize| words[at].load(Ordering::Relaxed);
+        let (head, place, mark) = (head_of([word(0), word(1)]), word(2), word(3) as u32);
+        let len = u64::from(head.len);
+        let fits = match place {
+            0 => len <= IN_PLACE_BYTES as u64,
+            place => (ROOM..SEGMENT_BYTES).contains(&place) && len <= LANE_ROOM_BYTES && place + len <= SEGMENT_BYTES,
+        };
+        (fits && mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, place })
+    }
+
+    /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer. `false`: they could not be read.
+    #[inline]
+    pub fn copy_payload(&self, request: &Request, len: usize, buffer: &mut Vec<u8>) -> bool {
+        let len = len.min(request.head.len as usize);
+        buffer.resize(len, 0);
+        if request.place == 0 {
+            load_bytes(words(&self.segment, slot(request.head.lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), buffer);
+            return true;
+        }
+        sys::read_at(&self.file, request.place, buffer)
+    }
+
+    /// Copies the rest of a request's payload, from an offset on, into a block of the arena that no version shows. `false`: it could
+    /// not be read.
+    pub fn copy_to_arena(&self, request: &Request, from: u64, arena: &ArenaWriter, block: u64) -> bool {
+        let len = u64::from(request.head.len).saturating_sub(from);
+        if request.place == 0 {
+            let mut whole = Vec::new();
+            self.copy_payload(request, request.head.len as usize, &mut whole);
+            arena.copy_in(block, &whole[from as usize..]);
+            return true;
+        }
+        arena.read_file(&self.file, request.place + from, block, len)
+    }
+
+    /// Writes a reply (head and payload as one) and publishes it by its mark: whether it fitted, or the client was told that it comes
+    /// by the socket. Who sleeps is woken.
+    #[inline]
+    pub fn answer(&self, lane: u16, mark: u32, reply: &[u8]) -> bool {
+        let slot = slot(lane);
+        let fits = reply.len() <= REPLY_BYTES;
+        if fits {
+            store_bytes(words(&self.segment, slot + REPLY, REPLY_BYTES / 8), reply);
+        } else {
+            let head = Head { len: 0, code: BY_SOCKET, quiet: false, lane, number: 0 };
+            let words = words(&self.segment, slot + REPLY, 2);
+            words.iter().zip(head_words(head)).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+        }
+        crate::points::manager("lane: before the answer is published");
+        self.publish(lane, mark);
+        fits
+    }
+
+    #[inline]
+    fn publish(&self, lane: u16, mark: u32) {
+        let slot = slot(lane);
+        let (answered, sleeping) = (self.segment.half(slot + ANSWERED), self.segment.half(slot + SLEEPING));
+        if super::answer(&Given { answered, sleeping, mark }) {
+            crate::points::manager("lane: answered, the caller sleeps");
+            sys::futex_wake_all(answered);
+        }
+    }
+
+    /// The session is over: whoever waits here, or will, is told.
+    pub fn end(&mut self) {
+        stop_watching(&Doorbells(&self.segment), OVER.into());
+        self.take_rung();
+        for lane in 0..LANES as u16 {
+            if self.used[usize::from(lane / 64)] & 1 << (lane % 64) != 0 {
+                let answered = self.segment.half(slot(lane) + ANSWERED);
+                answered.store(OVER, Ordering::Release);
+                sys::futex_wake_all(answered);
+            }
+        }
+    }
+}
+
+const _: () = assert!(REPLY_BYTES > HEAD_BYTES);
+
+impl AsFd for ServedLanes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

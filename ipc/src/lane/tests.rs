@@ -1,0 +1,169 @@
+//! Tests of lanes, both sides in one process.
+use super::*;
+use crate::liveness::AliveKeeper;
+use crate::socket::Spin;
+use crate::wire::Call;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+fn both() -> (ServedLanes, CallingLanes) {
+    let served = ServedLanes::make().unwrap();
+    let calling = CallingLanes::map(std::os::fd::AsFd::as_fd(&served).try_clone_to_owned().unwrap()).unwrap();
+    (served, calling)
+}
+
+fn head(len: usize) -> Head {
+    Head { len: len as u32, code: Call::Commit as u8, quiet: true, lane: 0, number: 7 }
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    [&head(payload.len()).to_bytes()[..], payload].concat()
+}
+
+#[test]
+fn a_call_there_and_back_at_every_length() {
+    let (mut served, calling) = both();
+    served.watch();
+    let alive = AtomicU32::new(1);
+    let bytes: Vec<u8> = (0..4096).map(|at| at as u8).collect();
+    let lengths = (0..70).chain([IN_PLACE_BYTES - 9, IN_PLACE_BYTES - 1, IN_PLACE_BYTES]);
+    for (count, len) in lengths.enumerate() {
+        let lane = [1, 63, 64, 510][count % 4];
+        assert!(calling.is_free(lane));
+        let (mark, posted) = calling.post(lane, head(len), Ok(&bytes[..len]));
+        assert_eq!(posted, Posted::Seen);
+        assert!(!calling.is_free(lane), "in quarantine until it is answered");
+        assert!(served.is_rung());
+        let rung = served.take_rung();
+        assert_eq!(rung.iter().map(|word| word.count_ones()).sum::<u32>(), 1);
+        assert_eq!(rung[usize::from(lane / 64)], 1 << (lane % 64));
+        let request = served.request(lane).unwrap();
+        assert_eq!((request.head, request.mark), (Head { lane, ..head(len) }, mark));
+        let mut copy = Vec::new();
+        assert!(served.copy_payload(&request, usize::MAX, &mut copy));
+        assert_eq!(copy, bytes[..len]);
+        let reply_len = len.min(REPLY_BYTES - HEAD_BYTES);
+        assert!(served.answer(lane, mark, &frame(&bytes[..reply_len])));
+        assert_eq!(calling.wait(lane, mark, &alive, &mut Spin::new()).unwrap(), Waited::Answered);
+        let mut reply = vec![0; reply_len];
+        calling.copy_reply(lane, &mut reply);
+        assert_eq!((calling.reply_head(lane), &reply[..]), (head(reply_len), &bytes[..reply_len]));
+        assert!(calling.is_free(lane));
+    }
+    assert!(!served.is_rung());
+}
+
+#[test]
+fn large_payloads_go_through_the_room() {
+    let (served, calling) = both();
+    let bytes: Vec<u8> = (0..LANE_ROOM_BYTES).map(|at| (at % 251) as u8).collect();
+    calling.back_room(0..LANE_ROOM_BYTES).unwrap();
+    calling.write_room(0, &bytes);
+    assert!(calling.is_free(3));
+    for (offset, len) in [(0, LANE_ROOM_BYTES), (4096, 5000), (LANE_ROOM_BYTES - 10, 10), (LANE_ROOM_BYTES - 1, 0)] {
+        calling.post(3, head(len as usize), Err(ROOM + offset));
+        let request = served.request(3).unwrap();
+        let mut copy = Vec::new();
+        assert!(served.copy_payload(&request, usize::MAX, &mut copy));
+        assert_eq!(copy, bytes[offset as usize..(offset + len) as usize]);
+        assert!(served.copy_payload(&request, 16, &mut copy));
+        assert_eq!(copy.len() as u64, len.min(16));
+    }
+    calling.punch_room(0..LANE_ROOM_BYTES);
+}
+
+#[test]
+fn requests_that_reach_out_of_the_segment_are_none() {
+    let (served, calling) = both();
+    assert!(calling.is_free(1));
+    let long = IN_PLACE_BYTES + 1;
+    for (len, place) in [
+        (0, 8),
+        (0, ROOM - 8),
+        (0, SEGMENT_BYTES),
+        (1, u64::MAX),
+        (LANE_ROOM_BYTES as usize + 1, ROOM),
+        (2, SEGMENT_BYTES - 1),
+        (u32::MAX as usize, ROOM),
+    ] {
+        calling.post(1, head(len), Err(place));
+        assert_eq!(served.request(1), None, "{len} bytes at {place}");
+    }
+    calling.post(1, head(long), Ok(&[]));
+    assert_eq!(served.request(1), None, "longer than a slot");
+    calling.post(1, head(0), Ok(&[]));
+    assert!(served.request(1).is_some());
+}
+
+#[test]
+fn what_does_not_fit_is_announced() {
+    let (served, calling) = both();
+    assert!(calling.is_free(1));
+    let (mark, posted) = calling.post(1, head(0), Ok(&[]));
+    assert_eq!(posted, Posted::Unseen);
+    assert!(!served.answer(1, mark, &frame(&[0; REPLY_BYTES])));
+    assert_eq!(calling.reply_head(1).code, BY_SOCKET);
+}
+
+#[test]
+fn sleepers_wake_by_an_answer_and_by_the_end() {
+    for ends in [false, true] {
+        let (mut served, calling) = both();
+        let calling = Arc::new(calling);
+        let alive = Arc::new([AtomicU32::new(0)]);
+        struct Word(Arc<[AtomicU32; 1]>);
+        impl AsRef<AtomicU32> for Word {
+            fn as_ref(&self) -> &AtomicU32 {
+                &self.0[0]
+            }
+        }
+        let keeper = AliveKeeper::start(Word(alive.clone())).unwrap();
+        let marks: Vec<u32> = (1..4)
+            .map(|lane| {
+                assert!(calling.is_free(lane));
+                calling.post(lane, head(0), Ok(&[])).0
+            })
+            .collect();
+        let callers: Vec<_> = (1..4)
+            .zip(marks.clone())
+            .map(|(lane, mark)| {
+                let (calling, alive) = (calling.clone(), alive.clone());
+                std::thread::spawn(move || calling.wait(lane, mark, &alive[0], &mut Spin::new()).unwrap())
+            })
+            .collect();
+        let asleep = |lane| served.segment.half(slot(lane) + SLEEPING).load(Ordering::Relaxed) == 1;
+        while !(1..4).all(asleep) {
+            std::thread::yield_now();
+        }
+        if ends {
+            served.end();
+            assert_eq!(calling.post(9, head(0), Ok(&[])).1, Posted::Over);
+        } else {
+            (1..4).zip(marks).for_each(|(lane, mark)| assert!(served.answer(lane, mark, &frame(&[]))));
+        }
+        let expected = if ends { Waited::Over } else { Waited::Answered };
+        callers.into_iter().for_each(|caller| assert_eq!(caller.join().unwrap(), expected));
+        drop(keeper);
+    }
+}
+
+#[test]
+fn a_dead_manager_answers_nobody() {
+    let (_served, calling) = both();
+    assert!(calling.is_free(1));
+    let (mark, _) = calling.post(1, head(0), Ok(&[]));
+    assert_eq!(calling.wait(1, mark, &AtomicU32::new(0xC000_0000), &mut Spin::new()).unwrap(), Waited::Over);
+    assert!(!calling.is_free(1), "in quarantine");
+}
+
+#[test]
+fn stray_bits_are_ignored() {
+    let (mut served, _calling) = both();
+    words(&served.segment, 0, DOORBELL_WORDS).iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+    let rung = served.take_rung();
+    assert_eq!(rung.iter().map(|word| word.count_ones()).sum::<u32>() as usize, LANES - 1);
+    assert_eq!((rung[0] & 1, rung[DOORBELL_WORDS - 1] >> (LANES % 64)), (0, 0));
+    for lane in 1..LANES as u16 {
+        assert_eq!(served.request(lane), None, "a mark of 0 is none");
+    }
+}

@@ -1,0 +1,433 @@
+//! Waiting, and serving lanes: which sessions' doorbells are looked at, their requests in turn, and their answers.
+//!
+//! While the manager is awake it looks at the doorbells of the sessions that have called lately, which are *watched*; others ring by
+//! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
+//! at once, so that it becomes one commit; answers are published after the commit is.
+//!
+//! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round;
+//! and the sockets are looked at whenever the lanes have had so many bytes. A request that waits for the writer's ticket waits in its
+//! slot, and is copied again when its time has come.
+
+use super::calls::{Done, write_answer};
+use super::session::Session;
+use super::{Connection, Server, TURN_BYTES};
+use commonhold_ipc::error::Result;
+use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
+use commonhold_ipc::limits::SESSIONS_WATCHED_MAX;
+use commonhold_ipc::points;
+use commonhold_ipc::wire::{Call, UPLOAD_HEAD_BYTES, UploadHead};
+
+/// Bytes of requests that lanes are served before the sockets are looked at again.
+const UNLOOKED_BYTES_MAX: usize = 64 << 10;
+/// What a small request counts as: its work, not its bytes.
+const REQUEST_BYTES_MIN: usize = 4 << 10;
+/// Looks at doorbells between two looks at the sockets, while nothing happens: a microsecond or so.
+const LOOKS_PER_POLL: u32 = 64;
+/// Rounds in which a watched session has not called, others having done so, before it is not watched any more.
+const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
+/// Bytes of the buffer for requests that are kept for the next one.
+const BUFFER_KEPT_BYTES: usize = 2 << 20;
+
+/// A set of lanes.
+type Lanes = [u64; DOORBELL_WORDS];
+
+/// A session's lanes, and what is known of their requests.
+pub struct SessionLanes {
+    served: ServedLanes,
+    /// Posted, taken from the doorbells, and not done.
+    backlog: Lanes,
+    /// Posted, and waiting until the writer's ticket is given back.
+    waiting: Lanes,
+    /// The lane whose turn it is.
+    next: usize,
+}
+
+impl SessionLanes {
+    /// The lanes of a new session.
+    pub fn make() -> Result<SessionLanes> {
+        let none = [0; DOORBELL_WORDS];
+        Ok(SessionLanes { served: ServedLanes::make()?, backlog: none, waiting: none, next: 0 })
+    }
+
+    /// The segment, to send to the client.
+    pub fn segment(&self) -> &ServedLanes {
+        &self.served
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.backlog != [0; DOORBELL_WORDS]
+    }
+
+    fn take_rung(&mut self) {
+        let rung = self.served.take_rung();
+        self.backlog.iter_mut().zip(rung).for_each(|(backlog, rung)| *backlog |= rung);
+    }
+
+    /// Takes the next lane out of the backlog, in turn.
+    fn next(&mut self) -> Option<u16> {
+        let start = self.next / 64;
+        let from_here = self.backlog[start] & (u64::MAX << (self.next % 64));
+        let word = if from_here != 0 {
+            start
+        } else {
+            // Around the end, back to the lanes of this word before it.
+            (1..=DOORBELL_WORDS).map(|step| (start + step) % DOORBELL_WORDS).find(|word| self.backlog[*word] != 0)?
+        };
+        let bits = if from_here != 0 { from_here } else { self.backlog[word] };
+        let lane = 64 * word + bits.trailing_zeros() as usize;
+        self.backlog[word] &= !(1 << (lane % 64));
+        self.next = (lane + 1) % (64 * DOORBELL_WORDS);
+        Some(lane as u16)
+    }
+
+    fn put_back(lanes: &mut Lanes, lane: u16) {
+        lanes[usize::from(lane / 64)] |= 1 << (lane % 64);
+    }
+
+    /// Whoever waits for an answer is told that there will be none.
+    pub fn end(mut self) {
+        self.served.end();
+    }
+}
+
+/// An answer that is ready and waits for the commit to be published.
+struct Answer {
+    index: usize,
+    lane: u16,
+    mark: u32,
+    /// Where in the replies it ends; it begins where the one before it ends.
+    end: usize,
+}
+
+/// The sessions whose doorbells are looked at, and the answers of this round.
+#[derive(Default)]
+pub struct LaneWatch {
+    /// Connections, and the round in which each has called last.
+    watched: Vec<(usize, u64)>,
+    round: u64,
+    /// Requests are left that can be done at once.
+    left: bool,
+    /// Bytes served since the last look at the sockets.
+    unlooked: usize,
+    request: Vec<u8>,
+    replies: Vec<u8>,
+    answers: Vec<Answer>,
+    /// Calls served since the manager began.
+    pub calls: u64,
+}
+
+impl LaneWatch {
+    /// Whether anybody is watched.
+    pub fn is_empty(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    /// Whether a watched session has posted something.
+    #[inline]
+    pub fn is_rung(&self, connections: &[Option<Connection>]) -> bool {
+        self.watched.iter().any(|(index, _)| lanes(connections, *index).is_some_and(|lanes| lanes.served.is_rung()))
+    }
+
+    /// Whether there are requests to do.
+    #[inline]
+    pub fn has_work(&self, connections: &[Option<Connection>]) -> bool {
+        self.left || self.is_rung(connections)
+    }
+
+    /// Whether the sockets have waited long enough.
+    #[inline]
+    pub fn owes_a_look(&self) -> bool {
+        self.unlooked >= UNLOOKED_BYTES_MAX
+    }
+
+    /// The sockets have been looked at.
+    pub fn looked(&mut self) {
+        self.unlooked = 0;
+    }
+
+    /// Before a sleep: nobody is watched any more. `false`: something has been posted, and nothing has changed.
+    pub fn stop(&mut self, connections: &[Option<Connection>]) -> bool {
+        let mut rung = false;
+        for (index, _) in &self.watched {
+            rung |= lanes(connections, *index).is_some_and(|lanes| lanes.served.stop_watching());
+        }
+        if rung {
+            self.watched.iter().filter_map(|(index, _)| lanes(connections, *index)).for_each(|lanes| lanes.served.watch());
+        } else {
+            self.watched.clear();
+        }
+        !rung
+    }
+
+    /// A connection is over.
+    pub fn forget(&mut self, index: usize) {
+        self.watched.retain(|(watched, _)| *watched != index);
+    }
+
+    /// Sessions that have not called for long, while others have, must ring again.
+    fn thin_out(&mut self, connections: &[Option<Connection>], rounds_max: u64) {
+        let round = self.round;
+        self.watched.retain(|(index, last)| {
+            let Some(lanes) = lanes(connections, *index) else { return false };
+            if round - last < rounds_max || lanes.has_backlog() {
+                return true;
+            }
+            let rung = lanes.served.stop_watching();
+            if rung {
+                lanes.served.watch();
+            }
+            rung
+        });
+    }
+}
+
+fn lanes(connections: &[Option<Connection>], index: usize) -> Option<&SessionLanes> {
+    match connections.get(index) {
+        Some(Some(Connection::Session(session))) => session.lanes.as_ref(),
+        _ => None,
+    }
+}
+
+impl Server {
+    /// Returns when there is something to do.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        let lanes_have_work = self.lane_watch.has_work(&self.connections);
+        if lanes_have_work && !self.lane_watch.owes_a_look() {
+            return Ok(());
+        }
+        if lanes_have_work || !self.unfinished.is_empty() || self.store_has_work() {
+            self.lane_watch.looked();
+            self.poller.look()?;
+            return Ok(());
+        }
+        let mut failed = None;
+        let Server { poller, spin, lane_watch, connections, .. } = self;
+        let mut look = || {
+            poller.look().unwrap_or_else(|error| {
+                failed = Some(error);
+                true
+            })
+        };
+        let mut looks = 0u32;
+        let ready = if lane_watch.is_empty() {
+            spin.wait(look)
+        } else {
+            spin.wait_in_memory(|| {
+                looks += 1;
+                // The sockets are asked by a system call.
+                lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
+            })
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if ready || (!lane_watch.is_empty() && poller.look()?) {
+            return Ok(());
+        }
+        self.before_sleep();
+        if self.lane_watch.stop(&self.connections) {
+            let deadline = self.next_deadline();
+            self.poller.wait(deadline)?;
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, index: usize) -> Option<&mut Session> {
+        match self.connections.get_mut(index) {
+            Some(Some(Connection::Session(session))) => Some(session),
+            _ => None,
+        }
+    }
+
+    fn lanes(&mut self, index: usize) -> Option<&mut SessionLanes> {
+        self.session(index)?.lanes.as_mut()
+    }
+
+    /// Looks at a session's doorbells from now on.
+    pub(super) fn watch(&mut self, index: usize) {
+        let Some(lanes) = lanes(&self.connections, index) else { return };
+        let round = self.lane_watch.round;
+        match self.lane_watch.watched.iter_mut().find(|(watched, _)| *watched == index) {
+            Some((_, last)) => *last = round,
+            None => {
+                lanes.served.watch();
+                self.lane_watch.watched.push((index, round));
+                let mut rounds = ROUNDS_WITHOUT_CALL_MAX;
+                while self.lane_watch.watched.len() > SESSIONS_WATCHED_MAX && rounds > 1 {
+                    rounds /= 2;
+                    self.lane_watch.thin_out(&self.connections, rounds);
+                }
+            }
+        }
+    }
+
+    /// The requests of a session that waited for something may be done now.
+    pub(super) fn wake_lanes(&mut self, index: usize) {
+        let Some(lanes) = self.lanes(index) else { return };
+        let waiting = std::mem::take(&mut lanes.waiting);
+        lanes.backlog.iter_mut().zip(waiting).for_each(|(backlog, waiting)| *backlog |= waiting);
+        if lanes.has_backlog() {
+            self.lane_watch.left = true;
+            self.watch(index);
+        }
+    }
+
+    /// Whether requests of a session wait for the writer's ticket.
+    pub(super) fn lanes_wait(&self, index: usize) -> bool {
+        lanes(&self.connections, index).is_some_and(|lanes| lanes.waiting != [0; DOORBELL_WORDS])
+    }
+
+    /// Does what has been posted, of every watched session a turn.
+    pub(super) fn serve_lanes(&mut self) {
+        self.lane_watch.left = false;
+        if self.lane_watch.is_empty() {
+            return;
+        }
+        self.lane_watch.round += 1;
+        let mut at = 0;
+        while let Some((index, _)) = self.lane_watch.watched.get(at).copied() {
+            self.serve_lanes_of(index, at);
+            // Its session may have ended.
+            at += usize::from(self.lane_watch.watched.get(at).is_some_and(|(watched, _)| *watched == index));
+        }
+        if self.lane_watch.round.is_multiple_of(ROUNDS_WITHOUT_CALL_MAX) {
+            self.lane_watch.thin_out(&self.connections, ROUNDS_WITHOUT_CALL_MAX);
+        }
+    }
+
+    fn serve_lanes_of(&mut self, index: usize, at: usize) {
+        let mut turn = 0;
+        loop {
+            let Some(session) = self.session(index) else { return };
+            if session.is_stuffed() {
+                // Goes on when its client has read what was sent to it.
+                return;
+            }
+            let Some(lanes) = &mut session.lanes else { return };
+            if turn == 0 && lanes.served.is_rung() {
+                lanes.take_rung();
+            }
+            if turn >= TURN_BYTES {
+                self.lane_watch.left |= lanes.has_backlog();
+                return;
+            }
+            let Some(lane) = lanes.next() else { return };
+            let Some(request) = lanes.served.request(lane) else { return self.close(index) };
+            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN);
+            turn += bytes;
+            self.lane_watch.unlooked += bytes;
+            let round = self.lane_watch.round;
+            if let Some((_, last)) = self.lane_watch.watched.get_mut(at) {
+                *last = round;
+            }
+            match self.do_request(index, &request) {
+                Done::Nonsense => return self.close(index),
+                Done::Later => {
+                    self.somebody_waits = true;
+                    if let Some(lanes) = self.lanes(index) {
+                        SessionLanes::put_back(&mut lanes.waiting, lane);
+                    }
+                }
+                done => self.answer_lane(index, &request, done),
+            }
+        }
+    }
+
+    fn do_request(&mut self, index: usize, request: &Request) -> Done {
+        points::manager("lane: a request is taken");
+        match Call::from_code(request.head.code) {
+            Some(Call::Commit) => {
+                let mut payload = std::mem::take(&mut self.lane_watch.request);
+                let copied = self.lanes(index).is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+                let done = if copied { self.call(index, &request.head, &payload) } else { Done::Nonsense };
+                if payload.capacity() <= BUFFER_KEPT_BYTES {
+                    self.lane_watch.request = payload;
+                }
+                done
+            }
+            Some(Call::Upload) => self.upload(index, request),
+            _ => Done::Nonsense,
+        }
+    }
+
+    /// Copies a large value into its block.
+    fn upload(&mut self, index: usize, request: &Request) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        let Some(lanes) = &session.lanes else { return Done::Nonsense };
+        let mut head = Vec::new();
+        let bytes = request.head.len as usize;
+        if bytes < UPLOAD_HEAD_BYTES || !lanes.served.copy_payload(request, UPLOAD_HEAD_BYTES, &mut head) {
+            return Done::Nonsense;
+        }
+        let Some(upload) = UploadHead::parse(&head).filter(|upload| upload.len == (bytes - UPLOAD_HEAD_BYTES) as u64) else {
+            return Done::Nonsense;
+        };
+        if self.store.memory.reserve(upload.len).is_err() {
+            self.make_room();
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        let target = session.upload_target(&upload, &mut self.store);
+        if let (Ok(target), Some(lanes)) = (&target, &session.lanes)
+            && !lanes.served.copy_to_arena(request, UPLOAD_HEAD_BYTES as u64, self.store.memory.arena(), target.block + target.prefix)
+        {
+            self.store.memory.discard(target.block);
+            return Done::Nonsense;
+        }
+        points::manager("lane: a large value is copied");
+        session.uploads().add(request.head.number, target, &mut self.store.memory);
+        Done::Answer(0, Vec::new())
+    }
+
+    fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
+        if let Some(outcomes) = write_answer(session, &request.head, done, &mut self.lane_watch.replies) {
+            self.keep_outcomes(outcomes);
+            let end = self.lane_watch.replies.len();
+            self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
+        }
+    }
+
+    /// Gives the answers of this round, whose commit has been published.
+    pub(super) fn answer_lanes(&mut self) {
+        if self.lane_watch.answers.is_empty() {
+            return;
+        }
+        self.lane_watch.calls += self.lane_watch.answers.len() as u64;
+        points::manager("round: published, lanes not answered");
+        let mut start = 0;
+        for answer in self.lane_watch.answers.drain(..) {
+            let reply = &self.lane_watch.replies[start..answer.end];
+            start = answer.end;
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
+            let Some(lanes) = &session.lanes else { continue };
+            if !lanes.served.answer(answer.lane, answer.mark, reply) {
+                session.answers().extend_from_slice(reply);
+                self.unanswered.push(answer.index);
+            }
+        }
+        self.lane_watch.replies.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_have_their_turn() {
+        let mut lanes = SessionLanes::make().unwrap();
+        assert_eq!(lanes.next(), None);
+        for lane in [1, 5, 63, 64, 200, 510] {
+            SessionLanes::put_back(&mut lanes.backlog, lane);
+        }
+        assert_eq!([lanes.next(), lanes.next(), lanes.next()], [Some(1), Some(5), Some(63)]);
+        // Whoever comes back at once is last.
+        SessionLanes::put_back(&mut lanes.backlog, 1);
+        SessionLanes::put_back(&mut lanes.backlog, 5);
+        let rest: Vec<u16> = std::iter::from_fn(|| lanes.next()).collect();
+        assert_eq!(rest, [64, 200, 510, 1, 5]);
+        SessionLanes::put_back(&mut lanes.backlog, 3);
+        assert_eq!((lanes.next(), lanes.next()), (Some(3), None));
+        assert!(!lanes.has_backlog());
+    }
+}

@@ -1,0 +1,147 @@
+//! One of the two roads of calls (the other: `connection`): lanes, through memory that the manager looks at. See `ipc::lane`.
+//!
+//! A commit goes by its thread's lane if the thread has one, the lane is free (its last call has been answered) and there is room for a
+//! payload that does not fit into the slot. Everything else goes by the socket, rare calls always. The two roads do not overtake each
+//! other where it matters: a large value that went ahead by a lane has been answered before it is named, and a commit that names one
+//! that went by the socket follows it there.
+
+use crate::connection::{Connection, Reply, disconnected, no_reply};
+use crate::request::Request;
+use crate::room::Room;
+use commonhold_ipc::error::Result;
+use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, Waited};
+use commonhold_ipc::pin::SHARED_LANE;
+use commonhold_ipc::points;
+use commonhold_ipc::socket::Spin;
+use commonhold_ipc::wire::{Call, Head};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+thread_local! {
+    /// How long this thread looks for answers before it sleeps.
+    static SPIN: RefCell<Spin> = RefCell::new(Spin::new());
+}
+
+/// Bytes of a reply that is taken apart without an allocation.
+const SMALL_REPLY_BYTES: usize = 128;
+
+/// A session's lanes.
+pub struct LaneRoad {
+    lanes: CallingLanes,
+    room: Mutex<Room>,
+}
+
+/// A part of the room, given back when dropped.
+pub struct Part<'l> {
+    road: &'l LaneRoad,
+    range: Range<u64>,
+}
+
+impl Part<'_> {
+    /// Where it begins in the room.
+    pub fn start(&self) -> u64 {
+        self.range.start
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        let mut room = self.road.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.give(self.range.clone(), |range| self.road.lanes.punch_room(range));
+    }
+}
+
+impl LaneRoad {
+    /// On a session's segment.
+    pub fn new(segment: OwnedFd) -> Result<LaneRoad> {
+        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default() })
+    }
+
+    /// Room for so many bytes, if there is any.
+    pub fn part(&self, bytes: u64) -> Option<Part<'_>> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let range = room.take(bytes, |range| self.lanes.back_room(range))?;
+        Some(Part { road: self, range })
+    }
+
+    /// Writes into the room, into a part of the caller's.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        self.lanes.write_room(offset, bytes);
+    }
+
+    /// Whether a thread's lane can take a call.
+    #[inline]
+    pub fn is_free(&self, lane: u16) -> bool {
+        lane != SHARED_LANE && self.lanes.is_free(lane)
+    }
+
+    /// Runs a call on a lane. `None`: it must go by the socket, nothing has been said yet.
+    #[inline]
+    pub fn call(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<Reply>> {
+        // In the middle of a frame on the socket it could not ring; there it is told what is wrong.
+        if !request.fits_lanes() || !self.is_free(lane) || connection.is_streaming_here() {
+            return None;
+        }
+        let (head, payload) = match request.parts(lane, number) {
+            Ok(parts) => parts,
+            Err(error) => return Some(Err(error)),
+        };
+        if payload.len() <= IN_PLACE_BYTES {
+            return Some(self.carry(connection, head, Ok(payload), changes));
+        }
+        let part = self.part(payload.len() as u64)?;
+        self.write(part.start(), payload);
+        Some(self.carry_part(connection, head, part, changes))
+    }
+
+    /// Runs a call whose payload stands in the room.
+    pub fn carry_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<Reply> {
+        let reply = self.carry(connection, head, Err(ROOM + part.start()), changes);
+        if !self.lanes.is_free(head.lane) {
+            // Not answered, so it may still be read: it goes with the session.
+            std::mem::forget(part);
+        }
+        reply
+    }
+
+    #[inline]
+    fn carry(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<Reply> {
+        let lane = head.lane;
+        let (mark, posted) = self.lanes.post(lane, head, payload);
+        match posted {
+            Posted::Seen => {}
+            Posted::Unseen => {
+                let ring = Head { len: 0, code: Call::Ring as u8, quiet: true, lane, number: 0 };
+                connection.send(&ring.to_bytes()).map_err(|_| no_reply(changes))?;
+            }
+            Posted::Over => {
+                connection.end();
+                return Err(disconnected());
+            }
+        }
+        let alive = connection.alive().ok_or_else(disconnected)?;
+        let waited = SPIN.try_with(|spin| self.lanes.wait(lane, mark, alive, &mut spin.borrow_mut()));
+        // While the thread's storage is torn down there is no habit any more.
+        let waited = waited.unwrap_or_else(|_| self.lanes.wait(lane, mark, alive, &mut Spin::new()));
+        if waited? == Waited::Over {
+            connection.end();
+            return Err(no_reply(changes));
+        }
+        points::client("lane: answered");
+        let head = self.lanes.reply_head(lane);
+        if head.code == BY_SOCKET {
+            return connection.receive(lane, changes);
+        }
+        let len = head.len as usize;
+        if len <= SMALL_REPLY_BYTES {
+            let mut payload = [0; SMALL_REPLY_BYTES];
+            self.lanes.copy_reply(lane, &mut payload[..len]);
+            return Reply::parse(head, &payload[..len]);
+        }
+        let mut payload = vec![0; len.min(commonhold_ipc::lane::REPLY_BYTES)];
+        self.lanes.copy_reply(lane, &mut payload);
+        Reply::parse(head, &payload)
+    }
+}

@@ -1,0 +1,182 @@
+//! Lanes whose client writes anything into them, at any moment.
+
+use super::*;
+use commonhold_ipc::lane::{CallingLanes, IN_PLACE_BYTES, LANES, Posted, ROOM, SEGMENT_BYTES, Waited};
+use commonhold_ipc::limits::{LANE_ROOM_BYTES, VALUE_BYTES_MAX};
+use commonhold_ipc::socket::Spin;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+/// The lanes of a raw peer.
+struct Hands {
+    raw: Raw,
+    lanes: CallingLanes,
+}
+
+/// What nobody can be killed by: an alive word that says so for ever.
+static ALIVE: AtomicU32 = AtomicU32::new(1);
+
+impl Hands {
+    fn new(scene: &Scene) -> Hands {
+        let raw = Raw::connect(&scene.manager);
+        let lanes = CallingLanes::map(raw.fds[2].try_clone().unwrap()).unwrap();
+        Hands { raw, lanes }
+    }
+
+    /// Posts, and rings whether or not it must.
+    fn post(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> u32 {
+        assert!(self.lanes.is_free(lane));
+        let (mark, posted) = self.lanes.post(lane, head, payload);
+        assert_ne!(posted, Posted::Over);
+        self.raw.request(Call::Ring as u8, lane, 0, &[]);
+        mark
+    }
+
+    /// Posts a request and waits for what becomes of it: its status, if it is answered.
+    fn call(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> Option<u8> {
+        let mark = self.post(lane, head, payload);
+        let waited = self.lanes.wait(lane, mark, &ALIVE, &mut Spin::new()).unwrap();
+        (waited == Waited::Answered).then(|| self.lanes.reply_head(lane).code)
+    }
+}
+
+fn head(call: u8, len: usize) -> Head {
+    Head { len: len as u32, code: call, quiet: false, lane: 0, number: 1 }
+}
+
+fn insert(dict: u64, key: u64) -> Vec<u8> {
+    let value = Payload::inline(&[7; 8]);
+    commit(&[], &[Op::Insert { object: dict, key: &key.to_le_bytes(), value, only_if_absent: false, lend: true }])
+}
+
+#[test]
+fn requests_on_lanes_that_are_none() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let good = insert(dict.id(), 1);
+    // A request by hand is as good as any.
+    let hands = Hands::new(&scene);
+    assert_eq!(hands.call(1, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 0x0707_0707_0707_0707);
+    assert_eq!(hands.call(510, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
+    drop(hands);
+    // Calls that do not go by lanes; none at all; lengths that reach out of the slot or the segment; a hole; what cannot be read.
+    for code in (0..=Call::Ring as u8 + 1).filter(|code| ![Call::Commit as u8, Call::Upload as u8].contains(code)) {
+        assert_eq!(Hands::new(&scene).call(1, head(code, good.len()), Ok(&good)), None, "call {code}");
+    }
+    let places = [
+        (IN_PLACE_BYTES + 1, 0),
+        (u32::MAX as usize, 0),
+        (8, 8),
+        (8, ROOM - 8),
+        (8, SEGMENT_BYTES - 4),
+        (8, u64::MAX - 2),
+        (LANE_ROOM_BYTES as usize + 8, ROOM),
+        (100_000, ROOM + 4096),
+    ];
+    for (len, place) in places {
+        for call in [Call::Commit, Call::Upload] {
+            assert_eq!(Hands::new(&scene).call(1, head(call as u8, len), Err(place)), None, "{call:?}: {len} bytes at {place}");
+        }
+    }
+    assert_eq!(Hands::new(&scene).call(1, head(1, good.len() - 1), Ok(&good[..good.len() - 1])), None);
+    scene.step();
+    // Uploads: heads that do not fit what follows; more than any value; and one that nobody uses.
+    let upload = |len, prefix, handles| UploadHead { prefix, len, handles }.to_bytes();
+    for bytes in [upload(9, 16, 0), upload(7, 16, 0), upload(u64::MAX, 16, 0), upload(VALUE_BYTES_MAX + 1, 16, 0)] {
+        let payload = [&bytes[..], &[1; 8]].concat();
+        assert_eq!(Hands::new(&scene).call(1, head(Call::Upload as u8, payload.len()), Ok(&payload)), None);
+        assert_eq!(Hands::new(&scene).call(1, head(Call::Upload as u8, 15), Ok(&payload[..15])), None);
+    }
+    let hands = Hands::new(&scene);
+    for bytes in [upload(8, u64::from(u32::MAX), 0), upload(8, 16, u32::MAX), upload(8, 16, 0), upload(8, 16, 0)] {
+        let payload = [&bytes[..], &[1; 8]].concat();
+        assert_eq!(hands.call(1, head(Call::Upload as u8, payload.len()), Ok(&payload)), Some(Status::Done as u8));
+    }
+    scene.step();
+    drop((hands, dict));
+    scene.end();
+}
+
+/// Requests are changed while they are read: nothing that is checked may be something else when it is used.
+#[test]
+fn scribbling_at_any_moment() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let good = insert(dict.id(), 2);
+    let mut choices = Choices(11);
+    let (mut answered, mut ended) = (0, 0);
+    for round in 0..cases(60) {
+        let hands = Hands::new(&scene);
+        let segment = Segment::map(&hands.raw.fds[2], SEGMENT_BYTES, Access::ReadWrite).unwrap();
+        let stop = AtomicBool::new(false);
+        let seed = choices.below(1 << 30);
+        std::thread::scope(|scope| {
+            let scribbler = scope.spawn(|| {
+                let mut choices = Choices(seed + 1);
+                while !stop.load(Ordering::Relaxed) {
+                    // Of the first two slots in use: the request, the reply, the words; now and then the doorbells.
+                    let word = match choices.below(40) {
+                        0 => choices.below(9),
+                        1..20 => (8192 + 2048) / 8 + choices.below(32),
+                        20..30 => 8192 / 8 + choices.below(512),
+                        _ => 12_288 / 8 + choices.below(512),
+                    };
+                    let old = segment.word(8 * word as usize).load(Ordering::Relaxed);
+                    let new = match choices.below(3) {
+                        0 => old ^ (1 << choices.below(64)),
+                        1 => choices.below(1 << 30),
+                        _ => old,
+                    };
+                    segment.word(8 * word as usize).store(new, Ordering::Relaxed);
+                }
+            });
+            for at in 0..200 {
+                let lane = 1 + (at % 2) as u16;
+                let (_, posted) = hands.lanes.post(lane, head(1, good.len()), Ok(&good));
+                if hands.raw.channel.send(&Head { len: 0, code: Call::Ring as u8, quiet: true, lane, number: 0 }.to_bytes()).is_err() {
+                    break;
+                }
+                answered += u32::from(posted == Posted::Seen);
+            }
+            if round % 8 == 0 {
+                scene.step();
+            }
+            stop.store(true, Ordering::Relaxed);
+            scribbler.join().unwrap();
+        });
+        ended += u32::from(hands.raw.channel.send(&[0]).is_err());
+    }
+    println!("{answered} posts under the manager's eyes, {ended} sessions ended");
+    scene.step();
+    drop(dict);
+    scene.end();
+}
+
+/// Every bit of the doorbells, all the time, and every lane's request good: the others have their turn.
+#[test]
+fn a_flood_on_all_lanes() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let good = insert(dict.id(), 3);
+    let hands = Hands::new(&scene);
+    for lane in 1..LANES as u16 {
+        hands.post(lane, head(1, good.len()), Ok(&good));
+    }
+    let segment = Segment::map(&hands.raw.fds[2], SEGMENT_BYTES, Access::ReadWrite).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                (0..8).for_each(|word| segment.word(8 * word).store(u64::MAX, Ordering::Relaxed));
+                let _ = hands.raw.channel.send(&Head { len: 0, code: Call::Ring as u8, quiet: true, lane: 0, number: 0 }.to_bytes());
+                std::thread::yield_now();
+            }
+        });
+        for _ in 0..20 {
+            scene.step();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    drop((segment, hands, dict));
+    scene.end();
+}

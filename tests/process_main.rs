@@ -1,0 +1,385 @@
+//! Processes of a program with a `main` of its own: the ends of parents, stolen waits, storms, forks, deaths at counted points.
+//!
+//! Without a harness. Started with the name of a role, this is the program that a check looks at.
+#[path = "support/mod.rs"]
+mod support;
+
+use commonhold::{ChildrenGuard, ErrorKind, List, Manager, Process, ResourceLimit, Stream, active_children};
+use commonhold_ipc::points::CLIENT_VARIABLE;
+use rustix::process::{Signal, WaitOptions, waitpid};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{PATIENCE, PROMPT, WELL, Watched, forked, signal_to, until};
+
+fn main() {
+    let begun = std::env::args().nth(1).filter(|role| role == "says-before-init");
+    if begun.is_some() {
+        println!("before");
+    }
+    commonhold::init();
+    match std::env::args().nth(1).as_deref() {
+        Some("says-before-init") => says_before_init(),
+        Some("daemons") => daemons(),
+        Some("guard") => guard(),
+        Some("thief") => thief(),
+        Some("ignored") => ignored(),
+        Some("storm") => storm_of_processes(),
+        Some("dies") => dies_on_the_way(),
+        Some("without-init") => println!("it went on"),
+        // Words of a harness, which there is none of.
+        _ => checks(),
+    }
+}
+
+type Check = (&'static str, fn());
+
+fn checks() {
+    let checks: [Check; 12] = [
+        ("daemons end with their parent, others do not", daemons_end_with_their_parent),
+        ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
+        ("a guard waits for children", a_guard_waits),
+        ("what stands before init runs in children, too", before_init),
+        ("somebody else's wait costs only the exit code", a_stolen_wait),
+        ("an ignored SIGCHLD costs only the exit code", an_ignored_signal),
+        ("200 children at once", many_at_once),
+        ("storms end in errors", storms_end_in_errors),
+        ("forked children", forked_children),
+        ("children killed at every point", children_die_everywhere),
+        ("parents killed at every point", parents_die_everywhere),
+        ("lines of children are whole", whole_lines),
+    ];
+    let wanted = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    for (name, check) in checks {
+        if wanted.as_ref().is_none_or(|wanted| name.contains(wanted.as_str())) {
+            let begin = Instant::now();
+            check();
+            println!("{name}: ok, {:.1} s", begin.elapsed().as_secs_f64());
+        }
+    }
+    assert!(active_children().is_empty(), "{:?}", active_children());
+}
+
+/// This program in a role.
+fn role(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(name).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Goes on whatever its parent does.
+fn endure() {
+    loop {
+        std::thread::park();
+    }
+}
+
+// ---- The end of a parent ----
+
+/// Role: starts three daemons and another child, says their numbers, and waits for its end.
+fn daemons() {
+    for daemon in [true, true, true, false] {
+        let child = Process::builder().daemon(daemon).stdout(Stream::Null).spawn(endure, ()).unwrap();
+        println!("{}", child.pid());
+    }
+    endure();
+}
+
+fn daemons_end_with_their_parent() {
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
+        let mut parent = role("daemons").spawn().unwrap();
+        let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(4);
+        let children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
+        signal_to(parent.id(), signal);
+        let begin = Instant::now();
+        parent.wait().unwrap();
+        for daemon in &children[..3] {
+            daemon.end_within(PATIENCE).expect("a daemon ends with its parent");
+        }
+        let took = begin.elapsed();
+        println!("  after {signal:?} of the parent three daemons were gone in {took:?}");
+        assert!(took < PROMPT);
+        assert!(!children[3].has_ended(), "who is no daemon goes on");
+        children[3].kill();
+    }
+}
+
+fn daemons_outlive_their_thread() {
+    let spawn = || Process::builder().daemon(true).spawn(endure, ()).unwrap();
+    let child = std::thread::spawn(spawn).join().unwrap();
+    // It has come to its function, and so has long begun to watch over its parent.
+    assert_eq!(Process::spawn(|| 1, ()).unwrap().join().unwrap(), 1);
+    assert_eq!(child.join_timeout(Duration::from_millis(100)).unwrap(), None);
+    child.kill().unwrap();
+    child.wait(None).unwrap();
+}
+
+/// Role: its children say something when it itself is done.
+fn guard() {
+    let _guard = ChildrenGuard::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let late = || {
+        std::io::read_to_string(std::io::stdin()).unwrap();
+        println!("child");
+    };
+    drop(Process::builder().stdin(reader).spawn(late, ()).unwrap());
+    Process::builder().daemon(true).spawn(endure, ()).unwrap();
+    println!("main");
+    drop(writer);
+}
+
+fn a_guard_waits() {
+    let mut parent = role("guard").spawn().unwrap();
+    assert!(parent.wait().unwrap().success());
+    let mut said = String::new();
+    parent.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "main\nchild\n");
+}
+
+/// Role: with a line before `init`.
+fn says_before_init() {
+    let child = Process::spawn(|| println!("function"), ()).unwrap();
+    child.join().unwrap();
+    println!("after");
+}
+
+fn before_init() {
+    let output = role("says-before-init").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "before\nbefore\nfunction\nafter\n");
+}
+
+// ---- Waits that others have made ----
+
+/// Role: something else waits for the children before the library does.
+fn thief() {
+    let steal = || waitpid(None, WaitOptions::empty()).unwrap();
+    let result = Process::spawn(|| 5, ()).unwrap();
+    steal();
+    assert_eq!((result.join().unwrap(), result.exit_code(), result.is_alive()), (5, None, false));
+    let killed = Process::spawn(endure, ()).unwrap();
+    killed.kill().unwrap();
+    steal();
+    let error = killed.join().unwrap_err();
+    assert!(error.to_string().contains("how, is unknown"), "{error}");
+    assert_eq!((killed.exit_code(), killed.is_alive()), (None, false));
+    killed.kill().unwrap();
+}
+
+/// Role: nobody waits for anybody.
+fn ignored() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let list = manager.list([1u64]).unwrap();
+    assert_eq!(Process::spawn(|list: List<u64>| list.len().unwrap() as u64, list).unwrap().join().unwrap(), 1);
+    assert!(Process::builder().stderr(Stream::Null).spawn(|| -> () { panic!("so") }, ()).unwrap().join().unwrap_err().is_panic());
+    for _ in 0..20 {
+        Process::spawn(|| (), ()).unwrap().join().unwrap();
+        let error = Process::builder().executable("/bin/true").spawn(|| (), ()).unwrap().join().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotInitialised);
+    }
+}
+
+fn a_stolen_wait() {
+    assert!(role("thief").stdout(Stdio::inherit()).status().unwrap().success());
+}
+
+fn an_ignored_signal() {
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("env").args(["--ignore-signal=CHLD".as_ref(), program.as_os_str(), "ignored".as_ref()]).status().unwrap();
+    assert!(status.success());
+}
+
+// ---- Many ----
+
+fn many_at_once() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let list = manager.list::<u64>([]).unwrap();
+    let push = |list: List<u64>, n: u64| list.push(n).map(|_| n);
+    let children: Vec<_> = (0..200).map(|n| Process::spawn(push, (list.clone(), n)).unwrap()).collect();
+    let sum: u64 = children.iter().map(|child| child.join().unwrap().unwrap()).sum();
+    assert_eq!((sum, list.len().unwrap()), (199 * 200 / 2, 200));
+    drop(children);
+    manager.audit().unwrap();
+}
+
+/// Starts children until none can be started any more, or `most` of them; ends them. How many there were, and why no more.
+fn storm(most: u64) -> (u64, Option<commonhold::Error>) {
+    let (mut children, mut refused) = (Vec::new(), None);
+    for _ in 0..most {
+        match Process::builder().daemon(true).stdout(Stream::Null).stderr(Stream::Null).spawn(endure, ()) {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let count = children.len() as u64;
+    for child in children {
+        child.kill().unwrap();
+        assert!(child.join().is_err());
+    }
+    (count, refused)
+}
+
+/// Role: as a user who may have so many processes.
+fn storm_of_processes() {
+    ResourceLimit::Processes.set(24).unwrap();
+    let (count, refused) = storm(50);
+    let refused = refused.unwrap();
+    assert!(count < 50 && refused.kind() == ErrorKind::System && refused.to_string().contains("ulimit -u"), "{count}: {refused}");
+    assert_eq!(Process::spawn(|| 5, ()).unwrap().join().unwrap(), 5, "later it goes on");
+}
+
+fn storms_end_in_errors() {
+    let descriptors = Process::builder().limit(ResourceLimit::OpenFiles, 64).spawn(|| storm(100), ()).unwrap();
+    let (count, refused) = descriptors.join().unwrap();
+    let refused = refused.unwrap();
+    assert!((10..60).contains(&count) && refused.kind() == ErrorKind::System, "{count}: {refused:?}");
+    let memory = |least: u64| {
+        let big = Process::builder().stderr(Stream::Null).spawn(|bytes: Vec<u8>| bytes.len() as u64, vec![1; 32 << 20]);
+        let outcome = big.and_then(|child| child.join());
+        outcome.is_err() || outcome.is_ok_and(|len| len >= least)
+    };
+    for bytes in [48 << 20, 96 << 20, 192 << 20] {
+        let small = Process::builder().limit(ResourceLimit::AddressSpace, bytes).limit(ResourceLimit::Core, 0).stderr(Stream::Null);
+        match small.spawn(memory, 32 << 20).unwrap().join() {
+            Ok(fine) => assert!(fine),
+            Err(error) => println!("  with {} MiB of addresses: {error}", bytes >> 20),
+        }
+    }
+    if rustix::process::geteuid().is_root() {
+        // The limit does not hold for root.
+        let mut nobody = role("storm");
+        match nobody.uid(65_000).gid(65_000).current_dir("/").status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => println!("  another user cannot run this program here: {error}"),
+        }
+    } else {
+        println!("  the limit on processes counts what else this user runs: not checked");
+    }
+}
+
+fn whole_lines() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let fail = |n: u64| -> () { panic!("{}", n.to_string().repeat(400)) };
+    let spawn = |n| Process::builder().stderr(writer.try_clone().unwrap()).spawn(fail, n).unwrap();
+    let children: Vec<_> = (0..10).map(spawn).collect();
+    drop(writer);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    children.iter().for_each(|child| assert!(child.join().unwrap_err().is_panic()));
+    for n in 0..10 {
+        let line = n.to_string().repeat(400);
+        assert_eq!(said.lines().filter(|said| **said == *line).count(), 1, "{n} in {said}");
+    }
+}
+
+// ---- Forks ----
+
+fn forked_children() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let list = manager.list([1u64, 2]).unwrap();
+    let child = Process::builder()
+        .daemon(true)
+        .spawn(
+            |list: List<u64>| {
+                endure();
+                list
+            },
+            list,
+        )
+        .unwrap();
+    let in_fork = || {
+        let refused = |result: commonhold::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::UsedAfterFork);
+        let all =
+            refused(child.kill()) && refused(child.terminate()) && refused(child.join().map(drop)) && refused(child.wait(None).map(drop));
+        // Its own are its own.
+        let own = Process::spawn(|x: u64| x * x, 5).is_ok_and(|own| active_children().len() == 1 && own.join().is_ok_and(|n| n == 25));
+        all && own && child.is_alive() && child.exit_code().is_none() && active_children().is_empty()
+    };
+    assert_eq!(forked(in_fork), WELL);
+    assert!(child.is_alive());
+    child.kill().unwrap();
+    assert!(child.join().is_err_and(|error| error.is_died()));
+    // One that a fork holds the socket of: its end is seen nevertheless.
+    let forks = || -> () {
+        assert_eq!(
+            forked(|| {
+                let _ = Command::new("true").status();
+                true
+            }),
+            WELL
+        );
+        std::process::exit(4)
+    };
+    let child = Process::spawn(forks, ()).unwrap();
+    assert!(child.join().is_err());
+    assert_eq!(child.exit_code(), Some(4));
+}
+
+// ---- Deaths on the way ----
+
+fn work(list: List<u64>) -> commonhold::Result<List<u64>> {
+    list.push(1)?;
+    Ok(list)
+}
+
+fn children_die_everywhere() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let list = manager.list::<u64>([]).unwrap();
+    for point in 1.. {
+        let begin = Instant::now();
+        let builder = Process::builder().env(CLIENT_VARIABLE, point.to_string()).stderr(Stream::Null);
+        let child = builder.spawn(work, list.clone()).unwrap();
+        let outcome = child.join();
+        assert!(begin.elapsed() < PATIENCE);
+        match (outcome, child.exit_code()) {
+            (Err(error), Some(-9)) => assert!(error.is_died(), "{error}"),
+            // After its result has been sent.
+            (Ok(Ok(same)), Some(-9)) => assert!(same == list),
+            (Ok(Ok(_)), Some(0)) => {
+                println!("  {} points", point - 1);
+                assert!(point > 15);
+                break;
+            }
+            (outcome, code) => panic!("at point {point}: {outcome:?}, {code:?}"),
+        }
+        drop(child);
+        manager.audit().unwrap();
+    }
+    drop(list);
+    let _ = active_children();
+    until("nothing is held any more", || manager.stats().unwrap().objects == 0);
+}
+
+/// Role: starts daemonic children, with an object of a manager of its own, until it dies.
+fn dies_on_the_way() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let list = manager.list::<u64>([]).unwrap();
+    // What the children themselves do is not counted.
+    let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, list.clone()).unwrap();
+    let children: Vec<_> = (0..2).map(|_| start()).collect();
+    for child in children {
+        child.join().unwrap().unwrap();
+    }
+    println!("done");
+}
+
+fn parents_die_everywhere() {
+    for point in 1.. {
+        let mut parent = role("dies").env(CLIENT_VARIABLE, point.to_string()).stderr(Stdio::null()).spawn().unwrap();
+        let mut said = String::new();
+        // Children have this pipe as their standard output, too: its end is theirs.
+        let begin = Instant::now();
+        parent.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(begin.elapsed() < PATIENCE);
+        let ended = parent.wait().unwrap();
+        if said.contains("done") {
+            println!("  {} points", point - 1);
+            assert!(ended.success() && point > 10, "{ended}, {point}");
+            break;
+        }
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "at point {point}: {ended}");
+    }
+}
