@@ -91,9 +91,7 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    let names = [
-        "proxy_objects", "accounts", "children", "process", "cpu_count", "tour", "queue_fifo", "task_queue", "crawler_frontier",
-    ];
+    let names = ["proxy_objects", "accounts", "children", "process", "cpu_count", "tour", "queue_fifo", "task_queue", "crawler_frontier"];
     for name in names {
         check(name, &run(name, &[], &directory.0));
     }

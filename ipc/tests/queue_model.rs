@@ -53,7 +53,8 @@ impl Segment {
         assert_eq!(plan().bytes(), UNITS_AT + UNITS * 1024, "the model knows where everything lies");
         let item_words = (0..ITEMS as usize).flat_map(|item| (0..INLINE).step_by(8).map(move |at| ITEMS_AT + item * ITEM_BYTES + at));
         let words = [96, 104, 112, 192, 256, 320, 328, 384, 392].into_iter().chain((CELLS..ITEMS_AT).step_by(8)).chain(item_words);
-        let payloads = (0..ITEMS as usize).map(|item| ITEMS_AT + item * ITEM_BYTES + INLINE).chain((0..UNITS).map(|unit| UNITS_AT + unit * 1024));
+        let payloads =
+            (0..ITEMS as usize).map(|item| ITEMS_AT + item * ITEM_BYTES + INLINE).chain((0..UNITS).map(|unit| UNITS_AT + unit * 1024));
         let segment = Arc::new(Segment {
             words: words.map(|at| (at, AtomicU64::new(0))).collect(),
             halves: (128..144).step_by(4).map(|at| (at, AtomicU32::new(0))).collect(),

@@ -59,7 +59,8 @@ impl Store {
             return Err(gone(*missing));
         }
         if ids.len() > HANDLES_PER_VALUE_MAX || self.parcels.parcels.len() >= PARCELS_MAX {
-            let text = format!("there are {} items with handles in queues, the most there can be: receive some", self.parcels.parcels.len());
+            let text =
+                format!("there are {} items with handles in queues, the most there can be: receive some", self.parcels.parcels.len());
             return Err(Error::new(ErrorKind::Full, text));
         }
         self.objects.settle(ids.iter().map(|id| (queue, *id, 1)));

@@ -48,7 +48,15 @@ impl Object {
 
     fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
         let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
-        Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new(), companion: OnceLock::new(), local: OnceLock::new() }
+        Object {
+            manager,
+            id,
+            session: once(session),
+            bound: once(bound),
+            segment: OnceLock::new(),
+            companion: OnceLock::new(),
+            local: OnceLock::new(),
+        }
     }
 
     /// A handle's inside, as it was read out of a value.

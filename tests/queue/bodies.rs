@@ -87,8 +87,7 @@ fn every_item_passes_once_and_in_order() {
             sender.say(number * 1000);
             sender.say(300);
         }
-        let mut receivers: Vec<_> =
-            ["receive", "receive", "lease"].iter().map(|part| world.player(part, &[line(&queue)])).collect();
+        let mut receivers: Vec<_> = ["receive", "receive", "lease"].iter().map(|part| world.player(part, &[line(&queue)])).collect();
         senders.iter_mut().for_each(|sender| sender.expect("done"));
         queue.close().unwrap();
         let mut seen = HashSet::new();

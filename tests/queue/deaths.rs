@@ -231,7 +231,9 @@ fn a_leased_item_comes_back_at_once() {
         holder.expect(format!("7 {attempt}"));
         let sleeper = std::thread::spawn({
             let queue = queue.clone();
-            move || (attempt == 2).then(|| [queue.recv().unwrap().unwrap().0, queue.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().0])
+            move || {
+                (attempt == 2).then(|| [queue.recv().unwrap().unwrap().0, queue.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().0])
+            }
         });
         holder.kill();
         if let Some(two) = sleeper.join().unwrap() {

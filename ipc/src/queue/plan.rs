@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for words in [[0, 1, 0, 0], [QUEUE_CAPACITY_MAX + 1, 1, 0, 0], [1, QUEUE_BYTES_MAX, 0, 0], [1, u64::MAX, 0, 0], [1, 1, 1 << 31, 0]] {
+        for words in [[0, 1, 0, 0], [QUEUE_CAPACITY_MAX + 1, 1, 0, 0], [1, QUEUE_BYTES_MAX, 0, 0], [1, u64::MAX, 0, 0], [1, 1, 1 << 31, 0]]
+        {
             assert_eq!(Plan::new(words).unwrap_err().kind(), ErrorKind::OutOfRange);
         }
     }

@@ -34,7 +34,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::{Release, SeqCst}};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Release, SeqCst},
+};
 
 /// A shared word.
 pub trait Word {
