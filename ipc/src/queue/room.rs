@@ -87,11 +87,13 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             return Err(too_large(len, self.plan.units));
         }
         let backed = self.backed_units();
-        if wanted > backed as usize || (wanted > COUNTED_FIRST && self.free_units_of(backed) < wanted) {
+        let is_large = wanted > COUNTED_FIRST;
+        if wanted > backed as usize || (is_large && !self.has_free_units(backed, wanted)) {
             return Ok(None);
         }
-        let start = self.plan.unit_cursor.load(Relaxed);
-        let start = if start < backed { start } else { 0 };
+        // Large ones from the first free unit on: what was freed a moment ago is still in the caches.
+        let cursor = self.plan.unit_cursor.load(Relaxed);
+        let start = if is_large || cursor >= backed { 0 } else { cursor };
         let (mut first, mut last, mut count) = (0, 0, 0);
         for unit in (start..backed).chain(0..start) {
             let word = self.unit_word(unit);
@@ -107,7 +109,9 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             last = unit;
             count += 1;
             if count == wanted {
-                self.plan.unit_cursor.store(unit + 1, Relaxed);
+                if !is_large {
+                    self.plan.unit_cursor.store(unit + 1, Relaxed);
+                }
                 points::client("queue: all units claimed");
                 return Ok(Some(first));
             }
@@ -117,8 +121,8 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Ok(None)
     }
 
-    fn free_units_of(&self, backed: u32) -> usize {
-        (0..backed).filter(|unit| self.unit_word(*unit).load() == FREE).count()
+    fn has_free_units(&self, backed: u32, wanted: usize) -> bool {
+        (0..backed).filter(|unit| self.unit_word(*unit).load() == FREE).take(wanted).count() == wanted
     }
 
     /// Copies the next bytes of the payload in. What is more than was asked for is left out.

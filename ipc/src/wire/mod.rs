@@ -69,13 +69,13 @@ pub enum Call {
     /// Something has been posted on a lane. Not answered, here.
     Ring = 19,
     /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
-    Grow = 24,
+    Grow = 20,
     /// A queue's id and those of objects that an item will refer to: kept until it is received. The parcel's number is the answer.
-    Pack = 25,
+    Pack = 21,
     /// A queue's id and a parcel's number: the session holds what is in it from now on. The ids are the answer.
-    Unpack = 26,
+    Unpack = 22,
     /// A queue's id and a parcel's number: its item is gone. Not answered.
-    Forget = 27,
+    Forget = 23,
 }
 
 impl Call {

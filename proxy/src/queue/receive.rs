@@ -5,7 +5,7 @@ use super::{Queue, Ready, Until, timed_out};
 use crate::session::Stored;
 use crate::sync::Patience;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::SCRATCH_BYTES_KEPT_MAX;
+use commonhold_ipc::limits::QUEUE_INBOX_BYTES_KEPT_MAX;
 use commonhold_ipc::points;
 use commonhold_ipc::queue::{How, Took};
 use commonhold_ipc::value::{Shared, access, to_owned};
@@ -71,7 +71,7 @@ impl Ready<'_> {
                 Err(error)
             }
         };
-        if bytes.capacity() <= SCRATCH_BYTES_KEPT_MAX {
+        if bytes.capacity() <= QUEUE_INBOX_BYTES_KEPT_MAX {
             let _ = INBOX.try_with(|inbox| inbox.set(bytes));
         }
         value
