@@ -79,6 +79,15 @@ fn numbers(player: &mut crate::players::Player) -> Vec<u64> {
 }
 
 #[test]
+fn handles_and_leases_travel() {
+    fn travels<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Queue<String>>();
+    travels::<commonhold::Lease<String>>();
+    travels::<commonhold::DeadLetters<String>>();
+}
+
+#[test]
 fn every_item_passes_once_and_in_order() {
     for world in World::all() {
         let queue = world.manager.queue::<(u64, Vec<u8>)>(16).unwrap();

@@ -346,9 +346,9 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             points::client("queue: item marked as delivered");
             self.state(index).swap(me.word() | item::LEASED);
             points::client("queue: item delivered, not done");
-            self.free_units(index, first)?;
-            self.space().notify_all();
-            return Ok(());
+            let freed = self.free_units(index, first);
+            self.tell_gone();
+            return freed;
         }
         self.drop_item(me, index, first)
     }
