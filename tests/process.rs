@@ -250,19 +250,17 @@ fn what_was_held_for_a_child_that_never_took_it_is_let_go() {
     until("the list is gone", || manager.stats().unwrap().objects == 0);
 }
 
+type Made = (List<u64>, Vec<Dict<String, u64>>);
+
+fn a_list_and_the_seed(seed: Dict<String, u64>) -> commonhold::Result<Made> {
+    Ok((seed.session()?.list([1, 2, 3])?, vec![seed]))
+}
+
 #[test]
 fn handles_come_back_in_results() {
     for manager in managers() {
         let made: Dict<String, u64> = manager.dict([]).unwrap();
-        let child = Process::spawn(
-            |seed: Dict<String, u64>| -> commonhold::Result<(List<u64>, Vec<Dict<String, u64>>)> {
-                let token = seed.token()?;
-                let manager = Manager::connect(&token.address().to_string())?;
-                Ok((manager.list([1, 2, 3])?, vec![seed]))
-            },
-            made.clone(),
-        )
-        .unwrap();
+        let child = Process::spawn(a_list_and_the_seed, made.clone()).unwrap();
         let (list, dicts) = child.join().unwrap().unwrap();
         assert_eq!(list.to_owned().unwrap(), [1, 2, 3]);
         assert!(dicts[0] == made);
