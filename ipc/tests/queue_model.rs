@@ -117,6 +117,11 @@ impl Word for Seen {
 
     fn store(&self, new: u64) {
         self.life.spend();
+        self.word().store(new, Ordering::Relaxed);
+    }
+
+    fn set(&self, new: u64) {
+        self.life.spend();
         self.word().store(new, Ordering::Release);
     }
 

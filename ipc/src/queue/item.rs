@@ -95,9 +95,9 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     /// Writes the head of an item that is being filled: no attempts yet.
     #[inline(always)]
     pub(super) fn write_head(&self, index: u32, filling: &Filling) {
-        self.len_word(index).store(filling.len as u64);
-        self.memory.word(self.plan.item(index) + FIRST).store(filling.first.into());
-        self.memory.word(self.plan.item(index) + TICKET).store(filling.ticket);
+        self.len_word(index).set(filling.len as u64);
+        self.memory.word(self.plan.item(index) + FIRST).set(filling.first.into());
+        self.memory.word(self.plan.item(index) + TICKET).set(filling.ticket);
     }
 
     /// The number under which the manager keeps what the item's handles refer to; 0: it has none.
@@ -113,7 +113,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     pub(super) fn raise_attempts(&self, index: u32) -> u32 {
         let attempts = self.attempts(index).wrapping_add(1) & !(1 << 31);
         let len = self.len_word(index).load() as u32;
-        self.len_word(index).store(u64::from(attempts) << ATTEMPTS_SHIFT | u64::from(len));
+        self.len_word(index).set(u64::from(attempts) << ATTEMPTS_SHIFT | u64::from(len));
         attempts
     }
 
@@ -122,11 +122,11 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     }
 
     pub(super) fn mark_delivered(&self, index: u32) {
-        self.len_word(index).store(self.len_word(index).load() | DELIVERED);
+        self.len_word(index).set(self.len_word(index).load() | DELIVERED);
     }
 
     pub(super) fn unmark_delivered(&self, index: u32) {
-        self.len_word(index).store(self.len_word(index).load() & !DELIVERED);
+        self.len_word(index).set(self.len_word(index).load() & !DELIVERED);
     }
 }
 

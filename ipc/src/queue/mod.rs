@@ -230,20 +230,20 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     /// Publishes an item of the caller's in a ring that has at most so many.
     #[inline]
     fn put(&self, me: Claim, which: usize, index: u32, most: u64) -> Result<Put> {
-        self.owner(index).store(me.word());
+        self.owner(index).set(me.word());
         let state = self.state(index);
         let put = self.ring(which).put(
             index,
             most,
             &self.plan.head_seen,
             |position| {
-                state.store(item::published(which, position));
+                state.set(item::published(which, position));
                 points::client("queue: state says published, no cell does");
             },
             |index, position| self.is_gone_from(which, index, position),
         );
         if !matches!(put, Ok(Put::Done)) {
-            state.store(me.word());
+            state.set(me.word());
         }
         put
     }

@@ -104,7 +104,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
                 first = unit + 1;
                 points::client("queue: a unit claimed");
             } else {
-                self.unit_word(last).store(u64::from(unit + 1) << NEXT_SHIFT | owned(index));
+                self.unit_word(last).set(u64::from(unit + 1) << NEXT_SHIFT | owned(index));
             }
             last = unit;
             count += 1;
@@ -192,7 +192,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             // Ends: a unit that has been freed is not the item's any more.
             next = self.next_unit(index, unit)?;
             match next {
-                Some(_) => self.unit_word(unit).store(FREE),
+                Some(_) => self.unit_word(unit).set(FREE),
                 // SYNC: orders the frees before the look for sleepers.
                 None => drop(self.unit_word(unit).swap(FREE)),
             }
@@ -207,7 +207,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             if let Some(index) = (word as u32).checked_sub(2)
                 && is_one(index)
             {
-                self.unit_word(unit).store(FREE);
+                self.unit_word(unit).set(FREE);
             }
         }
     }
