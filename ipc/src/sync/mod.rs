@@ -11,8 +11,9 @@
 //! [`LOCK_LOOK_MS`](crate::limits::LOCK_LOOK_MS) without a look at the words.
 //!
 //! SYNC: every access here is SeqCst, but for what only a lock's holder touches, and what only the owner of a queue's item sets
-//! (Release). The protocols are pairs of "write mine, then look at yours" between two words, which nothing weaker orders; and a claim's swap or exchange is an acquire and a release of what the object protects. The partner
-//! of each is named where the words are.
+//! (Release). The protocols are pairs of "write mine, then look at yours" between two words, which nothing weaker orders; and a
+//! claim's swap or exchange is an acquire and a release of what the object protects. The partner of each is named where the words
+//! are.
 
 pub mod barrier;
 mod claim;
