@@ -5,6 +5,7 @@ mod bodies;
 mod deaths;
 mod handles;
 mod model;
+#[allow(dead_code)] // The tests of locks use more of it.
 #[path = "../sync/players.rs"]
 mod players;
 mod scribbles;
