@@ -91,7 +91,21 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    for name in ["proxy_objects", "accounts", "children", "process", "cpu_count", "tour", "tally", "rate_limiter", "leaderboard"] {
+    let names = [
+        "proxy_objects",
+        "accounts",
+        "children",
+        "process",
+        "cpu_count",
+        "tour",
+        "queue_fifo",
+        "task_queue",
+        "crawler_frontier",
+        "tally",
+        "rate_limiter",
+        "leaderboard",
+    ];
+    for name in names {
         check(name, &run(name, &[], &directory.0));
     }
 }

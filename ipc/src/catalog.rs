@@ -79,6 +79,8 @@ pub enum Kind {
     Event = 12,
     /// Parties that wait for each other.
     Barrier = 13,
+    /// Items, first in, first out.
+    Queue = 20,
     /// An object of a user's type, in a host process.
     Remote = 64,
 }
@@ -101,6 +103,7 @@ impl Kind {
             11 => Kind::Condition,
             12 => Kind::Event,
             13 => Kind::Barrier,
+            20 => Kind::Queue,
             64 => Kind::Remote,
             _ => return None,
         })
@@ -127,6 +130,7 @@ impl Kind {
             Kind::Condition => "Condition",
             Kind::Event => "Event",
             Kind::Barrier => "Barrier",
+            Kind::Queue => "Queue",
             Kind::Remote => "Remote",
         }
     }

@@ -63,6 +63,22 @@ pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
 pub const LOCK_RESERVATION_MS: u64 = 5;
+/// Items that may wait in a queue: with those in hands, what 20 bits of a cell can name.
+pub const QUEUE_CAPACITY_MAX: u64 = 900_000;
+/// Items of a queue that nobody made a maximum for: its cells take 5 MiB.
+pub const QUEUE_UNBOUNDED_ITEMS: u64 = 131_071;
+/// Largest sum of a queue's payloads: four of the largest values of every one of eight workers.
+pub const QUEUE_BYTES_MAX: u64 = 64 << 30;
+/// The same of a queue that nobody made a maximum for: the largest value, and as much again.
+pub const QUEUE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Least items of a queue that may be in senders' and receivers' hands, or leased, beside those that wait.
+pub const QUEUE_IN_HANDS_MIN: u64 = 64;
+/// Most of them; between the two it is the queue's capacity.
+pub const QUEUE_IN_HANDS_MAX: u64 = 65_536;
+/// Bytes of a thread's buffer for received items that are kept between uses: a fresh one would cost 250 ns a page at each.
+pub const QUEUE_INBOX_BYTES_KEPT_MAX: usize = 4 << 20;
+/// Items with handles in them that wait in all queues of a manager: some 100 bytes each of its private memory.
+pub const PARCELS_MAX: usize = 1 << 20;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
 /// Conflicts of one transaction after which it asks for a writer's ticket.

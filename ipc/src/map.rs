@@ -15,6 +15,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
+use rkyv::util::AlignedVec;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,12 +72,14 @@ impl Segment {
         crate::sys::exclude_from_dumps(&self.raw)
     }
 
-    /// Copies bytes into a part that nobody maps but this process, whose caller has it to itself.
+    /// Copies bytes into a part that the caller has to itself: nobody else maps it, or a word in the segment says that it is the
+    /// caller's.
     #[inline]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset <= self.raw.len() && bytes.len() <= self.raw.len() - offset, "segment offset {offset} of {}", self.raw.len());
-        // SAFETY: in bounds (asserted); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
-        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18).
+        self.check(offset, bytes.len());
+        // SAFETY: in bounds (checked); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18), or while a word names
+        // them as its owner (INV-25). Against who breaks that a raw copy promises nothing about its bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 
@@ -108,6 +111,26 @@ impl Segment {
     #[inline]
     pub fn bytes(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Copies bytes out, behind what is in `out`. They are foreign, and private from then on.
+    #[inline]
+    pub fn copy_out(&self, offset: usize, len: usize, out: &mut AlignedVec<16>) {
+        self.check(offset, len);
+        out.reserve(len);
+        let have = out.len();
+        // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `copy_in`. All bytes up to
+        // the new length are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
+            out.set_len(have + len);
+        }
+    }
+
+    #[inline(always)]
+    fn check(&self, offset: usize, len: usize) {
+        let bytes = self.raw.len();
+        assert!(offset <= bytes && len <= bytes - offset, "{len} bytes at {offset} of a segment of {bytes}");
     }
 }
 

@@ -123,6 +123,7 @@ impl Store {
         for (object, piece) in self.demolition.pieces() {
             audit.piece(object, piece)?;
         }
+        audit.edges_of_parcels();
         audit.nothing_lost()?;
         audit.references()?;
         audit.names()
@@ -251,6 +252,12 @@ impl<'s> Audit<'s> {
                 self.index(&mut dict, word)
             }
             Piece::Sequence(node, level, len, bytes, own) => self.sequence(Elements { object, bytes, own }, Subtree { node, level, len }),
+        }
+    }
+
+    fn edges_of_parcels(&mut self) {
+        for (queue, id) in self.store.parcels.references() {
+            *self.edges.entry(queue).or_default().entry(id).or_default() += 1;
         }
     }
 

@@ -13,6 +13,7 @@ pub mod index;
 mod lists;
 pub mod memory;
 pub mod objects;
+pub mod parcels;
 pub mod recovery;
 pub mod segments;
 pub mod sequence;

@@ -10,6 +10,7 @@ use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
 use crate::memory::Memory;
 use crate::objects::{Change, Object, Objects, gone};
+use crate::parcels::Parcels;
 use crate::recovery;
 use crate::segments::Segments;
 use crate::upload::Uploads;
@@ -70,6 +71,8 @@ pub struct Store {
     pub(crate) names: BTreeMap<String, u64>,
     /// What the users of some objects write themselves.
     pub segments: Segments,
+    /// What handles in queued items refer to.
+    pub parcels: Parcels,
     root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
@@ -100,6 +103,7 @@ impl Store {
             demolition: Demolition::default(),
             names: BTreeMap::new(),
             segments: Segments::new(budget_bytes),
+            parcels: Parcels::default(),
             root,
             dirty: Vec::new(),
             changed: false,
@@ -529,6 +533,7 @@ impl Store {
         if record.kind == Kind::Remote {
             self.gone.push(id);
         }
+        self.parcels.remove_queue(id);
         self.dirty.retain(|dirty| *dirty != id);
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");

@@ -32,6 +32,8 @@ pub struct Object {
     remote: OnceLock<crate::remote::Home>,
     /// Of a condition, once it is known: the lock that it was made for, if it was.
     companion: OnceLock<Option<Arc<Object>>>,
+    /// What this process has found out about it, once.
+    local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Object {
@@ -56,6 +58,7 @@ impl Object {
             segment: OnceLock::new(),
             companion: OnceLock::new(),
             remote: OnceLock::new(),
+            local: OnceLock::new(),
         }
     }
 
@@ -122,6 +125,21 @@ impl Object {
             Some(segment) => Ok((session, segment)),
             None => self.attach(session, kind),
         }
+    }
+
+    /// What `make` finds out about the object at the first use.
+    #[inline(always)]
+    pub fn local<L: Send + Sync + 'static>(&self, make: impl FnOnce(&Arc<SessionCore>) -> Result<L>) -> Result<(&Arc<SessionCore>, &L)> {
+        let session = self.ready()?;
+        let local = match self.local.get() {
+            Some(local) => local,
+            None => {
+                let made = make(session)?;
+                self.local.get_or_init(|| Box::new(made))
+            }
+        };
+        let Some(local) = local.downcast_ref() else { unreachable!("an object is of one kind") };
+        Ok((session, local))
     }
 
     #[cold]

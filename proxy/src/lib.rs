@@ -13,6 +13,7 @@ mod handle;
 mod lane;
 mod list;
 pub mod process;
+mod queue;
 pub mod remote;
 mod request;
 mod retry;
@@ -33,6 +34,7 @@ pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
+pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
 pub use sync::{

@@ -1,11 +1,11 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
-use ::commonhold::{Dict, List, Manager, ManagerBuilder, Process};
+use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared};
 
 use crate::Result;
 use crate::partner::Partner;
-use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DEPTH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
@@ -169,6 +169,12 @@ impl System for Commonhold {
                     Ok(())
                 })
             }
+            Row::Queue64 => {
+                let small = small()?;
+                self.queue(plan, "queue_small", &small)
+            }
+            Row::Queue4k => self.queue(plan, "queue_large", &value(4 << 10)),
+            Row::Queue1m => self.queue(plan, "queue_large", &value(1 << 20)),
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
@@ -188,6 +194,19 @@ impl Commonhold {
             drop(lock.lock()?.into_guard());
             Ok(())
         })
+    }
+
+    fn queue<T: Shared>(&self, plan: Plan, partner: &str, item: &T) -> Result<Vec<f64>>
+    where
+        for<'i> &'i T: AsShared<T>,
+    {
+        let queue = self.manager.queue::<T>(DEPTH as u64)?;
+        let _partner = Partner::start(&[partner.to_owned(), queue.token()?.to_string()])?;
+        // Full first: then each has to wait for the other's end.
+        for _ in 0..DEPTH {
+            queue.send(item)?;
+        }
+        plan.time(|| Ok(queue.send(item)?))
     }
 
     fn event(&self, plan: Plan) -> Result<Vec<f64>> {

@@ -194,6 +194,23 @@ class Rows:
         with Partner(take):
             return timed(groups, operations, take)
 
+    def queue(self, size, groups, operations):
+        items = self.sync.Queue(SIZES["depth"])
+        one = value(size)
+        with Partner(lambda: touch(items.get())):
+            for _ in range(SIZES["depth"]):
+                items.put(one)
+            return timed(groups, operations, lambda: items.put(one))
+
+    def queue_64(self, groups, operations):
+        return self.queue(64, groups, operations)
+
+    def queue_4k(self, groups, operations):
+        return self.queue(4 << 10, groups, operations)
+
+    def queue_1m(self, groups, operations):
+        return self.queue(1 << 20, groups, operations)
+
     def event_wake(self, groups, operations):
         ping, pong = self.sync.Event(), self.sync.Event()
 

@@ -69,6 +69,14 @@ pub enum Call {
     Who = 18,
     /// Something has been posted on a lane. Not answered, here.
     Ring = 19,
+    /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
+    Grow = 20,
+    /// A queue's id and those of objects that an item will refer to: kept until it is received. The parcel's number is the answer.
+    Pack = 21,
+    /// A queue's id and a parcel's number: the session holds what is in it from now on. The ids are the answer.
+    Unpack = 22,
+    /// A queue's id and a parcel's number: its item is gone. Not answered.
+    Forget = 23,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
@@ -90,7 +98,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Host, FindHost, Reach, Offer, Objects, Sessions,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -98,7 +106,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring | Call::Forget)
     }
 }
 

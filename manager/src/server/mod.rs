@@ -484,7 +484,7 @@ impl Server {
                     self.connections[index] = Some(Connection::Lingering(session));
                 } else {
                     self.poller.remove(session.process());
-                    self.store.segments.recover(session.number());
+                    self.store.recover_segments(session.number());
                 }
             }
         }
@@ -506,7 +506,7 @@ impl Server {
     fn forget_lingering(&mut self, index: usize) {
         if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
             self.poller.remove(session.process());
-            self.store.segments.recover(session.number());
+            self.store.recover_segments(session.number());
             self.connections[index] = None;
             self.lingering -= 1;
             self.housekeeping.something_ended();
