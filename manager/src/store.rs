@@ -70,7 +70,7 @@ pub struct Store {
     pub(crate) names: BTreeMap<String, u64>,
     /// What the users of some objects write themselves.
     pub segments: Segments,
-    root: Root,
+    pub(crate) root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
     /// Whether anything at all has changed since then.
@@ -425,14 +425,7 @@ impl Store {
             return;
         }
         let dirty = std::mem::take(&mut self.dirty);
-        for id in &dirty {
-            points::manager("commit: before a record");
-            if let Some(object) = self.objects.get_mut(*id) {
-                object.dirty = false;
-                // Each operation has reserved room for this.
-                catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
-            }
-        }
+        self.write_records(&dirty);
         self.root.version = self.memory.version();
         self.root.objects = self.objects.len();
         points::manager("commit: before the root record");
@@ -447,6 +440,37 @@ impl Store {
         self.dirty.clear();
         self.memory.promise_records(0);
         points::manager("commit: done");
+    }
+
+    /// Brings the records of changed objects into the root that is in the making: the latest record stays out of the catalog
+    /// until a commit changes another object, and no more than that.
+    fn write_records(&mut self, dirty: &[u64]) {
+        let [latest, ..] = self.root.latest;
+        if let [id] = *dirty
+            && id != latest
+        {
+            self.write_record(latest);
+            self.root.latest[0] = id;
+        }
+        for &id in dirty {
+            points::manager("commit: before a record");
+            if let Some(object) = self.objects.get_mut(id) {
+                object.dirty = false;
+                if id == self.root.latest[0] {
+                    self.root.latest = object.record.words();
+                } else {
+                    self.write_record(id);
+                }
+            }
+        }
+    }
+
+    /// Writes an object's record into the catalog, if there is such an object.
+    fn write_record(&mut self, id: u64) {
+        if let Some(object) = self.objects.get(id) {
+            // Each operation has reserved room for as many of these as it changes objects.
+            catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
+        }
     }
 
     /// Wakes sleepers on an object's watch words from now on, as long as there are any.
@@ -514,6 +538,9 @@ impl Store {
         let record = object.record;
         self.segments.remove(id);
         self.dirty.retain(|dirty| *dirty != id);
+        if self.root.latest[0] == id {
+            self.root.latest = Default::default();
+        }
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
         self.changed = true;
