@@ -41,11 +41,11 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
 
-/// Blocks whose place in a list is kept for the next commit: what is larger is given back.
+/// Blocks of an attempt for which room is kept until the next one.
 const LISTED_KEPT: usize = 32 * 1024;
 
 /// A block that an earlier commit bore: to be copied, not written.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Old {
     offset: u64,
     born: u64,
@@ -61,8 +61,6 @@ pub struct Memory {
     version: u64,
     /// Bytes that publishing will need for the catalog.
     promised: u64,
-    /// Blocks that the next version will not show.
-    doomed: Vec<RetiredBlock>,
     /// Whether an attempt is being made.
     attempting: bool,
     /// The blocks that it has allocated or taken over, with their births.
@@ -80,7 +78,6 @@ impl Memory {
             retired: Retired::new(),
             version,
             promised: 0,
-            doomed: Vec::new(),
             attempting: false,
             attempted: Vec::new(),
         }
@@ -166,7 +163,7 @@ impl Memory {
 
     #[inline]
     fn doom(&mut self, offset: u64, born: u64, size: u64) {
-        self.doomed.push(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
+        self.retired.retire(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
     }
 
     /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
@@ -200,7 +197,7 @@ impl Memory {
     }
 
     /// A new copy of an old block's first `len` bytes, and the old one is retired.
-    #[inline]
+    #[inline(always)]
     pub fn copy(&mut self, old: Old, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
         self.arena.copy_block(old.offset, copy, len);
@@ -210,7 +207,7 @@ impl Memory {
 
     /// From now on until the end of the attempt, everything can be taken back. No change may be unpublished.
     pub fn begin_attempt(&mut self) {
-        debug_assert!(self.doomed.is_empty() && self.attempted.is_empty());
+        debug_assert!(!self.retired.is_open() && self.attempted.is_empty());
         self.attempting = true;
     }
 
@@ -218,7 +215,7 @@ impl Memory {
     pub fn end_attempt(&mut self, keep: bool) {
         self.attempting = false;
         if !keep {
-            self.doomed.clear();
+            self.retired.take_back();
             for (offset, birth) in self.attempted.drain(..) {
                 // A block may have been freed, and its place taken again, within the attempt.
                 if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
@@ -233,8 +230,7 @@ impl Memory {
     /// The version has been published: what it does not show is retired, and the next version begins.
     pub fn advance(&mut self) {
         debug_assert!(!self.attempting);
-        self.retired.retire_all(&mut self.doomed);
-        self.doomed.shrink_to(LISTED_KEPT);
+        self.retired.close();
         self.version += 1;
     }
 
@@ -283,7 +279,7 @@ impl Memory {
 
     /// Every block that waits for its pins to go. For the audit.
     pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
-        self.retired.blocks().map(|block| block.offset).chain(self.doomed.iter().map(|block| block.offset))
+        self.retired.blocks().map(|block| block.offset)
     }
 
     /// Checks the allocator's own books.
