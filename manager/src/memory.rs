@@ -44,10 +44,11 @@ const REMOVAL_BYTES: u64 = 1 << 20;
 /// Blocks of an attempt for which room is kept until the next one.
 const LISTED_KEPT: usize = 32 * 1024;
 
-/// A block that an earlier commit bore: to be copied, not written.
+/// What is known of a block.
 #[derive(Clone, Copy)]
-pub struct Old {
-    offset: u64,
+pub struct Life {
+    /// Where it starts.
+    pub offset: u64,
     born: u64,
     size: u64,
 }
@@ -72,15 +73,7 @@ impl Memory {
     pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
         let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
         let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
-        Memory {
-            arena,
-            blocks,
-            retired: Retired::new(),
-            version,
-            promised: 0,
-            attempting: false,
-            attempted: Vec::new(),
-        }
+        Memory { arena, blocks, retired: Retired::new(), version, promised: 0, attempting: false, attempted: Vec::new() }
     }
 
     /// The arena, to write.
@@ -135,10 +128,11 @@ impl Memory {
         self.blocks.born(offset) == self.version
     }
 
-    /// Looks at what is known of a block that will be retired some operations later: so that its memory is near by then.
+    /// What is known of a block with a value. It stays so for this commit, which frees no such block.
     #[inline]
-    pub fn fetch_life(&self, offset: u64) {
-        std::hint::black_box(self.blocks.born(offset));
+    pub fn life_of(&self, offset: u64) -> Life {
+        let (born, size) = self.blocks.life_of(offset);
+        Life { offset, born, size }
     }
 
     /// Bytes that a block has in truth.
@@ -151,18 +145,19 @@ impl Memory {
     #[inline]
     pub fn retire(&mut self, offset: u64) {
         let (born, size) = self.blocks.life_of(offset);
-        if born == self.version { self.blocks.release(offset) } else { self.doom(offset, born, size) }
+        if born == self.version { self.blocks.release(offset) } else { self.retire_life(Life { offset, born, size }) }
     }
 
     /// The same for a block with a value, which a reply may lend.
     #[inline]
     pub fn retire_value(&mut self, offset: u64) {
-        let (born, size) = self.blocks.life_of(offset);
-        self.doom(offset, born, size);
+        self.retire_life(self.life_of(offset));
     }
 
+    /// The next version will not show a block of which is known already what there is to know.
     #[inline]
-    fn doom(&mut self, offset: u64, born: u64, size: u64) {
+    pub fn retire_life(&mut self, life: Life) {
+        let Life { offset, born, size } = life;
         self.retired.retire(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
     }
 
@@ -191,17 +186,17 @@ impl Memory {
 
     /// What is known of a block that is older than this commit; none if this commit bore it.
     #[inline]
-    pub fn look(&self, offset: u64) -> Option<Old> {
+    pub fn look(&self, offset: u64) -> Option<Life> {
         let (born, size) = self.blocks.life_of(offset);
-        (born != self.version).then_some(Old { offset, born, size })
+        (born != self.version).then_some(Life { offset, born, size })
     }
 
     /// A new copy of an old block's first `len` bytes, and the old one is retired.
     #[inline(always)]
-    pub fn copy(&mut self, old: Old, len: u64) -> Result<u64> {
+    pub fn copy(&mut self, old: Life, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
         self.arena.copy_block(old.offset, copy, len);
-        self.doom(old.offset, old.born, old.size);
+        self.retire_life(old);
         Ok(copy)
     }
 

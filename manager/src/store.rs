@@ -8,7 +8,7 @@
 use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
-use crate::memory::Memory;
+use crate::memory::{Life, Memory};
 use crate::objects::{Change, Object, Objects, gone};
 use crate::recovery;
 use crate::segments::Segments;
@@ -301,7 +301,7 @@ impl Store {
             _ => None,
         };
         let done = match &first {
-            Some(op) => self.do_op(op, self.hash_of(op), uploads, &mut outcomes).map_err(Rejected::from),
+            Some(op) => self.do_op(op, self.hash_of(op), None, uploads, &mut outcomes).map_err(Rejected::from),
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
@@ -344,24 +344,23 @@ impl Store {
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
         let mut ops = commit.ops();
         let mut next = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
-        let mut fetches = Vec::with_capacity(next.capacity());
+        let mut olds = Vec::with_capacity(next.capacity());
         loop {
             for op in ops.by_ref().take(FETCH_AHEAD) {
                 let op = op?;
                 let hash = self.hash_of(&op);
-                fetches.extend(self.fetch(&op, hash));
-                next.push((op, hash));
+                let fetch = self.fetch(&op, hash);
+                next.push((op, hash, fetch));
             }
             if next.is_empty() {
                 return Ok(());
             }
-            let entries = fetches.drain(..).filter_map(|fetch: Fetch| fetch.entry(self.memory.reader()));
-            entries.for_each(|entry| self.memory.fetch_life(entry));
-            for (op, hash) in &next {
+            let entries = next.iter().map(|(_, _, fetch)| fetch.and_then(|fetch: Fetch| fetch.entry(self.memory.reader())));
+            olds.extend(entries.map(|entry| entry.map(|entry| self.memory.life_of(entry))));
+            for ((op, hash, _), old) in next.drain(..).zip(olds.drain(..)) {
                 points::manager("call: between two operations");
-                self.do_op(op, *hash, uploads, outcomes)?;
+                self.do_op(&op, hash, old, uploads, outcomes)?;
             }
-            next.clear();
         }
     }
 
@@ -385,9 +384,9 @@ impl Store {
     }
 
     #[inline(always)]
-    fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
+    fn do_op(&mut self, op: &Op<'_>, hash: u64, old: Option<Life>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
         if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
-            return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);
+            return self.insert(object, &Pair { key, hash, value, old }, only_if_absent, lend, uploads, outcomes);
         }
         let outcome = self.do_other_op(op, hash, uploads)?;
         if let Some(outcomes) = outcomes {
