@@ -25,6 +25,11 @@ fn ends<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
     ended.recv_timeout(Duration::from_secs(20)).expect("it does not end")
 }
 
+/// A manager whose calls all go over the socket, where a large value is looked at three times: twice for its length.
+fn over_the_socket() -> Manager {
+    Manager::builder().lanes(false).in_process().start().unwrap()
+}
+
 /// A value that is longer each time that it is looked at.
 struct Growing(Cell<usize>);
 
@@ -38,7 +43,7 @@ impl AsShared<Vec<u8>> for Growing {
 
 #[test]
 fn guards_outlive_their_connection() {
-    let manager = Manager::start().unwrap();
+    let manager = Manager::builder().lanes(false).start().unwrap();
     let dict = manager.dict([(1u64, "first ".repeat(100))]).unwrap();
     // A second connection of this process, which ends in the middle of a call.
     let address = manager.address();
@@ -265,7 +270,7 @@ impl AsShared<Vec<u8>> for Panicking {
 
 #[test]
 fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
-    let manager = Manager::in_process().unwrap();
+    let manager = over_the_socket();
     let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
     let done = ends(move || {
         let send = || blob.insert(1, Panicking(Cell::new(0))).map(|_| ());
@@ -274,6 +279,23 @@ fn a_value_that_panics_while_it_is_sent_leaves_no_half_message() {
     });
     let error = done.unwrap_err();
     assert!(error.is_disconnected(), "{error:?}");
+}
+
+#[test]
+fn a_value_that_panics_while_it_is_written_into_a_lane_costs_its_call_alone() {
+    let manager = Manager::in_process().unwrap();
+    let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        // It panics at its first look, then at its second, and last not at all, if a lane needs fewer than three.
+        for looks_before in (0..3).rev() {
+            let send = || blob.insert(1, Panicking(Cell::new(looks_before))).map(|_| ());
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(send));
+            blob.insert(2, vec![1; 300_000]).unwrap();
+            assert_eq!(blob.get(2).unwrap().unwrap().len(), 300_000);
+        }
+        assert!(blob.get(0).unwrap().unwrap().is_empty());
+        manager.audit().unwrap();
+    });
 }
 
 /// A value whose own code uses the library, each time that it is looked at.
@@ -304,7 +326,7 @@ impl AsShared<Vec<u8>> for Calling<'_> {
 
 #[test]
 fn a_value_that_calls_the_manager_while_it_is_sent_hears_that_it_must_not() {
-    let manager = Manager::in_process().unwrap();
+    let manager = over_the_socket();
     let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
     ends(move || {
         let refused = Cell::new(0);
@@ -314,6 +336,19 @@ fn a_value_that_calls_the_manager_while_it_is_sent_hears_that_it_must_not() {
         assert_eq!(dict.get(1).unwrap().unwrap().len(), 200_000);
         dict.insert(4, vec![4]).unwrap();
         assert_eq!(manager.stats().unwrap().objects, held);
+    });
+}
+
+#[test]
+fn a_value_that_calls_the_manager_while_it_is_written_into_a_lane_does_not_hang() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        // Its calls may be done or refused: what counts is that they end, and that the value arrives.
+        dict.insert(1, Calling { manager: &manager, dict: &dict, refused: &Cell::new(0) }).unwrap();
+        assert_eq!(dict.get(1).unwrap().unwrap().len(), 200_000);
+        dict.insert(4, vec![4]).unwrap();
+        manager.audit().unwrap();
     });
 }
 
@@ -335,7 +370,7 @@ impl AsShared<Vec<u8>> for Dropping<'_> {
 
 #[test]
 fn a_handle_that_is_dropped_while_a_value_is_sent_is_let_go_afterwards() {
-    let manager = Manager::in_process().unwrap();
+    let manager = over_the_socket();
     let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
     ends(move || {
         let before = manager.stats().unwrap().objects;

@@ -2,7 +2,7 @@
 //! that wait when the manager is stopped or dies.
 mod support;
 
-use commonhold::{Dict, ErrorKind, Handle, List, Manager, Session};
+use commonhold::{Dict, ErrorKind, List, Manager, Session};
 use commonhold_ipc::lane::{IN_PLACE_BYTES, LANES};
 use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES};
 use commonhold_ipc::socket::Channel;

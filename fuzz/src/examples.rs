@@ -8,7 +8,7 @@ use commonhold_ipc::handshake::{self, ClientHello, Purpose, ServerHello, Version
 use commonhold_ipc::value::Ser;
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::{Outcome, write_error};
-use commonhold_ipc::wire::{Head, NewObject, Payload, Source, UploadHead, Words};
+use commonhold_ipc::wire::{Call, Head, NewObject, Payload, Source, UploadHead, Words};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -26,6 +26,15 @@ fn payload(value: &Payload<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     value.write(&mut bytes);
     bytes
+}
+
+/// Requests on a lane, their payload in place: head, where it is, mark, payload.
+pub fn lanes() -> Vec<Vec<u8>> {
+    let requests = commits().into_iter().map(|payload| {
+        let head = Head { len: payload.len() as u32, code: Call::Commit as u8, quiet: false, lane: 1, number: 1 };
+        [&head.to_bytes()[..], &0u64.to_le_bytes(), &3u64.to_le_bytes(), &payload].concat()
+    });
+    requests.filter(|request| request.len() <= 2048).collect()
 }
 
 /// Commits with every condition and operation there is.

@@ -9,12 +9,16 @@ pub mod examples;
 use commonhold::__rt::rkyv::util::AlignedVec;
 use commonhold::{Any, Counter, Dict, Shared, Token};
 use commonhold_ipc::handshake;
+use commonhold_ipc::lane::{SEGMENT_BYTES, ServedLanes};
+use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{AsDebug, Ser, access, to_owned};
 use commonhold_ipc::wire::commit::{Commit, CommitWriter};
 use commonhold_ipc::wire::reply::{Outcome, parse_error, write_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, NewObject, Reader, UPLOAD_HEAD_BYTES, UploadHead, Words, whole};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Something that reads foreign bytes.
@@ -34,6 +38,7 @@ pub fn targets() -> Vec<Target> {
         target("frame head", head, examples::heads()),
         target("upload head", upload_head, examples::upload_heads()),
         target("commit", commit, examples::commits()),
+        target("lane", lane, examples::lanes()),
         target("new object", new_object, examples::new_objects()),
         target("outcomes", outcomes, examples::outcomes()),
         target("error", error, examples::errors()),
@@ -124,6 +129,32 @@ fn commit(bytes: &[u8]) -> bool {
     writer.write(&mut written);
     assert_eq!(written, bytes, "what is read is what was written");
     true
+}
+
+/// The request half of a lane's slot, as a client may have left it.
+fn lane(bytes: &[u8]) -> bool {
+    thread_local! {
+        static LANES: (ServedLanes, Segment) = {
+            let served = ServedLanes::make().expect("there is memory for lanes");
+            let file = served.as_fd().try_clone_to_owned().expect("there is a descriptor");
+            (served, Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite).expect("it can be mapped"))
+        };
+    }
+    LANES.with(|(served, segment)| {
+        // Lane 1: behind the doorbells and the slot of lane 0; its request begins in the middle.
+        let slot = &segment.words()[(2 * 4096 + 2048) / 8..3 * 4096 / 8];
+        for (word, chunk) in slot.iter().zip(bytes.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        let Some(request) = served.request(1) else { return false };
+        assert_eq!(request.head.lane, 1);
+        let mut payload = Vec::new();
+        let copied = served.copy_payload(&request, usize::MAX, &mut payload);
+        assert_eq!(payload.len(), request.head.len as usize);
+        copied && whole(&payload, "commit", Commit::parse).is_ok_and(|commit| commit.is_whole())
+    })
 }
 
 fn new_object(bytes: &[u8]) -> bool {

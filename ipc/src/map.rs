@@ -99,7 +99,9 @@ impl Segment {
     /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.
     #[inline]
     pub fn half(&self, offset: usize) -> &AtomicU32 {
-        crate::sys::word_at(&self.raw, offset)
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
+        // SAFETY: as in `word`.
+        unsafe { AtomicU32::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
 
     /// Its bytes.

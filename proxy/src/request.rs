@@ -6,7 +6,7 @@ use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
 use commonhold_ipc::value::{AsShared, Ser, Shared};
-use commonhold_ipc::wire::commit::CommitWriter;
+use commonhold_ipc::wire::commit::{CommitWriter, Op};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
@@ -78,10 +78,10 @@ impl Request {
         self.call == Call::Commit && !self.by_socket
     }
 
-    /// It must go by the socket if one of these uploads did.
+    /// It must go by the socket if an upload that the operation names did.
     #[inline]
-    pub fn follow(&mut self, mut uploads: impl Iterator<Item = u64>) {
-        self.by_socket |= uploads.any(upload::went_by_socket);
+    pub fn follow(&mut self, op: &Op<'_>) {
+        op.each_upload(|number| self.by_socket |= upload::went_by_socket(number));
     }
 }
 

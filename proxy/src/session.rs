@@ -264,6 +264,7 @@ impl SessionCore {
     }
 
     /// Whether this is the process that the session belongs to.
+    #[inline]
     pub fn is_ours(&self) -> bool {
         self.stamp.is_current()
     }

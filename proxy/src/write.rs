@@ -25,7 +25,7 @@ impl SessionCore {
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
         let mut request = Request::new(Call::Commit);
         write_single(request.payload(), op);
-        request.follow(op.uploads());
+        request.follow(op);
         self.commit_then(&mut request, |reply| match reply {
             Reply::Done(version, mut outcomes) => then(version, outcomes.pop().ok_or_else(|| malformed("reply"))?),
             Reply::Conflict => Err(malformed("reply")),

@@ -10,7 +10,7 @@
 //! wake-up of its own any more, but may have had one just before: so no sleep is longer than
 //! [`LOCK_LOOK_MS`](crate::limits::LOCK_LOOK_MS) without a look at the words.
 //!
-//! SYNC: every access here is SeqCst. The protocols are pairs of "write mine, then look at yours" between two words, which
+//! SYNC: every access here is SeqCst, but for what only a lock's holder touches. The protocols are pairs of "write mine, then look at yours" between two words, which
 //! nothing weaker orders; and a claim's swap or exchange is an acquire and a release of what the object protects. The partner
 //! of each is named where the words are.
 
@@ -34,7 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A shared word.
 pub trait Word {
@@ -44,6 +45,8 @@ pub trait Word {
     fn swap(&self, new: u64) -> u64;
     /// Replaces `old`; otherwise says what it holds.
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64>;
+    /// Stores a word that only the holder of a lock touches, and so not in the one order of the others.
+    fn store(&self, new: u64);
 }
 
 /// A shared word to sleep on.
@@ -96,6 +99,11 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.compare_exchange(old, new, SeqCst, SeqCst).map(|_| ())
+    }
+
+    #[inline(always)]
+    fn store(&self, new: u64) {
+        self.store(new, Relaxed);
     }
 }
 

@@ -321,7 +321,11 @@ impl<'a> Commit<'a> {
 
     /// The numbers of all uploads that the operations name, as far as they can be read.
     pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
-        self.ops().map_while(Result::ok).flat_map(|op| op.uploads())
+        self.ops().map_while(Result::ok).flat_map(|op| {
+            let mut numbers = Vec::new();
+            op.each_upload(|number| numbers.push(number));
+            numbers
+        })
     }
 }
 
@@ -402,7 +406,7 @@ impl CommitWriter {
     pub fn op(&mut self, op: &Op<'_>) {
         op.write(&mut self.frame);
         self.op_count += 1;
-        self.uploads.extend(op.uploads());
+        op.each_upload(|number| self.uploads.push(number));
     }
 
     /// The numbers of all uploads that the operations name.

@@ -104,19 +104,19 @@ fn flag(condition: bool, flag: u8) -> u8 {
 }
 
 impl<'a> Op<'a> {
-    /// The numbers of all uploads that it names.
+    /// Calls `then` with the number of each upload that it names.
     #[inline]
-    pub fn uploads(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let number = |payload: Payload<'_>| match payload.source {
-            Source::Upload(number) => Some(number),
-            Source::Inline(_) => None,
+    pub fn each_upload(&self, mut then: impl FnMut(u64)) {
+        let mut look = |payload: Payload<'_>| {
+            if let Source::Upload(number) = payload.source {
+                then(number);
+            }
         };
-        let (one, many) = match *self {
-            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => (number(value), None),
-            Op::ListSplice { values, .. } => (None, Some(values.payloads().filter_map(number))),
-            _ => (None, None),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+        match *self {
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => look(value),
+            Op::ListSplice { values, .. } => values.payloads().for_each(look),
+            _ => {}
+        }
     }
 
     /// Appends it as bytes.
