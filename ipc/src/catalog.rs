@@ -3,7 +3,7 @@
 //! A radix tree over slot numbers. Leaves hold 8 records of 64 bytes; inner nodes hold 64 offsets. An object's id is its slot
 //! (28 bits) with the slot's generation above it, so that ids are never reused while slots are. A lookup is one load per
 //! level; up to 8 objects there is a leaf alone. One record, the root's *latest*, counts in place of what the tree says of its
-//! object, which may be old or nothing: it comes into the tree when another object's record takes its place.
+//! object, which may be old: it comes into the tree when another object's record takes its place.
 //!
 //! Record:
 //!
@@ -200,7 +200,7 @@ impl Record {
     }
 }
 
-/// Offset of the leaf record of a slot, 0 if the catalog has none there. Of the root's latest object it is an old one, if any.
+/// Offset of the leaf record of a slot, 0 if the catalog has none there. Of the root's latest object it may be an old one.
 #[inline(always)]
 pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
     if root.catalog == 0 || slot >= slots_of_height(root.height) {

@@ -328,10 +328,7 @@ impl ArenaWriter {
     #[inline(always)]
     pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
         self.check_words::<N>(offset);
-        for (i, word) in (0..).zip(words) {
-            // SAFETY: as in `atomic`: all `N` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
-        }
+        self.store_each(offset, N as u64, |i| words[i as usize]);
     }
 
     /// Stores the same word `count` times, side by side, into a block that no published version reaches.
@@ -339,9 +336,15 @@ impl ArenaWriter {
     pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
         self.check(offset, count.saturating_mul(8));
         assert!(offset.is_multiple_of(8));
+        self.store_each(offset, count, |_| word);
+    }
+
+    /// Stores words where the caller has seen that they are in bounds and aligned.
+    #[inline(always)]
+    fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
         for i in 0..count {
-            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
-            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word, Ordering::Relaxed);
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked by the two callers above).
+            unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }
 

@@ -175,7 +175,8 @@ impl<'s> Audit<'s> {
         ensure(root.catalog != 0 || root.height == 0, || format!("an empty catalog has {} levels", root.height))?;
         let written = arena::root_of(reader, root.version);
         ensure(written == Some(root), || format!("the ring says {written:?}, the root is {root:?}"))?;
-        let mut records = self.latest(&root)?;
+        self.latest(&root)?;
+        let mut records = 0;
         let mut parts = if root.catalog == 0 { vec![] } else { vec![(root.catalog, root.height, 0)] };
         while let Some((node, level, first_slot)) = parts.pop() {
             self.claim(node, NODE_BYTES, if level == 0 { "a leaf of the catalog" } else { "an inner node of the catalog" }, 0)?;
@@ -191,19 +192,15 @@ impl<'s> Audit<'s> {
         ensure(records == objects.len(), || format!("the catalog has {records} records: there are {} objects", objects.len()))
     }
 
-    /// The record that counts in place of the catalog's. Returns how many that are.
-    fn latest(&self, root: &Root) -> Checked<u64> {
+    /// The record that counts in place of the catalog's, if there is one.
+    fn latest(&self, root: &Root) -> Checked {
         let [id, ..] = root.latest;
-        if id == 0 {
-            return Ok(0);
-        }
-        self.same_record(id, Record::of_words(root.latest), "the root's latest record")?;
-        Ok(1)
+        if id == 0 { Ok(()) } else { self.same_record(id, Record::of_words(root.latest), "the root's latest record") }
     }
 
-    /// The records of a leaf. Returns how many there are but for the latest object's, which may be an old one.
+    /// The records of a leaf. Returns how many there are. The latest object's may be an old one.
     fn catalog_leaf(&self, leaf: u64, first_slot: u64, latest: u64) -> Checked<u64> {
-        let (mut records, mut old) = (0, 0);
+        let mut records = 0;
         for i in 0..LEAF_RECORDS {
             let (at, slot) = (leaf + i * RECORD_BYTES, first_slot + i);
             let id = self.reader().word(at);
@@ -211,14 +208,12 @@ impl<'s> Audit<'s> {
                 continue;
             }
             ensure(slot_of(id) == slot, || format!("the record of object {id} is in slot {slot} of the catalog"))?;
-            if id == latest {
-                old += 1;
-                continue;
-            }
             records += 1;
-            self.same_record(id, Record::read(self.reader(), at), "the catalog")?;
+            if id != latest {
+                self.same_record(id, Record::read(self.reader(), at), "the catalog")?;
+            }
         }
-        ensure(records + old > 0, || format!("the leaf of the catalog at {leaf:#x} is empty"))?;
+        ensure(records > 0, || format!("the leaf of the catalog at {leaf:#x} is empty"))?;
         Ok(records)
     }
 

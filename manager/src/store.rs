@@ -441,25 +441,22 @@ impl Store {
         points::manager("commit: done");
     }
 
-    /// Brings the records of changed objects into the root that is in the making: the latest record stays out of the catalog
-    /// until a commit changes another object, and no more than that.
+    /// Brings the records of changed objects into the root that is in the making. One that is changed alone takes the place of
+    /// the latest, which comes into the catalog; but what is new begins there, so that every object has a record in it.
     fn write_records(&mut self, dirty: &[u64]) {
-        let [latest, ..] = self.root.latest;
-        if let [id] = *dirty
-            && id != latest
-        {
-            self.write_record(latest);
-            self.root.latest[0] = id;
-        }
         for &id in dirty {
             points::manager("commit: before a record");
-            if let Some(object) = self.objects.get_mut(id) {
-                object.dirty = false;
-                if id == self.root.latest[0] {
-                    self.root.latest = object.record.words();
-                } else {
-                    self.write_record(id);
-                }
+            let Some(object) = self.objects.get_mut(id) else { continue };
+            object.dirty = false;
+            let record = object.record;
+            let [latest, ..] = self.root.latest;
+            if id == latest {
+                self.root.latest = record.words();
+            } else if dirty.len() == 1 && record.created < self.memory.version() {
+                self.write_record(latest);
+                self.root.latest = record.words();
+            } else {
+                self.write_record(id);
             }
         }
     }
