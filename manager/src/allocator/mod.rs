@@ -2,7 +2,7 @@
 //!
 //! Three layers, each in its own file:
 //! - `pages`: runs of whole pages, backed by the system in growing chunks and given back by [`Allocator::trim`];
-//! - `slab`: a run of pages cut into blocks of one size, with a stack of the free ones and each block's birth;
+//! - `slab`: a run of pages cut into blocks of one size, with a bitmap and each block's birth;
 //! - `retired`: blocks that nothing refers to any more, but that pinned versions may still read.
 //!
 //! This file ties slabs to size classes and finds the slab of an offset. A small block (up to 8 KiB) comes from the first

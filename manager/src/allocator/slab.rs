@@ -1,13 +1,14 @@
-//! Slabs: runs of pages cut into blocks of one size, with a birth date a block, and a stack of those that are free.
+//! Slabs: runs of pages cut into blocks of one size, with one bit and one birth date a block.
 //!
-//! Small blocks (up to 8 KiB) come in 63 classes of size, each in slabs of 64 KiB; a larger block is a slab of its own. What
-//! was freed last is allocated first: its bytes are in the cache more likely than any others. A fresh slab hands out
-//! ascending, adjacent offsets.
+//! Small blocks (up to 8 KiB) come in 63 classes of size, each in slabs of 64 KiB; a larger block is a slab of its own. The
+//! smallest class has 4096 blocks a slab, so 64 words of 64 bits tell which blocks are free, and one more word, the summary,
+//! tells which of those words have a free block: two `trailing_zeros` find the lowest free block. A fresh slab therefore
+//! hands out ascending, adjacent offsets.
 //!
 //! A block's birth is the version that allocated it, kept as a distance of 32 bits from the slab's `born_base`. Distance 0
 //! stands for "ancient": the birth is no longer known and reads as version 0, which is always safe, for it only lets more
-//! pins hold the block and never fewer. The largest distance stands for a block that is free. When a distance would be as
-//! large, the base moves up to 2³¹ versions behind, and blocks born before that become ancient.
+//! pins hold the block and never fewer. When a distance would not fit in 32 bits, the base moves up to 2³¹ versions behind,
+//! and blocks born before that become ancient.
 use super::pages::PAGE_BYTES;
 
 /// Number of classes of small blocks.
@@ -24,8 +25,7 @@ pub(super) const NONE: u32 = u32::MAX;
 const SLAB_BYTES: u64 = SLAB_PAGES as u64 * PAGE_BYTES;
 /// Lengths are looked up in steps of this: the smallest step between two classes.
 const STEP: u64 = 8;
-/// In place of a birth: the block is free.
-const FREE: u32 = u32::MAX;
+const BITS: u32 = u64::BITS;
 /// Versions behind the newest whose births stay exact when the base moves.
 const EXACT_VERSIONS: u64 = 1 << 31;
 
@@ -102,10 +102,12 @@ pub(super) struct Slab {
     pub(super) before: u32,
     pub(super) after: u32,
     pub(super) class: u8,
-    /// From `used` on: the free blocks, the next one to allocate first. Before: anything.
-    free: Box<[u16]>,
+    /// Bit w: word w of `free` is not 0.
+    summary: u64,
+    /// Bit i: block i is free.
+    free: Box<[u64]>,
     born_base: u64,
-    /// Distance of each block's birth from `born_base`; 0: ancient; [`FREE`].
+    /// Distance of each block's birth from `born_base`; 0: ancient. Of free blocks: anything.
     born: Box<[u32]>,
 }
 
@@ -118,9 +120,13 @@ impl Slab {
             let size = SIZES[class as usize];
             (size, SLAB_BYTES as u32 / size, (1_u64 << 32).div_ceil(u64::from(size)) as u32)
         };
-        let free = (0..capacity as u16).collect();
-        let born = vec![FREE; capacity as usize].into_boxed_slice();
-        Slab { first_page, pages, size, reciprocal, capacity, used: 0, before: NONE, after: NONE, class, free, born_base: 0, born }
+        let mut free = vec![u64::MAX; capacity.div_ceil(BITS) as usize].into_boxed_slice();
+        if !capacity.is_multiple_of(BITS) {
+            free[(capacity / BITS) as usize] = (1 << (capacity % BITS)) - 1;
+        }
+        let summary = u64::MAX >> (BITS - free.len() as u32);
+        let born = vec![0; capacity as usize].into_boxed_slice();
+        Slab { first_page, pages, size, reciprocal, capacity, used: 0, before: NONE, after: NONE, class, summary, free, born_base: 0, born }
     }
 
     /// A record that can be used again.
@@ -135,15 +141,16 @@ impl Slab {
             before: NONE,
             after: NONE,
             class: LARGE,
+            summary: 0,
             free: Box::default(),
             born_base: 0,
             born: Box::default(),
         }
     }
 
-    /// Bytes of the free stack and the births, which the record only points to.
+    /// Bytes of the bitmap and the births, which the record only points to.
     pub(super) fn heap_bytes(&self) -> u64 {
-        self.free.len() as u64 * 2 + self.born.len() as u64 * 4
+        self.free.len() as u64 * 8 + self.born.len() as u64 * 4
     }
 
     #[inline]
@@ -161,14 +168,20 @@ impl Slab {
         u64::from(self.first_page) * PAGE_BYTES
     }
 
-    /// Allocates the block that was freed last and returns its offset. There is one.
+    /// Allocates the lowest free block and returns its offset. There is one.
     #[inline(always)]
     pub(super) fn take(&mut self, version: u64) -> u64 {
         if self.used == 0 {
             // No birth to remember: the first block's is then at distance 1.
             self.born_base = version.saturating_sub(1);
         }
-        let index = u32::from(self.free[self.used as usize]);
+        let word = self.summary.trailing_zeros();
+        let bits = &mut self.free[word as usize];
+        let index = word * BITS + bits.trailing_zeros();
+        *bits &= *bits - 1;
+        if *bits == 0 {
+            self.summary &= self.summary - 1;
+        }
         self.used += 1;
         self.born[index as usize] = self.distance_of(version);
         self.start() + u64::from(index) * u64::from(self.size)
@@ -177,9 +190,10 @@ impl Slab {
     /// Frees an allocated block.
     #[inline]
     pub(super) fn give(&mut self, index: u32) {
+        let word = index / BITS;
+        self.free[word as usize] |= 1 << (index % BITS);
+        self.summary |= 1 << word;
         self.used -= 1;
-        self.free[self.used as usize] = index as u16;
-        self.born[index as usize] = FREE;
     }
 
     /// The index of the allocated block that starts exactly at `offset`, which lies on a page of this slab's lookup.
@@ -187,7 +201,7 @@ impl Slab {
     pub(super) fn index_of(&self, offset: u64) -> Option<u32> {
         let within = (offset - self.start()) as u32;
         let index = self.quotient(within);
-        let allocated = *self.born.get(index as usize)? != FREE;
+        let allocated = index < self.capacity && self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0;
         (allocated && index * self.size == within).then_some(index)
     }
 
@@ -211,7 +225,7 @@ impl Slab {
     fn distance_of(&mut self, version: u64) -> u32 {
         // A version at or before the base cannot be told: ancient.
         let distance = version.saturating_sub(self.born_base);
-        if distance < u64::from(FREE) { distance as u32 } else { self.rebase(version) }
+        u32::try_from(distance).unwrap_or_else(|_| self.rebase(version))
     }
 
     /// Moves the base up to 2³¹ versions before `version`, whose distance this returns.
@@ -219,7 +233,7 @@ impl Slab {
     fn rebase(&mut self, version: u64) -> u32 {
         let base = version - EXACT_VERSIONS;
         let moved = base - self.born_base;
-        for distance in self.born.iter_mut().filter(|distance| **distance != FREE) {
+        for distance in &mut self.born {
             // Births at or before the new base become 0: ancient.
             *distance = u64::from(*distance).saturating_sub(moved) as u32;
         }
@@ -230,24 +244,19 @@ impl Slab {
     /// The allocated blocks, ascending, as (offset, size, born).
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
         let size = u64::from(self.size);
-        let allocated = |&index: &u32| self.born[index as usize] != FREE;
+        let allocated = |&index: &u32| self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0;
         (0..self.capacity).filter(allocated).map(move |index| (self.start() + u64::from(index) * size, size, self.born(index)))
     }
 
-    /// Compares the free stack, the births and the count: every free block is in the stack, once.
+    /// Compares bitmap, summary and count.
     pub(super) fn check(&self) -> Result<(), String> {
-        let mut stack = self.free.get(self.used as usize..).unwrap_or_default().to_vec();
-        stack.sort_unstable();
-        let free: Vec<u16> = (0..self.capacity).filter(|&index| self.born[index as usize] == FREE).map(|index| index as u16).collect();
-        if stack != free {
+        let free: u32 = self.free.iter().map(|bits| bits.count_ones()).sum();
+        let beyond = !self.capacity.is_multiple_of(BITS) && self.free[(self.capacity / BITS) as usize] >> (self.capacity % BITS) != 0;
+        let summary = self.free.iter().enumerate().fold(0, |summary, (word, &bits)| summary | (u64::from(bits != 0) << word));
+        if beyond || summary != self.summary || free + self.used != self.capacity {
             return Err(format!(
-                "slab of class {} at page {}: {} blocks of {} are free by their births, {} are to be allocated, {} are used",
-                self.class,
-                self.first_page,
-                free.len(),
-                self.capacity,
-                stack.len(),
-                self.used
+                "slab of class {} at page {}: {free} free bits and {} used blocks of {}, summary {:#x} where {summary:#x} is right",
+                self.class, self.first_page, self.used, self.capacity, self.summary
             ));
         }
         Ok(())
@@ -305,14 +314,14 @@ mod tests {
     #[test]
     fn a_jump_of_versions_makes_old_births_ancient_and_keeps_recent_ones() {
         let mut slab = Slab::new(0, SLAB_PAGES, 0);
-        let births = [5, 6, (1 << 31) + 7, (1 << 32) + 2];
+        let births = [5, 6, (1 << 31) + 7, (1 << 32) + 3];
         for version in births {
             slab.take(version);
         }
         assert_eq!([0, 1, 2, 3].map(|index| slab.born(index)), births);
-        // 2³² + 3 is at distance 2³² − 1 of the base, which is 4: the base moves to 2³¹ + 3.
-        slab.take((1 << 32) + 3);
-        assert_eq!([0, 1, 2, 3, 4].map(|index| slab.born(index)), [0, 0, births[2], births[3], (1 << 32) + 3]);
+        // 2³² + 4 is at distance 2³² of the base, which is 4: the base moves to 2³¹ + 4.
+        slab.take((1 << 32) + 4);
+        assert_eq!([0, 1, 2, 3, 4].map(|index| slab.born(index)), [0, 0, births[2], births[3], (1 << 32) + 4]);
         slab.take(1 << 60);
         slab.take((1 << 60) + 1);
         assert_eq!([2, 3, 4, 5, 6].map(|index| slab.born(index)), [0, 0, 0, 1 << 60, (1 << 60) + 1]);
@@ -333,7 +342,7 @@ mod tests {
         slab.give(0);
         slab.give(1);
         slab.take(1 << 40);
-        slab.take((1 << 40) + u64::from(u32::MAX) - 2);
-        assert_eq!([0, 1].map(|index| slab.born(index)), [(1 << 40) + u64::from(u32::MAX) - 2, 1 << 40]);
+        slab.take((1 << 40) + u64::from(u32::MAX) - 1);
+        assert_eq!([0, 1].map(|index| slab.born(index)), [1 << 40, (1 << 40) + u64::from(u32::MAX) - 1]);
     }
 }
