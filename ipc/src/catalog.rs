@@ -82,6 +82,8 @@ pub enum Kind {
     Event = 12,
     /// Parties that wait for each other.
     Barrier = 13,
+    /// An object of a user's type, in a host process.
+    Remote = 64,
 }
 
 impl Kind {
@@ -102,13 +104,14 @@ impl Kind {
             11 => Kind::Condition,
             12 => Kind::Event,
             13 => Kind::Barrier,
+            64 => Kind::Remote,
             _ => return None,
         })
     }
 
     /// Whether its state is in a segment of its own, which its users write, and not in the arena.
     pub fn has_segment(self) -> bool {
-        self as u8 >= Kind::Lock as u8
+        (Kind::Lock as u8..Kind::Remote as u8).contains(&(self as u8))
     }
 
     /// Its name, as users write it.
@@ -127,6 +130,7 @@ impl Kind {
             Kind::Condition => "Condition",
             Kind::Event => "Event",
             Kind::Barrier => "Barrier",
+            Kind::Remote => "Remote",
         }
     }
 }

@@ -245,6 +245,7 @@ impl<'s> Audit<'s> {
                 let len = element_place(self.reader(), record.root).len;
                 ensure(len == record.len, || format!("object {id} says {} bytes: its value has {len}", record.len))
             }
+            Kind::Remote => ensure(record.root == 0 && record.len == 0, || format!("object {id}, which a host has, has contents here")),
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
                 ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;

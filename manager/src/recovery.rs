@@ -74,6 +74,6 @@ pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
                 barrier.recover(session, held);
             }
         }
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter => {}
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote => {}
     }
 }

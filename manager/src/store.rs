@@ -80,6 +80,8 @@ pub struct Store {
     /// What the request that is being applied may still cost.
     pub(crate) work: Work,
     watches: Watches,
+    /// Objects of users' types that are gone, for their hosts to be told.
+    gone: Vec<u64>,
     /// Nothing more can be dropped or taken apart before something is reclaimed.
     stuck: bool,
 }
@@ -104,6 +106,7 @@ impl Store {
             changes: Vec::new(),
             work: Work::new(),
             watches: Watches::default(),
+            gone: Vec::new(),
             stuck: false,
         }
     }
@@ -221,6 +224,16 @@ impl Store {
             self.objects.settle([(id, lock, 1)].into_iter());
         }
         Ok(id)
+    }
+
+    /// What kind an object is of, if it is there.
+    pub fn kind_of(&self, id: u64) -> Option<Kind> {
+        self.objects.get(id).map(|object| object.record.kind)
+    }
+
+    /// The objects of users' types that are gone since the last time.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
     }
 
     /// The lock that a condition is made for, if it is made for one: it keeps that alive, as a value keeps what it refers to.
@@ -533,6 +546,9 @@ impl Store {
         let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
         self.segments.remove(id);
+        if record.kind == Kind::Remote {
+            self.gone.push(id);
+        }
         self.dirty.retain(|dirty| *dirty != id);
         if self.root.latest[0] == id {
             self.root.latest = Default::default();

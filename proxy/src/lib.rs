@@ -13,6 +13,7 @@ mod handle;
 mod lane;
 mod list;
 pub mod process;
+pub mod remote;
 mod request;
 mod retry;
 mod room;
@@ -39,3 +40,12 @@ pub use sync::{
     WriteGuard,
 };
 pub use transaction::{Countable, Readable, Transaction};
+
+/// What `__handle_value!` refers to.
+#[doc(hidden)]
+pub mod __rt {
+    pub use crate::handle::{Object, debug as debug_handle, same_object};
+    pub use commonhold_ipc::catalog::Kind;
+    pub use commonhold_ipc::value::{ArchivedHandle, HandleSink, HandleSource, Schema, Shared};
+    pub use rkyv;
+}

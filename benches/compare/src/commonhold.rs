@@ -17,6 +17,20 @@ const FILL_BATCH: usize = 10_000;
 /// Bytes in one batch while a dict of large values is filled.
 const FILL_BATCH_BYTES: usize = 4 << 20;
 
+/// An object with next to nothing to do.
+struct Echo;
+
+#[::commonhold::remote]
+impl Echo {
+    pub fn new() -> Self {
+        Echo
+    }
+
+    pub fn echo(&self, bytes: Small) -> Small {
+        bytes
+    }
+}
+
 /// The manager and handles on its containers.
 pub struct Commonhold {
     manager: Manager,
@@ -158,6 +172,7 @@ impl System for Commonhold {
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
+            Row::MethodCall64 => self.call(plan),
         }
     }
 }
@@ -223,6 +238,15 @@ impl Commonhold {
         plan.time(|| {
             let found = self.list_64.get(indices.next_index() as usize)?.ok_or("an element is not there")?;
             touch(&found[..]);
+            Ok(())
+        })
+    }
+
+    fn call(&self, plan: Plan) -> Result<Vec<f64>> {
+        let echo = self.manager.create(Echo::new, ())?;
+        let small = small()?;
+        plan.time(|| {
+            touch(&echo.echo(small)?);
             Ok(())
         })
     }

@@ -45,7 +45,7 @@ fn small() -> Result<Small> {
 
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin) && !row.is_about_locks()
+        !matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64) && !row.is_about_locks()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -82,7 +82,9 @@ impl System for Hashmap {
             Row::ListGet => self.list_get(plan),
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => bytes_per_entry(),
-            Row::ManagerStart | Row::ProcessSpawnJoin => Err("a map in this process has neither managers nor processes".into()),
+            Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => {
+                Err("a map in this process has neither managers nor processes".into())
+            }
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
         }
     }

@@ -27,6 +27,8 @@ THINK_NS = 0
 
 def start_manager():
     """What multiprocessing.Manager() does, with an initializer."""
+    # A registered type whose method takes bytes and returns them.
+    multiprocessing.managers.SyncManager.register("Echo", bytes)
     manager = multiprocessing.managers.SyncManager(ctx=multiprocessing.get_context())
     manager.start(exec, (DIE_WITH_PARENT,))
     return manager
@@ -148,6 +150,11 @@ class Rows:
         made = self.data["list_64"]
         next_index = endless(range(SIZES["list_64"][0]))
         return timed(groups, operations, lambda: touch(made[next_index()]))
+
+    def method_call_64(self, groups, operations):
+        echo = self.manager.Echo()
+        one = value(SIZES["list_64"][1])
+        return timed(groups, operations, lambda: touch(echo.join((one,))))
 
     def snapshot(self, groups, operations):
         made = self.data["dict_64"]

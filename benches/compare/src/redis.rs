@@ -146,6 +146,11 @@ impl Redis {
         })
     }
 
+    fn echo(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        plan.time(|| found(self.connection.call(&[b"ECHO", &value], touch)?))
+    }
+
     fn used_bytes(&mut self) -> Result<f64> {
         let mut text = String::new();
         self.connection.call(&[b"INFO", b"memory"], |bytes| text = String::from_utf8_lossy(bytes).into_owned())?;
@@ -197,6 +202,7 @@ impl System for Redis {
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
+            Row::MethodCall64 => self.echo(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
         }

@@ -71,6 +71,9 @@ pub enum Row {
     /// Run a function with a number as argument in a process of its own, and wait for the process's end (and its result, but with Python)
     #[value(name = "process_spawn_join")]
     ProcessSpawnJoin,
+    /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO` where there are no objects)
+    #[value(name = "method_call_64")]
+    MethodCall64,
 }
 
 /// What a figure counts.
@@ -142,7 +145,7 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin => None,
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
         }
     }

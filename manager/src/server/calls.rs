@@ -4,6 +4,7 @@ use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::store::Rejected;
+use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
 use commonhold_ipc::points;
@@ -215,6 +216,12 @@ impl Server {
             }
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
+            Call::Host => self.become_host(index, payload),
+            Call::FindHost => self.find_host(payload),
+            Call::Reach => self.reach(payload),
+            Call::Offer => self.offer_types(index, payload),
+            Call::Objects => self.with_id(payload, |server, from| Done::Answer(0, vec![Outcome::Text(server.objects(from))])),
+            Call::Sessions => Done::Answer(0, vec![Outcome::Text(self.session_lines())]),
             Call::Ring if payload.is_empty() => {
                 self.watch(index);
                 Done::NoAnswer
@@ -309,6 +316,7 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
+        self.may_create(index, new.kind)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.make_room();
@@ -316,6 +324,9 @@ impl Server {
             }
             made => made?,
         };
+        if new.kind == Kind::Remote as u8 {
+            self.settle_home(index, id);
+        }
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
