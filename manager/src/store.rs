@@ -9,7 +9,7 @@ use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
 use crate::memory::{Life, Memory};
-use crate::objects::{Change, Object, Objects, gone};
+use crate::objects::{Change, Object, Objects, gone, wrong_kind};
 use crate::recovery;
 use crate::segments::Segments;
 use crate::upload::Uploads;
@@ -593,9 +593,4 @@ impl Store {
             _ => false,
         }
     }
-}
-
-#[cold]
-fn wrong_kind(id: u64, kind: Kind) -> Error {
-    Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
 }
