@@ -316,11 +316,18 @@ impl ArenaWriter {
         assert!(self.reader.span.covers(offset, len), "arena offset {offset} + {len} is outside of {}", self.reader.span.len);
     }
 
+    /// Sees that this many words begin at `offset`, aligned: with one look at the arena's end.
+    #[inline(always)]
+    fn check_words<const N: usize>(&self, offset: u64) {
+        const { assert!(N > 0 && 8 * (N as u64) <= MAPPING_BYTES_MIN) };
+        let last = self.reader.span.last_word - 8 * (N as u64 - 1);
+        assert!(offset <= last && offset.is_multiple_of(8), "{N} words at arena offset {offset} are unaligned or end behind {last}");
+    }
+
     /// A word that readers look at while it changes.
     #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
-        self.check(offset, 8);
-        assert!(offset.is_multiple_of(8));
+        self.check_words::<1>(offset);
         // SAFETY: in bounds and aligned (checked), mapped as long as `self`; everybody touches it through atomics.
         unsafe { AtomicU64::from_ptr(self.reader.span.at(offset).cast()) }
     }
@@ -343,21 +350,23 @@ impl ArenaWriter {
     /// Stores words side by side into a block that no published version reaches.
     #[inline(always)]
     pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        self.check_words::<N>(offset);
         self.store_each(offset, N as u64, |i| words[i as usize]);
     }
 
     /// Stores the same word `count` times, side by side, into a block that no published version reaches.
     #[inline]
     pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
         self.store_each(offset, count, |_| word);
     }
 
+    /// Stores words where the caller has seen that they are in bounds and aligned.
     #[inline(always)]
     fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
-        self.check(offset, count.saturating_mul(8));
-        assert!(offset.is_multiple_of(8));
         for i in 0..count {
-            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked by the two callers above).
             unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }

@@ -8,8 +8,8 @@
 use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
-use crate::memory::Memory;
-use crate::objects::{Change, Object, Objects, gone};
+use crate::memory::{Life, Memory};
+use crate::objects::{Change, Object, Objects, gone, wrong_kind};
 use crate::parcels::Parcels;
 use crate::recovery;
 use crate::segments::Segments;
@@ -73,7 +73,7 @@ pub struct Store {
     pub segments: Segments,
     /// What handles in queued items refer to.
     pub parcels: Parcels,
-    root: Root,
+    pub(crate) root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
     /// Whether anything at all has changed since then.
@@ -318,7 +318,7 @@ impl Store {
             _ => None,
         };
         let done = match &first {
-            Some(op) => self.do_op(op, self.hash_of(op), uploads, &mut outcomes).map_err(Rejected::from),
+            Some(op) => self.do_op(op, self.hash_of(op), None, uploads, &mut outcomes).map_err(Rejected::from),
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
@@ -361,24 +361,23 @@ impl Store {
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
         let mut ops = commit.ops();
         let mut next = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
-        let mut fetches = Vec::with_capacity(next.capacity());
+        let mut olds = Vec::with_capacity(next.capacity());
         loop {
             for op in ops.by_ref().take(FETCH_AHEAD) {
                 let op = op?;
                 let hash = self.hash_of(&op);
-                fetches.extend(self.fetch(&op, hash));
-                next.push((op, hash));
+                let fetch = self.fetch(&op, hash);
+                next.push((op, hash, fetch));
             }
             if next.is_empty() {
                 return Ok(());
             }
-            let entries = fetches.drain(..).filter_map(|fetch: Fetch| fetch.entry(self.memory.reader()));
-            entries.for_each(|entry| self.memory.fetch_life(entry));
-            for (op, hash) in &next {
+            let entries = next.iter().map(|(_, _, fetch)| fetch.and_then(|fetch: Fetch| fetch.entry(self.memory.reader())));
+            olds.extend(entries.map(|entry| entry.map(|entry| self.memory.life_of(entry))));
+            for ((op, hash, _), old) in next.drain(..).zip(olds.drain(..)) {
                 points::manager("call: between two operations");
-                self.do_op(op, *hash, uploads, outcomes)?;
+                self.do_op(&op, hash, old, uploads, outcomes)?;
             }
-            next.clear();
         }
     }
 
@@ -402,9 +401,9 @@ impl Store {
     }
 
     #[inline(always)]
-    fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
+    fn do_op(&mut self, op: &Op<'_>, hash: u64, old: Option<Life>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
         if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
-            return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);
+            return self.insert(object, &Pair { key, hash, value, old }, only_if_absent, lend, uploads, outcomes);
         }
         let outcome = self.do_other_op(op, hash, uploads)?;
         if let Some(outcomes) = outcomes {
@@ -442,14 +441,7 @@ impl Store {
             return;
         }
         let dirty = std::mem::take(&mut self.dirty);
-        for id in &dirty {
-            points::manager("commit: before a record");
-            if let Some(object) = self.objects.get_mut(*id) {
-                object.dirty = false;
-                // Each operation has reserved room for this.
-                catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
-            }
-        }
+        self.write_records(&dirty);
         self.root.version = self.memory.version();
         self.root.objects = self.objects.len();
         points::manager("commit: before the root record");
@@ -464,6 +456,34 @@ impl Store {
         self.dirty.clear();
         self.memory.promise_records(0);
         points::manager("commit: done");
+    }
+
+    /// Brings the records of changed objects into the root that is in the making. One that is changed alone takes the place of
+    /// the latest, which comes into the catalog; but what is new begins there, so that every object has a record in it.
+    fn write_records(&mut self, dirty: &[u64]) {
+        for &id in dirty {
+            points::manager("commit: before a record");
+            let Some(object) = self.objects.get_mut(id) else { continue };
+            object.dirty = false;
+            let record = object.record;
+            let [latest, ..] = self.root.latest;
+            if id == latest {
+                self.root.latest = record.words();
+            } else if dirty.len() == 1 && record.created < self.memory.version() {
+                self.write_record(latest);
+                self.root.latest = record.words();
+            } else {
+                self.write_record(id);
+            }
+        }
+    }
+
+    /// Writes an object's record into the catalog, if there is such an object.
+    fn write_record(&mut self, id: u64) {
+        if let Some(object) = self.objects.get(id) {
+            // Each operation has reserved room for as many of these as it changes objects.
+            catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
+        }
     }
 
     /// Wakes sleepers on an object's watch words from now on, as long as there are any.
@@ -535,6 +555,9 @@ impl Store {
         }
         self.parcels.remove_queue(id);
         self.dirty.retain(|dirty| *dirty != id);
+        if self.root.latest[0] == id {
+            self.root.latest = Default::default();
+        }
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
         self.changed = true;
@@ -575,9 +598,4 @@ impl Store {
             _ => false,
         }
     }
-}
-
-#[cold]
-fn wrong_kind(id: u64, kind: Kind) -> Error {
-    Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
 }
