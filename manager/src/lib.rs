@@ -12,6 +12,7 @@ mod dicts;
 pub mod index;
 mod lists;
 pub mod memory;
+mod names;
 pub mod objects;
 pub mod parcels;
 pub mod recovery;
