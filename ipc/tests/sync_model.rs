@@ -35,6 +35,10 @@ impl Word for Word64 {
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
     }
+
+    fn store(&self, new: u64) {
+        self.0.swap(new, Ordering::SeqCst);
+    }
 }
 
 struct Word32(usize, AtomicU32);

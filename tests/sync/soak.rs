@@ -28,7 +28,7 @@ impl Dice {
 fn user(talk: &mut Talk) {
     let (lock, rw, permits): (Lock, RwLock, BoundedSemaphore) = (talk.hear_handle(), talk.hear_handle(), talk.hear_handle());
     let (event, pair, inside): (Event, List<u64>, Counter) = (talk.hear_handle(), talk.hear_handle(), talk.hear_handle());
-    let mut dice = Dice(u64::from(std::process::id()) * 0x9E37_79B9 | 1);
+    let mut dice = Dice((u64::from(std::process::id()) * 0x9E37_79B9) | 1);
     talk.say("ready");
     loop {
         let patience = Duration::from_millis(dice.below(10));

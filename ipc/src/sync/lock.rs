@@ -141,18 +141,18 @@ impl<'m, M: Memory + ?Sized> Lock<'m, M> {
 
     /// The caller has taken it for the first time. Only the holder touches the depth, so what a dead one has left does not matter.
     pub fn enter_first(&self) {
-        self.depth().swap(1);
+        self.depth().store(1);
     }
 
     /// The caller, who has it, has it once more.
     pub fn enter_again(&self) {
-        self.depth().swap(self.depth().load().saturating_add(1));
+        self.depth().store(self.depth().load().saturating_add(1));
     }
 
     /// The caller has it once less, and gives it back after the last time.
     pub fn leave(&self) {
         let left = self.depth().load().saturating_sub(1);
-        self.depth().swap(left);
+        self.depth().store(left);
         if left == 0 {
             self.release();
         }

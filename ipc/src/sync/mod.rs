@@ -10,9 +10,10 @@
 //! wake-up of its own any more, but may have had one just before: so no sleep is longer than
 //! [`LOCK_LOOK_MS`](crate::limits::LOCK_LOOK_MS) without a look at the words.
 //!
-//! SYNC: every access here is SeqCst. The protocols are pairs of "write mine, then look at yours" between two words, which
-//! nothing weaker orders; and a claim's swap or exchange is an acquire and a release of what the object protects. The partner
-//! of each is named where the words are.
+//! SYNC: every access here is SeqCst, but for what only a lock's holder touches, and what only the owner of a queue's item sets
+//! (Release). The protocols are pairs of "write mine, then look at yours" between two words, which nothing weaker orders; and a
+//! claim's swap or exchange is an acquire and a release of what the object protects. The partner of each is named where the words
+//! are.
 
 pub mod barrier;
 mod claim;
@@ -34,7 +35,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A shared word.
 pub trait Word {
@@ -44,6 +46,12 @@ pub trait Word {
     fn swap(&self, new: u64) -> u64;
     /// Replaces `old`; otherwise says what it holds.
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64>;
+    /// Stores a word that only the holder of a lock touches, and so not in the one order of the others.
+    fn store(&self, new: u64);
+    /// Stores a word that only its owner may change, and others look at: who finds it finds all that came before it.
+    fn set(&self, new: u64) {
+        self.swap(new);
+    }
 }
 
 /// A shared word to sleep on.
@@ -89,6 +97,12 @@ impl Word for AtomicU64 {
     }
 
     #[inline(always)]
+    fn set(&self, new: u64) {
+        // SYNC: pairs with the load of whoever finds it.
+        self.store(new, Release);
+    }
+
+    #[inline(always)]
     fn swap(&self, new: u64) -> u64 {
         self.swap(new, SeqCst)
     }
@@ -96,6 +110,11 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.compare_exchange(old, new, SeqCst, SeqCst).map(|_| ())
+    }
+
+    #[inline(always)]
+    fn store(&self, new: u64) {
+        self.store(new, Relaxed);
     }
 }
 

@@ -30,8 +30,8 @@ const DRAINING: usize = LOCK_BYTES;
 const DRAINED: usize = LOCK_BYTES + 8;
 const USED: usize = LOCK_BYTES + 16;
 const READERS: usize = LOCK_BYTES + 32;
-/// Slots among which readers spread, eight lines of them, before they take others: a writer looks at all that were ever taken.
-const SPREAD: usize = 64;
+/// Slots among which readers spread, two lines of them, before they take others: a writer looks at all that were ever taken.
+const SPREAD: usize = 16;
 
 /// The words at an offset, as a lock for readers and writers.
 pub struct RwLock<'m, M: Memory + ?Sized> {

@@ -3,11 +3,14 @@
 use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
+use crate::parcels;
 use crate::store::Rejected;
+use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
 use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
+use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -17,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Outcomes for which room is kept from one call to the next.
 const OUTCOMES_KEPT: usize = 1024;
+
+/// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
+const STEP_BYTES: usize = 8;
 
 /// What doing a request came to.
 pub(super) enum Done {
@@ -113,6 +119,7 @@ impl Server {
             }
             let requests = session.take_requests();
             let done = self.call(index, &head, &requests[payload.clone()]);
+            turn += self.take_effort();
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
             session.put_requests_back(requests);
             match done {
@@ -159,6 +166,11 @@ impl Server {
             outcomes.clear();
             self.outcomes = outcomes;
         }
+    }
+
+    /// What the last request counts as, in bytes of its session's turn, beside its own: a short one may be long work.
+    pub(super) fn take_effort(&mut self) -> usize {
+        std::mem::take(&mut self.effort)
     }
 
     pub(super) fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
@@ -216,11 +228,56 @@ impl Server {
             }
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
+            Call::Grow => self.grow(index, payload),
+            Call::Pack | Call::Unpack | Call::Forget => self.parcel(index, call, payload),
+            Call::Host => self.become_host(index, payload),
+            Call::FindHost => self.find_host(payload),
+            Call::Reach => self.reach(payload),
+            Call::Offer => self.offer_types(index, payload),
+            Call::Objects => self.with_id(payload, |server, from| Done::Answer(0, vec![Outcome::Text(server.objects(from))])),
+            Call::Sessions => Done::Answer(0, vec![Outcome::Text(self.session_lines())]),
             Call::Ring if payload.is_empty() => {
                 self.watch(index);
                 Done::NoAnswer
             }
             Call::Ring | Call::Upload => Done::Nonsense,
+        }
+    }
+
+    /// What the handles in a queue's items refer to.
+    fn parcel(&mut self, index: usize, call: Call, payload: &[u8]) -> Done {
+        let Some((queue, mut words)) = Words::new(payload).and_then(parcels::parse) else { return Done::Nonsense };
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
+        if !session.holds(queue) {
+            return if call == Call::Forget { Done::NoAnswer } else { Done::Failed(gone(queue)) };
+        }
+        let done = match call {
+            Call::Pack => self.store.pack(queue, words, session.number()).map(|number| vec![Outcome::Number(number)]),
+            Call::Unpack => self.store.unpack(queue, words.next().unwrap_or_default(), session.number()).map(|ids| {
+                ids.iter().for_each(|id| session.hold(*id));
+                ids.into_iter().map(Outcome::Number).collect()
+            }),
+            _ => {
+                words.for_each(|number| self.store.forget_parcel(queue, number));
+                return Done::NoAnswer;
+            }
+        };
+        done.into()
+    }
+
+    /// More memory for a queue.
+    fn grow(&mut self, index: usize, payload: &[u8]) -> Done {
+        let words: Option<[u64; 3]> = Words::new(payload).and_then(|words| words.iter().collect::<Vec<_>>().try_into().ok());
+        let Some((id, region, wanted)) = words.and_then(|[id, code, wanted]| Some((id, Region::from_code(code)?, wanted))) else {
+            return Done::Nonsense;
+        };
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        match self.store.segments.grow(id, region, wanted) {
+            Ok(()) => Done::Answer(0, Vec::new()),
+            Err(error) => Done::Failed(error),
         }
     }
 
@@ -256,6 +313,7 @@ impl Server {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
         }
+        self.effort = self.store.work.spent() as usize * STEP_BYTES;
         points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
@@ -310,6 +368,7 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
+        self.may_create(index, new.kind)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.make_room();
@@ -317,6 +376,9 @@ impl Server {
             }
             made => made?,
         };
+        if new.kind == Kind::Remote as u8 {
+            self.settle_home(index, id);
+        }
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
@@ -449,6 +511,7 @@ impl Server {
     }
 
     fn audit(&mut self) -> Done {
+        self.effort = TURN_BYTES;
         self.store.publish();
         let uploads: Vec<u64> = self
             .connections

@@ -4,9 +4,9 @@
 //! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
-//! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round;
-//! and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any. A request that waits for the writer's ticket waits in its
-//! slot, and is copied again when its time has come.
+//! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round,
+//! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
+//! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
 use super::calls::{Done, write_answer};
 use super::session::Session;
@@ -320,14 +320,15 @@ impl Server {
             }
             let Some(lane) = lanes.next() else { return };
             let Some(request) = lanes.served.request(lane) else { return self.close(index) };
-            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN);
-            turn += bytes;
-            self.lane_watch.unlooked += bytes;
             let round = self.lane_watch.round;
             if let Some((_, last)) = self.lane_watch.watched.get_mut(at) {
                 *last = round;
             }
-            match self.do_request(index, &request) {
+            let done = self.do_request(index, &request);
+            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + self.take_effort();
+            turn += bytes;
+            self.lane_watch.unlooked += bytes;
+            match done {
                 Done::Nonsense => return self.close(index),
                 Done::Later => {
                     self.somebody_waits = true;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// [`Session::barrier`](crate::Session::barrier).
 ///
 /// A round is *broken* when somebody waits too long, aborts or resets it, and when a party dies: one that waits, or one that was
-/// there the last time and still had the barrier. All who wait get an error of kind [`Broken`](crate::ErrorKind::Broken) then, and
+/// there the last time and still had the barrier. All who wait get an error of kind [`Broken`](commonhold_ipc::error::ErrorKind::Broken) then, and
 /// so does everybody who comes later, until a [`reset`](Self::reset).
 ///
 /// ```

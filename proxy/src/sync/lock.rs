@@ -49,7 +49,7 @@ impl<G> Acquired<G> {
 ///   drops the guard, and nobody is told.
 /// - Taking a free lock and giving it back makes no system call. Who waits looks for some microseconds, then sleeps.
 /// - Newcomers may be quicker than those who sleep, until one of these has waited for 2 ms: then it comes next. So nobody starves.
-/// - Not reentrant: a thread that takes it twice gets an error of kind [`Deadlock`](crate::ErrorKind::Deadlock).
+/// - Not reentrant: a thread that takes it twice gets an error of kind [`Deadlock`](commonhold_ipc::error::ErrorKind::Deadlock).
 ///
 /// ```
 /// # commonhold::init_in_tests!();
