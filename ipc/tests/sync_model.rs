@@ -162,8 +162,8 @@ impl Waiting<Segment> for Patience<'_> {
         self.is_long
     }
 
-    fn doubt(&self, _: Claim) -> Result<()> {
-        Ok(())
+    fn knows(&self, _: Claim) -> Result<bool> {
+        Ok(true)
     }
 }
 

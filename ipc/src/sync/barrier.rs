@@ -92,6 +92,13 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
         Claim::of(word).is_some_and(|claim| u64::from(claim.thread()) == round & SLOT_ROUND)
     }
 
+    /// Whether a slot is free in a round. One of a later round is not: who looks for a place may have been stopped since it read the
+    /// round, and must not take away another's.
+    fn is_before_round(word: u64, round: u64) -> bool {
+        let later = |claim: Claim| u64::from(claim.thread()).wrapping_sub(round) & SLOT_ROUND;
+        Claim::of(word).is_none_or(|claim| later(claim) > SLOT_ROUND / 2)
+    }
+
     /// How many must come.
     pub fn parties(&self) -> usize {
         self.parties
@@ -121,7 +128,7 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
             let mine = Claim::new(session, (round & SLOT_ROUND) as u32);
             let place = (0..self.parties).find(|index| {
                 let word = self.slot(*index).load();
-                !Self::is_of_round(word, round) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
+                Self::is_before_round(word, round) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
             });
             let Some(index) = place else {
                 if waiting.is_over() {

@@ -187,6 +187,13 @@ impl<M: Memory + ?Sized> Prize for Lock<'_, M> {
         Ok(Obstacle { index: 0, word })
     }
 
+    fn disclaim(&self, me: Claim) {
+        let state = self.state().load();
+        if state & RESERVED != 0 && state & !FLAGS == me.word() {
+            let _ = self.state().compare_exchange(state, state & DIED);
+        }
+    }
+
     fn revoke(&self, obstacle: Obstacle) {
         let _ = self.state().compare_exchange(obstacle.word, obstacle.word & DIED);
     }

@@ -179,6 +179,13 @@ impl<M: Memory + ?Sized> Prize for Semaphore<'_, M> {
         Ok(held)
     }
 
+    fn disclaim(&self, me: Claim) {
+        let mine = me.word() | RESERVED;
+        for slot in (0..self.used()).map(|index| self.slot(index)).filter(|slot| slot.load() == mine) {
+            let _ = slot.compare_exchange(mine, 0);
+        }
+    }
+
     fn revoke(&self, obstacle: Obstacle) {
         let _ = self.slot(obstacle.index).compare_exchange(obstacle.word, 0);
     }

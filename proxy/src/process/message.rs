@@ -178,14 +178,24 @@ impl Inbox {
         }
     }
 
-    /// Waits for the next message; `None` when the other side will say no more.
-    pub(super) fn wait(&mut self, channel: &Channel) -> Result<Option<Message>> {
+    /// Waits for the next message; `None` when the other side will say no more: its socket is at its end, or its process, if that is
+    /// watched.
+    pub(super) fn wait_beside(&mut self, channel: &Channel, process: Option<BorrowedFd<'_>>) -> Result<Option<Message>> {
+        let watched: Vec<_> = [channel.as_fd()].into_iter().chain(process).collect();
+        let mut last = false;
         loop {
             match self.next(channel)? {
-                None if !self.ended => wait_readable(&[channel.as_fd()], None)?,
+                // What it has said before its end must not be missed.
+                None if !self.ended && !last => last = wait_readable(&watched, None)? & 2 != 0,
                 message => return Ok(message),
-            };
+            }
         }
+    }
+
+    /// The same without the process.
+    #[cfg(test)]
+    fn wait(&mut self, channel: &Channel) -> Result<Option<Message>> {
+        self.wait_beside(channel, None)
     }
 
     fn take(&mut self) -> Result<Option<Message>> {
