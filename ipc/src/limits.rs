@@ -108,5 +108,5 @@ pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
 /// directory and settings.
 pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
-/// Longest message of a panic that a parent is told, cut there: a head of a message also has its place and its backtrace.
+/// Longest message of a panic, and longest backtrace, that a parent is told, cut there: both fit into the head of a message.
 pub const PROCESS_PANIC_BYTES_MAX: usize = 256 << 10;

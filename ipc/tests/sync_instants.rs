@@ -148,6 +148,34 @@ fn a_party_that_was_stopped_takes_nobodys_place_in_a_later_round() {
 }
 
 #[test]
+fn a_party_that_was_stopped_for_many_rounds_has_passed_its_own() {
+    for (rounds, broken, passes) in
+        [(1, false, true), (16, false, true), (17, false, true), (9000, false, true), (9, true, true), (20, true, false)]
+    {
+        let memory = Plains::new();
+        memory.word(barrier::PARTIES).swap(2);
+        let barrier = move || Barrier::new(memory, 0, 2).unwrap();
+        let arrival = barrier().arrive(1, &Patient::default()).unwrap();
+        let others = move || {
+            for round in 0..rounds {
+                if round > 0 {
+                    assert!(!barrier().arrive(2, &Patient::default()).unwrap().leads);
+                }
+                let last = barrier().arrive(3, &Patient::default()).unwrap();
+                assert!(last.leads);
+                barrier().open(last).unwrap();
+                if broken && round == 0 {
+                    barrier().break_round(None);
+                    barrier().reset();
+                }
+            }
+        };
+        let passed = barrier().wait(arrival, &Patient::during_sleep(others));
+        assert_eq!(passed.is_ok(), passes, "{rounds} {broken}");
+    }
+}
+
+#[test]
 fn a_writer_that_dies_before_it_has_begun_does_not_hide_the_death_before() {
     for told in [true, false] {
         let memory = Plains::new();

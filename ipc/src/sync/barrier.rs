@@ -13,6 +13,7 @@
 //! | 32–47 | how the last 16 rounds ended: bit 32 the last one, 1 if it was broken |
 //! | 48 | BROKEN: nobody passes any more, until a reset |
 //! | 49 | ACTING: all are here, and one of them does what is to be done before they pass |
+//! | 50–63 | rounds since the last one that was broken, as far as there is room: for who was stopped longer than bits 32–47 remember |
 //!
 //! A slot says which session arrived in it, in which round (modulo 2²², where a claim has the thread). So to arrive is one
 //! exchange, and all slots are free again as soon as the round's number is another: nobody has to clear them, and nobody can die
@@ -41,6 +42,8 @@ const ACTING: u64 = 1 << 49;
 const ROUND: u64 = u32::MAX as u64;
 const HISTORY_SHIFT: u32 = 32;
 const HISTORY_BITS: u32 = 16;
+const CALM_SHIFT: u32 = 50;
+const CALM_MAX: u64 = (1 << (64 - CALM_SHIFT)) - 1;
 /// Bits of a round's number that a slot has.
 const SLOT_ROUND: u64 = (1 << 22) - 1;
 
@@ -155,8 +158,8 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
         let since = (state & ROUND).wrapping_sub(round) & ROUND;
         let failed = match since {
             0 => state & BROKEN != 0,
-            // So far back nobody looks who has arrived in it and runs.
-            since => since > u64::from(HISTORY_BITS) || state >> (u64::from(HISTORY_SHIFT) + since - 1) & 1 == 1,
+            since if since <= u64::from(HISTORY_BITS) => state >> (u64::from(HISTORY_SHIFT) + since - 1) & 1 == 1,
+            since => since > state >> CALM_SHIFT,
         };
         if failed { Err(broken()) } else { Ok(since > 0) }
     }
@@ -177,7 +180,8 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
     /// The state after a round.
     fn next(state: u64, was_broken: bool) -> u64 {
         let history = (state >> HISTORY_SHIFT << 1 | u64::from(was_broken)) & ((1 << HISTORY_BITS) - 1);
-        state.wrapping_add(1) & ROUND | history << HISTORY_SHIFT
+        let calm = if was_broken { 0 } else { ((state >> CALM_SHIFT) + 1).min(CALM_MAX) };
+        state.wrapping_add(1) & ROUND | history << HISTORY_SHIFT | calm << CALM_SHIFT
     }
 
     /// Waits until the others have come, and the leader opens.

@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_that_is_dead_says_no_more_though_its_socket_is_open() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        say(&ours, Kind::Taken, &()).unwrap();
+        let mut sender = std::process::Command::new("true").spawn().unwrap();
+        let process = commonhold_ipc::sys::pidfd_open(sender.id()).unwrap();
+        sender.wait().unwrap();
+        let mut inbox = Inbox::default();
+        assert!(inbox.wait_beside(&theirs, Some(process.as_fd())).unwrap().is_some());
+        assert!(inbox.wait_beside(&theirs, Some(process.as_fd())).unwrap().is_none() && !inbox.ended);
+    }
+
+    #[test]
     fn a_message_that_is_cut_or_scribbled_on_is_none_or_an_error() {
         let (ours, theirs) = Channel::pair().unwrap();
         send(&ours, Kind::Returned, &head(2), &Packed::Inline(vec![1; 20]), &[]).unwrap();

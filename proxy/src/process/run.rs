@@ -188,7 +188,7 @@ fn report_panics(channel: &Arc<Channel>) {
         let own = super::current_process();
         let text = format!("\n{} (pid {}) panicked at {place}:\n{message}\n", own.name(), own.pid());
         let _ = std::io::stderr().write_all(text.as_bytes());
-        let backtrace = Backtrace::force_capture().to_string();
+        let backtrace = cut(&Backtrace::force_capture().to_string());
         if cfg!(panic = "abort") {
             // There is no later.
             let _ = send(&channel, Kind::Panicked, &(message, place, backtrace), &Packed::Inline(Vec::new()), &[]);
@@ -202,15 +202,19 @@ fn place_of(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
 }
 
-/// What a panic says, if it is text.
-fn message_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("(what it says is no text)");
+/// As much of a text as a report has room for.
+fn cut(text: &str) -> String {
     if text.len() <= PROCESS_PANIC_BYTES_MAX {
         return text.to_owned();
     }
     let start = &text[..text.floor_char_boundary(PROCESS_PANIC_BYTES_MAX)];
     format!("{start}… ({} bytes in all)", text.len())
+}
+
+/// What a panic says, if it is text.
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    cut(text.unwrap_or("(what it says is no text)"))
 }
 
 fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {
