@@ -179,11 +179,10 @@ impl<M: Memory + ?Sized> Prize for Semaphore<'_, M> {
         Ok(held)
     }
 
-    fn disclaim(&self, me: Claim) {
+    fn disclaim(&self, me: Claim) -> bool {
         let mine = me.word() | RESERVED;
-        for slot in (0..self.used()).map(|index| self.slot(index)).filter(|slot| slot.load() == mine) {
-            let _ = slot.compare_exchange(mine, 0);
-        }
+        let slots = (0..self.used()).map(|index| self.slot(index)).filter(|slot| slot.load() == mine);
+        slots.filter(|slot| slot.compare_exchange(mine, 0).is_ok()).count() > 0
     }
 
     fn revoke(&self, obstacle: Obstacle) {

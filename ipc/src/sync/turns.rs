@@ -52,8 +52,8 @@ pub trait Prize {
     fn try_take(&self, me: Claim) -> Option<Self::Taken>;
     /// Why it cannot be taken; an error if its words make no sense.
     fn obstacle(&self) -> Result<Obstacle>;
-    /// What is reserved for this one is free again.
-    fn disclaim(&self, me: Claim);
+    /// What is reserved for this one is free again. Whether anything was.
+    fn disclaim(&self, me: Claim) -> bool;
     /// The reserved word is free again, if it is still what it was.
     fn revoke(&self, obstacle: Obstacle);
 }
@@ -110,8 +110,9 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             self.roster().leave(slot);
         }
         if !matches!(taken, Ok(Some(_))) {
-            // Somebody may have been woken for nothing, or not been woken because this waiter was.
             self.decline(prize, me);
+            // Somebody may have been woken for nothing, or not been woken because this waiter was.
+            self.waiters().notify_one();
         }
         taken
     }
@@ -127,9 +128,9 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             let events = if inherits { self.heirs() } else { self.waiters() };
             let prepared = events.prepare();
             if let Some(taken) = prize.try_take(me) {
-                if inherits {
-                    // It may have come otherwise than by inheritance.
-                    self.decline(prize, me);
+                // It may have come otherwise than by inheritance.
+                if inherits && self.decline(prize, me) {
+                    self.waiters().notify_one();
                 }
                 return Ok(Some(taken));
             }
@@ -164,13 +165,10 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
         }
     }
 
-    /// The caller is no heir any more. If it was made room for, that goes to the next one; unless it is being made in this instant: then
-    /// who waits revokes it.
-    fn decline<P: Prize>(&self, prize: &P, me: Claim) {
-        if self.heir().compare_exchange(me.word(), 0).is_err() {
-            prize.disclaim(me);
-        }
-        self.waiters().notify_one();
+    /// The caller is no heir any more. If room was made for it, that is there for the next one; unless it is being made in this
+    /// instant: then who waits revokes it. Whether there was.
+    fn decline<P: Prize>(&self, prize: &P, me: Claim) -> bool {
+        self.heir().compare_exchange(me.word(), 0).is_err() && prize.disclaim(me)
     }
 
     /// Gives something back by `put`, which sets its word to what it is told: free, or reserved.
