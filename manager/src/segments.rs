@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_objects_that_are_gone() {
         let mut segments = Segments::new(1 << 30);
-        let shape = Shape { bytes: 4096, backed: vec![0..4096], words: Vec::new() };
+        let shape = Shape::whole(4096, Vec::new());
         for id in 1..=100 {
             segments.make(id, Kind::Lock, &shape).unwrap();
             for session in [7, 8] {
