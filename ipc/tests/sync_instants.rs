@@ -143,8 +143,23 @@ fn a_party_that_was_stopped_takes_nobodys_place_in_a_later_round() {
         barrier().reset();
         barrier().arrive(3, &Patient::default()).unwrap();
     });
-    assert_eq!(barrier().arrive(2, &Patient::default()).unwrap_err().kind(), ErrorKind::Broken);
-    assert_eq!(barrier().arrived().collect::<Vec<_>>(), [3]);
+    assert!(barrier().arrive(2, &Patient::default()).unwrap().leads, "it comes to the next round, too");
+    assert_eq!(barrier().arrived().collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn a_party_that_comes_again_leaves_the_others_places_of_the_last_round() {
+    for dies in [1, 2] {
+        let memory = Plains::new();
+        memory.word(barrier::PARTIES).swap(2);
+        let barrier = Barrier::new(memory, 0, 2).unwrap();
+        barrier.arrive(1, &Patient::default()).unwrap();
+        let last = barrier.arrive(2, &Patient::default()).unwrap();
+        barrier.open(last).unwrap();
+        barrier.arrive(3 - dies, &Patient::default()).unwrap();
+        barrier.recover(dies, true);
+        assert!(barrier.is_broken(), "{dies} was there the last time");
+    }
 }
 
 #[test]

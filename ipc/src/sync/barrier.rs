@@ -129,10 +129,16 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
             }
             let round = state & ROUND;
             let mine = Claim::new(session, (round & SLOT_ROUND) as u32);
-            let place = (0..self.parties).find(|index| {
-                let word = self.slot(*index).load();
-                Self::is_before_round(word, round) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
-            });
+            let take = |suits: &dyn Fn(u64) -> bool| {
+                (0..self.parties).find(|index| {
+                    let word = self.slot(*index).load();
+                    Self::is_before_round(word, round) && suits(word) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
+                })
+            };
+            // Its own of the last round, so that what others have left there can still be known of them when they die.
+            let last = round.wrapping_sub(1) & ROUND;
+            let place = take(&|word| Claim::is_of(word, session)).or_else(|| take(&|word| !Self::is_of_round(word, last)));
+            let place = place.or_else(|| take(&|_| true));
             let Some(index) = place else {
                 if waiting.is_over() {
                     return Err(self.late());
