@@ -11,7 +11,7 @@
 //! | the sender | the entry lies in the main executable: a library that was loaded into it may lie elsewhere in the other process |
 //! | the receiver | both are the same [`Build`]; the distance leads into the main executable, to an entry, of a type of the same name |
 //!
-//! INV-26. *An entry's address is only ever followed in a program of the same build that was told it by its parent over a private
+//! INV-18. *An entry's address is only ever followed in a program of the same build that was told it by its parent over a private
 //! socket, to a place that holds the mark.* So what is called is code that the sender's compiler has made for a type that the
 //! sender had a value of.
 #![allow(unsafe_code)] // Reads the loaded executable's headers and an entry in it, and makes a value of a type without size.
@@ -57,7 +57,7 @@ impl<F: Copy + 'static, R: Runner<F> + 'static> Of<F, R> {
 fn run<F: Copy + 'static, R: Runner<F>>(passage: &mut dyn Any) {
     assert_without_size::<F>();
     // SAFETY: no bytes are read, and any aligned place will do for none. A value of this type exists: an entry is made of one
-    // (`Entry::of`), in this process or in the parent's, which runs the same program (INV-26). The type is `Copy`, so there may
+    // (`Entry::of`), in this process or in the parent's, which runs the same program (INV-18). The type is `Copy`, so there may
     // be any number of it.
     let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     R::run(function, passage);
@@ -119,7 +119,7 @@ impl Entry {
         if unsafe { place.read_volatile() } != MARK {
             return Err(none());
         }
-        // SAFETY: what has the mark is a constant of type `Entry`, of this build's compiler (INV-26).
+        // SAFETY: what has the mark is a constant of type `Entry`, of this build's compiler (INV-18).
         let entry = unsafe { &*place.cast::<Entry>() };
         if entry.name() == name { Ok(entry) } else { Err(none()) }
     }
