@@ -163,13 +163,11 @@ pub fn answer(words: &impl AnswerWords) -> bool {
 /// Stores bytes into words that the other side reads.
 #[inline]
 fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
-    let mut chunks = bytes.chunks_exact(8);
-    let mut words = words.iter();
-    for (chunk, word) in (&mut chunks).zip(&mut words) {
-        word.store(u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")), Ordering::Relaxed);
+    let (chunks, rest) = bytes.as_chunks();
+    for (chunk, word) in chunks.iter().zip(words) {
+        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
     }
-    let rest = chunks.remainder();
-    if let (false, Some(word)) = (rest.is_empty(), words.next()) {
+    if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         word.store(u64::from_le_bytes(last), Ordering::Relaxed);
@@ -179,13 +177,18 @@ fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 /// Copies bytes out of words that the other side may be writing.
 #[inline]
 fn load_bytes(words: &[AtomicU64], bytes: &mut [u8]) {
-    for (chunk, word) in bytes.chunks_mut(8).zip(words) {
+    let (chunks, rest) = bytes.as_chunks_mut();
+    for (chunk, word) in chunks.iter_mut().zip(words) {
+        *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+    }
+    if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
         let word = word.load(Ordering::Relaxed).to_le_bytes();
-        chunk.copy_from_slice(&word[..chunk.len()]);
+        rest.copy_from_slice(&word[..rest.len()]);
     }
 }
 
 /// A frame's head as two words.
+#[inline]
 fn head_words(head: Head) -> [u64; 2] {
     let bytes = head.to_bytes();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
@@ -193,6 +196,7 @@ fn head_words(head: Head) -> [u64; 2] {
 }
 
 /// A frame's head out of two words.
+#[inline]
 fn head_of(words: [u64; 2]) -> Head {
     let mut bytes = [0; HEAD_BYTES];
     bytes[..8].copy_from_slice(&words[0].to_le_bytes());

@@ -25,9 +25,39 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub enum Reply {
     /// The version of the commit, and what its operations gave.
-    Done(u64, Vec<Outcome>),
+    Done(u64, Outcomes),
     /// A condition did not hold.
     Conflict,
+}
+
+/// What the operations of a call gave: almost always one thing, which needs no allocation.
+#[derive(Debug)]
+pub struct Outcomes {
+    first: Option<Outcome>,
+    others: Vec<Outcome>,
+}
+
+impl Outcomes {
+    /// The only one.
+    #[inline(always)]
+    pub fn only(self) -> Result<Outcome> {
+        match self.first {
+            Some(outcome) if self.others.is_empty() => Ok(outcome),
+            _ => Err(malformed("reply")),
+        }
+    }
+
+    /// All of them.
+    pub fn all(self) -> impl Iterator<Item = Outcome> {
+        self.first.into_iter().chain(self.others)
+    }
+
+    /// Whether one of them is lent.
+    #[inline(always)]
+    fn lend(&self) -> bool {
+        let lends = |outcome: &Outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_));
+        self.first.as_ref().is_some_and(lends) || self.others.iter().any(lends)
+    }
 }
 
 impl Reply {
@@ -40,9 +70,12 @@ impl Reply {
             Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
             Some(Status::Done) => {
                 let version = read.u64().ok_or_else(|| malformed("reply"))?;
-                let mut outcomes = Vec::new();
+                let mut outcomes = Outcomes { first: None, others: Vec::new() };
+                if !read.is_empty() {
+                    outcomes.first = Some(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                }
                 while !read.is_empty() {
-                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                    outcomes.others.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
                 }
                 Ok(Reply::Done(version, outcomes))
             }
@@ -53,9 +86,15 @@ impl Reply {
     /// The only outcome of a call that always succeeds or fails.
     pub fn outcome(self) -> Result<Outcome> {
         match self {
-            Reply::Done(_, mut outcomes) => outcomes.pop().ok_or_else(|| malformed("reply")),
+            Reply::Done(_, outcomes) => outcomes.only(),
             Reply::Conflict => Err(malformed("reply")),
         }
+    }
+
+    /// Whether it lends something, which is to be acknowledged.
+    #[inline(always)]
+    pub fn lends(&self) -> bool {
+        matches!(self, Reply::Done(_, outcomes) if outcomes.lend())
     }
 }
 

@@ -137,7 +137,8 @@ impl LaneRoad {
         let len = head.len as usize;
         if len <= SMALL_REPLY_BYTES {
             let mut payload = [0; SMALL_REPLY_BYTES];
-            self.lanes.copy_reply(lane, &mut payload[..len]);
+            // Whole words: what stands behind the reply is not looked at.
+            self.lanes.copy_reply(lane, &mut payload[..len.next_multiple_of(8)]);
             return Reply::parse(head, &payload[..len]);
         }
         let mut payload = vec![0; len.min(commonhold_ipc::lane::REPLY_BYTES)];

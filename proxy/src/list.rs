@@ -16,7 +16,7 @@ use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{Payload, Words, malformed};
+use commonhold_ipc::wire::{Payload, Source, Words, malformed};
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
@@ -109,7 +109,7 @@ impl Run {
             self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
-                Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
+                Payload { source: Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
                 _ => payload.write(&mut self.bytes),
             }
             self.uploads.extend(value.upload());
@@ -190,9 +190,16 @@ impl<T: Shared> List<T> {
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
         let session = self.object.ready()?;
-        let mut run = Run::new::<T>();
-        run.add::<T>(session, value)?;
-        self.splice_run(position, 0, &run)
+        if inline_bytes::<T>() == 0 {
+            let mut run = Run::new::<T>();
+            run.add::<T>(session, value)?;
+            return self.splice_run(position, 0, &run);
+        }
+        with_element::<T, _>(session, value, |value, ser| {
+            let Source::Inline(bytes) = value.payload(ser).source else { unreachable!("an element that lies in its leaf is small") };
+            session.op(&Op::ListSplice { object: self.id(), position, remove: 0, values: Values::Packed(bytes) })?;
+            Ok(())
+        })
     }
 
     fn splice_run(&self, position: u64, remove: u64, run: &Run) -> Result<()> {

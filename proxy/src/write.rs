@@ -6,7 +6,7 @@ use crate::request::{Request, Target, Value};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
-use commonhold_ipc::wire::commit::{CommitWriter, Op, write_single};
+use commonhold_ipc::wire::commit::{CommitWriter, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
@@ -22,12 +22,10 @@ pub enum Committed {
 
 impl SessionCore {
     /// Commits one operation; `then` sees its outcome, and the version that lent values are in.
+    #[inline]
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
-        let mut request = Request::new(Call::Commit);
-        write_single(request.payload(), op);
-        request.follow(op);
-        self.commit_then(&mut request, |reply| match reply {
-            Reply::Done(version, mut outcomes) => then(version, outcomes.pop().ok_or_else(|| malformed("reply"))?),
+        self.commit_then(&mut Request::single(op), |reply| match reply {
+            Reply::Done(version, outcomes) => then(version, outcomes.only()?),
             Reply::Conflict => Err(malformed("reply")),
         })
     }
@@ -56,6 +54,7 @@ fn committed(reply: Reply) -> Result<Committed> {
 }
 
 /// A guard on what a reply lends, or on what it brought.
+#[inline]
 pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
     let (place, handles) = match outcome {
         Outcome::Nothing | Outcome::Something => return Ok(None),
@@ -65,13 +64,17 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
         Outcome::Lent(place, handles) => (place, handles),
     };
     // The manager counts this session as a holder of what the value refers to: until the guard goes.
-    let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
+    let kept = if handles.is_empty() { Vec::new() } else { taken(session, handles) };
     let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
         Some(hold) => Ref::new(session, &place, hold)?,
         // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
         None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
     };
     Ok(Some(guard.keeping(kept)))
+}
+
+fn taken(session: &Arc<SessionCore>, handles: Vec<u64>) -> Vec<Stored> {
+    handles.into_iter().map(|id| Stored::taken(session, id)).collect()
 }
 
 /// Encodes a key and hands its bytes over.

@@ -103,6 +103,7 @@ impl AnswerWords for Awaited<'_> {
         unreachable!("only the manager answers")
     }
 
+    #[inline(always)]
     fn is_answered(&self) -> bool {
         self.is_done(self.look())
     }
@@ -134,6 +135,7 @@ impl CallingLanes {
         })
     }
 
+    #[inline(always)]
     fn awaited(&self, lane: u16, mark: u32) -> Awaited<'_> {
         let slot = slot(lane);
         Awaited { answered: self.segment.half(slot + ANSWERED), sleeping: self.segment.half(slot + SLEEPING), mark }
@@ -227,6 +229,7 @@ impl CallingLanes {
     }
 }
 
+#[inline(always)]
 fn store_words(words: &[AtomicU64], values: [u64; 4]) {
     words.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
 }

@@ -21,6 +21,7 @@ mod op;
 pub mod reply;
 
 use crate::error::{Error, ErrorKind, Result};
+use buffers::Out;
 
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 16;
@@ -256,9 +257,9 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a byte string: its length in 4 bytes, then it.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes);
+pub fn put_bytes(out: &mut impl Out, bytes: &[u8]) {
+    out.put(&(bytes.len() as u32).to_le_bytes());
+    out.put(bytes);
 }
 
 /// Numbers packed 8 bytes each.

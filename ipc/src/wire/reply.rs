@@ -21,8 +21,14 @@ pub enum Status {
 
 impl Status {
     /// The status of this code, if there is one.
+    #[inline]
     pub fn from_code(code: u8) -> Option<Status> {
-        [Status::Done, Status::Conflict, Status::Failed].into_iter().find(|s| *s as u8 == code)
+        Some(match code {
+            0 => Status::Done,
+            1 => Status::Conflict,
+            2 => Status::Failed,
+            _ => return None,
+        })
     }
 }
 
@@ -53,8 +59,13 @@ fn put_place(out: &mut Vec<u8>, place: &Place) {
     }
 }
 
+#[inline]
 fn place(read: &mut Reader<'_>) -> Option<Place> {
     Some(Place { offset: read.u64()?, len: read.u64()?, birth: read.u64()?, block: read.u64()? })
+}
+
+fn ids(read: &mut Reader<'_>, count: u32) -> Option<Vec<u64>> {
+    (0..count).map(|_| read.u64()).collect()
 }
 
 impl Outcome {
@@ -89,12 +100,13 @@ impl Outcome {
     }
 
     /// Reads one.
+    #[inline]
     pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
         Some(match read.u8()? {
             0 => Outcome::Nothing,
             1 => {
                 let (place, handles) = (place(read)?, read.u32()?);
-                Outcome::Lent(place, (0..handles).map(|_| read.u64()).collect::<Option<_>>()?)
+                Outcome::Lent(place, if handles == 0 { Vec::new() } else { ids(read, handles)? })
             }
             2 => Outcome::Existing(place(read)?),
             3 => Outcome::Bytes(read.bytes()?.to_vec()),
