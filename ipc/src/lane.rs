@@ -48,7 +48,7 @@ pub use served::{Request, ServedLanes};
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;
 use crate::pin::BLOCKS;
-use crate::wire::{HEAD_BYTES, Head};
+use crate::wire::HEAD_BYTES;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lanes of a session, the shared one included, which has no slot in use.
@@ -164,7 +164,13 @@ pub fn answer(words: &impl AnswerWords) -> bool {
 #[inline]
 fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
     let (chunks, rest) = bytes.as_chunks();
-    for (chunk, word) in chunks.iter().zip(words) {
+    // Four at a time: a loop of atomic stores is not unrolled by itself.
+    let (fours, ones) = chunks.as_chunks::<4>();
+    let (word_fours, _) = words.as_chunks::<4>();
+    for (chunks, words) in fours.iter().zip(word_fours) {
+        (0..4).for_each(|at| words[at].store(u64::from_le_bytes(chunks[at]), Ordering::Relaxed));
+    }
+    for (chunk, word) in ones.iter().zip(words.iter().skip(4 * fours.len())) {
         word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
     }
     if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
@@ -185,23 +191,6 @@ fn load_bytes(words: &[AtomicU64], bytes: &mut [u8]) {
         let word = word.load(Ordering::Relaxed).to_le_bytes();
         rest.copy_from_slice(&word[..rest.len()]);
     }
-}
-
-/// A frame's head as two words.
-#[inline]
-fn head_words(head: Head) -> [u64; 2] {
-    let bytes = head.to_bytes();
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    [word(0), word(8)]
-}
-
-/// A frame's head out of two words.
-#[inline]
-fn head_of(words: [u64; 2]) -> Head {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[..8].copy_from_slice(&words[0].to_le_bytes());
-    bytes[8..].copy_from_slice(&words[1].to_le_bytes());
-    Head::parse(&bytes).unwrap_or_else(|| unreachable!("a head has {HEAD_BYTES} bytes"))
 }
 
 #[cfg(test)]

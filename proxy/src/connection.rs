@@ -13,7 +13,7 @@ use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{wait_readable, wait_writable};
-use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
+use commonhold_ipc::wire::reply::{Outcome, Status, one_lent, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -62,8 +62,19 @@ impl Outcomes {
 
 impl Reply {
     /// Takes a reply's frame apart: `Err` is what the call failed with.
-    #[inline]
+    #[inline(always)]
     pub fn parse(head: Head, payload: &[u8]) -> Result<Reply> {
+        if head.code == Status::Done as u8
+            && let Some((version, place)) = one_lent(payload)
+        {
+            let outcomes = Outcomes { first: Some(Outcome::Lent(place, Vec::new())), others: Vec::new() };
+            return Ok(Reply::Done(version, outcomes));
+        }
+        Self::parse_any(head, payload)
+    }
+
+    #[inline(never)]
+    fn parse_any(head: Head, payload: &[u8]) -> Result<Reply> {
         let mut read = Reader::new(payload);
         match Status::from_code(head.code) {
             Some(Status::Conflict) => Ok(Reply::Conflict),

@@ -94,12 +94,7 @@ impl<'g, T: Shared> Ref<'g, T> {
     }
 
     /// The guard, which keeps these references.
-    #[inline(always)]
     pub(crate) fn keeping(self, kept: Vec<Stored>) -> Self {
-        if kept.is_empty() { self } else { self.keep_apart(kept) }
-    }
-
-    fn keep_apart(self, kept: Vec<Stored>) -> Self {
         let apart = match self.held {
             Held::There(archived, hold) => {
                 let table = hold.table();

@@ -7,7 +7,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
 use commonhold_ipc::value::{AsShared, Ser, Shared};
 use commonhold_ipc::wire::buffers::Short;
-use commonhold_ipc::wire::commit::{CommitWriter, Op, short_single, write_single};
+use commonhold_ipc::wire::commit::{CommitWriter, Op, write_short, write_single};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
@@ -70,9 +70,10 @@ impl Request {
     /// A commit of one operation, which goes by the socket if an upload that it names did.
     #[inline(always)]
     pub fn single(op: &Op<'_>) -> Self {
-        let mut request = Request { call: Call::Commit, quiet: false, by_socket: false, frame: Frame::Short(short_single(op)) };
-        if let Frame::Short(short) = &request.frame
-            && !short.is_whole()
+        let mut request = Request { call: Call::Commit, quiet: false, by_socket: false, frame: Frame::Short(Short::default()) };
+        // Written where it stays: a move would be a copy.
+        if let Frame::Short(short) = &mut request.frame
+            && !write_short(short, op)
         {
             request = Request::long_single(op);
         }

@@ -64,13 +64,16 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
         Outcome::Lent(place, handles) => (place, handles),
     };
     // The manager counts this session as a holder of what the value refers to: until the guard goes.
-    let kept = if handles.is_empty() { Vec::new() } else { taken(session, handles) };
+    let kept = if handles.is_empty() { None } else { Some(taken(session, handles)) };
     let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
         Some(hold) => Ref::new(session, &place, hold)?,
         // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
         None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
     };
-    Ok(Some(guard.keeping(kept)))
+    Ok(Some(match kept {
+        Some(kept) => guard.keeping(kept),
+        None => guard,
+    }))
 }
 
 fn taken(session: &Arc<SessionCore>, handles: Vec<u64>) -> Vec<Stored> {

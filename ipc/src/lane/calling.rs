@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST, REQUEST_PAYLOAD, ROOM,
-    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, head_of, head_words, load_bytes, post, slot, store_bytes, words,
+    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, load_bytes, post, slot, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -170,7 +170,7 @@ impl CallingLanes {
             }
             Err(offset) => offset,
         };
-        let [first, second] = head_words(head);
+        let [first, second] = head.to_words();
         store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark)]);
         number.store(mark, Ordering::Relaxed);
         crate::points::client("lane: before it is posted");
@@ -200,7 +200,7 @@ impl CallingLanes {
     #[inline]
     pub fn reply_head(&self, lane: u16) -> Head {
         let words = words(&self.segment, slot(lane) + REPLY, 2);
-        head_of([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
+        Head::from_words([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
     }
 
     /// Its payload, as much as `payload` has room for and the slot holds.

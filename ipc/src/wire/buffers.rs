@@ -30,13 +30,14 @@ pub struct Short {
     len: usize,
 }
 
-impl Short {
-    /// One that begins with so many zeros, to be filled in later.
+impl Default for Short {
     #[inline(always)]
-    pub fn after(zeros: usize) -> Short {
-        Short { bytes: [0; SHORT_BYTES], len: zeros }
+    fn default() -> Short {
+        Short { bytes: [0; SHORT_BYTES], len: 0 }
     }
+}
 
+impl Short {
     /// How many bytes were appended, those that did not fit included.
     #[inline(always)]
     pub fn len(&self) -> usize {

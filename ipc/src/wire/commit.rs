@@ -464,16 +464,16 @@ fn finish(out: &mut Vec<u8>, start: usize, op_count: u32, condition_count: u32) 
     out.extend_from_slice(&condition_count.to_le_bytes());
 }
 
-/// A commit of one operation and no condition, as a whole frame but for its head, whose room is at its front. Look whether it
-/// [is whole](Short::is_whole).
+/// A commit of one operation and no condition, as a whole frame but for its head, whose room is at its front. The frame begins
+/// empty; `false`: it does not fit.
 #[inline(always)]
-pub fn short_single(op: &Op<'_>) -> Short {
-    let mut out = Short::after(OPS_AT);
-    op.write(&mut out);
+pub fn write_short(out: &mut Short, op: &Op<'_>) -> bool {
+    out.put(&[0; OPS_AT]);
+    op.write(out);
     let counts = 1 | ((out.len() - OPS_AT) as u64) << 32;
     out.put(&[0; 4]);
     out.bytes_mut()[HEAD_BYTES..OPS_AT].copy_from_slice(&counts.to_le_bytes());
-    out
+    out.is_whole()
 }
 
 /// Appends the payload of a commit of one operation and no condition.

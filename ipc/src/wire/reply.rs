@@ -53,6 +53,9 @@ pub enum Outcome {
     Text(String),
 }
 
+/// What begins a value that is lent.
+const LENT: u8 = 1;
+
 fn put_place(out: &mut Vec<u8>, place: &Place) {
     for word in [place.offset, place.len, place.birth, place.block] {
         out.extend_from_slice(&word.to_le_bytes());
@@ -74,7 +77,7 @@ impl Outcome {
         match self {
             Outcome::Nothing => out.push(0),
             Outcome::Lent(at, handles) => {
-                out.push(1);
+                out.push(LENT);
                 put_place(out, at);
                 out.extend_from_slice(&(handles.len() as u32).to_le_bytes());
                 handles.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
@@ -104,7 +107,7 @@ impl Outcome {
     pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
         Some(match read.u8()? {
             0 => Outcome::Nothing,
-            1 => {
+            LENT => {
                 let (place, handles) = (place(read)?, read.u32()?);
                 Outcome::Lent(place, if handles == 0 { Vec::new() } else { ids(read, handles)? })
             }
@@ -146,6 +149,16 @@ pub(crate) fn code_of(kind: ErrorKind) -> u8 {
 /// The kind of error that travels by a number.
 pub(crate) fn kind_of(code: u8) -> ErrorKind {
     KINDS.iter().find(|(known, _)| *known == code).map_or(ErrorKind::Other, |(_, kind)| *kind)
+}
+
+/// The payload of a call that gave one value, lent, without handles, taken apart: the version and the value. What comes of a set, a
+/// `remove`, a `pop`; anything else is read by [`Outcome::parse`].
+#[inline(always)]
+pub fn one_lent(payload: &[u8]) -> Option<(u64, Place)> {
+    let payload: &[u8; 45] = payload.try_into().ok()?;
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| payload[at + byte]));
+    let plain = payload[8] == LENT && payload[41..] == [0; 4];
+    plain.then(|| (word(0), Place { offset: word(9), len: word(17), birth: word(25), block: word(33) }))
 }
 
 /// Appends an error as the payload of a failed call.
