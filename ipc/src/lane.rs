@@ -42,7 +42,7 @@
 mod calling;
 mod served;
 
-pub use calling::{CallingLanes, Posted, Waited};
+pub use calling::{CallingLanes, Posted, SMALL_REPLY_BYTES, Waited};
 pub use served::{Request, ServedLanes};
 
 use crate::limits::LANE_ROOM_BYTES;

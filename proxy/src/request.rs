@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A frame's bytes, with room for its head at the front.
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and a request stays where it was made")]
 enum Frame {
     /// Of one small operation, as most are: they need no buffer.
     Short(Short),
@@ -20,14 +21,6 @@ enum Frame {
 }
 
 impl Frame {
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Frame::Short(short) => short.bytes(),
-            Frame::Long(long) => long,
-        }
-    }
-
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Frame::Short(short) => short.bytes_mut(),
@@ -67,25 +60,30 @@ impl Request {
         Request { call, quiet: false, by_socket: false, frame: Frame::Long(bytes) }
     }
 
-    /// A commit of one operation, which goes by the socket if an upload that it names did.
+    /// A commit of what [`write_single`](Self::write_single) will write: made first and written where it stays, since a move
+    /// would be a copy.
     #[inline(always)]
-    pub fn single(op: &Op<'_>) -> Self {
-        let mut request = Request { call: Call::Commit, quiet: false, by_socket: false, frame: Frame::Short(Short::default()) };
-        // Written where it stays: a move would be a copy.
-        if let Frame::Short(short) = &mut request.frame
-            && !write_short(short, op)
-        {
-            request = Request::long_single(op);
-        }
-        op.each_upload(|number| request.by_socket |= upload::went_by_socket(number));
-        request
+    pub fn single() -> Self {
+        Request { call: Call::Commit, quiet: false, by_socket: false, frame: Frame::Short(Short::default()) }
     }
 
-    #[cold]
-    fn long_single(op: &Op<'_>) -> Self {
-        let mut request = Request::new(Call::Commit);
-        write_single(request.payload(), op);
-        request
+    /// Writes the commit's only operation. It goes by the socket if an upload that the operation names did.
+    #[inline(always)]
+    pub fn write_single(&mut self, op: &Op<'_>) {
+        if let Frame::Short(short) = &mut self.frame
+            && !write_short(short, op)
+        {
+            self.write_long(op);
+        }
+        op.each_upload(|number| self.by_socket |= upload::went_by_socket(number));
+    }
+
+    #[inline(never)]
+    fn write_long(&mut self, op: &Op<'_>) {
+        let mut bytes = buffers::take();
+        bytes.resize(HEAD_BYTES, 0);
+        write_single(&mut bytes, op);
+        self.frame = Frame::Long(bytes);
     }
 
     /// A commit as it was put together.
@@ -119,14 +117,17 @@ impl Request {
         Ok(bytes)
     }
 
-    /// Head and payload apart.
+    /// Head and payload apart. A short payload has zeros behind it, up to whole words.
     #[inline]
     pub fn parts(&self, lane: u16, number: u64) -> Result<(Head, &[u8])> {
-        let payload = &self.frame.bytes()[HEAD_BYTES..];
-        if payload.len() > FRAME_BYTES_MAX {
-            return Err(too_long(payload.len()));
+        let (len, payload) = match &self.frame {
+            Frame::Short(short) => (short.len() - HEAD_BYTES, &short.words()[HEAD_BYTES..]),
+            Frame::Long(long) => (long.len() - HEAD_BYTES, &long[HEAD_BYTES..]),
+        };
+        if len > FRAME_BYTES_MAX {
+            return Err(too_long(len));
         }
-        Ok((Head { len: payload.len() as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
+        Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
     /// Whether it may go by a lane: a commit that names nothing that went by the socket, where it might be overtaken.

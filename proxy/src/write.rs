@@ -24,7 +24,9 @@ impl SessionCore {
     /// Commits one operation; `then` sees its outcome, and the version that lent values are in.
     #[inline]
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
-        self.commit_then(&mut Request::single(op), |reply| match reply {
+        let mut request = Request::single();
+        request.write_single(op);
+        self.commit_then(&mut request, |reply| match reply {
             Reply::Done(version, outcomes) => then(version, outcomes.only()?),
             Reply::Conflict => Err(malformed("reply")),
         })

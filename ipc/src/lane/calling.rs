@@ -15,6 +15,9 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
+/// Bytes of a reply's payload that are copied without an allocation: one value, lent, has 45.
+pub const SMALL_REPLY_BYTES: usize = 48;
+
 /// What a post came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
@@ -145,6 +148,10 @@ impl CallingLanes {
     #[inline]
     pub fn is_free(&self, lane: u16) -> bool {
         let number = usize::from(lane);
+        let last = self.posts[number].load(Ordering::Relaxed);
+        if last != 0 {
+            return self.awaited(lane, last).look() == last;
+        }
         if !self.backed[number].load(Ordering::Relaxed) {
             let slot = slot(lane) as u64;
             if sys::back(&self.file, slot..slot + SLOT_BYTES as u64).is_err() {
@@ -152,8 +159,7 @@ impl CallingLanes {
             }
             self.backed[number].store(true, Ordering::Relaxed);
         }
-        let last = self.posts[number].load(Ordering::Relaxed);
-        last == 0 || self.awaited(lane, last).look() == last
+        true
     }
 
     /// Posts a request on a free lane: its payload in place, or at an offset of the segment, in the room. Returns its mark.
@@ -201,6 +207,14 @@ impl CallingLanes {
     pub fn reply_head(&self, lane: u16) -> Head {
         let words = words(&self.segment, slot(lane) + REPLY, 2);
         Head::from_words([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
+    }
+
+    /// The first bytes of its payload, and what else stands there if it is shorter.
+    #[inline]
+    pub fn small_reply(&self, lane: u16) -> [u8; SMALL_REPLY_BYTES] {
+        let mut bytes = [0; SMALL_REPLY_BYTES];
+        load_bytes(words(&self.segment, slot(lane) + REPLY + HEAD_BYTES, SMALL_REPLY_BYTES / 8), &mut bytes);
+        bytes
     }
 
     /// Its payload, as much as `payload` has room for and the slot holds.

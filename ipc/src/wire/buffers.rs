@@ -23,6 +23,7 @@ impl Out for Vec<u8> {
 
 /// Bytes of a frame that is put together in place, on the caller's stack.
 pub const SHORT_BYTES: usize = 256;
+const _: () = assert!(SHORT_BYTES.is_multiple_of(8));
 
 /// A frame that is put together in place. What is more than fits is counted and dropped.
 pub struct Short {
@@ -55,13 +56,13 @@ impl Short {
         self.len <= SHORT_BYTES
     }
 
-    /// The bytes, as far as they are here.
+    /// The bytes up to a multiple of 8, with zeros behind the last one: for who copies words.
     #[inline(always)]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len.min(SHORT_BYTES)]
+    pub fn words(&self) -> &[u8] {
+        &self.bytes[..self.len.next_multiple_of(8).min(SHORT_BYTES)]
     }
 
-    /// The same, to change them.
+    /// The bytes, as far as they are here.
     #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len.min(SHORT_BYTES)]
