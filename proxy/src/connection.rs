@@ -13,7 +13,7 @@ use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{wait_readable, wait_writable};
-use commonhold_ipc::wire::reply::{Outcome, Status, one_lent, parse_error};
+use commonhold_ipc::wire::reply::{Outcome, Status, common_reply, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,40 +24,12 @@ use std::time::{Duration, Instant};
 /// A reply, taken apart.
 #[derive(Debug)]
 pub enum Reply {
-    /// The version of the commit, and what its operations gave.
-    Done(u64, Outcomes),
+    /// The version of the commit, and what its operation gave; nothing if it is enough to know that it happened.
+    Done(u64, Outcome),
+    /// What a call gave that gives several things.
+    Several(Vec<Outcome>),
     /// A condition did not hold.
     Conflict,
-}
-
-/// What the operations of a call gave: almost always one thing, which needs no allocation.
-#[derive(Debug)]
-pub struct Outcomes {
-    first: Option<Outcome>,
-    others: Vec<Outcome>,
-}
-
-impl Outcomes {
-    /// The only one.
-    #[inline(always)]
-    pub fn only(self) -> Result<Outcome> {
-        match self.first {
-            Some(outcome) if self.others.is_empty() => Ok(outcome),
-            _ => Err(malformed("reply")),
-        }
-    }
-
-    /// All of them.
-    pub fn all(self) -> impl Iterator<Item = Outcome> {
-        self.first.into_iter().chain(self.others)
-    }
-
-    /// Whether one of them is lent.
-    #[inline(always)]
-    fn lend(&self) -> bool {
-        let lends = |outcome: &Outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_));
-        self.first.as_ref().is_some_and(lends) || self.others.iter().any(lends)
-    }
 }
 
 impl Reply {
@@ -65,10 +37,9 @@ impl Reply {
     #[inline(always)]
     pub fn parse(head: Head, payload: &[u8]) -> Result<Reply> {
         if head.code == Status::Done as u8
-            && let Some((version, place)) = one_lent(payload)
+            && let Some((version, outcome)) = common_reply(payload)
         {
-            let outcomes = Outcomes { first: Some(Outcome::Lent(place, Vec::new())), others: Vec::new() };
-            return Ok(Reply::Done(version, outcomes));
+            return Ok(Reply::Done(version, outcome));
         }
         Self::parse_any(head, payload)
     }
@@ -81,14 +52,15 @@ impl Reply {
             Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
             Some(Status::Done) => {
                 let version = read.u64().ok_or_else(|| malformed("reply"))?;
-                let mut outcomes = Outcomes { first: None, others: Vec::new() };
-                if !read.is_empty() {
-                    outcomes.first = Some(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                let first = Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?;
+                if read.is_empty() {
+                    return Ok(Reply::Done(version, first));
                 }
+                let mut outcomes = vec![first];
                 while !read.is_empty() {
-                    outcomes.others.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
+                    outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
                 }
-                Ok(Reply::Done(version, outcomes))
+                Ok(Reply::Several(outcomes))
             }
             None => Err(malformed("reply")),
         }
@@ -97,15 +69,20 @@ impl Reply {
     /// The only outcome of a call that always succeeds or fails.
     pub fn outcome(self) -> Result<Outcome> {
         match self {
-            Reply::Done(_, outcomes) => outcomes.only(),
-            Reply::Conflict => Err(malformed("reply")),
+            Reply::Done(_, outcome) => Ok(outcome),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
         }
     }
 
     /// Whether it lends something, which is to be acknowledged.
     #[inline(always)]
     pub fn lends(&self) -> bool {
-        matches!(self, Reply::Done(_, outcomes) if outcomes.lend())
+        let lends = |outcome: &Outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_));
+        match self {
+            Reply::Done(_, outcome) => lends(outcome),
+            Reply::Several(outcomes) => outcomes.iter().any(lends),
+            Reply::Conflict => false,
+        }
     }
 }
 

@@ -198,8 +198,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     /// Takes all entries out.
     pub fn clear(&self) -> Result<()> {
-        self.object.ready()?.op(&Op::Clear { object: self.id() })?;
-        Ok(())
+        self.object.ready()?.op_quietly(&Op::Clear { object: self.id() })
     }
 
     /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.

@@ -61,10 +61,10 @@ impl Request {
     }
 
     /// A commit of what [`write_single`](Self::write_single) will write: made first and written where it stays, since a move
-    /// would be a copy.
+    /// would be a copy. `quiet`: as [`quiet`](Self::quiet).
     #[inline(always)]
-    pub fn single() -> Self {
-        Request { call: Call::Commit, quiet: false, by_socket: false, frame: Frame::Short(Short::default()) }
+    pub fn single(quiet: bool) -> Self {
+        Request { call: Call::Commit, quiet, by_socket: false, frame: Frame::Short(Short::default()) }
     }
 
     /// Writes the commit's only operation. It goes by the socket if an upload that the operation names did.

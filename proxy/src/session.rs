@@ -218,10 +218,11 @@ impl SessionCore {
     /// The process of a session and its program's name; none if it is over.
     pub fn who(&self, session: u64) -> Result<Option<(u32, String)>> {
         match self.call_with_id(Call::Who, session, false)? {
-            Reply::Done(_, outcomes) => match <[Outcome; 2]>::try_from(outcomes.all().collect::<Vec<_>>()) {
+            Reply::Several(outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
                 Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
-                _ => Ok(None),
+                _ => Err(malformed("reply")),
             },
+            Reply::Done(..) => Ok(None),
             Reply::Conflict => Err(malformed("reply")),
         }
     }

@@ -24,17 +24,27 @@ impl SessionCore {
     /// Commits one operation; `then` sees its outcome, and the version that lent values are in.
     #[inline]
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
-        let mut request = Request::single();
+        let mut request = Request::single(false);
         request.write_single(op);
         self.commit_then(&mut request, |reply| match reply {
-            Reply::Done(version, outcomes) => then(version, outcomes.only()?),
-            Reply::Conflict => Err(malformed("reply")),
+            Reply::Done(version, outcome) => then(version, outcome),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
         })
     }
 
     /// Commits one operation that lends nothing.
     pub fn op(&self, op: &Op<'_>) -> Result<Outcome> {
         self.op_then(op, |_, outcome| Ok(outcome))
+    }
+
+    /// Commits one operation whose outcome is of no interest.
+    pub fn op_quietly(&self, op: &Op<'_>) -> Result<()> {
+        let mut request = Request::single(true);
+        request.write_single(op);
+        self.commit_then(&mut request, |reply| match reply {
+            Reply::Done(..) => Ok(()),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
+        })
     }
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
@@ -50,7 +60,7 @@ impl SessionCore {
 
 fn committed(reply: Reply) -> Result<Committed> {
     Ok(match reply {
-        Reply::Done(..) => Committed::Done,
+        Reply::Done(..) | Reply::Several(_) => Committed::Done,
         Reply::Conflict => Committed::Conflict,
     })
 }

@@ -53,7 +53,8 @@ pub enum Outcome {
     Text(String),
 }
 
-/// What begins a value that is lent.
+/// What begins each outcome of the two most common kinds.
+const NOTHING: u8 = 0;
 const LENT: u8 = 1;
 
 fn put_place(out: &mut Vec<u8>, place: &Place) {
@@ -75,7 +76,7 @@ impl Outcome {
     /// Appends it as bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Outcome::Nothing => out.push(0),
+            Outcome::Nothing => out.push(NOTHING),
             Outcome::Lent(at, handles) => {
                 out.push(LENT);
                 put_place(out, at);
@@ -106,7 +107,7 @@ impl Outcome {
     #[inline]
     pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
         Some(match read.u8()? {
-            0 => Outcome::Nothing,
+            NOTHING => Outcome::Nothing,
             LENT => {
                 let (place, handles) = (place(read)?, read.u32()?);
                 Outcome::Lent(place, if handles == 0 { Vec::new() } else { ids(read, handles)? })
@@ -151,14 +152,27 @@ pub(crate) fn kind_of(code: u8) -> ErrorKind {
     KINDS.iter().find(|(known, _)| *known == code).map_or(ErrorKind::Other, |(_, kind)| *kind)
 }
 
-/// The payload of a call that gave one value, lent, without handles, taken apart: the version and the value. What comes of a set, a
-/// `remove`, a `pop`; anything else is read by [`Outcome::parse`].
+/// The payload of a call that was done, if it is one of those that almost all are: a version alone, where no outcome is wanted; or
+/// version and outcome of an operation that gave nothing, or lent a value without handles. Others are read part by part.
 #[inline(always)]
-pub fn one_lent(payload: &[u8]) -> Option<(u64, Place)> {
-    let payload: &[u8; 45] = payload.try_into().ok()?;
-    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| payload[at + byte]));
+pub fn common_reply(payload: &[u8]) -> Option<(u64, Outcome)> {
+    if let Ok(version) = <[u8; 8]>::try_from(payload) {
+        return Some((u64::from_le_bytes(version), Outcome::Nothing));
+    }
+    if let Ok(payload) = <&[u8; 9]>::try_from(payload) {
+        return (payload[8] == NOTHING).then(|| (word(payload, 0), Outcome::Nothing));
+    }
+    let payload = <&[u8; 45]>::try_from(payload).ok()?;
     let plain = payload[8] == LENT && payload[41..] == [0; 4];
-    plain.then(|| (word(0), Place { offset: word(9), len: word(17), birth: word(25), block: word(33) }))
+    plain.then(|| {
+        let [offset, len, birth, block] = [9, 17, 25, 33].map(|at| word(payload, at));
+        (word(payload, 0), Outcome::Lent(Place { offset, len, birth, block }, Vec::new()))
+    })
+}
+
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
 /// Appends an error as the payload of a failed call.
