@@ -10,12 +10,14 @@
 //! A detached manager is started by a process in between, which ends at once: so nobody has to wait for its end. It closes
 //! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.
 
+use crate::host;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::runtime::{NameLock, RuntimeDir};
 use commonhold_ipc::socket::{Address, Channel, Listener, Received};
 use commonhold_ipc::sys::{self, Spawned, Stream};
+use commonhold_ipc::task::Build;
 use commonhold_manager::server::{Config, Server};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,9 +33,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// What a started manager reports.
-const STARTED: u8 = b'+';
-const TAKEN: u8 = b'=';
-const FAILED: u8 = b'!';
+pub(crate) const STARTED: u8 = b'+';
+pub(crate) const TAKEN: u8 = b'=';
+pub(crate) const FAILED: u8 = b'!';
 
 /// What became of a manager that was to be started.
 pub(crate) enum Outcome {
@@ -77,9 +79,6 @@ impl Orders {
 
     fn parse(text: &str) -> Option<Orders> {
         use std::os::unix::ffi::OsStringExt;
-        let bytes = |hex: &str| -> Option<Vec<u8>> {
-            (0..hex.len() / 2).map(|i| u8::from_str_radix(hex.get(i * 2..i * 2 + 2)?, 16).ok()).collect()
-        };
         let mut orders = Orders { config: Config::default(), address: None, name: None };
         let (mut directory, mut name) = (None, None);
         for line in text.lines() {
@@ -90,11 +89,11 @@ impl Orders {
                 "options" => orders.config.options = rest.parse().ok()?,
                 "hash_mask" => orders.config.hash_mask = rest.parse().ok()?,
                 "lanes" => orders.config.lanes = rest.parse().ok()?,
-                "authkey" => orders.config.authkey = Some(AuthKey::new(bytes(rest)?).ok()?),
+                "authkey" => orders.config.authkey = Some(AuthKey::new(bytes_of(rest)?).ok()?),
                 "idle_ms" => orders.config.idle_timeout = Some(Duration::from_millis(rest.parse().ok()?)),
                 "address" => orders.address = Some(rest.parse().ok()?),
-                "directory" => directory = Some(PathBuf::from(std::ffi::OsString::from_vec(bytes(rest)?))),
-                "name" => name = Some(String::from_utf8(bytes(rest)?).ok()?),
+                "directory" => directory = Some(PathBuf::from(std::ffi::OsString::from_vec(bytes_of(rest)?))),
+                "name" => name = Some(String::from_utf8(bytes_of(rest)?).ok()?),
                 _ => return None,
             }
         }
@@ -103,7 +102,12 @@ impl Orders {
     }
 }
 
-fn send(channel: &Channel, message: &[u8]) -> Result<()> {
+/// The bytes that a text of hexadecimal digits stands for.
+pub(crate) fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(hex.get(i * 2..i * 2 + 2)?, 16).ok()).collect()
+}
+
+pub(crate) fn send(channel: &Channel, message: &[u8]) -> Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
     channel.send_all(&(message.len() as u32).to_le_bytes(), &[], deadline)?;
     channel.send_all(message, &[], deadline)
@@ -122,7 +126,7 @@ fn receive_exactly(channel: &Channel, bytes: &mut [u8], deadline: Instant) -> Re
     Ok(())
 }
 
-fn receive(channel: &Channel) -> Result<Vec<u8>> {
+pub(crate) fn receive(channel: &Channel) -> Result<Vec<u8>> {
     let deadline = Instant::now() + START_TIMEOUT;
     let mut len = [0; 4];
     receive_exactly(channel, &mut len, deadline)?;
@@ -154,10 +158,10 @@ fn managers_process<'a>(program: Option<&'a Path>, role: &'a str) -> Start<'a> {
 }
 
 /// What the started process says has become of it.
-pub(crate) fn report(channel: &Channel, mut end: impl FnMut() -> String) -> Result<Outcome> {
+pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> String) -> Result<Outcome> {
     let message = receive(channel).map_err(|error| {
         let text = format!(
-            "the manager's process did not report: {error} ({}); does `main` call `commonhold::init()` before anything else?",
+            "the {what}'s process did not report: {error} ({}); does `main` call `commonhold::init()` before anything else?",
             end()
         );
         Error::caused(ErrorKind::System, text, error)
@@ -165,8 +169,8 @@ pub(crate) fn report(channel: &Channel, mut end: impl FnMut() -> String) -> Resu
     match message.split_first() {
         Some((&STARTED, _)) => Ok(Outcome::Started),
         Some((&TAKEN, _)) => Ok(Outcome::Taken),
-        Some((_, text)) => Err(Error::new(ErrorKind::System, format!("the manager could not start: {}", String::from_utf8_lossy(text)))),
-        None => Err(Error::new(ErrorKind::Corrupt, "the manager's process sent an empty report")),
+        Some((_, text)) => Err(Error::new(ErrorKind::System, format!("the {what} could not start: {}", String::from_utf8_lossy(text)))),
+        None => Err(Error::new(ErrorKind::Corrupt, format!("the {what}'s process sent an empty report"))),
     }
 }
 
@@ -176,6 +180,8 @@ pub(crate) fn run(role: &str, channel: Channel) -> ! {
         MANAGER => manager(channel),
         DETACHED => detach(channel),
         DETACHED_AGAIN => detached(channel),
+        host::HOST => host::detach(channel),
+        host::HOST_AGAIN => host::run(channel),
         _ => Err(Error::new(ErrorKind::Other, format!("{}={role} is not a role: unset that variable", commonhold_ipc::boot::VARIABLE))),
     };
     match ended {
@@ -201,7 +207,7 @@ fn begin(channel: &Channel) -> Result<Orders> {
     Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))
 }
 
-fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
+pub(crate) fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
     let mut message = vec![letter];
     message.extend_from_slice(text.as_bytes());
     send(channel, &message)
@@ -210,7 +216,8 @@ fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
 fn manager(channel: Channel) -> Result<()> {
     let orders = begin(&channel)?;
     let listener = orders.address.clone().map(Listener::bind).transpose();
-    let mut server = match listener.and_then(|listener| Server::new(orders.config, listener)) {
+    let config = Config { build: Some(Build::own().clone()), ..orders.config };
+    let mut server = match listener.and_then(|listener| Server::new(config, listener)) {
         Ok(server) => server,
         Err(error) => return say(&channel, FAILED, &error.to_string()),
     };
@@ -244,7 +251,8 @@ fn become_named(orders: Orders) -> Result<Option<Server>> {
     let (directory, name) = orders.name.ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders without a name"))?;
     let Some(lock) = NameLock::try_acquire(&RuntimeDir::at(&directory)?, &name)? else { return Ok(None) };
     lock.remove_leftover_socket()?;
-    match Listener::bind(lock.address()).and_then(|listener| Server::new(orders.config, Some(listener))) {
+    let config = Config { build: Some(Build::own().clone()), ..orders.config };
+    match Listener::bind(lock.address()).and_then(|listener| Server::new(config, Some(listener))) {
         Ok(mut server) => {
             server.take_name(lock)?;
             Ok(Some(server))

@@ -9,8 +9,10 @@ use commonhold_ipc::limits::SESSIONS_MAX;
 use commonhold_ipc::runtime::{RuntimeDir, check_name};
 use commonhold_ipc::socket::{Address, Channel, Listener};
 use commonhold_ipc::sys::{Signal, Spawned};
+use commonhold_ipc::task::Build;
 use commonhold_manager::server::{CAPACITY_BYTES_MIN, Config, OPTION_CHECK_ALWAYS, Server};
 use commonhold_proxy::Session;
+use commonhold_proxy::remote::{Registered, Remote};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ pub struct ManagerBuilder {
     authkey: Option<Vec<u8>>,
     executable: Option<PathBuf>,
     in_process: bool,
+    registered: Vec<Registered>,
     lanes: bool,
 }
 
@@ -43,7 +46,8 @@ const TRIES_MAX: u32 = 64;
 
 impl ManagerBuilder {
     pub(crate) fn new() -> Self {
-        ManagerBuilder { config: Config::default(), authkey: None, executable: None, in_process: false, lanes: true }
+        let (config, registered) = (Config::default(), Vec::new());
+        ManagerBuilder { config, authkey: None, executable: None, in_process: false, lanes: true, registered }
     }
 
     /// Bytes of memory that the manager's containers may take at the most. By default half of what the machine has, or of
@@ -111,6 +115,40 @@ impl ManagerBuilder {
         self
     }
 
+    /// Offers a type's objects on the manager though another program may have started it: a host of this program is started there,
+    /// if there is none, and stays as long as the manager. Without this a program can make objects only where it, or another process
+    /// of the same build, has started the manager.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::Manager;
+    ///
+    /// struct Dice(u64);
+    /// #[commonhold::remote]
+    /// impl Dice {
+    ///     pub fn new() -> Self { Dice(1) }
+    ///     pub fn roll(&mut self) -> u64 { self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1); (self.0 >> 33) % 6 + 1 }
+    /// }
+    /// # fn main() -> commonhold::Result<()> {
+    /// let manager = Manager::builder().register::<Dice>().start()?;
+    /// let dice = manager.create(Dice::new, ())?;
+    /// assert!((1..=6).contains(&dice.roll()?));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn register<T: Remote>(mut self) -> Self {
+        self.registered.push(Registered::of::<T>());
+        self
+    }
+
+    /// The types that are to be offered are.
+    fn offer(registered: &[Registered], manager: Manager) -> Result<Manager> {
+        if !registered.is_empty() {
+            manager.register(registered)?;
+        }
+        Ok(manager)
+    }
+
     /// For tests: keys whose hashes collide.
     #[doc(hidden)]
     pub fn hash_mask(mut self, mask: u64) -> Self {
@@ -143,16 +181,17 @@ impl ManagerBuilder {
         let (config, authkey) = self.checked()?;
         let address = Address::random()?;
         if self.in_process {
-            return start_thread(config, address, authkey.as_ref());
+            let config = Config { build: Some(Build::own().clone()), ..config };
+            return start_thread(config, address, authkey.as_ref()).and_then(|manager| Self::offer(&self.registered, manager));
         }
         let orders = Orders { config, address: Some(address.clone()), name: None };
         let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
-        let started = boot::report(&channel, || describe_end(&child));
+        let started = boot::report(&channel, "manager", || describe_end(&child));
         let process = StartedProcess(Some(child));
         started?;
         let session = Session::greet(channel, address, authkey.as_ref())?;
         session.keep(Box::new(process));
-        Ok(Manager::of(session))
+        Self::offer(&self.registered, Manager::of(session))
     }
 
     /// Connects to the manager with a name; if there is none, starts one, which outlives this program. Of several programs
@@ -172,7 +211,7 @@ impl ManagerBuilder {
             let name = Some((directory.path().to_owned(), name.to_owned()));
             let orders = Orders { config: config.clone(), address: None, name };
             let (child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
-            let reported = boot::report(&channel, || describe_end(&child));
+            let reported = boot::report(&channel, "manager", || describe_end(&child));
             // The process between ends at once.
             let _ = child.wait(None);
             if let Outcome::Taken = reported? {
@@ -196,7 +235,7 @@ impl ManagerBuilder {
                 RuntimeDir::open()?.address_of(name_or_address)?
             }
         };
-        Ok(Manager::of(Session::connect_by(&address, authkey.as_ref(), self.lanes)?))
+        Self::offer(&self.registered, Manager::of(Session::connect_by(&address, authkey.as_ref(), self.lanes)?))
     }
 }
 

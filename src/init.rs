@@ -18,6 +18,7 @@ use commonhold_proxy::process;
 /// ```
 #[allow(clippy::needless_doctest_main)] // that it stands in `main` is what the example shows
 pub fn init() {
+    commonhold_proxy::remote::set_starter(crate::host::start);
     match boot::enter() {
         Ok(None) => {}
         Ok(Some((role, channel))) if role == process::ROLE => process::run(channel),

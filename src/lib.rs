@@ -34,6 +34,7 @@ extern crate self as commonhold;
 
 mod boot;
 mod builder;
+mod host;
 mod init;
 mod manager;
 mod started;
@@ -42,18 +43,19 @@ pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
-pub use commonhold_macros::{Key, Shared};
+pub use commonhold_macros::{Key, Shared, remote};
 pub use commonhold_proxy::process::{
     ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
     join_children, parent_process, wait_any,
 };
+pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, Dict, DictAt, DictIter, Event, Handle, List, ListAt,
-    ListIter, Lock, LockGuard, Namespace, Party, Permit, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, Slice,
-    Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
+    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease,
+    List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard,
+    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
 };
 pub use init::init;
-pub use manager::{Manager, list_managers};
+pub use manager::{Manager, current_manager, list_managers};
 
 /// The programs of the README, as tests.
 #[cfg(doctest)]
@@ -67,5 +69,8 @@ pub mod __rt {
         ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, Schema, Ser,
         Serializer, access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
     };
+    pub use commonhold_proxy::__handle_value as handle_value;
+    pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};
+    pub use commonhold_proxy::remote::{Access, Arguments, Caller, Concurrent, Exclusive, Incoming, Served};
     pub use rkyv;
 }

@@ -105,6 +105,32 @@ impl fmt::Debug for Manager {
     }
 }
 
+/// In a method of an object that lives beside a manager: that manager. To make new objects, and return handles on them.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// use commonhold::{List, Manager, current_manager};
+///
+/// struct Office;
+/// #[commonhold::remote]
+/// impl Office {
+///     pub fn new() -> Self { Office }
+///     pub fn list(&self, first: u64) -> commonhold::Result<List<u64>> { current_manager()?.list([first]) }
+/// }
+/// # fn main() -> commonhold::Result<()> {
+/// let manager = Manager::start()?;
+/// let list = manager.create(Office::new, ())?.list(7)??;
+/// assert_eq!(list.to_string(), "[7]");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `NotFound` anywhere else.
+pub fn current_manager() -> Result<Manager> {
+    commonhold_proxy::remote::own_session().map(Manager::of)
+}
+
 /// The named managers of this user: their names, and whether each is alive (or only its leftovers are there, which the next
 /// [`Manager::open_or_start`] clears away).
 ///

@@ -91,7 +91,21 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    for name in ["proxy_objects", "accounts", "children", "process", "cpu_count", "tour"] {
+    let names = [
+        "proxy_objects",
+        "accounts",
+        "children",
+        "process",
+        "cpu_count",
+        "tour",
+        "queue_fifo",
+        "task_queue",
+        "crawler_frontier",
+        "tally",
+        "rate_limiter",
+        "leaderboard",
+    ];
+    for name in names {
         check(name, &run(name, &[], &directory.0));
     }
 }
@@ -130,6 +144,23 @@ fn unrelated_programs_meet_by_a_name() {
     check("unrelated_reader", &run("unrelated_reader", &["--shutdown"], &directory.0));
     let again = run("unrelated_writer", &["--shutdown"], &directory.0);
     assert_eq!(String::from_utf8_lossy(&again.stdout), "there is no manager \"weather\"\n");
+    assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn a_client_needs_only_the_trait() {
+    let directory = Directory::new("index");
+    let mut server = Command::new(program("index_server"));
+    server.arg("index").env("COMMONHOLD_RUNTIME_DIR", &directory.0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = server.spawn().expect("the example runs");
+    let mut output = BufReader::new(server.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    let expected = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/expected/index_server.txt"));
+    assert_eq!(line, expected.expect("every example has an expected output"));
+    check("index_client", &run("index_client", &["index"], &directory.0));
+    drop(server.stdin.take());
+    assert!(server.wait().expect("it ends").success());
     assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "something was left behind");
 }
 

@@ -55,6 +55,37 @@ pub mod things {
     }
 }
 
+/// Objects.
+pub mod objects {
+    /// An object.
+    #[derive(Debug, Default)]
+    pub struct Object {
+        hits: u64,
+    }
+
+    /// What objects do.
+    #[commonhold::remote]
+    pub trait Hit {
+        /// Hits.
+        fn hit(&mut self, with: &str);
+    }
+
+    impl Hit for Object {
+        fn hit(&mut self, with: &str) {
+            self.hits += with.len() as u64;
+        }
+    }
+
+    #[commonhold::remote(sync, traits(Hit))]
+    impl Object {
+        /// How often it was hit.
+        #[must_use]
+        pub fn hits(&self, of: &[u8]) -> u64 {
+            self.hits + of.len() as u64
+        }
+    }
+}
+
 #[test]
 fn it_runs() {
     println!("{:?} {:?}", things::Thing::new(), things::Kind::One);

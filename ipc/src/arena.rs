@@ -10,24 +10,26 @@
 //! | 40 | 8 | hash mask, all ones but in tests | once |
 //! | 64 | 8 | **version**: the number of the newest published version | one store a commit |
 //! | 128 | 4 | alive word, see `liveness` | at start and end |
-//! | 4096 | 64 × 64 | roots: the record of version *v* in slot *v* mod 64 | before *v* is published |
-//! | 8192 | 1024 × 16 | watch words, see [`watch_offset`] | after *v* is published |
-//! | 24576 | … | blocks | |
+//! | 4096 | 64 × 128 | roots: the record of version *v* in slot *v* mod 64 | before *v* is published |
+//! | 12288 | 1024 × 16 | watch words, see [`watch_offset`] | after *v* is published |
+//! | 28672 | … | blocks | |
 //!
-//! A root record: version, catalog root, catalog height, number of objects. It is a sequence lock of its own: the manager
-//! clears the version word, writes the rest, sets the version word; a reader takes the record only if the word says its
+//! A root record: version, catalog root, catalog height, number of objects, and behind them the *latest* record: an object's
+//! that counts in place of the catalog's. So a commit that changes one object again and again leaves the catalog as it is.
+//! A root record is a sequence lock of its own: the manager clears the version word, writes the rest, sets the version word; a reader takes the record only if the word says its
 //! version both before and after. Slot *v* is written again at version *v* + 64; a reader that was that slow pins anew.
 //!
 //! SIGKILL of the manager anywhere: before the store of *version* the newest version is still the one before, and its
 //! record stands in another slot; after it the record is whole. No step in between is visible.
 
+use crate::catalog::RECORD_WORDS;
 use crate::map::{ArenaReader, ArenaWriter};
 use std::sync::atomic::{Ordering, fence};
 
 /// `COMMONHD` in the first word of an arena.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COMMONHD");
 /// Number of the layouts in `docs/LAYOUT.md`; compared in the handshake.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Offset of the manager's id.
 pub const MANAGER_ID: u64 = 24;
@@ -41,13 +43,15 @@ pub const VERSION: u64 = 64;
 pub const ALIVE: u64 = 128;
 const ROOTS: u64 = 4096;
 const ROOT_SLOTS: u64 = 64;
-const ROOT_BYTES: u64 = 64;
-const WATCH: u64 = 8192;
+const ROOT_BYTES: u64 = 128;
+/// Offset of the latest record within a root record: a cache line of its own.
+const LATEST: u64 = 64;
+const WATCH: u64 = 12_288;
 /// Number of watch words: objects are hashed on them by their slot.
 pub const WATCH_SLOTS: u64 = 1024;
 const WATCH_BYTES: u64 = 16;
 /// Where blocks begin.
-pub const BLOCKS: u64 = 24_576;
+pub const BLOCKS: u64 = 28_672;
 
 const _: () = {
     assert!(ROOTS + ROOT_SLOTS * ROOT_BYTES <= WATCH);
@@ -66,6 +70,8 @@ pub struct Root {
     pub height: u32,
     /// Number of objects.
     pub objects: u64,
+    /// The words of the record that counts in place of the catalog's, its id first; zeros if there is none.
+    pub latest: [u64; RECORD_WORDS],
 }
 
 /// Number of the newest published version.
@@ -84,7 +90,8 @@ pub fn root_of(arena: &ArenaReader, version: u64) -> Option<Root> {
         return None;
     }
     let [catalog, height, objects] = arena.words(at + 8);
-    let root = Root { version, catalog, height: height as u32, objects };
+    let latest = arena.words(at + LATEST);
+    let root = Root { version, catalog, height: height as u32, objects, latest };
     // SYNC: pairs with the Release fence in `write_root`: if any field above came from a later record, the word below has
     // at least been cleared.
     fence(Ordering::Acquire);
@@ -101,6 +108,7 @@ pub fn write_root(arena: &ArenaWriter, root: &Root) {
     crate::points::manager("commit: in the middle of the root record");
     arena.store(at + 16, u64::from(root.height));
     arena.store(at + 24, root.objects);
+    arena.store_words(at + LATEST, root.latest);
     // SYNC: Release pairs with the first load in `root_of`.
     arena.atomic(at).store(root.version, Ordering::Release);
 }

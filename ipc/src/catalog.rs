@@ -2,7 +2,8 @@
 //!
 //! A radix tree over slot numbers. Leaves hold 8 records of 64 bytes; inner nodes hold 64 offsets. An object's id is its slot
 //! (28 bits) with the slot's generation above it, so that ids are never reused while slots are. A lookup is one load per
-//! level; up to 8 objects there is a leaf alone.
+//! level; up to 8 objects there is a leaf alone. One record, the root's *latest*, counts in place of what the tree says of its
+//! object, which may be old: it comes into the tree when another object's record takes its place.
 //!
 //! Record:
 //!
@@ -28,6 +29,8 @@ use crate::map::ArenaReader;
 pub const SLOT_BITS: u32 = 28;
 /// Bytes of a record.
 pub const RECORD_BYTES: u64 = 64;
+/// Words of a record.
+pub const RECORD_WORDS: usize = RECORD_BYTES as usize / 8;
 /// Records of a leaf.
 pub const LEAF_RECORDS: u64 = 8;
 /// Offsets of an inner node.
@@ -79,6 +82,10 @@ pub enum Kind {
     Event = 12,
     /// Parties that wait for each other.
     Barrier = 13,
+    /// Items, first in, first out.
+    Queue = 20,
+    /// An object of a user's type, in a host process.
+    Remote = 64,
 }
 
 impl Kind {
@@ -99,13 +106,15 @@ impl Kind {
             11 => Kind::Condition,
             12 => Kind::Event,
             13 => Kind::Barrier,
+            20 => Kind::Queue,
+            64 => Kind::Remote,
             _ => return None,
         })
     }
 
     /// Whether its state is in a segment of its own, which its users write, and not in the arena.
     pub fn has_segment(self) -> bool {
-        self as u8 >= Kind::Lock as u8
+        (Kind::Lock as u8..Kind::Remote as u8).contains(&(self as u8))
     }
 
     /// Its name, as users write it.
@@ -124,6 +133,8 @@ impl Kind {
             Kind::Condition => "Condition",
             Kind::Event => "Event",
             Kind::Barrier => "Barrier",
+            Kind::Queue => "Queue",
+            Kind::Remote => "Remote",
         }
     }
 }
@@ -159,7 +170,13 @@ impl Record {
     /// The record at an offset, if there is one.
     #[inline(always)]
     pub fn read(arena: &ArenaReader, at: u64) -> Option<Record> {
-        let [id, root, len, modified, next_insertion, descriptor, kinds, created] = arena.words(at);
+        Record::of_words(arena.words(at))
+    }
+
+    /// The record that these words say, if they say one: what [`words`](Self::words) gives.
+    #[inline(always)]
+    pub fn of_words(words: [u64; RECORD_WORDS]) -> Option<Record> {
+        let [id, root, len, modified, next_insertion, descriptor, kinds, created] = words;
         Some(Record {
             id,
             root,
@@ -183,14 +200,15 @@ impl Record {
     }
 
     /// The record's eight words, as they lie in a leaf.
-    pub fn words(&self) -> [u64; 8] {
+    #[inline]
+    pub fn words(&self) -> [u64; RECORD_WORDS] {
         let kinds =
             self.kind as u64 | u64::from(self.height) << 8 | u64::from(self.value_align) << 16 | u64::from(self.element_bytes) << 32;
         [self.id, self.root, self.len, self.modified, self.next_insertion, self.descriptor, kinds, self.created]
     }
 }
 
-/// Offset of the leaf record of a slot, 0 if the catalog has none there.
+/// Offset of the leaf record of a slot, 0 if the catalog has none there. Of the root's latest object it may be an old one.
 #[inline(always)]
 pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
     if root.catalog == 0 || slot >= slots_of_height(root.height) {
@@ -210,31 +228,14 @@ pub fn record_offset(arena: &ArenaReader, root: &Root, slot: u64) -> u64 {
 /// The record of an object in a pinned version.
 #[inline(always)]
 pub fn find(arena: &ArenaReader, root: &Root, id: u64) -> Option<Record> {
+    if root.latest[0] == id {
+        return Record::of_words(root.latest);
+    }
     let at = record_offset(arena, root, slot_of(id));
     if at == 0 {
         return None;
     }
     Record::read(arena, at).filter(|record| record.id == id)
-}
-
-/// All records of a pinned version, by slot.
-pub fn records<'a>(arena: &'a ArenaReader, root: &'a Root) -> impl Iterator<Item = Record> + 'a {
-    let slots = if root.catalog == 0 { 0 } else { slots_of_height(root.height) };
-    let mut slot = 0;
-    std::iter::from_fn(move || {
-        while slot < slots {
-            let at = record_offset(arena, root, slot);
-            if at == 0 {
-                slot = (slot / LEAF_RECORDS + 1) * LEAF_RECORDS;
-                continue;
-            }
-            slot += 1;
-            if arena.word(at) != 0 {
-                return Record::read(arena, at);
-            }
-        }
-        None
-    })
 }
 
 /// The type that an object was made with.

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Deadlock,
     /// A barrier is broken: not all of its parties will come.
     Broken,
+    /// The queue, or the other end of a pipe, is closed.
+    Closed,
     /// A transaction kept losing to other writers.
     Conflict,
     /// A function in another process has panicked.
@@ -138,6 +140,11 @@ impl Error {
     /// Whether the object, name or manager does not exist.
     pub fn is_not_found(&self) -> bool {
         self.0.kind == ErrorKind::NotFound
+    }
+
+    /// Whether the queue, or the other end of a pipe, is closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::Closed
     }
 
     /// Whether a function in another process has panicked: its backtrace is the error's source.

@@ -63,6 +63,22 @@ pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
 pub const LOCK_RESERVATION_MS: u64 = 5;
+/// Items that may wait in a queue: with those in hands, what 20 bits of a cell can name.
+pub const QUEUE_CAPACITY_MAX: u64 = 900_000;
+/// Items of a queue that nobody made a maximum for: its cells take 5 MiB.
+pub const QUEUE_UNBOUNDED_ITEMS: u64 = 131_071;
+/// Largest sum of a queue's payloads: four of the largest values of every one of eight workers.
+pub const QUEUE_BYTES_MAX: u64 = 64 << 30;
+/// The same of a queue that nobody made a maximum for: the largest value, and as much again.
+pub const QUEUE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Least items of a queue that may be in senders' and receivers' hands, or leased, beside those that wait.
+pub const QUEUE_IN_HANDS_MIN: u64 = 64;
+/// Most of them; between the two it is the queue's capacity.
+pub const QUEUE_IN_HANDS_MAX: u64 = 65_536;
+/// Bytes of a thread's buffer for received items that are kept between uses: a fresh one would cost 250 ns a page at each.
+pub const QUEUE_INBOX_BYTES_KEPT_MAX: usize = 4 << 20;
+/// Items with handles in them that wait in all queues of a manager: some 100 bytes each of its private memory.
+pub const PARCELS_MAX: usize = 1 << 20;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
 /// Conflicts of one transaction after which it asks for a writer's ticket.
@@ -108,3 +124,23 @@ pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
 /// directory and settings.
 pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
+/// Largest frame on a line to a host: the arguments of one call, or its result, and as much as [`HANDLES_PER_VALUE_MAX`] handles need.
+pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLES_PER_VALUE_MAX;
+/// Lines of one host: each costs it a thread and a descriptor while it is open.
+pub const REMOTE_LINES_MAX: usize = 4096;
+/// Lines without a call that a client keeps to a host, for the next calls.
+pub const REMOTE_LINES_KEPT_MAX: usize = 64;
+/// Calls within calls: each is a thread of a host that waits.
+pub const REMOTE_DEPTH_MAX: usize = 64;
+/// Hosts of one manager.
+pub const HOSTS_MAX: usize = 64;
+/// Types that a manager remembers of one host, for messages.
+pub const HOST_TYPES_MAX: usize = 256;
+/// Bytes that wait for a host that does not read them; past it no new lines are made to it. A line costs 16, an object that is gone 8.
+pub const HOST_PENDING_BYTES_MAX: usize = 1 << 20;
+/// How long a host may take to end in an orderly way after its manager has ended, in milliseconds: time for the objects' `Drop`.
+pub const HOST_END_MS: u64 = 5_000;
+/// Objects that one answer of the manager lists: with the most sessions a million lookups, some 20 ms in which it does nothing else.
+pub const OBJECTS_LISTED_MAX: usize = 256;
+/// How much longer a caller waits for logic beside the manager than that may take, in milliseconds: for a machine that is busy.
+pub const RUN_GRACE_MS: u64 = 2_000;

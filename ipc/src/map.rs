@@ -15,6 +15,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
+use rkyv::util::AlignedVec;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,12 +72,14 @@ impl Segment {
         crate::sys::exclude_from_dumps(&self.raw)
     }
 
-    /// Copies bytes into a part that nobody maps but this process, whose caller has it to itself.
+    /// Copies bytes into a part that the caller has to itself: nobody else maps it, or a word in the segment says that it is the
+    /// caller's.
     #[inline]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset <= self.raw.len() && bytes.len() <= self.raw.len() - offset, "segment offset {offset} of {}", self.raw.len());
-        // SAFETY: in bounds (asserted); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
-        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18).
+        self.check(offset, bytes.len());
+        // SAFETY: in bounds (checked); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18), or while a word names
+        // them as its owner (INV-25). Against who breaks that a raw copy promises nothing about its bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 
@@ -108,6 +111,26 @@ impl Segment {
     #[inline]
     pub fn bytes(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Copies bytes out, behind what is in `out`. They are foreign, and private from then on.
+    #[inline]
+    pub fn copy_out(&self, offset: usize, len: usize, out: &mut AlignedVec<16>) {
+        self.check(offset, len);
+        out.reserve(len);
+        let have = out.len();
+        // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `copy_in`. All bytes up to
+        // the new length are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
+            out.set_len(have + len);
+        }
+    }
+
+    #[inline(always)]
+    fn check(&self, offset: usize, len: usize) {
+        let bytes = self.raw.len();
+        assert!(offset <= bytes && len <= bytes - offset, "{len} bytes at {offset} of a segment of {bytes}");
     }
 }
 
@@ -293,11 +316,18 @@ impl ArenaWriter {
         assert!(self.reader.span.covers(offset, len), "arena offset {offset} + {len} is outside of {}", self.reader.span.len);
     }
 
+    /// Sees that this many words begin at `offset`, aligned: with one look at the arena's end.
+    #[inline(always)]
+    fn check_words<const N: usize>(&self, offset: u64) {
+        const { assert!(N > 0 && 8 * (N as u64) <= MAPPING_BYTES_MIN) };
+        let last = self.reader.span.last_word - 8 * (N as u64 - 1);
+        assert!(offset <= last && offset.is_multiple_of(8), "{N} words at arena offset {offset} are unaligned or end behind {last}");
+    }
+
     /// A word that readers look at while it changes.
     #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
-        self.check(offset, 8);
-        assert!(offset.is_multiple_of(8));
+        self.check_words::<1>(offset);
         // SAFETY: in bounds and aligned (checked), mapped as long as `self`; everybody touches it through atomics.
         unsafe { AtomicU64::from_ptr(self.reader.span.at(offset).cast()) }
     }
@@ -320,21 +350,23 @@ impl ArenaWriter {
     /// Stores words side by side into a block that no published version reaches.
     #[inline(always)]
     pub fn store_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        self.check_words::<N>(offset);
         self.store_each(offset, N as u64, |i| words[i as usize]);
     }
 
     /// Stores the same word `count` times, side by side, into a block that no published version reaches.
     #[inline]
     pub fn fill_words(&self, offset: u64, count: u64, word: u64) {
+        self.check(offset, count.saturating_mul(8));
+        assert!(offset.is_multiple_of(8));
         self.store_each(offset, count, |_| word);
     }
 
+    /// Stores words where the caller has seen that they are in bounds and aligned.
     #[inline(always)]
     fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
-        self.check(offset, count.saturating_mul(8));
-        assert!(offset.is_multiple_of(8));
         for i in 0..count {
-            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked).
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked by the two callers above).
             unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::map::{Access, Segment};
 use crate::sys;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -32,18 +33,27 @@ const KIND: usize = 8;
 pub struct Shape {
     /// Its bytes, the header included.
     pub bytes: u64,
+    /// Which of them have memory behind them from the start, so that touching them cannot fail.
+    pub backed: Vec<Range<u64>>,
     /// Words at their offsets.
     pub words: Vec<(usize, u64)>,
 }
 
-/// Makes an object's segment, with memory behind all of it, so that touching it cannot fail.
+impl Shape {
+    /// With memory behind all of it.
+    pub fn whole(bytes: u64, words: Vec<(usize, u64)>) -> Shape {
+        Shape { bytes, backed: std::iter::once(0..bytes).collect(), words }
+    }
+}
+
+/// Makes an object's segment.
 pub fn make(id: u64, kind: Kind, shape: &Shape) -> Result<(OwnedFd, Segment)> {
     if shape.bytes > SEGMENT_BYTES_MAX {
         let text = format!("a {} of {} bytes cannot be made: the most is {SEGMENT_BYTES_MAX}", kind.name(), shape.bytes);
         return Err(Error::new(ErrorKind::TooLarge, text));
     }
     let file = sys::memfd_sealed("commonhold-segment", shape.bytes)?;
-    sys::back(&file, 0..shape.bytes)?;
+    shape.backed.iter().try_for_each(|range| sys::back(&file, range.clone()))?;
     let segment = Segment::map(&file, shape.bytes, Access::ReadWrite)?.keep_from_children()?;
     for (offset, word) in [(ID, id), (KIND, kind as u64)].iter().chain(&shape.words) {
         segment.word(*offset).store(*word, Ordering::Relaxed);
@@ -71,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_segment_knows_whose_it_is() {
-        let shape = Shape { bytes: 4096, words: vec![(64, 7)] };
+        let shape = Shape::whole(4096, vec![(64, 7)]);
         let (file, made) = make(12, Kind::Lock, &shape).unwrap();
         let attached = attach(&file, 4096, 12, Kind::Lock).unwrap();
         assert_eq!((attached.word(64).load(Ordering::Relaxed), attached.word(72).load(Ordering::Relaxed)), (7, 0));
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn too_large_is_an_error() {
-        let shape = Shape { bytes: SEGMENT_BYTES_MAX + 1, words: Vec::new() };
+        let shape = Shape::whole(SEGMENT_BYTES_MAX + 1, Vec::new());
         assert_eq!(make(1, Kind::Lock, &shape).err().unwrap().kind(), ErrorKind::TooLarge);
     }
 }

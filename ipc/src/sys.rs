@@ -317,6 +317,22 @@ pub fn wait_writable(fd: impl AsFd, deadline: Option<Instant>) -> Result<bool> {
     Ok(!polled[0].revents().is_empty())
 }
 
+/// Whether the other side of a stream socket has closed it.
+pub fn has_hung_up(fd: impl AsFd) -> Result<bool> {
+    let mut polled = [PollFd::new(&fd, PollFlags::empty())];
+    poll(&mut polled, Some(Instant::now()))?;
+    Ok(polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+/// Waits until there are bytes to read or room to write, or the deadline: (readable, writable). An end is both.
+pub fn wait_either(fd: impl AsFd, deadline: Option<Instant>) -> Result<(bool, bool)> {
+    let mut polled = [PollFd::new(&fd, PollFlags::IN | PollFlags::OUT)];
+    poll(&mut polled, deadline)?;
+    let found = polled[0].revents();
+    let over = found.intersects(PollFlags::HUP | PollFlags::ERR);
+    Ok((over || found.contains(PollFlags::IN), over || found.contains(PollFlags::OUT)))
+}
+
 fn poll(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<()> {
     loop {
         let left = deadline.map(|deadline| {

@@ -26,6 +26,7 @@ use std::sync::OnceLock;
 use rapidhash::v3::rapidhash_v3;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::NewHost;
 
 /// What entries begin with: random bytes that stand nowhere else in an executable.
 const MARK: [u64; 2] = [0x8d1f_5e37_c02a_94b6, 0x63e9_0b7d_21fc_a85f];
@@ -147,6 +148,16 @@ impl Build {
     /// This program's.
     pub fn own() -> &'static Build {
         &image().build
+    }
+
+    /// As it travels.
+    pub fn to_wire(&self, invited: bool) -> NewHost<'_> {
+        NewHost { invited, headers: self.headers, file: self.file, id: &self.id }
+    }
+
+    /// As it came.
+    pub fn of_wire(wire: &NewHost<'_>) -> Build {
+        Build { headers: wire.headers, id: wire.id.to_vec(), file: wire.file }
     }
 
     /// Whether two processes with these run the same program, instruction by instruction. Without a build id only the very same

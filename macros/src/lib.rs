@@ -1,14 +1,16 @@
-//! Derive macros of commonhold. A program reaches them through the `commonhold` crate, whose hidden `__rt` module has all that
+//! Derive and attribute macros of commonhold. A program reaches them through the `commonhold` crate, whose hidden `__rt` module has all that
 //! their expansions name.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod key;
+mod method;
+mod remote;
 mod shape;
 mod shared;
 
 use proc_macro::TokenStream;
-use syn::{DeriveInput, Error, parse_macro_input};
+use syn::{DeriveInput, Error, Item, parse_macro_input};
 
 /// Lets values of a type live in shared memory, where other processes read them in place.
 ///
@@ -28,4 +30,22 @@ pub fn derive_shared(input: TokenStream) -> TokenStream {
 pub fn derive_key(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     key::expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}
+
+/// Lets objects of a type live beside a manager, and their methods be called from any process.
+///
+/// On an `impl Type { … }` it makes `TypeProxy`, a handle like all others, with all public methods that take `&self` or `&mut self`:
+/// the same parameters, and the result in a `commonhold::Result`. Arguments and results are shared types, handles included;
+/// arguments may also be references to such, `&str` and slices. Functions without `self` stay as they are: those that return the type
+/// are constructors, for `Session::create`. A public method that is not for others is marked `#[local]`.
+///
+/// An object lets one caller in at a time. With `#[remote(sync)]`, on a type that is `Sync`, several `&self` methods may run at once.
+///
+/// On a trait it makes `TraitProxy`, with which a program that knows only the trait calls objects of any type that names it:
+/// `#[remote(traits(Trait))]` on the type's own `impl`. `TraitProxy::from` takes a `TypeProxy`.
+#[proc_macro_attribute]
+pub fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as remote::Options);
+    let item = parse_macro_input!(item as Item);
+    remote::expand(&options, item).unwrap_or_else(Error::into_compile_error).into()
 }

@@ -13,6 +13,7 @@
 
 use crate::demolition::Piece;
 use crate::store::Store;
+use commonhold_ipc::arena::{self, Root};
 use commonhold_ipc::block::{Entry, HEAD_BYTES, LARGE_VALUE_BYTES, element_bytes, element_handles, element_place};
 use commonhold_ipc::catalog::{self, DESCRIPTOR_HEAD, Kind, LEAF_RECORDS, NODE_BYTES, RECORD_BYTES, Record, slot_of};
 use commonhold_ipc::index::{self, Bucket, LEVELS, capacity_limit, home, slot_entry, slot_tag, tag};
@@ -123,6 +124,7 @@ impl Store {
         for (object, piece) in self.demolition.pieces() {
             audit.piece(object, piece)?;
         }
+        audit.edges_of_parcels();
         audit.nothing_lost()?;
         audit.references()?;
         audit.names()
@@ -172,12 +174,15 @@ impl<'s> Audit<'s> {
         ensure(root.objects == objects.len(), || format!("the root says {} objects: there are {}", root.objects, objects.len()))?;
         ensure(root.height <= CATALOG_HEIGHT_MAX, || format!("the catalog has {} levels", root.height))?;
         ensure(root.catalog != 0 || root.height == 0, || format!("an empty catalog has {} levels", root.height))?;
+        let written = arena::root_of(reader, root.version);
+        ensure(written == Some(root), || format!("the ring says {written:?}, the root is {root:?}"))?;
+        self.latest(&root)?;
         let mut records = 0;
         let mut parts = if root.catalog == 0 { vec![] } else { vec![(root.catalog, root.height, 0)] };
         while let Some((node, level, first_slot)) = parts.pop() {
             self.claim(node, NODE_BYTES, if level == 0 { "a leaf of the catalog" } else { "an inner node of the catalog" }, 0)?;
             if level == 0 {
-                records += self.catalog_leaf(node, first_slot)?;
+                records += self.catalog_leaf(node, first_slot, root.latest[0])?;
                 continue;
             }
             let children = (0..catalog::FAN_OUT).map(|i| (i, reader.word(node + i * 8))).filter(|(_, child)| *child != 0);
@@ -188,7 +193,14 @@ impl<'s> Audit<'s> {
         ensure(records == objects.len(), || format!("the catalog has {records} records: there are {} objects", objects.len()))
     }
 
-    fn catalog_leaf(&self, leaf: u64, first_slot: u64) -> Checked<u64> {
+    /// The record that counts in place of the catalog's, if there is one.
+    fn latest(&self, root: &Root) -> Checked {
+        let [id, ..] = root.latest;
+        if id == 0 { Ok(()) } else { self.same_record(id, Record::of_words(root.latest), "the root's latest record") }
+    }
+
+    /// The records of a leaf. Returns how many there are. The latest object's may be an old one.
+    fn catalog_leaf(&self, leaf: u64, first_slot: u64, latest: u64) -> Checked<u64> {
         let mut records = 0;
         for i in 0..LEAF_RECORDS {
             let (at, slot) = (leaf + i * RECORD_BYTES, first_slot + i);
@@ -196,18 +208,22 @@ impl<'s> Audit<'s> {
             if id == 0 {
                 continue;
             }
-            records += 1;
             ensure(slot_of(id) == slot, || format!("the record of object {id} is in slot {slot} of the catalog"))?;
-            let record = Record::read(self.reader(), at);
-            let object = self.store.objects.get(id);
-            let object = object.ok_or_else(|| format!("the catalog has a record of object {id}, which is gone"))?;
-            ensure(!object.dirty, || format!("object {id} counts as changed, after publishing"))?;
-            ensure(record == Some(object.record), || {
-                format!("object {id}: the catalog says {record:?}, the working record is {:?}", object.record)
-            })?;
+            records += 1;
+            if id != latest {
+                self.same_record(id, Record::read(self.reader(), at), "the catalog")?;
+            }
         }
         ensure(records > 0, || format!("the leaf of the catalog at {leaf:#x} is empty"))?;
         Ok(records)
+    }
+
+    /// A published record is the working one.
+    fn same_record(&self, id: u64, record: Option<Record>, place: &str) -> Checked {
+        let object = self.store.objects.get(id);
+        let object = object.ok_or_else(|| format!("{place} has a record of object {id}, which is gone"))?;
+        ensure(!object.dirty, || format!("object {id} counts as changed, after publishing"))?;
+        ensure(record == Some(object.record), || format!("object {id}: {place} says {record:?}, the working record is {:?}", object.record))
     }
 
     /// An object's descriptor and contents.
@@ -230,6 +246,7 @@ impl<'s> Audit<'s> {
                 let len = element_place(self.reader(), record.root).len;
                 ensure(len == record.len, || format!("object {id} says {} bytes: its value has {len}", record.len))
             }
+            Kind::Remote => ensure(record.root == 0 && record.len == 0, || format!("object {id}, which a host has, has contents here")),
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
                 ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
@@ -250,6 +267,12 @@ impl<'s> Audit<'s> {
                 self.index(&mut dict, word)
             }
             Piece::Sequence(node, level, len, bytes, own) => self.sequence(Elements { object, bytes, own }, Subtree { node, level, len }),
+        }
+    }
+
+    fn edges_of_parcels(&mut self) {
+        for (queue, id) in self.store.parcels.references() {
+            *self.edges.entry(queue).or_default().entry(id).or_default() += 1;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Operations on dicts and namespaces.
 
 use crate::index::{IndexWriter, Path};
+use crate::memory::Life;
 use crate::objects::Object;
 use crate::store::{Outcomes, Store};
 use crate::upload::{Upload, Uploads, too_large};
@@ -22,6 +23,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) hash: u64,
     pub(crate) value: Payload<'a>,
+    /// What is known of the entry that the key is likely to have.
+    pub(crate) old: Option<Life>,
 }
 
 /// A value that is about to be stored: its length, and its bytes or where they are.
@@ -127,7 +130,7 @@ impl Store {
         uploads: &mut Uploads,
         outcomes: &mut Outcomes<'_>,
     ) -> Result<()> {
-        let Pair { key, hash, value } = *pair;
+        let Pair { key, hash, value, .. } = *pair;
         if key.len() as u64 > KEY_BYTES_MAX {
             return Err(key_too_large(key.len()));
         }
@@ -165,7 +168,7 @@ impl Store {
             Some(old) => {
                 index.replace(&mut path, entry)?;
                 object.record.root = index.root;
-                self.retire_entry(id, old)?;
+                self.retire_entry(id, old, pair.old)?;
             }
             None => {
                 index.add(&mut path, entry)?;
@@ -240,14 +243,15 @@ impl Store {
     }
 
     #[inline(always)]
-    fn retire_entry(&mut self, id: u64, block: u64) -> Result<()> {
+    fn retire_entry(&mut self, id: u64, block: u64, known: Option<Life>) -> Result<()> {
         // Where the handles are depends on the alignment; whether there are any does not.
         if self.entry(block, 0).has_handles() {
             let (_, align) = self.root_of(id)?;
             let handles = self.entry(block, align).handles(self.memory.reader());
             self.refer(id, handles.into_iter(), -1)?;
         }
-        self.memory.retire_value(block);
+        let life = known.filter(|life| life.offset == block);
+        self.memory.retire_life(life.unwrap_or_else(|| self.memory.life_of(block)));
         Ok(())
     }
 
@@ -261,7 +265,7 @@ impl Store {
         index.remove(&mut path)?;
         object.record.root = index.root;
         object.record.len -= 1;
-        self.retire_entry(id, old)?;
+        self.retire_entry(id, old, None)?;
         self.touch(id);
         Ok(if lend { self.lend(&self.entry(old, align)) } else { Outcome::Something })
     }
@@ -283,7 +287,8 @@ impl Store {
                 "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
             Error::new(ErrorKind::OutOfRange, text)
         })?;
-        self.insert(id, &Pair { key, hash, value: Payload::inline(&sum) }, false, false, &mut Uploads::default(), &mut None)?;
+        let pair = Pair { key, hash, value: Payload::inline(&sum), old: None };
+        self.insert(id, &pair, false, false, &mut Uploads::default(), &mut None)?;
         Ok(Outcome::Bytes(sum.to_vec()))
     }
 

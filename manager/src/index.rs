@@ -4,7 +4,7 @@
 //! then splits by one more bit of its level's hash bits, then hangs below a node of the next level, and when all levels are
 //! used up becomes a collision leaf. Empty nodes go; nodes that have become sparse stay (their buckets shrink).
 
-use crate::memory::{Memory, Old};
+use crate::memory::Memory;
 use commonhold_ipc::block::Entry;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::index::inner_node;
@@ -95,20 +95,27 @@ pub struct IndexWriter<'m> {
 
 impl IndexWriter<'_> {
     /// Makes every node of the path ours to write. What this commit bore hangs below what it bore: so from below, the first
-    /// node that is new tells that all above it are.
+    /// node that is new tells that all above it are. Until there each is copied, and named by the one above.
+    #[inline]
     fn own(&mut self, path: &mut Path) -> Result<()> {
-        let mut olds = [Old::default(); LEVELS as usize];
-        let mut ours = path.depth as usize;
-        while ours > 0
-            && let Some(old) = self.memory.look(path.nodes[ours - 1])
-        {
-            ours -= 1;
-            olds[ours] = old;
+        let mut copy = 0;
+        for level in (0..path.depth).rev() {
+            let node = &mut path.nodes[level as usize];
+            let old = self.memory.look(*node);
+            if let Some(old) = old {
+                *node = self.memory.copy(old, INNER_BYTES)?;
+            }
+            let node = *node;
+            if copy != 0 {
+                self.memory.arena().store(node + level_bits(path.hash, level) * 8, Child::Inner(copy).pack());
+            }
+            if old.is_none() {
+                return Ok(());
+            }
+            copy = node;
         }
-        for (level, old) in olds.into_iter().enumerate().take(path.depth as usize).skip(ours) {
-            let node = self.memory.copy(old, INNER_BYTES)?;
-            path.nodes[level] = node;
-            self.link(path, level as u32, Child::Inner(node));
+        if copy != 0 {
+            self.root = Child::Inner(copy).pack();
         }
         Ok(())
     }

@@ -41,13 +41,14 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
 
-/// Blocks whose place in a list is kept for the next commit: what is larger is given back.
+/// Blocks of an attempt for which room is kept until the next one.
 const LISTED_KEPT: usize = 32 * 1024;
 
-/// A block that an earlier commit bore: to be copied, not written.
-#[derive(Clone, Copy, Default)]
-pub struct Old {
-    offset: u64,
+/// What is known of a block.
+#[derive(Clone, Copy)]
+pub struct Life {
+    /// Where it starts.
+    pub offset: u64,
     born: u64,
     size: u64,
 }
@@ -61,8 +62,6 @@ pub struct Memory {
     version: u64,
     /// Bytes that publishing will need for the catalog.
     promised: u64,
-    /// Blocks that the next version will not show.
-    doomed: Vec<RetiredBlock>,
     /// Whether an attempt is being made.
     attempting: bool,
     /// The blocks that it has allocated or taken over, with their births.
@@ -74,16 +73,7 @@ impl Memory {
     pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
         let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
         let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
-        Memory {
-            arena,
-            blocks,
-            retired: Retired::new(),
-            version,
-            promised: 0,
-            doomed: Vec::new(),
-            attempting: false,
-            attempted: Vec::new(),
-        }
+        Memory { arena, blocks, retired: Retired::new(), version, promised: 0, attempting: false, attempted: Vec::new() }
     }
 
     /// The arena, to write.
@@ -138,10 +128,11 @@ impl Memory {
         self.blocks.born(offset) == self.version
     }
 
-    /// Looks at what is known of a block that will be retired some operations later: so that its memory is near by then.
+    /// What is known of a block with a value. It stays so for this commit, which frees no such block.
     #[inline]
-    pub fn fetch_life(&self, offset: u64) {
-        std::hint::black_box(self.blocks.born(offset));
+    pub fn life_of(&self, offset: u64) -> Life {
+        let (born, size) = self.blocks.life_of(offset);
+        Life { offset, born, size }
     }
 
     /// Bytes that a block has in truth.
@@ -154,19 +145,20 @@ impl Memory {
     #[inline]
     pub fn retire(&mut self, offset: u64) {
         let (born, size) = self.blocks.life_of(offset);
-        if born == self.version { self.blocks.release(offset) } else { self.doom(offset, born, size) }
+        if born == self.version { self.blocks.release(offset) } else { self.retire_life(Life { offset, born, size }) }
     }
 
     /// The same for a block with a value, which a reply may lend.
     #[inline]
     pub fn retire_value(&mut self, offset: u64) {
-        let (born, size) = self.blocks.life_of(offset);
-        self.doom(offset, born, size);
+        self.retire_life(self.life_of(offset));
     }
 
+    /// The next version will not show a block of which is known already what there is to know.
     #[inline]
-    fn doom(&mut self, offset: u64, born: u64, size: u64) {
-        self.doomed.push(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
+    pub fn retire_life(&mut self, life: Life) {
+        let Life { offset, born, size } = life;
+        self.retired.retire(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
     }
 
     /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
@@ -194,23 +186,23 @@ impl Memory {
 
     /// What is known of a block that is older than this commit; none if this commit bore it.
     #[inline]
-    pub fn look(&self, offset: u64) -> Option<Old> {
+    pub fn look(&self, offset: u64) -> Option<Life> {
         let (born, size) = self.blocks.life_of(offset);
-        (born != self.version).then_some(Old { offset, born, size })
+        (born != self.version).then_some(Life { offset, born, size })
     }
 
     /// A new copy of an old block's first `len` bytes, and the old one is retired.
-    #[inline]
-    pub fn copy(&mut self, old: Old, len: u64) -> Result<u64> {
+    #[inline(always)]
+    pub fn copy(&mut self, old: Life, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
         self.arena.copy_block(old.offset, copy, len);
-        self.doom(old.offset, old.born, old.size);
+        self.retire_life(old);
         Ok(copy)
     }
 
     /// From now on until the end of the attempt, everything can be taken back. No change may be unpublished.
     pub fn begin_attempt(&mut self) {
-        debug_assert!(self.doomed.is_empty() && self.attempted.is_empty());
+        debug_assert!(!self.retired.is_open() && self.attempted.is_empty());
         self.attempting = true;
     }
 
@@ -218,7 +210,7 @@ impl Memory {
     pub fn end_attempt(&mut self, keep: bool) {
         self.attempting = false;
         if !keep {
-            self.doomed.clear();
+            self.retired.take_back();
             for (offset, birth) in self.attempted.drain(..) {
                 // A block may have been freed, and its place taken again, within the attempt.
                 if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
@@ -233,8 +225,7 @@ impl Memory {
     /// The version has been published: what it does not show is retired, and the next version begins.
     pub fn advance(&mut self) {
         debug_assert!(!self.attempting);
-        self.retired.retire_all(&mut self.doomed);
-        self.doomed.shrink_to(LISTED_KEPT);
+        self.retired.close();
         self.version += 1;
     }
 
@@ -283,7 +274,7 @@ impl Memory {
 
     /// Every block that waits for its pins to go. For the audit.
     pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
-        self.retired.blocks().map(|block| block.offset).chain(self.doomed.iter().map(|block| block.offset))
+        self.retired.blocks().map(|block| block.offset)
     }
 
     /// Checks the allocator's own books.

@@ -5,7 +5,7 @@
 //! tracing from the held ones along *edges*: for each object, to which others its values refer, and how often.
 
 use crate::sequence::Tail;
-use commonhold_ipc::catalog::{Record, SLOT_BITS, slot_of};
+use commonhold_ipc::catalog::{Kind, Record, SLOT_BITS, slot_of};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::OBJECTS_MAX;
 use std::cmp::Reverse;
@@ -214,4 +214,10 @@ pub fn gone(id: u64) -> Error {
         ErrorKind::NotFound,
         format!("object {id} is gone: nobody held it any more (an object lives while a handle, a name or a value refers to it)"),
     )
+}
+
+/// The error for an object of a kind that has no such method.
+#[cold]
+pub fn wrong_kind(id: u64, kind: Kind) -> Error {
+    Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
 }

@@ -4,6 +4,7 @@ use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::{BARRIER_PARTIES_MAX, SEMAPHORE_PERMITS_MAX, SEMAPHORE_PERMITS_ROOM};
 use commonhold_ipc::map::Segment;
+use commonhold_ipc::queue::{Plan, Queue};
 use commonhold_ipc::segment::{HEADER_BYTES, Shape};
 use commonhold_ipc::sync::barrier::{self, BARRIER_BYTES, Barrier};
 use commonhold_ipc::sync::condition::{CONDITION_BYTES, Condition};
@@ -19,7 +20,7 @@ const _: () = assert!(HEADER_BYTES + RWLOCK_BYTES <= PAGE_BYTES && CONDITION_BYT
 /// So many bytes behind the header, in whole pages.
 fn shaped(bytes: usize, words: Vec<(usize, u64)>) -> Shape {
     let words = words.into_iter().map(|(at, word)| (HEADER_BYTES + at, word)).collect();
-    Shape { bytes: (HEADER_BYTES + bytes).next_multiple_of(PAGE_BYTES) as u64, words }
+    Shape::whole((HEADER_BYTES + bytes).next_multiple_of(PAGE_BYTES) as u64, words)
 }
 
 /// What the segment of a new object is like.
@@ -39,6 +40,10 @@ pub fn shape(kind: Kind, parameters: Words<'_>) -> Result<Shape> {
         }
         (Kind::Barrier, [parties]) if (1..=BARRIER_PARTIES_MAX as u64).contains(parties) => {
             Ok(shaped(BARRIER_BYTES + 8 * *parties as usize, vec![(barrier::PARTIES, *parties)]))
+        }
+        (Kind::Queue, words) => {
+            let words = words.try_into().map_err(|_| malformed("description of a queue"))?;
+            Ok(Plan::new(words)?.shape())
         }
         _ => Err(malformed("description of an object")),
     }
@@ -74,6 +79,11 @@ pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
                 barrier.recover(session, held);
             }
         }
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter => {}
+        Kind::Queue => {
+            if let Ok(plan) = Plan::of(segment, segment.bytes()) {
+                Queue::new(segment, &plan).recover(session);
+            }
+        }
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote => {}
     }
 }

@@ -8,9 +8,10 @@ use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{SEGMENTS_CAPACITY_SHARE, SEGMENTS_DESCRIPTOR_SHARE, SEGMENTS_MAX};
 use commonhold_ipc::map::Segment;
+use commonhold_ipc::queue::{Plan, Queue, Region};
 use commonhold_ipc::segment::{self, Shape};
 use commonhold_ipc::sys;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -18,6 +19,10 @@ struct Entry {
     kind: Kind,
     segment: Segment,
     descriptor: Arc<OwnedFd>,
+    /// Bytes that have memory behind them.
+    backed: u64,
+    /// Of a queue: items and units up to these numbers.
+    grown: [u64; 2],
 }
 
 /// All segments of a manager.
@@ -45,19 +50,49 @@ impl Segments {
             );
             return Err(Error::new(ErrorKind::Full, text));
         }
-        if shape.bytes > self.bytes_max - self.bytes {
-            let text = format!(
-                "cannot make a {} of {} bytes: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
-                kind.name(),
-                shape.bytes,
-                self.bytes,
-                self.bytes_max
-            );
-            return Err(Error::new(ErrorKind::Full, text));
-        }
+        let backed = shape.backed.iter().map(|range| range.end - range.start).sum();
+        self.check_room(kind, backed)?;
         let (descriptor, segment) = segment::make(id, kind, shape)?;
-        self.bytes += shape.bytes;
-        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor) });
+        self.bytes += backed;
+        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), backed, grown: [0; 2] });
+        Ok(())
+    }
+
+    fn check_room(&self, kind: Kind, bytes: u64) -> Result<()> {
+        if bytes <= self.bytes_max - self.bytes {
+            return Ok(());
+        }
+        let text = format!(
+            "no {bytes} bytes more for a {}: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
+            kind.name(),
+            self.bytes,
+            self.bytes_max
+        );
+        Err(Error::new(ErrorKind::Full, text))
+    }
+
+    /// Puts memory behind more of a queue.
+    pub fn grow(&mut self, id: u64, region: Region, wanted: u64) -> Result<()> {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.kind == Kind::Queue) else {
+            return Err(Error::new(ErrorKind::WrongType, format!("object {id} is no queue: it does not grow")));
+        };
+        let plan = Plan::of(&entry.segment, entry.segment.bytes())?;
+        // What the segment says may be anything: what has been grown before counts, and what was there at first.
+        let grown = entry.grown[region as usize].max(plan.at_first(region));
+        let target = plan.growth(region, wanted);
+        if target > grown {
+            let ranges = plan.ranges_up_to(region, grown, target);
+            let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+            self.check_room(Kind::Queue, bytes)?;
+            ranges.into_iter().try_for_each(|range| sys::back(&entry.descriptor, range))?;
+            self.bytes += bytes;
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.backed += bytes;
+                entry.grown[region as usize] = target;
+            }
+        }
+        let Some(entry) = self.entries.get(&id) else { return Ok(()) };
+        Queue::new(&entry.segment, &plan).back(region, target.max(grown));
         Ok(())
     }
 
@@ -87,10 +122,16 @@ impl Segments {
         }
     }
 
+    /// The numbers of parcels that items of a queue carry.
+    pub fn tickets(&self, id: u64) -> HashSet<u64> {
+        let Some(entry) = self.entries.get(&id) else { return HashSet::new() };
+        Plan::of(&entry.segment, entry.segment.bytes()).map_or_else(|_| HashSet::new(), |plan| Queue::new(&entry.segment, &plan).tickets())
+    }
+
     /// An object is gone.
     pub fn remove(&mut self, id: u64) {
         if let Some(entry) = self.entries.remove(&id) {
-            self.bytes -= entry.segment.bytes() as u64;
+            self.bytes -= entry.backed;
         }
     }
 

@@ -319,7 +319,8 @@ impl SequenceWriter<'_> {
         // Full. At the end a new leaf begins; elsewhere both halves get room.
         let cut = if position == full { full } else { full / 2 };
         let right_len = full - cut;
-        let right = self.new_leaf(right_len + 1)?;
+        // A list that grows behind its end will fill the new leaf: it gets all its room at once.
+        let right = self.new_leaf(if cut == full { full } else { right_len + 1 })?;
         self.copy_elements((old, cut), (right, 0), right_len);
         let (left, right) = (Subtree { child: leaf.child, len: cut }, self.leaf(right, right_len));
         if cut == full {

@@ -8,8 +8,9 @@
 use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
-use crate::memory::Memory;
-use crate::objects::{Change, Object, Objects, gone};
+use crate::memory::{Life, Memory};
+use crate::objects::{Change, Object, Objects, gone, wrong_kind};
+use crate::parcels::Parcels;
 use crate::recovery;
 use crate::segments::Segments;
 use crate::upload::Uploads;
@@ -70,7 +71,9 @@ pub struct Store {
     pub(crate) names: BTreeMap<String, u64>,
     /// What the users of some objects write themselves.
     pub segments: Segments,
-    root: Root,
+    /// What handles in queued items refer to.
+    pub parcels: Parcels,
+    pub(crate) root: Root,
     /// Objects changed since the last publication.
     dirty: Vec<u64>,
     /// Whether anything at all has changed since then.
@@ -80,6 +83,8 @@ pub struct Store {
     /// What the request that is being applied may still cost.
     pub(crate) work: Work,
     watches: Watches,
+    /// Objects of users' types that are gone, for their hosts to be told.
+    gone: Vec<u64>,
     /// Nothing more can be dropped or taken apart before something is reclaimed.
     stuck: bool,
 }
@@ -98,12 +103,14 @@ impl Store {
             demolition: Demolition::default(),
             names: BTreeMap::new(),
             segments: Segments::new(budget_bytes),
+            parcels: Parcels::default(),
             root,
             dirty: Vec::new(),
             changed: false,
             changes: Vec::new(),
             work: Work::new(),
             watches: Watches::default(),
+            gone: Vec::new(),
             stuck: false,
         }
     }
@@ -223,6 +230,16 @@ impl Store {
         Ok(id)
     }
 
+    /// What kind an object is of, if it is there.
+    pub fn kind_of(&self, id: u64) -> Option<Kind> {
+        self.objects.get(id).map(|object| object.record.kind)
+    }
+
+    /// The objects of users' types that are gone since the last time.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// The lock that a condition is made for, if it is made for one: it keeps that alive, as a value keeps what it refers to.
     fn lock_of(&self, kind: Kind, parameters: Words<'_>) -> Result<u64> {
         let Some(lock) = parameters.iter().next().filter(|_| kind == Kind::Condition) else { return Ok(0) };
@@ -241,42 +258,6 @@ impl Store {
     /// A session lets an object go.
     pub fn release(&mut self, id: u64) {
         self.objects.unhold(id);
-    }
-
-    /// Gives an object a name.
-    pub fn name(&mut self, name: &str, id: u64, replace: bool) -> Result<()> {
-        if let Some(bearer) = self.names.get(name)
-            && !replace
-        {
-            let text = format!("the name {name:?} is taken by object {bearer}: open it, unpublish it first, or choose another name");
-            return Err(Error::new(ErrorKind::AlreadyExists, text));
-        }
-        self.objects.hold(id)?;
-        if let Some(bearer) = self.names.insert(name.to_owned(), id) {
-            self.objects.unhold(bearer);
-        }
-        Ok(())
-    }
-
-    /// The object with a name, held by a session from now on.
-    pub fn lookup(&mut self, name: &str) -> Option<u64> {
-        let id = *self.names.get(name)?;
-        self.objects.hold(id).ok()?;
-        Some(id)
-    }
-
-    /// Takes a name away; whether there was one.
-    pub fn unname(&mut self, name: &str) -> bool {
-        let bearer = self.names.remove(name);
-        if let Some(id) = bearer {
-            self.objects.unhold(id);
-        }
-        bearer.is_some()
-    }
-
-    /// The names and their bearers.
-    pub fn names(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.names.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
     /// Applies a request whole, or not at all. Outcomes of operations are appended to `outcomes`, where they are wanted.
@@ -301,7 +282,7 @@ impl Store {
             _ => None,
         };
         let done = match &first {
-            Some(op) => self.do_op(op, self.hash_of(op), uploads, &mut outcomes).map_err(Rejected::from),
+            Some(op) => self.do_op(op, self.hash_of(op), None, uploads, &mut outcomes).map_err(Rejected::from),
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
@@ -344,24 +325,23 @@ impl Store {
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
         let mut ops = commit.ops();
         let mut next = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
-        let mut fetches = Vec::with_capacity(next.capacity());
+        let mut olds = Vec::with_capacity(next.capacity());
         loop {
             for op in ops.by_ref().take(FETCH_AHEAD) {
                 let op = op?;
                 let hash = self.hash_of(&op);
-                fetches.extend(self.fetch(&op, hash));
-                next.push((op, hash));
+                let fetch = self.fetch(&op, hash);
+                next.push((op, hash, fetch));
             }
             if next.is_empty() {
                 return Ok(());
             }
-            let entries = fetches.drain(..).filter_map(|fetch: Fetch| fetch.entry(self.memory.reader()));
-            entries.for_each(|entry| self.memory.fetch_life(entry));
-            for (op, hash) in &next {
+            let entries = next.iter().map(|(_, _, fetch)| fetch.and_then(|fetch: Fetch| fetch.entry(self.memory.reader())));
+            olds.extend(entries.map(|entry| entry.map(|entry| self.memory.life_of(entry))));
+            for ((op, hash, _), old) in next.drain(..).zip(olds.drain(..)) {
                 points::manager("call: between two operations");
-                self.do_op(op, *hash, uploads, outcomes)?;
+                self.do_op(&op, hash, old, uploads, outcomes)?;
             }
-            next.clear();
         }
     }
 
@@ -385,9 +365,9 @@ impl Store {
     }
 
     #[inline(always)]
-    fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
+    fn do_op(&mut self, op: &Op<'_>, hash: u64, old: Option<Life>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
         if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
-            return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);
+            return self.insert(object, &Pair { key, hash, value, old }, only_if_absent, lend, uploads, outcomes);
         }
         let outcome = self.do_other_op(op, hash, uploads)?;
         if let Some(outcomes) = outcomes {
@@ -425,14 +405,7 @@ impl Store {
             return;
         }
         let dirty = std::mem::take(&mut self.dirty);
-        for id in &dirty {
-            points::manager("commit: before a record");
-            if let Some(object) = self.objects.get_mut(*id) {
-                object.dirty = false;
-                // Each operation has reserved room for this.
-                catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
-            }
-        }
+        self.write_records(&dirty);
         self.root.version = self.memory.version();
         self.root.objects = self.objects.len();
         points::manager("commit: before the root record");
@@ -447,6 +420,34 @@ impl Store {
         self.dirty.clear();
         self.memory.promise_records(0);
         points::manager("commit: done");
+    }
+
+    /// Brings the records of changed objects into the root that is in the making. One that is changed alone takes the place of
+    /// the latest, which comes into the catalog; but what is new begins there, so that every object has a record in it.
+    fn write_records(&mut self, dirty: &[u64]) {
+        for &id in dirty {
+            points::manager("commit: before a record");
+            let Some(object) = self.objects.get_mut(id) else { continue };
+            object.dirty = false;
+            let record = object.record;
+            let [latest, ..] = self.root.latest;
+            if id == latest {
+                self.root.latest = record.words();
+            } else if dirty.len() == 1 && record.created < self.memory.version() {
+                self.write_record(latest);
+                self.root.latest = record.words();
+            } else {
+                self.write_record(id);
+            }
+        }
+    }
+
+    /// Writes an object's record into the catalog, if there is such an object.
+    fn write_record(&mut self, id: u64) {
+        if let Some(object) = self.objects.get(id) {
+            // Each operation has reserved room for as many of these as it changes objects.
+            catalog::put(&mut self.memory, &mut self.root, &object.record).expect("room for the catalog was reserved");
+        }
     }
 
     /// Wakes sleepers on an object's watch words from now on, as long as there are any.
@@ -513,7 +514,14 @@ impl Store {
         let Some(object) = self.objects.remove(id) else { return false };
         let record = object.record;
         self.segments.remove(id);
+        if record.kind == Kind::Remote {
+            self.gone.push(id);
+        }
+        self.parcels.remove_queue(id);
         self.dirty.retain(|dirty| *dirty != id);
+        if self.root.latest[0] == id {
+            self.root.latest = Default::default();
+        }
         // An object that was never published is not in the catalog; removing it there only costs a path.
         catalog::remove(&mut self.memory, &mut self.root, id).expect("room for the catalog was reserved");
         self.changed = true;
@@ -554,9 +562,4 @@ impl Store {
             _ => false,
         }
     }
-}
-
-#[cold]
-fn wrong_kind(id: u64, kind: Kind) -> Error {
-    Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
 }

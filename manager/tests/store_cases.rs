@@ -3,6 +3,7 @@
 mod model;
 mod world;
 
+use commonhold_ipc::arena::Root;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES};
 use commonhold_ipc::catalog::{self, Kind, SLOT_BITS};
 use commonhold_ipc::error::ErrorKind;
@@ -354,6 +355,46 @@ fn the_next_append_after_a_failed_one_does_not_show_the_failed_elements() {
     assert_eq!(catalog::find(&world.reader, &before_root, list).unwrap().len, 1);
     drop(before);
     end(world, &[list]);
+}
+
+#[test]
+fn an_object_changed_alone_again_and_again_leaves_the_catalog_as_it_is() {
+    let mut world = world();
+    let (one, other) = (world.create(Kind::Counter, 0, 0), world.create(Kind::Counter, 0, 0));
+    let number = |world: &World, root: &Root, id| catalog::find(&world.reader, root, id).unwrap().root;
+    let add = |world: &mut World, id| {
+        world.apply(&[Op::CounterAdd { object: id, delta: 1 }]).unwrap();
+        world.store.publish();
+        *world.store.root()
+    };
+    let first = add(&mut world, one);
+    let table = world.table.clone();
+    let pin = table.pin();
+    let second = add(&mut world, one);
+    assert_eq!(second.catalog, first.catalog);
+    assert_eq!((number(&world, &first, one), number(&world, &second, one)), (1, 2));
+    // Another one takes its place, and it moves into the catalog.
+    let third = add(&mut world, other);
+    assert_ne!(third.catalog, second.catalog);
+    assert_eq!([one, other].map(|id| number(&world, &third, id)), [2, 1]);
+    world.audit();
+    // Both at once: the one that stood in the root stays there.
+    world.apply(&[one, other].map(|object| Op::CounterAdd { object, delta: 1 })).unwrap();
+    world.store.publish();
+    let fourth = *world.store.root();
+    assert_eq!([one, other].map(|id| number(&world, &fourth, id)), [3, 2]);
+    world.audit();
+    world.reclaim(std::iter::empty());
+    assert_eq!([one, other].map(|id| number(&world, pin.root(), id)), [1, 0]);
+    // The one that stands in the root goes.
+    world.store.release(other);
+    world.settle();
+    let fifth = *world.store.root();
+    assert!(catalog::find(&world.reader, &fifth, other).is_none());
+    assert_eq!(number(&world, &fifth, one), 3);
+    world.audit();
+    drop(pin);
+    end(world, &[one]);
 }
 
 #[test]

@@ -69,6 +69,22 @@ impl Session {
         Ok(Session { core: SessionCore::greet(channel, address, authkey, true)? })
     }
 
+    pub(crate) fn core(&self) -> &Arc<SessionCore> {
+        &self.core
+    }
+
+    /// Whether this program has started the manager, which ends with it.
+    #[doc(hidden)]
+    pub fn is_owner(&self) -> bool {
+        self.core.is_owner()
+    }
+
+    /// The key that this program has shown the manager.
+    #[doc(hidden)]
+    pub fn authkey(&self) -> Option<&AuthKey> {
+        self.core.authkey.as_ref()
+    }
+
     pub(crate) fn of(core: &Arc<SessionCore>) -> Session {
         Session { core: core.clone() }
     }
@@ -100,7 +116,7 @@ impl Session {
         commonhold_ipc::arena::version(&self.core.arena)
     }
 
-    fn create<H: Handle>(&self, kind: Kind, value_align: u8, element_bytes: u32) -> Result<H> {
+    fn new_object<H: Handle>(&self, kind: Kind, value_align: u8, element_bytes: u32) -> Result<H> {
         self.create_as::<H>(NewObject { kind: kind as u8, value_align, element_bytes, ..NewObject::default() })
     }
 
@@ -123,7 +139,7 @@ impl Session {
 
     /// A new dict with these entries.
     pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
-        let dict: Dict<K, V> = self.create(Kind::Dict, value_align::<K, V>(), 0)?;
+        let dict: Dict<K, V> = self.new_object(Kind::Dict, value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
             batch.insert(&dict, key, value)?;
@@ -138,7 +154,7 @@ impl Session {
 
     /// A new list with these elements.
     pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = T>) -> Result<List<T>> {
-        let list: List<T> = self.create(Kind::List, 0, inline_bytes::<T>())?;
+        let list: List<T> = self.new_object(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
         let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
         for element in elements {
@@ -156,14 +172,14 @@ impl Session {
 
     /// A new shared value.
     pub fn value<T: Shared>(&self, first: impl AsShared<T>) -> Result<Value<T>> {
-        let value: Value<T> = self.create(Kind::Value, 0, 0)?;
+        let value: Value<T> = self.new_object(Kind::Value, 0, 0)?;
         value.set(first)?;
         Ok(value)
     }
 
     /// A new counter.
     pub fn counter(&self, first: i64) -> Result<Counter> {
-        let counter: Counter = self.create(Kind::Counter, 0, 0)?;
+        let counter: Counter = self.new_object(Kind::Counter, 0, 0)?;
         if first != 0 {
             counter.add(first)?;
         }
@@ -172,7 +188,7 @@ impl Session {
 
     /// A new namespace, empty.
     pub fn namespace(&self) -> Result<Namespace> {
-        self.create(Kind::Namespace, 16, 0)
+        self.new_object(Kind::Namespace, 16, 0)
     }
 
     /// A new lock, free.

@@ -28,8 +28,12 @@ pub struct Object {
     bound: OnceLock<Arc<SessionCore>>,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
+    /// Of an object of a user's type, once a method of its was called.
+    remote: OnceLock<crate::remote::Home>,
     /// Of a condition, once it is known: the lock that it was made for, if it was.
     companion: OnceLock<Option<Arc<Object>>>,
+    /// What this process has found out about it, once.
+    local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Object {
@@ -46,7 +50,16 @@ impl Object {
 
     fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
         let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
-        Object { manager, id, session: once(session), bound: once(bound), segment: OnceLock::new(), companion: OnceLock::new() }
+        Object {
+            manager,
+            id,
+            session: once(session),
+            bound: once(bound),
+            segment: OnceLock::new(),
+            companion: OnceLock::new(),
+            remote: OnceLock::new(),
+            local: OnceLock::new(),
+        }
     }
 
     /// A handle's inside, as it was read out of a value.
@@ -114,10 +127,30 @@ impl Object {
         }
     }
 
+    /// What `make` finds out about the object at the first use.
+    #[inline(always)]
+    pub fn local<L: Send + Sync + 'static>(&self, make: impl FnOnce(&Arc<SessionCore>) -> Result<L>) -> Result<(&Arc<SessionCore>, &L)> {
+        let session = self.ready()?;
+        let local = match self.local.get() {
+            Some(local) => local,
+            None => {
+                let made = make(session)?;
+                self.local.get_or_init(|| Box::new(made))
+            }
+        };
+        let Some(local) = local.downcast_ref() else { unreachable!("an object is of one kind") };
+        Ok((session, local))
+    }
+
     #[cold]
     fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
+    }
+
+    /// Where the object's methods run, once that is known.
+    pub(crate) fn remote(&self) -> &OnceLock<crate::remote::Home> {
+        &self.remote
     }
 
     /// The object that this one was made for, if it was: what its record names.
@@ -161,7 +194,8 @@ impl Object {
     pub fn check_type<H: Handle>(&self) -> Result<()> {
         let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
-        if found.fingerprint == fingerprint::<H>() {
+        let wanted = fingerprint::<H>();
+        if found.fingerprint == wanted || (record.kind == Kind::Remote && crate::remote::has_interface(found.text, wanted)) {
             return Ok(());
         }
         Err(wrong_type(self.id, found.text, text::<H>()))
@@ -352,7 +386,7 @@ impl FromStr for Token {
 }
 
 /// Where a handle stands, for its `Debug`.
-pub(crate) fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len: Option<u64>) -> fmt::Result {
+pub fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len: Option<u64>) -> fmt::Result {
     write!(f, "<{name} object {}", object.id())?;
     match object.session() {
         Ok(session) => write!(f, " at {}", session.address)?,
@@ -367,6 +401,83 @@ pub(crate) fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len
 /// The number of entries or elements of an object, for `Debug`; none if it cannot be looked at.
 pub(crate) fn len_of(object: &Object) -> Option<u64> {
     object.look().ok().map(|(_, _, record)| record.len)
+}
+
+/// Makes a handle of a type: all that handles are as values. `$make` makes one of an object, `$describe` describes the type.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __handle_value {
+    ($name:ident[$($parameter:ident: $bound:path),*], $kind:expr, $text:literal, |$object:ident| $make:expr, |$this:ident| $inside:expr, |$schema:ident| $describe:expr) => {
+        impl<$($parameter: $bound),*> $crate::Handle for $name<$($parameter),*> {
+            const KIND: $crate::__rt::Kind = $kind;
+            fn from_object($object: ::std::sync::Arc<$crate::__rt::Object>) -> Self {
+                $make
+            }
+            fn object(&self) -> &::std::sync::Arc<$crate::__rt::Object> {
+                let $this = self;
+                $inside
+            }
+        }
+        impl<$($parameter: $bound),*> ::core::cmp::PartialEq for $name<$($parameter),*> {
+            fn eq(&self, other: &Self) -> bool {
+                $crate::__rt::same_object($crate::Handle::object(self), $crate::Handle::object(other))
+            }
+        }
+        impl<$($parameter: $bound),*> ::core::cmp::Eq for $name<$($parameter),*> {}
+        impl<$($parameter: $bound),*> ::core::hash::Hash for $name<$($parameter),*> {
+            fn hash<H: ::core::hash::Hasher>(&self, state: &mut H) {
+                let object = $crate::Handle::object(self);
+                ::core::hash::Hash::hash(&(object.manager(), object.id()), state);
+            }
+        }
+        impl<$($parameter: $bound),*> $crate::__rt::rkyv::Archive for $name<$($parameter),*> {
+            type Archived = $crate::__rt::ArchivedHandle;
+            type Resolver = ();
+            fn resolve(&self, (): (), out: $crate::__rt::rkyv::Place<Self::Archived>) {
+                let object = $crate::Handle::object(self);
+                $crate::__rt::ArchivedHandle::place(object.manager(), object.id(), out);
+            }
+        }
+        impl<$($parameter: $bound,)* S> $crate::__rt::rkyv::Serialize<S> for $name<$($parameter),*>
+        where
+            S: $crate::__rt::rkyv::rancor::Fallible + $crate::__rt::HandleSink + ?Sized,
+        {
+            fn serialize(&self, serializer: &mut S) -> ::core::result::Result<(), S::Error> {
+                let object = $crate::Handle::object(self);
+                serializer.handle(object.manager(), object.id());
+                Ok(())
+            }
+        }
+        impl<$($parameter: $bound,)* D> $crate::__rt::rkyv::Deserialize<$name<$($parameter),*>, D> for $crate::__rt::ArchivedHandle
+        where
+            D: $crate::__rt::rkyv::rancor::Fallible + $crate::__rt::HandleSource + ?Sized,
+        {
+            fn deserialize(&self, deserializer: &mut D) -> ::core::result::Result<$name<$($parameter),*>, D::Error> {
+                let object = $crate::__rt::Object::read(self.manager(), self.id(), deserializer.session());
+                Ok($crate::Handle::from_object(object))
+            }
+        }
+        impl<$($parameter: $bound),*> $crate::__rt::Shared for $name<$($parameter),*> {
+            type View = $crate::__rt::ArchivedHandle;
+            const FLAT: bool = false;
+            fn view(archived: &Self::Archived) -> &Self::View {
+                archived
+            }
+            fn schema($schema: &mut $crate::__rt::Schema) {
+                $describe
+            }
+            fn debug(archived: &Self::Archived, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                write!(f, concat!("<", $text, " object {}>"), archived.id())
+            }
+            fn eq_archived(archived: &Self::Archived, value: &Self) -> bool {
+                let object = $crate::Handle::object(value);
+                (archived.manager(), archived.id()) == (object.manager(), object.id())
+            }
+            fn intact(_: &Self::Archived) -> bool {
+                true
+            }
+        }
+    };
 }
 
 /// Makes a handle type of a struct with the fields `object` and `_of`.
@@ -389,63 +500,18 @@ macro_rules! handle {
                 $crate::Handle::session(self)
             }
         }
-        impl<$($parameter: $bound),*> $crate::handle::Handle for $name<$($parameter),*> {
-            const KIND: commonhold_ipc::catalog::Kind = $kind;
-            fn from_object(object: std::sync::Arc<$crate::handle::Object>) -> Self {
-                $name { object, _of: std::marker::PhantomData }
-            }
-            fn object(&self) -> &std::sync::Arc<$crate::handle::Object> {
-                &self.object
-            }
-        }
         impl<$($parameter: $bound),*> Clone for $name<$($parameter),*> {
             fn clone(&self) -> Self {
                 $name { object: self.object.clone(), _of: std::marker::PhantomData }
             }
         }
-        impl<$($parameter: $bound),*> PartialEq for $name<$($parameter),*> {
-            fn eq(&self, other: &Self) -> bool {
-                (self.object.manager(), self.object.id()) == (other.object.manager(), other.object.id())
-            }
-        }
-        impl<$($parameter: $bound),*> Eq for $name<$($parameter),*> {}
-        impl<$($parameter: $bound),*> std::hash::Hash for $name<$($parameter),*> {
-            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-                (self.object.manager(), self.object.id()).hash(state);
-            }
-        }
-        impl<$($parameter: $bound),*> rkyv::Archive for $name<$($parameter),*> {
-            type Archived = commonhold_ipc::value::ArchivedHandle;
-            type Resolver = ();
-            fn resolve(&self, (): (), out: rkyv::Place<Self::Archived>) {
-                commonhold_ipc::value::ArchivedHandle::place(self.object.manager(), self.object.id(), out);
-            }
-        }
-        impl<$($parameter: $bound,)* S> rkyv::Serialize<S> for $name<$($parameter),*>
-        where
-            S: rkyv::rancor::Fallible + commonhold_ipc::value::HandleSink + ?Sized,
-        {
-            fn serialize(&self, serializer: &mut S) -> std::result::Result<(), S::Error> {
-                serializer.handle(self.object.manager(), self.object.id());
-                Ok(())
-            }
-        }
-        impl<$($parameter: $bound,)* D> rkyv::Deserialize<$name<$($parameter),*>, D> for commonhold_ipc::value::ArchivedHandle
-        where
-            D: rkyv::rancor::Fallible + commonhold_ipc::value::HandleSource + ?Sized,
-        {
-            fn deserialize(&self, deserializer: &mut D) -> std::result::Result<$name<$($parameter),*>, D::Error> {
-                let object = $crate::handle::Object::read(self.manager(), self.id(), deserializer.session());
-                Ok($crate::handle::Handle::from_object(object))
-            }
-        }
-        impl<$($parameter: $bound),*> commonhold_ipc::value::Shared for $name<$($parameter),*> {
-            type View = commonhold_ipc::value::ArchivedHandle;
-            const FLAT: bool = false;
-            fn view(archived: &Self::Archived) -> &Self::View {
-                archived
-            }
-            fn schema(schema: &mut commonhold_ipc::value::Schema) {
+        $crate::__handle_value! {
+            $name[$($parameter: $bound),*],
+            $kind,
+            $text,
+            |object| $name { object, _of: std::marker::PhantomData },
+            |this| &this.object,
+            |schema| {
                 let parameters: &[fn(&mut commonhold_ipc::value::Schema)] = &[$(|schema| schema.element::<$parameter>()),*];
                 schema.word($text);
                 if !parameters.is_empty() {
@@ -454,16 +520,12 @@ macro_rules! handle {
                     schema.word(">");
                 }
             }
-            fn debug(archived: &Self::Archived, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, concat!("<", $text, " object {}>"), archived.id())
-            }
-            fn eq_archived(archived: &Self::Archived, value: &Self) -> bool {
-                (archived.manager(), archived.id()) == (value.object.manager(), value.object.id())
-            }
-            fn intact(_: &Self::Archived) -> bool {
-                true
-            }
         }
     };
 }
 pub(crate) use handle;
+
+/// Whether two handles stand for the same object.
+pub fn same_object(one: &Object, other: &Object) -> bool {
+    (one.manager(), one.id()) == (other.manager(), other.id())
+}

@@ -13,6 +13,8 @@ mod handle;
 mod lane;
 mod list;
 pub mod process;
+mod queue;
+pub mod remote;
 mod request;
 mod retry;
 mod room;
@@ -32,6 +34,7 @@ pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
+pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
 pub use sync::{
@@ -39,3 +42,12 @@ pub use sync::{
     WriteGuard,
 };
 pub use transaction::{Countable, Readable, Transaction};
+
+/// What `__handle_value!` refers to.
+#[doc(hidden)]
+pub mod __rt {
+    pub use crate::handle::{Object, debug as debug_handle, same_object};
+    pub use commonhold_ipc::catalog::Kind;
+    pub use commonhold_ipc::value::{ArchivedHandle, HandleSink, HandleSource, Schema, Shared};
+    pub use rkyv;
+}

@@ -257,7 +257,7 @@ impl Value {
 
 /// The ids of handles, 8 bytes each; an error if one is of another manager.
 #[inline]
-fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
+pub fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     if handles.is_empty() { Ok(Vec::new()) } else { some_ids(session, handles) }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::session::SessionCore;
 use crate::write::conflicts;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_MS};
 use commonhold_ipc::wire::Call;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,6 +136,25 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
         }
     }
     Err(conflicts(ATTEMPTS_MAX))
+}
+
+/// Runs `attempt` under the writer's ticket from the beginning: nobody else commits meanwhile, so it is done at once. It is given a
+/// way to ask whether the ticket's time is not over yet. Only a write that this process has made besides can make it try again.
+pub fn under_ticket<R>(
+    session: &Arc<SessionCore>,
+    begun: impl FnOnce() -> Result<()>,
+    over_time: impl Fn() -> Error,
+    mut attempt: impl FnMut(&dyn Fn() -> bool) -> Result<Attempt<R>>,
+) -> Result<R> {
+    let _ticket = Ticket::take(session)?;
+    let until = Instant::now() + Duration::from_millis(TICKET_MS);
+    begun()?;
+    while Instant::now() < until {
+        if let Attempt::Done(result) = attempt(&|| Instant::now() < until)? {
+            return Ok(result);
+        }
+    }
+    Err(over_time())
 }
 
 impl SessionCore {

@@ -71,6 +71,8 @@ pub struct SessionCore {
     segments: Mutex<HashMap<u64, Weak<Segment>>>,
     /// Held by who waits for a descriptor.
     attaching: Mutex<()>,
+    /// Lines to the hosts of users' objects.
+    pub(crate) remotes: crate::remote::Remotes,
     /// Keeps this process's other commits back while one of its threads has the writer's ticket.
     pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
@@ -126,6 +128,7 @@ impl SessionCore {
             held: Mutex::default(),
             segments: Mutex::default(),
             attaching: Mutex::default(),
+            remotes: Default::default(),
             gate: Gate::default(),
             keeper: Mutex::new(None),
         });
@@ -213,6 +216,23 @@ impl SessionCore {
         let segment = Arc::new(segment::attach(&descriptor, bytes, id, kind)?);
         lock(&self.segments).insert(id, Arc::downgrade(&segment));
         Ok(segment)
+    }
+
+    /// Runs a call whose answer is a number, and a descriptor that comes with it.
+    pub fn call_for_descriptor(&self, request: &mut Request) -> Result<(u64, OwnedFd)> {
+        let _one_at_a_time = lock(&self.attaching);
+        // One that came with the reply to a call that failed on the way.
+        drop(self.connection.take_descriptor());
+        let Outcome::Number(number) = self.call(request, false)?.outcome()? else { return Err(malformed("reply")) };
+        let descriptor = self.connection.take_descriptor().ok_or_else(|| {
+            Error::new(ErrorKind::System, "no descriptor came with the manager's answer: close descriptors or raise `ulimit -n`")
+        })?;
+        Ok((number, descriptor))
+    }
+
+    /// Whether this program has started the manager, and the manager ends with it.
+    pub fn is_owner(&self) -> bool {
+        lock(&self.keeper).is_some()
     }
 
     /// The process of a session and its program's name; none if it is over.

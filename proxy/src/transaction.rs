@@ -10,7 +10,7 @@ use crate::dict::{Dict, find};
 use crate::guard::Ref;
 use crate::handle::Handle;
 use crate::list::List;
-use crate::retry::{Attempt, HasTicket, until_done};
+use crate::retry::{Attempt, HasTicket, under_ticket, until_done};
 use crate::session::SessionCore;
 use crate::single::{Counter, Value, check_set};
 use crate::write::{Committed, with_key};
@@ -510,6 +510,27 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         Ok(match tx.commit(ticket)? {
+            Committed::Done => Attempt::Done(result),
+            Committed::Conflict => Attempt::Conflict,
+        })
+    })
+}
+
+/// Runs a transaction under the writer's ticket from the beginning, so that nobody conflicts with it; `begun` is called when its time
+/// begins. What takes longer than the ticket is good for is given up.
+pub(crate) fn run_alone<'s, R>(
+    session: &'s Arc<SessionCore>,
+    begun: impl FnOnce() -> Result<()>,
+    over_time: impl Fn() -> Error,
+    mut body: impl FnMut(&Transaction<'s>) -> Result<R>,
+) -> Result<R> {
+    under_ticket(session, begun, &over_time, |is_in_time| {
+        let tx = Transaction::begin(session)?;
+        let result = body(&tx)?;
+        if !is_in_time() {
+            return Err(over_time());
+        }
+        Ok(match tx.commit(HasTicket(true))? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })

@@ -66,7 +66,7 @@ fn every_truncation_of_a_conversation() {
 fn frames_of_impossible_lengths_and_calls() {
     let scene = Scene::new();
     for len in [FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
-        for call in 1..=Call::Ring as u8 {
+        for call in 1..=Call::Forget as u8 {
             if call == Call::Upload as u8 {
                 continue;
             }
@@ -76,14 +76,14 @@ fn frames_of_impossible_lengths_and_calls() {
         }
         scene.step();
     }
-    for call in [0, Call::Ring as u8 + 1, 99, 255] {
+    for call in [0, Call::Forget as u8 + 1, 99, 255] {
         let mut raw = Raw::connect(&scene.manager);
         raw.request(call, 1, 1, &[]);
         raw.closed();
         scene.step();
     }
     // Payloads that are too short or too long for their call.
-    let nothing: &[Call] = &[Call::Commit, Call::Create, Call::Retain, Call::Publish, Call::Arm];
+    let nothing: &[Call] = &[Call::Commit, Call::Create, Call::Retain, Call::Publish, Call::Arm, Call::Grow];
     for call in nothing {
         for payload in [&[][..], &[0xff; 7], &[0xff; 9], &[0xff; 1000]] {
             let mut raw = Raw::connect(&scene.manager);
@@ -94,7 +94,7 @@ fn frames_of_impossible_lengths_and_calls() {
         }
         scene.step();
     }
-    for call in [Call::Release, Call::Discard, Call::Ring] {
+    for call in [Call::Release, Call::Discard, Call::Ring, Call::Forget] {
         let mut raw = Raw::connect(&scene.manager);
         raw.request(call as u8, 1, 1, &[1; 7]);
         raw.closed();

@@ -1,11 +1,11 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
-use ::commonhold::{Dict, List, Manager, ManagerBuilder, Process};
+use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared};
 
 use crate::Result;
 use crate::partner::Partner;
-use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DEPTH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
@@ -16,6 +16,20 @@ pub type Small = [u8; SMALL];
 const FILL_BATCH: usize = 10_000;
 /// Bytes in one batch while a dict of large values is filled.
 const FILL_BATCH_BYTES: usize = 4 << 20;
+
+/// An object with next to nothing to do.
+struct Echo;
+
+#[::commonhold::remote]
+impl Echo {
+    pub fn new() -> Self {
+        Echo
+    }
+
+    pub fn echo(&self, bytes: Small) -> Small {
+        bytes
+    }
+}
 
 /// The manager and handles on its containers.
 pub struct Commonhold {
@@ -155,9 +169,16 @@ impl System for Commonhold {
                     Ok(())
                 })
             }
+            Row::Queue64 => {
+                let small = small()?;
+                self.queue(plan, "queue_small", &small)
+            }
+            Row::Queue4k => self.queue(plan, "queue_large", &value(4 << 10)),
+            Row::Queue1m => self.queue(plan, "queue_large", &value(1 << 20)),
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
+            Row::MethodCall64 => self.call(plan),
         }
     }
 }
@@ -173,6 +194,19 @@ impl Commonhold {
             drop(lock.lock()?.into_guard());
             Ok(())
         })
+    }
+
+    fn queue<T: Shared>(&self, plan: Plan, partner: &str, item: &T) -> Result<Vec<f64>>
+    where
+        for<'i> &'i T: AsShared<T>,
+    {
+        let queue = self.manager.queue::<T>(DEPTH as u64)?;
+        let _partner = Partner::start(&[partner.to_owned(), queue.token()?.to_string()])?;
+        // Full first: then each has to wait for the other's end.
+        for _ in 0..DEPTH {
+            queue.send(item)?;
+        }
+        plan.time(|| Ok(queue.send(item)?))
     }
 
     fn event(&self, plan: Plan) -> Result<Vec<f64>> {
@@ -223,6 +257,15 @@ impl Commonhold {
         plan.time(|| {
             let found = self.list_64.get(indices.next_index() as usize)?.ok_or("an element is not there")?;
             touch(&found[..]);
+            Ok(())
+        })
+    }
+
+    fn call(&self, plan: Plan) -> Result<Vec<f64>> {
+        let echo = self.manager.create(Echo::new, ())?;
+        let small = small()?;
+        plan.time(|| {
+            touch(&echo.echo(small)?);
             Ok(())
         })
     }

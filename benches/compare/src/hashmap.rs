@@ -45,7 +45,8 @@ fn small() -> Result<Small> {
 
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin) && !row.is_about_locks()
+        let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64);
+        !elsewhere && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -82,8 +83,11 @@ impl System for Hashmap {
             Row::ListGet => self.list_get(plan),
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => bytes_per_entry(),
-            Row::ManagerStart | Row::ProcessSpawnJoin => Err("a map in this process has neither managers nor processes".into()),
+            Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => {
+                Err("a map in this process has neither managers nor processes".into())
+            }
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
+            Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod calls;
 mod child;
 mod commonhold;
+mod crossbeam;
 mod hashmap;
 mod lmdb;
 mod measure;

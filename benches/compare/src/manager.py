@@ -27,6 +27,8 @@ THINK_NS = 0
 
 def start_manager():
     """What multiprocessing.Manager() does, with an initializer."""
+    # A registered type whose method takes bytes and returns them.
+    multiprocessing.managers.SyncManager.register("Echo", bytes)
     manager = multiprocessing.managers.SyncManager(ctx=multiprocessing.get_context())
     manager.start(exec, (DIE_WITH_PARENT,))
     return manager
@@ -149,6 +151,11 @@ class Rows:
         next_index = endless(range(SIZES["list_64"][0]))
         return timed(groups, operations, lambda: touch(made[next_index()]))
 
+    def method_call_64(self, groups, operations):
+        echo = self.manager.Echo()
+        one = value(SIZES["list_64"][1])
+        return timed(groups, operations, lambda: touch(echo.join((one,))))
+
     def snapshot(self, groups, operations):
         made = self.data["dict_64"]
         next_key = endless(self.keys("dict_64"))
@@ -186,6 +193,23 @@ class Rows:
 
         with Partner(take):
             return timed(groups, operations, take)
+
+    def queue(self, size, groups, operations):
+        items = self.sync.Queue(SIZES["depth"])
+        one = value(size)
+        with Partner(lambda: touch(items.get())):
+            for _ in range(SIZES["depth"]):
+                items.put(one)
+            return timed(groups, operations, lambda: items.put(one))
+
+    def queue_64(self, groups, operations):
+        return self.queue(64, groups, operations)
+
+    def queue_4k(self, groups, operations):
+        return self.queue(4 << 10, groups, operations)
+
+    def queue_1m(self, groups, operations):
+        return self.queue(1 << 20, groups, operations)
 
     def event_wake(self, groups, operations):
         ping, pong = self.sync.Event(), self.sync.Event()

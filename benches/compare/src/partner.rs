@@ -1,12 +1,14 @@
-//! The second process of the rows about locks: this program again, doing the other half of a row until it is killed.
+//! The second process of the rows about locks and queues: this program again, doing the other half of a row until it is killed.
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Event, Lock, Token};
+use ::commonhold::{Barrier, Event, Lock, Queue, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
+use crate::commonhold::Small;
 use crate::rawlocks;
+use crate::workload::touch;
 
 /// Tells a process that it is a partner: what it does, then with what.
 const VARIABLE: &str = "COMPARE_PARTNER";
@@ -61,6 +63,18 @@ fn work(task: &[&str]) -> Result<()> {
             loop {
                 barrier.wait()?;
             }
+        }
+        ["queue_small", token] => {
+            let queue: Queue<Small> = token.parse::<Token>()?.open()?;
+            ready();
+            queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
+            Ok(())
+        }
+        ["queue_large", token] => {
+            let queue: Queue<Vec<u8>> = token.parse::<Token>()?.open()?;
+            ready();
+            queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
+            Ok(())
         }
         ["raw_lock", kind, file] => {
             let lock = rawlocks::existing(kind, file.as_ref())?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::rows::{BATCH, DataSet, Row};
+use crate::rows::{BATCH, DEPTH, DataSet, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
@@ -62,7 +62,11 @@ impl Python {
         let sizes: serde_json::Map<String, Value> = [DataSet::Dict64, DataSet::Dict1k, DataSet::Dict1m, DataSet::List64]
             .map(|data| (data.name().to_owned(), json!(data.shape())))
             .into_iter()
-            .chain([("batch".to_owned(), json!(BATCH)), ("without_manager".to_owned(), json!(without_manager))])
+            .chain([
+                ("batch".to_owned(), json!(BATCH)),
+                ("depth".to_owned(), json!(DEPTH)),
+                ("without_manager".to_owned(), json!(without_manager)),
+            ])
             .collect();
         Self::run_script(MANAGER, &Value::Object(sizes).to_string(), measures)
     }
@@ -107,7 +111,7 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => row != Row::ProcessSpawnJoin,
-            Measures::Locks => row.is_about_locks(),
+            Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
     }

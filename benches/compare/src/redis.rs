@@ -146,6 +146,11 @@ impl Redis {
         })
     }
 
+    fn echo(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        plan.time(|| found(self.connection.call(&[b"ECHO", &value], touch)?))
+    }
+
     fn used_bytes(&mut self) -> Result<f64> {
         let mut text = String::new();
         self.connection.call(&[b"INFO", b"memory"], |bytes| text = String::from_utf8_lossy(bytes).into_owned())?;
@@ -164,7 +169,7 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_locks()
+        row != Row::ProcessSpawnJoin && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -197,7 +202,9 @@ impl System for Redis {
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
+            Row::MethodCall64 => self.echo(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
+            Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
         }
     }

@@ -14,6 +14,8 @@ pub const ENTRIES_1M: u64 = 16;
 pub const BATCH: u64 = 10_000;
 /// Size of a small value and of a list's element.
 pub const SMALL: usize = 64;
+/// Items that may wait in a queue.
+pub const DEPTH: usize = 128;
 /// Pushes between two clearings of the list of `list_push_64`, so that it cannot eat the machine's memory.
 const PUSHES_MAX: u64 = 200_000;
 
@@ -65,12 +67,24 @@ pub enum Row {
     /// Pass a barrier of two processes
     #[value(name = "barrier_wake")]
     BarrierWake,
+    /// Send 64 bytes into a queue of 128 that another process empties (another thread, for what stays in one process), copied out there
+    #[value(name = "queue_64")]
+    Queue64,
+    /// The same with 4 KiB
+    #[value(name = "queue_4k")]
+    Queue4k,
+    /// The same with 1 MiB; first and last byte are looked at
+    #[value(name = "queue_1m")]
+    Queue1m,
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
     /// Run a function with a number as argument in a process of its own, and wait for the process's end (and its result, but with Python)
     #[value(name = "process_spawn_join")]
     ProcessSpawnJoin,
+    /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO` where there are no objects)
+    #[value(name = "method_call_64")]
+    MethodCall64,
 }
 
 /// What a figure counts.
@@ -142,8 +156,19 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin => None,
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
+            Row::Queue64 | Row::Queue4k | Row::Queue1m => None,
+        }
+    }
+
+    /// Of a row about queues: bytes of an item.
+    pub fn item_bytes(self) -> Option<usize> {
+        match self {
+            Row::Queue64 => Some(SMALL),
+            Row::Queue4k => Some(4 << 10),
+            Row::Queue1m => Some(1 << 20),
+            _ => None,
         }
     }
 
@@ -178,13 +203,15 @@ pub enum SystemName {
     Commonhold,
     /// hashbrown's map and a Vec behind a std RwLock, in this process: the ceiling, no sharing between processes
     Hashmap,
+    /// crossbeam's bounded channel between two threads of this process: the ceiling for queues, no sharing between processes
+    Crossbeam,
     /// LMDB through heed, on tmpfs where there is room, WRITEMAP and NOSYNC; writer and reader are this process, one transaction per operation
     Lmdb,
     /// redis-server on a unix socket of its own, started and ended by this program, no persistence; HGET, HSET, LINDEX, RPUSH
     Redis,
     /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
     Python,
-    /// Python's multiprocessing.Lock, Event and Barrier: semaphores of the system, without a manager
+    /// Python's multiprocessing.Lock, Event, Barrier (semaphores of the system) and Queue (a pipe and a feeder thread), without a manager
     PythonMp,
     /// raw_sync's mutex (not robust) and events in a mapped file
     RawSync,
@@ -213,7 +240,7 @@ impl SystemName {
 
     /// Whether other processes can share its data: only those count as rivals.
     pub fn is_shared(self) -> bool {
-        self != SystemName::Hashmap
+        !matches!(self, SystemName::Hashmap | SystemName::Crossbeam)
     }
 }
 

@@ -51,10 +51,10 @@ const BUDGETS: [(Work, Side, u64); 9] = [
     (Work::Iterate, Side::Client, 370),
     (Work::Index, Side::Client, 530),
     (Work::Set, Side::Client, 3_300),
-    (Work::Set, Side::Manager, 5_420),
-    (Work::Push, Side::Manager, 4_550),
+    (Work::Set, Side::Manager, 4_770),
+    (Work::Push, Side::Manager, 3_520),
     (Work::Batch, Side::Client, 650),
-    (Work::Batch, Side::Manager, 2_210),
+    (Work::Batch, Side::Manager, 1_850),
 ];
 
 fn main() -> ExitCode {

@@ -10,9 +10,10 @@
 //! wake-up of its own any more, but may have had one just before: so no sleep is longer than
 //! [`LOCK_LOOK_MS`](crate::limits::LOCK_LOOK_MS) without a look at the words.
 //!
-//! SYNC: every access here is SeqCst, but for what only a lock's holder touches. The protocols are pairs of "write mine, then look at yours" between two words, which
-//! nothing weaker orders; and a claim's swap or exchange is an acquire and a release of what the object protects. The partner
-//! of each is named where the words are.
+//! SYNC: every access here is SeqCst, but for what only a lock's holder touches, and what only the owner of a queue's item sets
+//! (Release). The protocols are pairs of "write mine, then look at yours" between two words, which nothing weaker orders; and a
+//! claim's swap or exchange is an acquire and a release of what the object protects. The partner of each is named where the words
+//! are.
 
 pub mod barrier;
 mod claim;
@@ -34,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A shared word.
@@ -47,6 +48,10 @@ pub trait Word {
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64>;
     /// Stores a word that only the holder of a lock touches, and so not in the one order of the others.
     fn store(&self, new: u64);
+    /// Stores a word that only its owner may change, and others look at: who finds it finds all that came before it.
+    fn set(&self, new: u64) {
+        self.swap(new);
+    }
 }
 
 /// A shared word to sleep on.
@@ -89,6 +94,12 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn load(&self) -> u64 {
         self.load(SeqCst)
+    }
+
+    #[inline(always)]
+    fn set(&self, new: u64) {
+        // SYNC: pairs with the load of whoever finds it.
+        self.store(new, Release);
     }
 
     #[inline(always)]

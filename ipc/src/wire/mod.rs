@@ -18,6 +18,7 @@
 pub mod buffers;
 pub mod commit;
 mod op;
+pub mod remote;
 pub mod reply;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +70,27 @@ pub enum Call {
     Who = 18,
     /// Something has been posted on a lane. Not answered, here.
     Ring = 19,
+    /// More memory for an object's segment: its id, the code of the region, and how many of its pieces are wanted.
+    Grow = 20,
+    /// A queue's id and those of objects that an item will refer to: kept until it is received. The parcel's number is the answer.
+    Pack = 21,
+    /// A queue's id and a parcel's number: the session holds what is in it from now on. The ids are the answer.
+    Unpack = 22,
+    /// A queue's id and a parcel's number: its item is gone. Not answered.
+    Forget = 23,
+    /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
+    /// channel travels with it.
+    Host = 32,
+    /// The host of a program, by its build: see [`NewHost`]. Its number, or nothing if the caller may start one.
+    FindHost = 33,
+    /// A line to a host: 0 and an object of its, or 1 and its number. The host's number, and our end travels with it.
+    Reach = 34,
+    /// Types that a host offers, one a line, from the session that is that host.
+    Offer = 35,
+    /// Objects from an id's slot on: as text, see `proxy::overview`.
+    Objects = 36,
+    /// Sessions, as text.
+    Sessions = 37,
 }
 
 impl Call {
@@ -77,7 +99,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Host, FindHost, Reach, Offer, Objects, Sessions,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)
@@ -85,7 +107,7 @@ impl Call {
 
     /// Whether no reply is sent.
     pub fn is_one_way(self) -> bool {
-        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring)
+        matches!(self, Call::Release | Call::TicketBack | Call::Upload | Call::Discard | Call::Ring | Call::Forget)
     }
 }
 
@@ -209,6 +231,38 @@ impl<'a> NewObject<'a> {
     }
 }
 
+/// What [`Call::Host`] and [`Call::FindHost`] say: of which build the program is, as `task::Build` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewHost<'a> {
+    /// Whether the program asks to have one here though somebody else has started the manager.
+    pub invited: bool,
+    /// Hash of the executable's headers.
+    pub headers: u64,
+    /// What tells its file from others.
+    pub file: [u64; 4],
+    /// The linker's build id.
+    pub id: &'a [u8],
+}
+
+impl NewHost<'_> {
+    /// Appends it as bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.invited));
+        out.extend_from_slice(&self.headers.to_le_bytes());
+        self.file.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        put_bytes(out, self.id);
+    }
+}
+
+impl<'a> NewHost<'a> {
+    /// Reads it.
+    pub fn parse(read: &mut Reader<'a>) -> Option<NewHost<'a>> {
+        let (invited, headers) = (read.u8()? != 0, read.u64()?);
+        let file = [read.u64()?, read.u64()?, read.u64()?, read.u64()?];
+        Some(NewHost { invited, headers, file, id: read.bytes()? })
+    }
+}
+
 /// Numbers and byte strings from the front of a slice. `None`: the slice is too short for what it claims.
 #[derive(Clone)]
 pub struct Reader<'a> {
@@ -286,6 +340,11 @@ impl<'a> Words<'a> {
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         self.0.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
+    }
+
+    /// The bytes themselves.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
     }
 
     /// How many.

@@ -122,7 +122,7 @@ impl Outcome {
     }
 }
 
-const KINDS: [(u8, ErrorKind); 17] = [
+const KINDS: [(u8, ErrorKind); 18] = [
     (1, ErrorKind::Disconnected),
     (2, ErrorKind::OutcomeUnknown),
     (3, ErrorKind::WrongType),
@@ -140,6 +140,7 @@ const KINDS: [(u8, ErrorKind); 17] = [
     (15, ErrorKind::UsedAfterFork),
     (16, ErrorKind::Panicked),
     (17, ErrorKind::Died),
+    (18, ErrorKind::Deadlock),
 ];
 
 /// The number by which a kind of error travels; 0: an error of a caller's own.

@@ -5,7 +5,8 @@
 //! so it holds only what its own version refers to.)
 //!
 //! Blocks wait in two places:
-//! - `fresh`: retired since the last [`Retired::reclaim`], grouped by the version that retired them, oldest first;
+//! - `fresh`: retired since the last [`Retired::reclaim`], grouped by the version that retired them, oldest first, and at the
+//!   end those of the version that is being made: the *open* group, which can be taken back and is not looked at;
 //! - `parked`: known to be held, each under one pin that holds it, the newest in its interval.
 //!
 //! `reclaim` empties `fresh`. Groups retired at or before the oldest pin are freed unseen; every other block is tested once
@@ -79,10 +80,14 @@ struct Parked {
 /// The retired blocks of one arena.
 #[derive(Default)]
 pub struct Retired {
-    /// Blocks retired since the last reclaim, by ascending `retired_at`.
+    /// Blocks retired since the last reclaim, by ascending `retired_at`, then those of the open group.
     fresh: Vec<RetiredBlock>,
     /// How many blocks of `fresh` each version retired, ascending.
     groups: Vec<(u64, usize)>,
+    /// Blocks of `fresh` before the open group.
+    closed: usize,
+    /// Bytes of the open group.
+    open_bytes: u64,
     parked: BTreeMap<Pin, Parked>,
     /// An empty vector whose memory the next new pin's blocks use.
     spare: Vec<RetiredBlock>,
@@ -98,26 +103,48 @@ impl Retired {
         Self::default()
     }
 
-    /// Adds blocks that one version has retired, and empties the list of them.
+    /// Adds a block to the open group.
     ///
     /// # Panics
     ///
-    /// If that version is older than one of a call before, or than a block's birth.
+    /// If it was born after it was retired.
     #[inline]
-    pub fn retire_all(&mut self, blocks: &mut Vec<RetiredBlock>) {
-        let Some(retired_at) = blocks.first().map(|block| block.retired_at) else { return };
+    pub fn retire(&mut self, block: RetiredBlock) {
+        assert!(block.born <= block.retired_at, "a block was retired before its birth");
+        self.open_bytes += block.size;
+        self.fresh.push(block);
+    }
+
+    /// Closes the open group: one version has retired all its blocks.
+    ///
+    /// # Panics
+    ///
+    /// If that version is older than one of a call before.
+    #[inline]
+    pub fn close(&mut self) {
+        let Some(last) = self.fresh.get(self.closed..).and_then(<[_]>::last) else { return };
+        let (retired_at, count) = (last.retired_at, self.fresh.len() - self.closed);
+        debug_assert!(self.fresh[self.closed..].iter().all(|block| block.retired_at == retired_at), "a group is of one version");
         assert!(self.newest <= retired_at, "blocks were retired in version {} already, now in {retired_at}", self.newest);
         self.newest = retired_at;
-        for block in blocks.iter() {
-            assert!(block.born <= retired_at && block.retired_at == retired_at, "{block:?} among blocks retired in {retired_at}");
-            self.held_bytes += block.size;
-        }
         match self.groups.last_mut() {
-            Some((version, count)) if *version == retired_at => *count += blocks.len(),
-            _ => self.groups.push((retired_at, blocks.len())),
+            Some((version, blocks)) if *version == retired_at => *blocks += count,
+            _ => self.groups.push((retired_at, count)),
         }
-        self.len += blocks.len();
-        if self.fresh.is_empty() { std::mem::swap(&mut self.fresh, blocks) } else { self.fresh.append(blocks) }
+        self.len += count;
+        self.closed = self.fresh.len();
+        self.held_bytes += take(&mut self.open_bytes);
+    }
+
+    /// Forgets the blocks of the open group: they are not retired after all.
+    pub fn take_back(&mut self) {
+        self.fresh.truncate(self.closed);
+        self.open_bytes = 0;
+    }
+
+    /// Whether the open group has blocks.
+    pub fn is_open(&self) -> bool {
+        self.fresh.len() > self.closed
     }
 
     /// Calls `free` with the offset of every block that none of `pins` holds, and forgets the block. `pins` is ascending and
@@ -154,7 +181,7 @@ impl Retired {
     /// Tests the blocks that no reclaim has seen yet.
     fn reclaim_fresh(&mut self, holders: &Holders, free: &mut impl FnMut(u64)) {
         let (mut fresh, mut groups) = (take(&mut self.fresh), take(&mut self.groups));
-        let mut blocks = fresh.drain(..);
+        let mut blocks = fresh.drain(..take(&mut self.closed));
         for (retired_at, count) in groups.drain(..) {
             let latest = holders.latest_before(retired_at);
             for block in blocks.by_ref().take(count) {
@@ -218,7 +245,7 @@ impl Retired {
         self.parked.keys().next().map(|pin| pin.version())
     }
 
-    /// All blocks that were retired and not freed yet, in no particular order.
+    /// All blocks that were retired and not freed yet, those of the open group included, in no particular order.
     pub fn blocks(&self) -> impl Iterator<Item = RetiredBlock> + '_ {
         self.parked.values().flat_map(|parked| &parked.blocks).chain(&self.fresh).copied()
     }
@@ -253,8 +280,9 @@ mod tests {
     use super::*;
 
     impl Retired {
-        fn retire(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
-            self.retire_all(&mut vec![RetiredBlock { offset, born, size, retired_at }]);
+        fn retire_at(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
+            self.retire(RetiredBlock { offset, born, size, retired_at });
+            self.close();
         }
     }
 
@@ -294,7 +322,7 @@ mod tests {
                     offset += 64;
                     // Age 11 stands for a birth that is not known.
                     let born = if age == 11 { 0 } else { version.saturating_sub(age) };
-                    retired.retire(offset, born, offset % 320, version);
+                    retired.retire_at(offset, born, offset % 320, version);
                     model.push(RetiredBlock { offset, born, size: offset % 320, retired_at: version });
                 }
                 let mut freed = Vec::new();
@@ -329,9 +357,9 @@ mod tests {
         for step in 0..1_000_000_u64 {
             let version = OLD + 2 + step;
             if step % 100_000 == 0 {
-                retired.retire(8 * step, OLD - step / 100_000, 64, version);
+                retired.retire_at(8 * step, OLD - step / 100_000, 64, version);
             }
-            retired.retire(1 << 40 | step, version - 1, 128, version);
+            retired.retire_at(1 << 40 | step, version - 1, 128, version);
             if step % 10 == 9 {
                 retired.reclaim(&[Pin::At(OLD), Pin::At(version - 3)], |offset| {
                     assert!(offset >= 1 << 40, "a block of the pinned version was freed");
@@ -355,7 +383,7 @@ mod tests {
     fn a_parked_block_is_not_looked_at_while_its_pin_is_there() {
         let mut retired = Retired::new();
         for offset in 0..100 {
-            retired.retire(offset, 0, 16, 10);
+            retired.retire_at(offset, 0, 16, 10);
         }
         retired.reclaim(&[Pin::At(3), Pin::At(7)], |_| unreachable!());
         assert_eq!((retired.held_by(3), retired.held_by(7)), (0, 1600));
@@ -369,7 +397,7 @@ mod tests {
     #[test]
     fn a_block_born_and_retired_in_one_version_is_held_by_nobody() {
         let mut retired = Retired::new();
-        retired.retire(64, 5, 16, 5);
+        retired.retire_at(64, 5, 16, 5);
         let mut freed = Vec::new();
         retired.reclaim(&[Pin::From(0), Pin::At(4), Pin::At(5)], |offset| freed.push(offset));
         assert_eq!(freed, [64]);
@@ -379,7 +407,7 @@ mod tests {
     #[should_panic(expected = "already")]
     fn versions_do_not_go_back() {
         let mut retired = Retired::new();
-        retired.retire(64, 1, 16, 5);
-        retired.retire(128, 1, 16, 4);
+        retired.retire_at(64, 1, 16, 5);
+        retired.retire_at(128, 1, 16, 4);
     }
 }

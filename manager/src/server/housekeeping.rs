@@ -66,6 +66,7 @@ impl Server {
         if self.store.has_work() {
             self.store.rest();
         }
+        self.hosts.gone(self.store.take_gone());
     }
 
     /// Nothing is left to do but this.
@@ -91,6 +92,7 @@ impl Server {
         if self.store.may_have_circles() && self.housekeeping.circles_at.is_none_or(|at| at <= now) {
             self.store.collect_circles();
             while self.store.rest() {}
+            self.hosts.gone(self.store.take_gone());
             // Never more than a twentieth of the time.
             self.housekeeping.circles_at = Some(now + now.elapsed() * 20);
         } else if !self.store.may_have_circles() && self.housekeeping.circles_at.is_some_and(|at| at <= now) {

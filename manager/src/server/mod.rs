@@ -5,8 +5,10 @@
 //! answers, its half-sent requests and its stopped process are its own affair: nothing here waits for one client.
 
 mod calls;
+mod hosts;
 mod housekeeping;
 mod lanes;
+mod overview;
 mod session;
 
 use crate::store::Store;
@@ -25,8 +27,10 @@ use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
 use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
 use commonhold_ipc::sys;
+use commonhold_ipc::task::Build;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
 use commonhold_ipc::wire::reply::Outcome;
+use hosts::Hosts;
 use housekeeping::Housekeeping;
 use lanes::{LaneWatch, SessionLanes};
 use session::{Given, Session};
@@ -53,6 +57,8 @@ pub struct Config {
     pub hash_mask: u64,
     /// Give sessions lanes.
     pub lanes: bool,
+    /// The program that has started the manager: it may have a host here without asking.
+    pub build: Option<Build>,
 }
 
 pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
@@ -67,6 +73,7 @@ impl Default for Config {
             options: 0,
             hash_mask: u64::MAX,
             lanes: true,
+            build: None,
         }
     }
 }
@@ -154,7 +161,8 @@ pub struct Server {
     somebody_waits: bool,
     lane_watch: LaneWatch,
     housekeeping: Housekeeping,
-    /// Without any session since then.
+    hosts: Hosts,
+    /// Without any session but hosts' since then.
     idle_since: Option<Instant>,
     ending: bool,
     alive: Option<AliveKeeper>,
@@ -200,6 +208,7 @@ impl Server {
             somebody_waits: false,
             lane_watch: LaneWatch::default(),
             housekeeping: Housekeeping::default(),
+            hosts: Hosts::default(),
             idle_since: Some(Instant::now()),
             ending: false,
             alive: Some(alive),
@@ -254,7 +263,7 @@ impl Server {
         // Nobody's handshake is cut short by it.
         let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.accept_again, self.housekeeping.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.hosts.next()].into_iter().flatten().min()
     }
 
     fn round(&mut self) {
@@ -295,6 +304,7 @@ impl Server {
         }
         self.pass_ticket_on();
         self.keep_house();
+        self.hosts.flush();
         self.end_what_is_late();
     }
 
@@ -461,9 +471,8 @@ impl Server {
                 self.ending |= session.is_owner();
                 session.end(&mut self.store);
                 self.sessions -= 1;
-                if self.sessions == 0 {
-                    self.idle_since = Some(Instant::now());
-                }
+                self.hosts.ended(session.number());
+                self.note_idle();
                 self.ticket_queue.retain(|(waiting, ..)| *waiting != index);
                 if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
                     self.ticket = None;
@@ -475,9 +484,16 @@ impl Server {
                     self.connections[index] = Some(Connection::Lingering(session));
                 } else {
                     self.poller.remove(session.process());
-                    self.store.segments.recover(session.number());
+                    self.store.recover_segments(session.number());
                 }
             }
+        }
+    }
+
+    /// Hosts alone keep no manager from being idle: they end with it.
+    fn note_idle(&mut self) {
+        if self.sessions == self.hosts.len() && self.idle_since.is_none() {
+            self.idle_since = Some(Instant::now());
         }
     }
 
@@ -490,7 +506,7 @@ impl Server {
     fn forget_lingering(&mut self, index: usize) {
         if let Some(Some(Connection::Lingering(session))) = self.connections.get(index) {
             self.poller.remove(session.process());
-            self.store.segments.recover(session.number());
+            self.store.recover_segments(session.number());
             self.connections[index] = None;
             self.lingering -= 1;
             self.housekeeping.something_ended();

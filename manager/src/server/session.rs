@@ -274,6 +274,16 @@ impl Session {
         self.held.contains_key(&id)
     }
 
+    /// How often the session holds an object.
+    pub fn held_times(&self, id: u64) -> u64 {
+        self.held.get(&id).copied().unwrap_or(0)
+    }
+
+    /// How many objects it holds, and how often in all.
+    pub fn holdings(&self) -> (usize, u64) {
+        (self.held.len(), self.held.values().sum())
+    }
+
     /// The session holds an object once more.
     pub fn hold(&mut self, id: u64) {
         *self.held.entry(id).or_default() += 1;

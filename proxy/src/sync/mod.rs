@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 thread_local!(static SPIN: RefCell<Spin> = RefCell::new(Spin::new()));
 
 /// A moment so far away; none if no clock will ever show it.
-fn deadline_after(timeout: Duration) -> Option<Instant> {
+pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 

@@ -1,0 +1,252 @@
+//! A ring of cells: the order of items. See the head of `queue` for the cells' states.
+
+use super::plan::RingPlan;
+use super::{TRIES, nonsense};
+use crate::error::Result;
+use crate::points;
+use crate::sync::{Memory, Word};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bits of a cell that name an item.
+pub const ITEM_BITS: u32 = 20;
+const EMPTY: u64 = 0;
+const CLOSED: u64 = (1 << ITEM_BITS) - 1;
+const LAP_MASK: u64 = u64::MAX >> ITEM_BITS;
+
+/// What an attempt to publish came to.
+pub enum Put {
+    Done,
+    Full,
+    Closed,
+}
+
+/// What is at the head.
+pub enum Next {
+    Item(u32),
+    Nothing,
+    Closed,
+}
+
+/// What a cell says to who looks for a position.
+enum Cell {
+    Empty,
+    Item(u32),
+    Closed,
+    /// This position is over.
+    Over,
+    /// The position one lap before is not over.
+    Before,
+    /// Far from here: the position is old, or the words are scribbled.
+    Elsewhere,
+}
+
+/// A ring.
+pub struct Ring<'m, M: Memory + ?Sized> {
+    memory: &'m M,
+    plan: &'m RingPlan,
+}
+
+impl<'m, M: Memory + ?Sized> Ring<'m, M> {
+    #[inline(always)]
+    pub fn new(memory: &'m M, plan: &'m RingPlan) -> Self {
+        Ring { memory, plan }
+    }
+
+    #[inline(always)]
+    fn tail(&self) -> &'m M::Word {
+        self.memory.word(self.plan.tail)
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &'m M::Word {
+        self.memory.word(self.plan.head)
+    }
+
+    #[inline(always)]
+    fn cell(&self, position: u64) -> &'m M::Word {
+        let at = position & ((1 << self.plan.bits) - 1);
+        self.memory.word(self.plan.cells + 8 * at as usize)
+    }
+
+    #[inline(always)]
+    fn word(&self, position: u64, content: u64) -> u64 {
+        (position >> self.plan.bits) << ITEM_BITS | content
+    }
+
+    /// The word of a cell whose position is over: it waits for the next lap.
+    #[inline(always)]
+    fn over(&self, position: u64) -> u64 {
+        self.word(position.wrapping_add(1 << self.plan.bits), EMPTY)
+    }
+
+    #[inline(always)]
+    fn look(&self, position: u64, word: u64) -> Cell {
+        let ahead = (word >> ITEM_BITS).wrapping_sub(position >> self.plan.bits) & LAP_MASK;
+        match (ahead, word & CLOSED) {
+            (0, EMPTY) => Cell::Empty,
+            (0, CLOSED) => Cell::Closed,
+            (0, number) => Cell::Item(number as u32 - 1),
+            (1, _) => Cell::Over,
+            (LAP_MASK, content) if content != EMPTY => Cell::Before,
+            _ => Cell::Elsewhere,
+        }
+    }
+
+    /// Publishes an item at the tail. `announce` makes its state say the position first; `is_gone` says of the head's item whether it
+    /// has been taken.
+    #[inline]
+    pub fn put(
+        &self,
+        index: u32,
+        most: u64,
+        head_seen: &AtomicU64,
+        announce: impl Fn(u64),
+        is_gone: impl Fn(u32, u64) -> bool,
+    ) -> Result<Put> {
+        for _ in 0..TRIES {
+            let tail = self.tail().load();
+            let (cell, before) = (self.cell(tail), self.cell(tail).load());
+            match self.look(tail, before) {
+                Cell::Empty => {
+                    if most != u64::MAX && self.is_full_at(tail, most, head_seen, &is_gone)? {
+                        return Ok(Put::Full);
+                    }
+                    announce(tail);
+                    if cell.compare_exchange(before, self.word(tail, u64::from(index) + 1)).is_ok() {
+                        points::client("queue: published, the tail does not know");
+                        let _ = self.tail().compare_exchange(tail, tail.wrapping_add(1));
+                        return Ok(Put::Done);
+                    }
+                }
+                Cell::Item(_) | Cell::Over => {
+                    let _ = self.tail().compare_exchange(tail, tail.wrapping_add(1));
+                }
+                Cell::Closed => return Ok(Put::Closed),
+                Cell::Before if self.tail().load() == tail => return Ok(Put::Full),
+                Cell::Elsewhere if self.tail().load() == tail => return Err(nonsense()),
+                Cell::Before | Cell::Elsewhere => {}
+            }
+        }
+        Err(nonsense())
+    }
+
+    /// Whether the ring has as many items as it may.
+    #[inline]
+    pub fn is_full(&self, most: u64, head_seen: &AtomicU64, is_gone: impl Fn(u32, u64) -> bool) -> Result<bool> {
+        self.is_full_at(self.tail().load(), most, head_seen, &is_gone)
+    }
+
+    /// The same for a tail. The head is looked up only if the one that was seen last does not say enough.
+    #[inline]
+    fn is_full_at(&self, tail: u64, most: u64, head_seen: &AtomicU64, is_gone: &impl Fn(u32, u64) -> bool) -> Result<bool> {
+        let is_full = |head: u64| tail.wrapping_sub(head).cast_signed() >= most.cast_signed();
+        // A head that was seen after the tail moved on says nothing bad, one from before is only older.
+        if !is_full(head_seen.load(Relaxed)) {
+            return Ok(false);
+        }
+        for _ in 0..TRIES {
+            let head = self.head().load();
+            head_seen.store(head, Relaxed);
+            if !is_full(head) {
+                return Ok(false);
+            }
+            // Somebody may have taken the item and not yet advanced the head.
+            let word = self.cell(head).load();
+            match self.look(head, word) {
+                Cell::Item(index) if is_gone(index, head) => self.pass(head, word),
+                Cell::Over => {
+                    let _ = self.head().compare_exchange(head, head.wrapping_add(1));
+                }
+                _ if self.head().load() == head => return Ok(true),
+                _ => {}
+            }
+        }
+        Err(nonsense())
+    }
+
+    /// The head's item is gone: empties the cell and advances the head.
+    #[inline]
+    fn pass(&self, head: u64, word: u64) {
+        let _ = self.cell(head).compare_exchange(word, self.over(head));
+        points::client("queue: cell emptied, the head does not know");
+        let _ = self.head().compare_exchange(head, head.wrapping_add(1));
+    }
+
+    /// The next item that `claim` gets.
+    #[inline]
+    pub fn next(&self, items: u32, claim: impl Fn(u32, u64) -> bool) -> Result<Next> {
+        for _ in 0..TRIES {
+            let head = self.head().load();
+            let word = self.cell(head).load();
+            match self.look(head, word) {
+                Cell::Item(index) if index < items => {
+                    let mine = claim(index, head);
+                    self.pass(head, word);
+                    if mine {
+                        return Ok(Next::Item(index));
+                    }
+                }
+                Cell::Over => {
+                    let _ = self.head().compare_exchange(head, head.wrapping_add(1));
+                }
+                // A head that others have advanced meanwhile says nothing.
+                _ if self.head().load() != head => {}
+                Cell::Empty => return Ok(Next::Nothing),
+                Cell::Closed => return Ok(Next::Closed),
+                Cell::Item(_) | Cell::Before | Cell::Elsewhere => return Err(nonsense()),
+            }
+        }
+        Err(nonsense())
+    }
+
+    /// Closes the ring behind its last item. Whether it was open.
+    pub fn close(&self) -> Result<bool> {
+        for _ in 0..TRIES {
+            let tail = self.tail().load();
+            let word = self.cell(tail).load();
+            match self.look(tail, word) {
+                Cell::Empty => {
+                    if self.cell(tail).compare_exchange(word, self.word(tail, CLOSED)).is_ok() {
+                        return Ok(true);
+                    }
+                }
+                Cell::Closed => return Ok(false),
+                Cell::Item(_) | Cell::Over => {
+                    let _ = self.tail().compare_exchange(tail, tail.wrapping_add(1));
+                }
+                Cell::Before | Cell::Elsewhere if self.tail().load() == tail => return Err(nonsense()),
+                Cell::Before | Cell::Elsewhere => {}
+            }
+        }
+        Err(nonsense())
+    }
+
+    /// Whether it is closed behind its last item.
+    pub fn is_closed(&self) -> Result<bool> {
+        for _ in 0..TRIES {
+            let tail = self.tail().load();
+            match self.look(tail, self.cell(tail).load()) {
+                Cell::Item(_) | Cell::Over => {
+                    let _ = self.tail().compare_exchange(tail, tail.wrapping_add(1));
+                }
+                Cell::Closed => return Ok(true),
+                _ => return Ok(false),
+            }
+        }
+        Err(nonsense())
+    }
+
+    /// Whether the cell of a position holds this item.
+    pub fn holds(&self, position: u64, index: u32) -> bool {
+        self.cell(position).load() == self.word(position, u64::from(index) + 1)
+    }
+
+    /// How many items there are between head and tail.
+    pub fn len(&self) -> u64 {
+        let head = self.head().load();
+        let tail = self.tail().load();
+        // One that is published and not yet counted counts.
+        let more = matches!(self.look(tail, self.cell(tail).load()), Cell::Item(_));
+        tail.wrapping_sub(head).wrapping_add(u64::from(more)).min(1 << self.plan.bits)
+    }
+}

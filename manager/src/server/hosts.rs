@@ -1,0 +1,253 @@
+//! Hosts: the processes in which objects of users' types live, and who gets a line to them.
+//!
+//! A host is a session that has said so. The manager keeps for each such object which host has it, introduces clients to hosts (it
+//! makes a pair of sockets and sends one end to each), and tells a host when one of its objects is gone. It never waits for one: what
+//! a host does not read is kept up to a limit, and lines are refused beyond it. Calls do not pass through here.
+
+use super::calls::Done;
+use super::{Connection, Server};
+use crate::objects::gone;
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{HOST_PENDING_BYTES_MAX, HOST_TYPES_MAX, HOSTS_MAX};
+use commonhold_ipc::socket::Channel;
+use commonhold_ipc::task::Build;
+use commonhold_ipc::wire::remote::Tell;
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{HEAD_BYTES, Head, NewHost, Reader, whole};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long to wait before it is tried again to tell a host what it had no room for.
+const TELL_AGAIN: Duration = Duration::from_millis(5);
+
+/// One host.
+struct Host {
+    /// Who it is, in words.
+    who: String,
+    build: Build,
+    types: BTreeSet<String>,
+    control: Channel,
+    /// What it has not been told yet: bytes, and what travels with their first.
+    pending: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
+    pending_bytes: usize,
+}
+
+impl Host {
+    fn tell(&mut self, what: Tell, payload: &[u8], descriptor: Option<OwnedFd>) {
+        let head = Head { len: payload.len() as u32, code: what as u8, quiet: false, lane: 0, number: 0 };
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
+        bytes.extend_from_slice(&head.to_bytes());
+        bytes.extend_from_slice(payload);
+        self.pending_bytes += bytes.len();
+        self.pending.push_back((bytes, descriptor));
+        self.flush();
+    }
+
+    /// Sends what there is room for. A host that is gone is noticed by its session.
+    fn flush(&mut self) {
+        while let Some((bytes, descriptor)) = self.pending.front_mut() {
+            let fds: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            match self.control.send_with_fds(bytes, &fds) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    self.pending_bytes -= count;
+                    if count == bytes.len() {
+                        self.pending.pop_front();
+                    } else {
+                        bytes.drain(..count);
+                        *descriptor = None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All hosts of a manager.
+#[derive(Default)]
+pub struct Hosts {
+    /// By the number of their session.
+    hosts: HashMap<u64, Host>,
+    /// Which host has an object, also when it is gone.
+    homes: HashMap<u64, u64>,
+}
+
+impl Hosts {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether a session is one.
+    pub fn is_host(&self, session: u64) -> bool {
+        self.hosts.contains_key(&session)
+    }
+
+    /// The host of an object, if it lives.
+    pub fn home(&self, id: u64) -> Option<u64> {
+        self.homes.get(&id).copied().filter(|host| self.is_host(*host))
+    }
+
+    /// A session is over.
+    pub fn ended(&mut self, session: u64) {
+        self.hosts.remove(&session);
+    }
+
+    /// Tells hosts which of their objects are gone.
+    pub fn gone(&mut self, ids: Vec<u64>) {
+        for id in ids {
+            if let Some(host) = self.homes.remove(&id).and_then(|host| self.hosts.get_mut(&host)) {
+                host.tell(Tell::Gone, &id.to_le_bytes(), None);
+            }
+        }
+    }
+
+    /// Goes on telling what there was no room for.
+    pub fn flush(&mut self) {
+        self.hosts.values_mut().filter(|host| !host.pending.is_empty()).for_each(Host::flush);
+    }
+
+    /// When to do so again.
+    pub fn next(&self) -> Option<Instant> {
+        self.hosts.values().any(|host| !host.pending.is_empty()).then(|| Instant::now() + TELL_AGAIN)
+    }
+
+    /// A host of this build.
+    fn of_build(&self, build: &Build) -> Option<u64> {
+        self.hosts.iter().find(|(_, host)| host.build.is_same(build)).map(|(number, _)| *number)
+    }
+
+    /// What types there are, and where, in words.
+    fn describe(&self) -> String {
+        if self.hosts.is_empty() {
+            return "no program has any here".to_owned();
+        }
+        let mut hosts: Vec<_> = self
+            .hosts
+            .values()
+            .map(|host| {
+                let types = host.types.iter().cloned().collect::<Vec<_>>().join(", ");
+                format!("{} has {}", host.who, if types.is_empty() { "none yet" } else { &types })
+            })
+            .collect();
+        hosts.sort();
+        hosts.join("; ")
+    }
+
+    /// A new line to a host: our end for the client.
+    fn line(&mut self, number: u64) -> Result<OwnedFd> {
+        let Some(host) = self.hosts.get_mut(&number) else {
+            return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it"));
+        };
+        if host.pending_bytes > HOST_PENDING_BYTES_MAX {
+            let text = format!("{} does not take new callers: is it stopped?", host.who);
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        let (ours, theirs) = Channel::pair()?;
+        host.tell(Tell::Line, &[], Some(theirs.into()));
+        Ok(ours.into())
+    }
+}
+
+impl Server {
+    fn session_number(&self, index: usize) -> Option<u64> {
+        match self.connections.get(index) {
+            Some(Some(Connection::Session(session))) => Some(session.number()),
+            _ => None,
+        }
+    }
+
+    /// A session becomes a host.
+    pub(super) fn become_host(&mut self, index: usize, payload: &[u8]) -> Done {
+        let Ok(new) = whole(payload, "host", NewHost::parse) else { return Done::Nonsense };
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        let (number, who) = (session.number(), session.describe());
+        let build = Build::of_wire(&new);
+        if self.hosts.of_build(&build).is_some() {
+            return Done::Failed(Error::new(ErrorKind::AlreadyExists, "this program has a host here already"));
+        }
+        if self.hosts.len() >= HOSTS_MAX {
+            let text = format!("{HOSTS_MAX} programs have a host here, the most there can be");
+            return Done::Failed(Error::new(ErrorKind::Full, text));
+        }
+        match Channel::pair() {
+            Ok((ours, theirs)) => {
+                let (types, pending) = (BTreeSet::new(), VecDeque::new());
+                self.hosts.hosts.insert(number, Host { who, build, types, control: ours, pending, pending_bytes: 0 });
+                self.note_idle();
+                Done::Attached(Arc::new(theirs.into()), number)
+            }
+            Err(error) => Done::Failed(error),
+        }
+    }
+
+    /// The host of the caller's program. Nothing: it may start one.
+    pub(super) fn find_host(&self, payload: &[u8]) -> Done {
+        let Ok(new) = whole(payload, "build", NewHost::parse) else { return Done::Nonsense };
+        let build = Build::of_wire(&new);
+        if let Some(number) = self.hosts.of_build(&build) {
+            return Done::Answer(0, vec![Outcome::Number(number)]);
+        }
+        if new.invited || self.config.build.as_ref().is_some_and(|own| own.is_same(&build)) {
+            return Done::Answer(0, vec![Outcome::Nothing]);
+        }
+        let text = format!(
+            "this manager was started by another program (or another build of this one), and does not have this program's types: {}. \
+             To offer them here, connect with `Manager::builder().register::<Type>()`",
+            self.hosts.describe()
+        );
+        Done::Failed(Error::new(ErrorKind::NotFound, text))
+    }
+
+    /// A line to an object's host, or to a host.
+    pub(super) fn reach(&mut self, payload: &[u8]) -> Done {
+        let parsed = whole(payload, "address of a host", |read: &mut Reader<'_>| Some((read.u8()?, read.u64()?)));
+        let Ok((by_number, number)) = parsed else { return Done::Nonsense };
+        let host = match by_number {
+            1 => number,
+            _ => match (self.store.kind_of(number), self.hosts.homes.get(&number)) {
+                (None, _) => return Done::Failed(gone(number)),
+                (Some(Kind::Remote), Some(host)) => *host,
+                (Some(kind), _) => {
+                    let text = format!("object {number} is a {}: it has no methods of a user's type", kind.name());
+                    return Done::Failed(Error::new(ErrorKind::WrongType, text));
+                }
+            },
+        };
+        match self.hosts.line(host) {
+            Ok(line) => Done::Attached(Arc::new(line), host),
+            Err(error) => Done::Failed(error),
+        }
+    }
+
+    /// A host says which types it has.
+    pub(super) fn offer_types(&mut self, index: usize, payload: &[u8]) -> Done {
+        let Ok(names) = std::str::from_utf8(payload) else { return Done::Nonsense };
+        let Some(host) = self.session_number(index).and_then(|number| self.hosts.hosts.get_mut(&number)) else { return Done::Nonsense };
+        for name in names.lines() {
+            if host.types.len() < HOST_TYPES_MAX {
+                host.types.insert(name.to_owned());
+            }
+        }
+        Done::Answer(0, Vec::new())
+    }
+
+    /// An object was made that lives at the session's: only a host may have one.
+    pub(super) fn settle_home(&mut self, index: usize, id: u64) {
+        if let Some(number) = self.session_number(index) {
+            self.hosts.homes.insert(id, number);
+        }
+    }
+
+    /// Whether the session may make objects of this kind.
+    pub(super) fn may_create(&self, index: usize, kind: u8) -> Result<()> {
+        let is_host = self.session_number(index).is_some_and(|number| self.hosts.is_host(number));
+        if kind == Kind::Remote as u8 && !is_host {
+            return Err(Error::new(ErrorKind::Refused, "an object of a user's type is made by the host that it lives in"));
+        }
+        Ok(())
+    }
+}

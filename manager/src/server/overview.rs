@@ -1,0 +1,59 @@
+//! What there is, for people and programs that ask: objects and sessions, as text.
+//!
+//! An object is a line of words, `<id> <kind> <length> <references> <inside> <host>`, then its holders as `<session>:<count>` with
+//! commas between, or `-`; then each of its names, and its type, with their length in bytes before them. A session is a line
+//! `<number> <pid> <objects> <references> <host> <program>`.
+
+use super::{Connection, Server};
+use commonhold_ipc::catalog::{descriptor, slot_of};
+use commonhold_ipc::limits::OBJECTS_LISTED_MAX;
+use std::collections::HashMap;
+use std::fmt::Write;
+
+impl Server {
+    /// The objects from a slot on, as many as one answer has.
+    pub(super) fn objects(&mut self, from: u64) -> String {
+        self.store.publish();
+        let mut names: HashMap<u64, Vec<&str>> = HashMap::new();
+        self.store.names().for_each(|(name, id)| names.entry(id).or_default().push(name));
+        let sessions: Vec<_> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter_map(|connection| match connection {
+                Connection::Session(session) => Some(&**session),
+                Connection::Greeting { .. } | Connection::Lingering(_) => None,
+            })
+            .collect();
+        let mut text = String::new();
+        for object in self.store.objects.iter().filter(|object| slot_of(object.record.id) >= from).take(OBJECTS_LISTED_MAX) {
+            let (id, record) = (object.record.id, &object.record);
+            let held =
+                |session: &&super::session::Session| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
+            let holders: Vec<_> = sessions.iter().filter_map(held).map(|(number, times)| format!("{number}:{times}")).collect();
+            let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
+            let host = self.hosts.home(id).unwrap_or(0);
+            // A string takes what is written to it.
+            let _ = write!(text, "{id} {} {} {} {} {host} {holders}", record.kind.name(), record.len, object.held(), object.inside());
+            let own = names.get(&id).map_or(&[][..], Vec::as_slice);
+            let _ = write!(text, " {}", own.len());
+            own.iter().for_each(|name| text.push_str(&format!(" {} {name}", name.len())));
+            let kind = descriptor(self.store.reader(), record).map_or("?", |descriptor| descriptor.text);
+            let _ = writeln!(text, " {} {kind}", kind.len());
+        }
+        text
+    }
+
+    /// The sessions.
+    pub(super) fn session_lines(&self) -> String {
+        let mut text = String::new();
+        for connection in self.connections.iter().flatten() {
+            let Connection::Session(session) = connection else { continue };
+            let (number, (pid, program)) = (session.number(), session.who());
+            let (objects, references) = session.holdings();
+            let host = u8::from(self.hosts.is_host(number));
+            let _ = writeln!(text, "{number} {pid} {objects} {references} {host} {program}");
+        }
+        text
+    }
+}

@@ -1,0 +1,215 @@
+//! Items into values.
+
+use super::parcel::Parcel;
+use super::{Queue, Ready, Until, timed_out};
+use crate::session::Stored;
+use crate::sync::Patience;
+use commonhold_ipc::error::Result;
+use commonhold_ipc::limits::QUEUE_INBOX_BYTES_KEPT_MAX;
+use commonhold_ipc::points;
+use commonhold_ipc::queue::{How, Took};
+use commonhold_ipc::value::{Shared, access, to_owned};
+use rkyv::util::AlignedVec;
+use std::cell::Cell;
+use std::time::Duration;
+
+thread_local! {
+    /// Where items are copied to, before they are looked at.
+    static INBOX: Cell<AlignedVec<16>> = Cell::default();
+}
+
+/// An item that was taken, and is to be delivered or handed out.
+pub(super) enum Next<R> {
+    /// One.
+    Item(R),
+    /// The queue is closed, and there will never be one.
+    Drained,
+    /// There is none now, or was none in time.
+    Nothing,
+}
+
+impl Ready<'_> {
+    /// Takes an item, waiting for it. `then` gets its number.
+    #[inline]
+    pub(super) fn take(&self, how: How, until: Until) -> Result<Next<u32>> {
+        let queue = self.queue();
+        let attempt = || {
+            Ok(match queue.take(self.me, how)? {
+                Took::Item(index) => Some(Next::Item(index)),
+                Took::Drained => Some(Next::Drained),
+                Took::Nothing => None,
+            })
+        };
+        if let Some(next) = attempt()? {
+            return Ok(next);
+        }
+        let Until::Then(deadline) = until else { return Ok(Next::Nothing) };
+        let events = if how == How::DeadLetter { queue.dead_letters() } else { queue.items() };
+        let waiting = Patience::until(self.session, deadline)?;
+        Ok(queue.wait(&events, &waiting, attempt)?.unwrap_or(Next::Nothing))
+    }
+
+    /// Copies a taken item's archive, does `then` with the item, and makes a value of it, whose handles are bound.
+    #[inline]
+    pub(super) fn unpack<T: Shared>(&self, index: u32, then: impl FnOnce() -> Result<()>) -> Result<T> {
+        let queue = self.queue();
+        let ticket = queue.ticket(index);
+        let mut bytes = INBOX.try_with(Cell::take).unwrap_or_default();
+        bytes.clear();
+        let value = match queue.read(index, &mut bytes).and_then(|()| access::<T>(&bytes)) {
+            Ok(archived) => self.hold(ticket).and_then(|held| {
+                then()?;
+                let session = if T::FLAT { None } else { self.session.pins.owner() };
+                let value = to_owned::<T>(archived, session);
+                drop(held);
+                Ok(value)
+            }),
+            Err(error) => {
+                // It is as unreadable for everybody else.
+                let _ = queue.drop_taken(self.me, index);
+                drop(Parcel::of(self, ticket));
+                Err(error)
+            }
+        };
+        if bytes.capacity() <= QUEUE_INBOX_BYTES_KEPT_MAX {
+            let _ = INBOX.try_with(|inbox| inbox.set(bytes));
+        }
+        value
+    }
+
+    /// Holds what the handles of a taken item refer to.
+    #[inline]
+    fn hold(&self, ticket: u64) -> Result<Vec<Stored>> {
+        let Some(parcel) = Parcel::of(self, ticket) else { return Ok(Vec::new()) };
+        let held = parcel.unpack();
+        parcel.keep();
+        held
+    }
+
+    /// Receives an item.
+    #[inline]
+    pub(super) fn receive<T: Shared>(&self, how: How, until: Until) -> Result<Next<T>> {
+        Ok(match self.take(how, until)? {
+            Next::Item(index) => {
+                points::client("queue: item taken");
+                let queue = self.queue();
+                let ticket = queue.ticket(index);
+                let value = self.unpack(index, || match how {
+                    How::DeadLetter => queue.drop_taken(self.me, index),
+                    _ => queue.deliver(self.me, index),
+                })?;
+                drop(Parcel::of(self, ticket));
+                points::client("queue: item received");
+                Next::Item(value)
+            }
+            Next::Drained => Next::Drained,
+            Next::Nothing => Next::Nothing,
+        })
+    }
+}
+
+impl<T: Shared> Queue<T> {
+    /// Receives the next item, waiting for it. `None`: the queue is closed and drained, that is, no item waits and none can come
+    /// back from anybody who has leased it.
+    ///
+    /// Should this process be killed before `recv` has the whole item, the item comes back, before all others. Afterwards it is
+    /// this process's alone.
+    ///
+    /// # Errors
+    /// Disconnected, when the manager has ended; `Corrupt` if a process has written over the queue's words, or over the item.
+    #[inline]
+    pub fn recv(&self) -> Result<Option<T>> {
+        match self.ready()?.receive(How::Receive, Until::Then(None))? {
+            Next::Item(item) => Ok(Some(item)),
+            Next::Drained | Next::Nothing => Ok(None),
+        }
+    }
+
+    /// Receives the next item if there is one now. `None` does not say whether the queue is closed.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[inline]
+    pub fn try_recv(&self) -> Result<Option<T>> {
+        match self.ready()?.receive(How::Receive, Until::Now)? {
+            Next::Item(item) => Ok(Some(item)),
+            Next::Drained | Next::Nothing => Ok(None),
+        }
+    }
+
+    /// Receives the next item, waiting for so long at the most. `None`: the queue is closed and drained.
+    ///
+    /// # Errors
+    /// `TimedOut` if none came; else as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>> {
+        match self.ready()?.receive(How::Receive, Until::after(timeout))? {
+            Next::Item(item) => Ok(Some(item)),
+            Next::Drained => Ok(None),
+            Next::Nothing => Err(timed_out("no item came")),
+        }
+    }
+
+    /// Receives up to `most` items: waits for the first, and takes the others that are there. Empty: the queue is closed and drained.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), if that happens with the first; else it shows the next time.
+    pub fn recv_many(&self, most: usize) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        if most == 0 {
+            return Ok(items);
+        }
+        items.extend(self.recv()?);
+        while !items.is_empty() && items.len() < most {
+            match self.try_recv() {
+                Ok(Some(item)) => items.push(item),
+                _ => break,
+            }
+        }
+        Ok(items)
+    }
+
+    /// Receives item after item, waiting for each, until the queue is closed and drained.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let numbers = manager.queue::<u64>(10)?;
+    /// numbers.send_many([1, 2, 3])?;
+    /// numbers.close()?;
+    /// assert_eq!(numbers.iter().sum::<commonhold::Result<u64>>()?, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> QueueIter<'_, T> {
+        QueueIter { queue: Some(self) }
+    }
+}
+
+impl<'q, T: Shared> IntoIterator for &'q Queue<T> {
+    type Item = Result<T>;
+    type IntoIter = QueueIter<'q, T>;
+
+    fn into_iter(self) -> QueueIter<'q, T> {
+        self.iter()
+    }
+}
+
+/// Items as they come. Ends when the queue is closed and drained, or after an error.
+pub struct QueueIter<'q, T: Shared> {
+    queue: Option<&'q Queue<T>>,
+}
+
+impl<T: Shared> Iterator for QueueIter<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        let next = self.queue?.recv().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.queue = None;
+        }
+        next
+    }
+}
+
+impl<T: Shared> std::iter::FusedIterator for QueueIter<'_, T> {}

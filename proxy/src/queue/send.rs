@@ -1,0 +1,221 @@
+//! Values into items.
+
+use super::parcel::Parcel;
+use super::{Queue, Ready, Until, closed, timed_out};
+use crate::request::Request;
+use crate::sync::Patience;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::map::Segment;
+use commonhold_ipc::points;
+use commonhold_ipc::queue::{self, Begun, Filling, Plan, Region, Sent};
+use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
+use commonhold_ipc::wire::Call;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Archives above this are not put together in private memory first, but written into the item.
+const STREAMED_BYTES: u64 = 64 << 10;
+
+/// How often an attempt asks for more memory, before somebody else must have taken all of it.
+const GROWTHS: u32 = 8;
+
+/// An item that is being filled; thrown away unless it is published.
+struct Draft {
+    segment: Arc<Segment>,
+    plan: Arc<Plan>,
+    filling: Option<Filling>,
+}
+
+impl Draft {
+    fn queue(&self) -> queue::Queue<'_, Segment> {
+        queue::Queue::new(&self.segment, &self.plan)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let queue = queue::Queue::new(&*self.segment, &self.plan);
+        self.filling.as_mut().map_or(Ok(()), |filling| queue.fill(filling, bytes))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            // The words make no sense, then: somebody else will notice.
+            let _ = self.queue().cancel(filling);
+        }
+    }
+}
+
+/// What an item is filled with.
+trait Content {
+    fn len(&self) -> usize;
+    fn fill(&self, ready: &Ready<'_>, filling: Filling) -> Result<Filling>;
+}
+
+impl Content for &[u8] {
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    #[inline]
+    fn fill(&self, ready: &Ready<'_>, mut filling: Filling) -> Result<Filling> {
+        ready.queue().fill(&mut filling, self)?;
+        Ok(filling)
+    }
+}
+
+/// A value too large to be put together twice.
+struct Streamed<'a, T: Shared, A: AsShared<T>> {
+    value: &'a A,
+    len: usize,
+    _of: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: Shared, A: AsShared<T>> Content for Streamed<'_, T, A> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn fill(&self, ready: &Ready<'_>, filling: Filling) -> Result<Filling> {
+        let (segment, plan) = (ready.known.segment.clone(), ready.known.plan.clone());
+        let draft = Rc::new(RefCell::new(Draft { segment, plan, filling: Some(filling) }));
+        let sink = draft.clone();
+        let mut stream = Ser::stream(Box::new(move |bytes| sink.borrow_mut().write(bytes).map_err(std::io::Error::other)));
+        stream.put::<T>(self.value)?;
+        let written = stream.finish()?;
+        drop(stream);
+        let filling = draft.borrow_mut().filling.take();
+        match filling {
+            Some(filling) if filling.is_full() && written == self.len as u64 => Ok(filling),
+            filling => {
+                draft.borrow_mut().filling = filling;
+                let text = format!("a value changed while it was sent: it had {} bytes first and {written} then", self.len);
+                Err(Error::new(ErrorKind::Other, text))
+            }
+        }
+    }
+}
+
+impl Ready<'_> {
+    /// Sends, or finds the queue full (`None`).
+    #[inline]
+    fn attempt(&self, content: &impl Content, ticket: u64) -> Result<Option<()>> {
+        let queue = self.queue();
+        for _ in 0..GROWTHS {
+            match queue.begin(self.me, content.len())? {
+                Begun::Filling(mut filling) => {
+                    filling.ticket = ticket;
+                    let filling = content.fill(self, filling)?;
+                    points::client("queue: item filled");
+                    match queue.publish(self.me, filling)? {
+                        Sent::Done => return Ok(Some(())),
+                        Sent::Closed => return Err(closed()),
+                        Sent::Full | Sent::Grow(..) => return Ok(None),
+                    }
+                }
+                Begun::Not(Sent::Closed) => return Err(closed()),
+                Begun::Not(Sent::Grow(region, wanted)) => self.grow(region, wanted)?,
+                Begun::Not(Sent::Full | Sent::Done) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the manager for memory.
+    #[cold]
+    fn grow(&self, region: Region, wanted: u64) -> Result<()> {
+        let mut request = Request::new(Call::Grow);
+        [self.id, region as u64, wanted].iter().for_each(|word| request.payload().extend_from_slice(&word.to_le_bytes()));
+        self.session.call(&mut request, true).map(drop)
+    }
+
+    /// Sends what may hold handles.
+    #[inline]
+    fn send_with(&self, content: &impl Content, handles: &[(u64, u64)], until: Until) -> Result<bool> {
+        if handles.is_empty() {
+            return self.send(content, 0, until);
+        }
+        let parcel = Parcel::pack(self, handles)?;
+        let sent = self.send(content, parcel.number(), until)?;
+        if sent {
+            parcel.keep();
+        }
+        Ok(sent)
+    }
+
+    #[inline]
+    fn send(&self, content: &impl Content, ticket: u64, until: Until) -> Result<bool> {
+        if self.attempt(content, ticket)?.is_some() {
+            return Ok(true);
+        }
+        match until {
+            Until::Now => Ok(false),
+            Until::Then(deadline) => {
+                let queue = self.queue();
+                let waiting = Patience::until(self.session, deadline)?;
+                let sent = queue.wait(&queue.space(), &waiting, || self.attempt(content, ticket))?;
+                Ok(sent.is_some())
+            }
+        }
+    }
+}
+
+impl<T: Shared> Queue<T> {
+    /// Sends an item: `T`, `&T`, or a borrowed form of it such as `&str`. Waits while the queue is full.
+    ///
+    /// When this returns, the item is in the queue, whatever happens to this process.
+    ///
+    /// # Errors
+    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has no memory left. Pass `&item` to
+    /// keep it in such a case.
+    #[inline]
+    pub fn send(&self, item: impl AsShared<T>) -> Result<()> {
+        self.send_until(&item, Until::Then(None)).map(drop)
+    }
+
+    /// Sends an item if there is room now. Whether it did.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    #[must_use = "`Ok(false)` says that the queue is full and the item was not sent"]
+    pub fn try_send(&self, item: impl AsShared<T>) -> Result<bool> {
+        self.send_until(&item, Until::Now)
+    }
+
+    /// Sends an item, waiting for so long at the most.
+    ///
+    /// # Errors
+    /// `TimedOut` if the queue stays full; else as [`send`](Self::send).
+    pub fn send_timeout(&self, item: impl AsShared<T>, timeout: Duration) -> Result<()> {
+        let sent = self.send_until(&item, Until::after(timeout))?;
+        if sent { Ok(()) } else { Err(timed_out("the queue stayed full")) }
+    }
+
+    /// Sends all items, one after the other; others may come between them. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), for the first that cannot be sent; those before it are in the queue.
+    pub fn send_many<A: AsShared<T>>(&self, items: impl IntoIterator<Item = A>) -> Result<()> {
+        items.into_iter().try_for_each(|item| self.send(item))
+    }
+
+    #[inline]
+    fn send_until(&self, item: &impl AsShared<T>, until: Until) -> Result<bool> {
+        let ready = self.ready()?;
+        if let Some(short) = item.short() {
+            return ready.send(&short.bytes(), 0, until);
+        }
+        with_scratch(|ser| match ser.put_up_to::<T>(item, STREAMED_BYTES)? {
+            Some(range) => ready.send_with(&&ser.bytes()[range], ser.handles(), until),
+            None => {
+                let mut count = Ser::count();
+                count.put::<T>(item)?;
+                let len = count.written() as usize;
+                ready.send_with(&Streamed { value: item, len, _of: std::marker::PhantomData }, count.handles(), until)
+            }
+        })
+    }
+}

@@ -1,0 +1,399 @@
+//! The client's side of a call: arguments, the line it goes on, the answer.
+
+use super::line::{AHEAD, Frame, Got, Line, seal, seal_on};
+use super::pending::{Pending, Stream};
+use crate::connection::disconnected;
+use crate::handle::{Handle, Object};
+use crate::request::{Request, ids};
+use crate::session::{SessionCore, Stored};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
+use commonhold_ipc::points;
+use commonhold_ipc::value::{AsShared, Ser, Shared, access, fingerprint, to_owned, with_scratch};
+use commonhold_ipc::wire::remote::{Answer, Ask, Asked, parse_result, range_word};
+use commonhold_ipc::wire::reply::parse_error;
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
+const LOOK: Duration = Duration::from_millis(1_000);
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where an object's methods run.
+pub struct Home {
+    host: u64,
+    stream: OnceLock<Arc<Stream>>,
+}
+
+/// What a session has with hosts.
+#[derive(Default)]
+pub struct Remotes {
+    /// Lines without a call, by host.
+    idle: Mutex<HashMap<u64, Vec<Line>>>,
+    /// The host of this program, if it is known.
+    pub(super) own_host: Mutex<Option<u64>>,
+    /// Whether this program wants a host here though somebody else has started the manager.
+    pub(super) invited: std::sync::atomic::AtomicBool,
+}
+
+impl Remotes {
+    /// A line to a host that this process has and does not use.
+    fn take(&self, host: u64) -> Option<Line> {
+        lock(&self.idle).get_mut(&host)?.pop()
+    }
+
+    /// A line whose call is over.
+    pub(super) fn give(&self, host: u64, line: Line) {
+        let mut idle = lock(&self.idle);
+        let lines = idle.entry(host).or_default();
+        if lines.len() < REMOTE_LINES_KEPT_MAX {
+            lines.push(line);
+        }
+    }
+
+    /// A host is gone, and so are its lines.
+    pub(super) fn forget(&self, host: u64) {
+        lock(&self.idle).remove(&host);
+    }
+}
+
+/// What a new line is to lead to.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    Object(u64),
+    Host(u64),
+}
+
+/// A line, and the number of the host at its other end.
+pub(super) fn reach(session: &Arc<SessionCore>, to: To) -> Result<(Line, u64)> {
+    if let To::Host(host) = to
+        && let Some(line) = session.remotes.take(host)
+    {
+        return Ok((line, host));
+    }
+    let (kind, number) = match to {
+        To::Object(id) => (0, id),
+        To::Host(host) => (1, host),
+    };
+    let mut request = Request::new(Call::Reach);
+    request.payload().push(kind);
+    request.payload().extend_from_slice(&number.to_le_bytes());
+    let (host, end) = session.call_for_descriptor(&mut request)?;
+    Ok((Line::new(end)?, host))
+}
+
+// ------------------------------------------------------------------------------------------------------------------- chains
+
+/// What the calling thread is part of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    pub(super) number: u64,
+    /// Objects that it is in, 8 bytes each.
+    pub(super) within: Vec<u8>,
+}
+
+thread_local! {
+    static CHAIN: RefCell<Chain> = const { RefCell::new(Chain { number: 0, within: Vec::new() }) };
+}
+
+/// Runs `body` as part of a chain.
+pub(super) fn in_chain<R>(chain: Chain, body: impl FnOnce() -> R) -> R {
+    struct Back(Chain);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            let _ = CHAIN.try_with(|own| own.replace(std::mem::take(&mut self.0)));
+        }
+    }
+    let _back = Back(CHAIN.with(|own| own.replace(chain)));
+    body()
+}
+
+/// Calls of this process that are no part of another one.
+static CHAINS: AtomicU64 = AtomicU64::new(0);
+
+/// The chain that a call of this thread is part of: that of the method that it runs, or a new one.
+fn with_chain<R>(session: &SessionCore, body: impl FnOnce(u64, Words<'_>) -> Result<R>) -> Result<R> {
+    CHAIN.with(|chain| {
+        let chain = chain.borrow();
+        let number = match chain.number {
+            0 => session.number() << 32 | (CHAINS.fetch_add(1, Ordering::Relaxed) + 1) & 0xffff_ffff,
+            number => number,
+        };
+        if chain.within.len() / 8 >= REMOTE_DEPTH_MAX {
+            let text = format!("a call within {REMOTE_DEPTH_MAX} calls of methods, the most there may be");
+            return Err(Error::new(ErrorKind::Deadlock, text));
+        }
+        body(number, Words::new(&chain.within).ok_or_else(|| malformed("chain"))?)
+    })
+}
+
+// ---------------------------------------------------------------------------------------------------------------- arguments
+
+/// The arguments of a call, on their way.
+pub struct Arguments<'a> {
+    ser: &'a mut Ser,
+    ranges: Vec<u8>,
+}
+
+impl Arguments<'_> {
+    /// The next one.
+    pub fn push<T: Shared>(&mut self, value: impl AsShared<T>) -> Result<()> {
+        let range = self.ser.put::<T>(&value)?;
+        self.ranges.extend_from_slice(&range_word(&range).to_le_bytes());
+        Ok(())
+    }
+}
+
+/// What is asked, before its arguments.
+pub(super) struct Question<'a> {
+    pub(super) ask: Ask,
+    pub(super) object: u64,
+    pub(super) interface: u64,
+    pub(super) method: u32,
+    pub(super) name: &'a str,
+}
+
+/// A frame that asks, and what must be held until it is answered.
+pub(super) struct Prepared {
+    pub(super) bytes: Vec<u8>,
+    pub(super) held: Vec<Stored>,
+    ask: Ask,
+}
+
+impl Prepared {
+    /// Puts a frame together.
+    pub(super) fn new(
+        session: &Arc<SessionCore>,
+        question: &Question<'_>,
+        write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
+    ) -> Result<Self> {
+        with_scratch(|ser| {
+            let mut arguments = Arguments { ser, ranges: Vec::new() };
+            write(&mut arguments)?;
+            let Arguments { ser, ranges } = arguments;
+            let handles = ids(session, ser.handles())?;
+            let (Some(ranges), Some(handles)) = (Words::new(&ranges), Words::new(&handles)) else { return Err(malformed("call")) };
+            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<_>>()?;
+            let mut bytes = buffers::take();
+            bytes.resize(HEAD_BYTES, 0);
+            with_chain(session, |chain, within| {
+                let Question { object, interface, method, name, .. } = *question;
+                Asked { object, interface, method, chain, within, name, handles, ranges, archives: ser.bytes() }.write(&mut bytes);
+                Ok(())
+            })?;
+            Ok(Prepared { bytes, held, ask: question.ask })
+        })
+    }
+
+    /// Gives it its number.
+    pub(super) fn number(&mut self, number: u64) -> Result<&[u8]> {
+        seal(&mut self.bytes, self.ask as u8, false, number)?;
+        Ok(&self.bytes)
+    }
+
+    /// The same for a call ahead. `quiet`: it is not to be answered.
+    pub(super) fn number_ahead(&mut self, number: u64, quiet: bool) -> Result<&[u8]> {
+        seal_on(&mut self.bytes, self.ask as u8, quiet, AHEAD, number)?;
+        Ok(&self.bytes)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.bytes));
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------------- answers
+
+/// The frame by which a client says that it holds what an answer had handles on.
+pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
+    let mut frame = [0; HEAD_BYTES];
+    seal(&mut frame, Ask::Taken as u8, true, number)?;
+    Ok(frame)
+}
+
+/// The result of a call. `say` sends the host what the answer asks for.
+pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): Frame, say: impl FnOnce(&[u8]) -> Result<()>) -> Result<R> {
+    let mut read = Reader::new(&payload);
+    match Answer::from_code(head.code) {
+        Some(Answer::Done) => {
+            let (handles, archive) = parse_result(&payload).ok_or_else(|| malformed("result"))?;
+            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>()?;
+            let value = to_owned::<R>(access::<R>(archive)?, Some(session.clone()));
+            points::client("remote: answered, not yet taken");
+            if !held.is_empty() {
+                say(&taken(head.number)?)?;
+                points::client("remote: taken");
+            }
+            Ok(value)
+        }
+        Some(Answer::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("result"))),
+        Some(Answer::Panicked) => {
+            let mut text = || Some(String::from_utf8_lossy(read.bytes()?).into_owned());
+            let (message, backtrace) = text().zip(text()).ok_or_else(|| malformed("result"))?;
+            Err(Error::caused(ErrorKind::Panicked, message, Error::other(format!("its backtrace:\n{backtrace}"))))
+        }
+        Some(Answer::Begun) | None => Err(malformed("result")),
+    }
+}
+
+/// The error of a call whose host is gone.
+pub(super) fn host_gone(session: &SessionCore) -> Error {
+    if !session.is_alive() {
+        return disconnected();
+    }
+    let text = "the host process, where the object's methods run, has ended, and its objects with it: whether a call that was under \
+                way took effect is lost with them. Make a new object; the manager's own are not touched";
+    Error::new(ErrorKind::Died, text)
+}
+
+/// Waits for a frame, and looks whether the manager lives now and then.
+pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
+    loop {
+        let look = Instant::now() + LOOK;
+        let until = deadline.map_or(look, |deadline| deadline.min(look));
+        match line.wait(Some(until))? {
+            Got::Frame(frame) => return Ok(Some(frame)),
+            Got::Ended => return Err(host_gone(session)),
+            Got::Nothing if !session.is_alive() => return Err(disconnected()),
+            Got::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Ok(None),
+            Got::Nothing => {}
+        }
+    }
+}
+
+/// The deadline that a time-out of now means; none if it is later than any clock shows.
+pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(timeout?)
+}
+
+/// The error of a call that took too long.
+pub(super) fn timed_out(timeout: Option<Duration>) -> Error {
+    let text = format!(
+        "the call was not answered within {:?}: if its method had begun, it is run to its end; else it is not run",
+        timeout.unwrap_or_default()
+    );
+    Error::new(ErrorKind::TimedOut, text)
+}
+
+// --------------------------------------------------------------------------------------------------------------------- caller
+
+/// What a proxy calls methods with: an object, and how long a call may take.
+#[derive(Clone)]
+pub struct Caller {
+    object: Arc<Object>,
+    timeout: Option<Duration>,
+}
+
+impl Caller {
+    /// A caller of an object, which waits as long as it takes.
+    pub fn new(object: Arc<Object>) -> Self {
+        Caller { object, timeout: None }
+    }
+
+    /// The object.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    /// The same with a time-out.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Caller { object: self.object.clone(), timeout: Some(timeout) }
+    }
+
+    /// A line to the object's host.
+    fn line(&self, session: &Arc<SessionCore>) -> Result<(Line, &Home)> {
+        if let Some(home) = self.object.remote().get() {
+            let (line, _) = reach(session, To::Host(home.host)).map_err(|error| self.explain(session, home.host, error))?;
+            return Ok((line, home));
+        }
+        let (line, host) = reach(session, To::Object(self.object.id()))?;
+        Ok((line, self.object.remote().get_or_init(|| Home { host, stream: OnceLock::new() })))
+    }
+
+    fn explain(&self, session: &SessionCore, host: u64, error: Error) -> Error {
+        if error.kind() == ErrorKind::Died {
+            session.remotes.forget(host);
+        }
+        error
+    }
+
+    fn question<'a, P: Handle>(&self, method: u32) -> Question<'a> {
+        Question { ask: Ask::Call, object: self.object.id(), interface: fingerprint::<P>(), method, name: "" }
+    }
+
+    /// Calls a method of the proxy type `P`, and waits for its result.
+    ///
+    /// # Errors
+    /// `Panicked` if the method panicked, now or in an earlier call; `Died` if its host has ended; `Deadlock` if the call would wait for
+    /// itself; `TimedOut`; `Disconnected` if the manager has ended.
+    pub fn call<P: Handle, R: Shared>(&self, method: u32, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<R> {
+        let session = self.object.ready()?;
+        let mut prepared = Prepared::new(session, &self.question::<P>(method), write)?;
+        let deadline = deadline(self.timeout);
+        let (mut line, home) = self.line(session)?;
+        let number = line.next_number();
+        let frame = prepared.number(number)?;
+        points::client("remote: before it asks");
+        let sent = line.send(frame, deadline).map_err(|_| self.explain(session, home.host, host_gone(session)))?;
+        points::client("remote: asked");
+        // A line that is dropped here is closed: its answer has nobody to go to.
+        let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
+        let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;
+        let is_ours = frame.0.number == number;
+        let value = result(session, frame, |bytes| line.send(bytes, None).map(|_| ()));
+        if is_ours {
+            session.remotes.give(home.host, line);
+        }
+        value
+    }
+
+    /// The object's stream, for calls ahead.
+    fn stream(&self) -> Result<(&Arc<SessionCore>, Arc<Stream>)> {
+        let session = self.object.ready()?;
+        if let Some(stream) = self.object.remote().get().and_then(|home| home.stream.get()) {
+            return Ok((session, stream.clone()));
+        }
+        let (line, home) = self.line(session)?;
+        Ok((session, home.stream.get_or_init(|| Arc::new(Stream::new(session.clone(), line))).clone()))
+    }
+
+    /// Calls a method and returns at once: the result is fetched later. Calls ahead of clones of one handle are done in order.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), as far as they show at once.
+    pub fn call_async<P: Handle, R: Shared>(
+        &self,
+        method: u32,
+        write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
+    ) -> Result<Pending<R>> {
+        let (session, stream) = self.stream()?;
+        let prepared = Prepared::new(session, &self.question::<P>(method), write)?;
+        let number = stream.ask(prepared, false)?;
+        Ok(Pending::new(stream, number))
+    }
+
+    /// Calls a method and does not want to know what comes of it.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), as far as they show at once.
+    pub fn call_one_way<P: Handle>(&self, method: u32, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<()> {
+        let (session, stream) = self.stream()?;
+        let prepared = Prepared::new(session, &self.question::<P>(method), write)?;
+        let quiet = prepared.held.is_empty();
+        let number = stream.ask(prepared, quiet)?;
+        if !quiet {
+            // What the arguments refer to is held until the host has answered that it does.
+            stream.forget(number);
+        }
+        Ok(())
+    }
+}

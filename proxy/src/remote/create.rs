@@ -1,0 +1,322 @@
+//! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
+
+use super::Remote;
+use super::call::{Arguments, Prepared, Question, To, deadline, host_gone, lock, reach, result, wait};
+use super::function::Logic;
+use super::host::Passage;
+use super::line::Frame;
+use crate::client::Session;
+use crate::process::Task;
+use crate::session::SessionCore;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{RUN_GRACE_MS, TICKET_MS};
+use commonhold_ipc::task::{Build, Entry, Runner};
+use commonhold_ipc::value::{AsShared, Shared, fingerprint};
+use commonhold_ipc::wire::remote::{Answer, Ask};
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, malformed};
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How a host of this program is started for a session: set by the crate that knows how to start processes.
+static STARTER: OnceLock<fn(&Session) -> Result<()>> = OnceLock::new();
+
+/// Says how a host is started.
+pub fn set_starter(starter: fn(&Session) -> Result<()>) {
+    let _ = STARTER.set(starter);
+}
+
+/// Tries to find a host or start one: more than two happen only while hosts start and die.
+const TRIES_MAX: u32 = 16;
+
+/// What a constructor may return: an object, or a `Result` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an object that can live beside a manager",
+    note = "a constructor returns a type with a `#[commonhold::remote]` impl, or `Result<ThatType, E>`"
+)]
+pub trait Constructed {
+    /// What its caller gets: the proxy, or a `Result` of it.
+    type Handle: Shared;
+
+    #[doc(hidden)]
+    fn settle(self, passage: &Passage) -> Result<Self::Handle>;
+}
+
+impl<T: Remote> Constructed for T {
+    type Handle = T::Proxy;
+
+    fn settle(self, passage: &Passage) -> Result<T::Proxy> {
+        passage.host().adopt(self)
+    }
+}
+
+impl<T: Remote, E: Shared> Constructed for Result<T, E> {
+    type Handle = Result<T::Proxy, E>;
+
+    fn settle(self, passage: &Passage) -> Result<Self::Handle> {
+        match self {
+            Ok(object) => passage.host().adopt(object).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
+fn passage(passage: &mut dyn Any) -> &mut Passage {
+    passage.downcast_mut::<Passage>().unwrap_or_else(|| panic!("this function is not for a host"))
+}
+
+/// Makes an object with a constructor.
+struct Create<A, M>(PhantomData<fn(A, M)>);
+
+impl<F, A, M> Runner<F> for Create<A, M>
+where
+    F: Task<A, M>,
+    A: Shared,
+    F::Output: Constructed,
+{
+    fn run(function: F, within: &mut dyn Any) {
+        passage(within).carry(|passage, arguments: A| function.call(arguments).settle(passage));
+    }
+}
+
+/// Runs logic in a transaction.
+struct RunLogic<A, R>(PhantomData<fn(A) -> R>);
+
+impl<F, A, R> Runner<F> for RunLogic<A, R>
+where
+    F: Logic<A, R>,
+    A: Shared + Clone,
+    R: Shared,
+{
+    fn run(function: F, within: &mut dyn Any) {
+        passage(within).carry(|passage, arguments: A| passage.transaction(|tx| function.call(tx, arguments.clone())));
+    }
+}
+
+/// Tells the host of a type.
+struct Offer;
+
+impl<T: Remote> Runner<PhantomData<fn() -> T>> for Offer {
+    fn run(_: PhantomData<fn() -> T>, within: &mut dyn Any) {
+        passage(within).carry(|passage, (): ()| passage.host().offer(T::NAME));
+    }
+}
+
+/// A type that this program offers on a manager that somebody else may have started.
+#[derive(Clone, Copy, Debug)]
+pub struct Registered(&'static Entry);
+
+impl Registered {
+    /// The type itself.
+    pub fn of<T: Remote>() -> Self {
+        Registered(Entry::of::<PhantomData<fn() -> T>, Offer>(PhantomData))
+    }
+}
+
+/// The number of this program's host, which is started if there is none.
+fn own_host(session: &Session) -> Result<u64> {
+    let core = session.core();
+    if let Some(host) = *lock(&core.remotes.own_host) {
+        return Ok(host);
+    }
+    for _ in 0..TRIES_MAX {
+        let mut request = crate::request::Request::new(Call::FindHost);
+        Build::own().to_wire(core.remotes.invited.load(Ordering::Relaxed)).write(request.payload());
+        match core.call(&mut request, false)?.outcome()? {
+            Outcome::Number(host) => {
+                *lock(&core.remotes.own_host) = Some(host);
+                return Ok(host);
+            }
+            Outcome::Nothing => {
+                let starter = STARTER.get().ok_or_else(|| {
+                    let text = "an object of a user's type lives in a host, a process of this program that begins in \
+                                `commonhold::init()`: call that in the first line of `main` (in a test file, put \
+                                `commonhold::init_in_tests!();` at its top)";
+                    Error::new(ErrorKind::NotInitialised, text)
+                })?;
+                starter(session)?;
+            }
+            _ => return Err(malformed("reply")),
+        }
+    }
+    Err(Error::new(ErrorKind::Died, "the host of this program keeps starting and ending on this manager"))
+}
+
+/// Calls a function of this program in its host.
+fn call_function<R: Shared>(
+    session: &Session,
+    entry: &'static Entry,
+    arguments: u64,
+    limit: Option<Duration>,
+    write: impl Fn(&mut Arguments<'_>) -> Result<()>,
+) -> Result<R> {
+    let core = session.core();
+    for _ in 0..TRIES_MAX {
+        let host = own_host(session)?;
+        let (mut line, host) = match reach(core, To::Host(host)) {
+            Err(error) if error.kind() == ErrorKind::Died => {
+                forget(core, host);
+                continue;
+            }
+            other => other?,
+        };
+        let question = Question { ask: Ask::Run, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
+        let mut prepared = Prepared::new(core, &question, &write)?;
+        let number = line.next_number();
+        if line.send(prepared.number(number)?, None).is_err() {
+            // Kept from an earlier call, and closed since: nothing was asked yet.
+            forget(core, host);
+            continue;
+        }
+        let answered = answer(core, &mut line, limit);
+        if matches!(&answered, Err(error) if error.kind() == ErrorKind::Died) {
+            forget(core, host);
+        }
+        let frame = answered?;
+        let is_ours = frame.0.number == number;
+        let value = result(core, frame, |bytes| line.send(bytes, None).map(|_| ()));
+        if is_ours {
+            core.remotes.give(host, line);
+        }
+        return value;
+    }
+    Err(host_gone(core))
+}
+
+/// Waits for the answer; with a limit, so long after it has begun.
+fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<Duration>) -> Result<Frame> {
+    let mut until = None;
+    loop {
+        match wait(core, line, until)? {
+            Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => until = deadline(limit),
+            Some(frame) => return Ok(frame),
+            None => return Err(over_time()),
+        }
+    }
+}
+
+/// The error of logic that took too long.
+pub(super) fn over_time() -> Error {
+    let text = format!("what runs beside the manager may take {TICKET_MS} ms: it took longer, and has left no trace");
+    Error::new(ErrorKind::TimedOut, text)
+}
+
+fn forget(core: &SessionCore, host: u64) {
+    core.remotes.forget(host);
+    let mut own = lock(&core.remotes.own_host);
+    if *own == Some(host) {
+        *own = None;
+    }
+}
+
+impl Session {
+    /// Makes an object of a user's type: it lives in a host process beside the manager, and its methods are called through the
+    /// proxy that is returned. `constructor` is an `fn` item or a closure that captures nothing; `args` a tuple of its arguments, or
+    /// its one argument. If it returns a `Result`, so does this, inside of the call's own.
+    ///
+    /// The object lives as long as handles on it, or a name. Its `Drop` runs in the host: after the last is gone, and when the manager
+    /// is shut down.
+    ///
+    /// # Errors
+    /// `NotInitialised` if `main` has not called [`init`](../commonhold/fn.init.html); `NotFound` if another program has started the
+    /// manager and this one's types are not registered there; `Panicked` if the constructor panics.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::Manager;
+    ///
+    /// struct Tally { hits: u64 }
+    ///
+    /// #[commonhold::remote]
+    /// impl Tally {
+    ///     pub fn new(start: u64) -> Self { Tally { hits: start } }
+    ///     pub fn hit(&mut self, n: u64) -> u64 { self.hits += n; self.hits }
+    /// }
+    ///
+    /// # fn main() -> commonhold::Result<()> {
+    /// let manager = Manager::start()?;
+    /// let tally = manager.create(Tally::new, (10,))?;
+    /// assert_eq!(tally.hit(3)?, 13);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn create<F, A, M>(&self, constructor: F, args: A) -> Result<<F::Output as Constructed>::Handle>
+    where
+        F: Task<A, M>,
+        A: Shared,
+        F::Output: Constructed,
+        M: 'static,
+    {
+        const { assert_no_captures::<F>() };
+        let entry = Entry::of::<F, Create<A, M>>(constructor);
+        call_function(self, entry, fingerprint::<A>(), None, |arguments| arguments.push::<A>(&args))
+    }
+
+    /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
+    /// 200 ms; what takes longer, fails or dies leaves no trace. For what reads and writes much, and little of it is wanted here.
+    ///
+    /// `logic` is an `fn` item or a closure that captures nothing, with the transaction and one more argument (a tuple for several).
+    ///
+    /// # Errors
+    /// Its own; `TimedOut`; `Panicked` if it panics; else as [`create`](Self::create).
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// use commonhold::{Dict, Manager, Transaction};
+    /// # fn main() -> commonhold::Result<()> {
+    /// let manager = Manager::start()?;
+    /// let stock: Dict<String, u64> = manager.dict([("apples".to_string(), 3)])?;
+    /// let take = |tx: &Transaction<'_>, (stock, wanted): (Dict<String, u64>, u64)| {
+    ///     let left = tx.get(&stock, "apples")?.map_or(0, |left| *left);
+    ///     let taken = left.min(wanted);
+    ///     tx.insert(&stock, "apples", left - taken)?;
+    ///     Ok(taken)
+    /// };
+    /// assert_eq!(manager.run(take, (stock.clone(), 2))?, 2);
+    /// assert_eq!(manager.run(take, (stock.clone(), 2))?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run<F, A, R>(&self, logic: F, args: impl AsShared<A>) -> Result<R>
+    where
+        F: Logic<A, R>,
+        A: Shared + Clone,
+        R: Shared,
+    {
+        const { assert_no_captures::<F>() };
+        let entry = Entry::of::<F, RunLogic<A, R>>(logic);
+        let limit = Duration::from_millis(TICKET_MS + RUN_GRACE_MS);
+        let write = |arguments: &mut Arguments<'_>| arguments.push::<A>(Through(&args));
+        call_function(self, entry, fingerprint::<A>(), Some(limit), write)
+    }
+
+    /// This program offers types on this manager, whoever has started it.
+    #[doc(hidden)]
+    pub fn register(&self, types: &[Registered]) -> Result<()> {
+        self.core().remotes.invited.store(true, Ordering::Relaxed);
+        types
+            .iter()
+            .try_for_each(|Registered(entry)| call_function(self, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(())))
+    }
+}
+
+/// What a reference can be written as, the value can.
+struct Through<'a, V>(&'a V);
+
+impl<T: Shared, V: AsShared<T>> AsShared<T> for Through<'_, V> {
+    fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> Result<(), commonhold_ipc::value::Fault> {
+        self.0.write(ser)
+    }
+}
+
+/// Stops the compiler at a function that carries something with it.
+const fn assert_no_captures<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "this closure captures variables of its surroundings (or is a function pointer): the process beside the manager does not \
+         have them. Pass them as arguments instead."
+    );
+}

@@ -1,0 +1,239 @@
+//! A host: the process in which the objects of a program's types live.
+//!
+//! It has an ordinary session with the manager, by which its objects use containers, and a *control* channel, on which the manager
+//! tells of new lines and of objects that are gone. Each line has a thread, which reads a call, runs the method itself, and answers: no
+//! call waits for a thread to wake up. Objects decide who is let in (`object`). A host ends when its manager does.
+//!
+//! | thread | does |
+//! |---|---|
+//! | the first | reads the control channel; at its end closes the lines, and lets the objects' `Drop` run, for a few seconds at the most |
+//! | one for each line | serves it |
+//! | one for each object that is gone | waits until nobody is in it, and drops it |
+pub(in crate::remote) mod object;
+mod panics;
+mod serve;
+mod turns;
+
+pub use serve::{Access, Incoming, Passage};
+
+use super::Remote;
+use super::handle::text_of;
+use crate::client::Session;
+use crate::handle::{Handle, Object};
+use crate::session::SessionCore;
+use commonhold_ipc::catalog::Kind;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{HOST_END_MS, REMOTE_LINES_MAX};
+use commonhold_ipc::socket::{Channel, Received};
+use commonhold_ipc::sys::wait_readable;
+use commonhold_ipc::task::Build;
+use commonhold_ipc::wire::remote::Tell;
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Words, malformed};
+use object::Slot;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+use turns::Waits;
+
+use super::call::lock;
+
+/// What a host consists of.
+pub struct Host {
+    session: Session,
+    objects: RwLock<HashMap<u64, Arc<Slot>>>,
+    waits: Waits,
+    /// The sockets of its lines, to be shut down at the end.
+    lines: Mutex<HashMap<u64, Arc<Channel>>>,
+    offered: Mutex<HashSet<&'static str>>,
+    ending: AtomicBool,
+}
+
+impl Host {
+    fn core(&self) -> &Arc<SessionCore> {
+        self.session.core()
+    }
+
+    /// The object with an id.
+    fn object(&self, id: u64) -> Option<Arc<Slot>> {
+        self.objects.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Takes an object in: from now on it can be called.
+    pub(in crate::remote) fn adopt<T: Remote>(&self, object: T) -> Result<T::Proxy> {
+        self.offer(T::NAME)?;
+        let (fingerprint, text) = text_of::<T>();
+        let new = NewObject { kind: Kind::Remote as u8, fingerprint, text: &text, ..NewObject::default() };
+        let mut request = crate::request::Request::new(Call::Create);
+        new.write(request.payload());
+        let Outcome::Number(id) = self.core().call(&mut request, true)?.outcome()? else { return Err(malformed("reply")) };
+        let slot = Arc::new(Slot::new(id, T::NAME, object.serve()));
+        self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id, slot);
+        Ok(T::Proxy::from_object(Object::taken(self.core(), id)))
+    }
+
+    /// Tells the manager that it has a type.
+    pub(in crate::remote) fn offer(&self, name: &'static str) -> Result<()> {
+        if !lock(&self.offered).contains(name) {
+            self.core().call_with_text(Call::Offer, name, false)?;
+            lock(&self.offered).insert(name);
+        }
+        Ok(())
+    }
+
+    /// An object is gone: nobody can call it any more. It is dropped when nobody is in it.
+    fn object_gone(self: &Arc<Self>, id: u64) {
+        let slot = self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
+        if let Some(slot) = slot {
+            let host = self.clone();
+            let dropping = slot.clone();
+            let thread = std::thread::Builder::new().name("drop".into()).spawn(move || dropping.end(&host.waits));
+            if thread.is_err() {
+                slot.end(&self.waits);
+            }
+        }
+    }
+
+    /// Serves a new line.
+    fn line(self: &Arc<Self>, number: u64, end: OwnedFd) {
+        let Ok(line) = super::line::Line::new(end) else { return };
+        {
+            let mut lines = lock(&self.lines);
+            if lines.len() >= REMOTE_LINES_MAX {
+                drop(lines);
+                serve::refuse(line);
+                return;
+            }
+            lines.insert(number, line.channel().clone());
+        }
+        let host = self.clone();
+        let serve = move || {
+            serve::serve(&host, line);
+            lock(&host.lines).remove(&number);
+        };
+        if std::thread::Builder::new().name("line".into()).spawn(serve).is_err() {
+            // No thread: the client sees the line end.
+            lock(&self.lines).remove(&number);
+        }
+    }
+
+    /// Reads the control channel to its end.
+    fn listen(self: &Arc<Self>, control: &Channel) {
+        let mut fds = Vec::new();
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 4096];
+        let mut number = 0;
+        loop {
+            match control.receive_with_fds(&mut buffer, &mut fds, usize::MAX) {
+                Ok(Received::Bytes(count)) => bytes.extend_from_slice(&buffer[..count]),
+                Ok(Received::Nothing) => {
+                    if wait_readable(&[control.as_fd()], None).is_err() {
+                        return;
+                    }
+                }
+                Ok(Received::Ended) | Err(_) => return,
+            }
+            let mut done = 0;
+            while let Some(head) = Head::parse(&bytes[done..]) {
+                let end = done + HEAD_BYTES + head.len as usize;
+                let Some(payload) = bytes.get(done + HEAD_BYTES..end) else { break };
+                match Tell::from_code(head.code) {
+                    Some(Tell::Line) => {
+                        number += 1;
+                        // None: this process has no descriptor left. Its client waits no longer than it lives: close others.
+                        if !fds.is_empty() {
+                            self.line(number, fds.remove(0));
+                        }
+                    }
+                    Some(Tell::Gone) => {
+                        if let Some(ids) = Words::new(payload) {
+                            ids.iter().for_each(|id| self.object_gone(id));
+                        }
+                    }
+                    None => return,
+                }
+                done = end;
+            }
+            bytes.drain(..done);
+        }
+    }
+
+    /// Lets the objects go, as far as that is possible in a few seconds.
+    fn end(self: &Arc<Self>) {
+        self.ending.store(true, Ordering::Relaxed);
+        // Callers see at once that it is over.
+        lock(&self.lines).values().for_each(|channel| channel.shut_down());
+        let slots: Vec<_> = self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner).drain().collect();
+        let (sender, ended) = std::sync::mpsc::channel::<()>();
+        for (_, slot) in slots {
+            let (host, sender) = (self.clone(), sender.clone());
+            let _ = std::thread::Builder::new().name("drop".into()).spawn(move || {
+                slot.end(&host.waits);
+                drop(sender);
+            });
+        }
+        drop(sender);
+        // Nothing is ever sent: the last one that drops its end is the end.
+        let _ = ended.recv_timeout(Duration::from_millis(HOST_END_MS));
+    }
+}
+
+/// The session of this process, if it is a host: its methods find their manager by it.
+static OWN: OnceLock<Session> = OnceLock::new();
+
+/// The session with the manager that this host is beside.
+///
+/// # Errors
+/// `NotFound` in a process that is no host.
+pub fn own_session() -> Result<Session> {
+    OWN.get().cloned().ok_or_else(|| {
+        let text = "this process is not a host: only the methods of objects that live beside a manager have a current one";
+        Error::new(ErrorKind::NotFound, text)
+    })
+}
+
+/// What a host says when it is ready, or why it is none.
+pub enum Begun {
+    /// It serves.
+    Serves,
+    /// Another process of this program does so already.
+    Another,
+}
+
+/// Becomes a host of a manager, says so by `report`, and serves until that ends.
+///
+/// # Errors
+/// If the manager does not want it.
+pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
+    let mut request = crate::request::Request::new(Call::Host);
+    Build::own().to_wire(false).write(request.payload());
+    let control = match session.core().call_for_descriptor(&mut request) {
+        Ok((_, control)) => Channel::from_fd(control)?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            report(Begun::Another);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    panics::note_panics();
+    let session = OWN.get_or_init(|| session).clone();
+    let host = Arc::new(Host {
+        session,
+        objects: RwLock::default(),
+        waits: Waits::default(),
+        lines: Mutex::default(),
+        offered: Mutex::default(),
+        ending: AtomicBool::new(false),
+    });
+    report(Begun::Serves);
+    host.listen(&control);
+    host.end();
+    Ok(())
+}
+
+/// The error for an object that this host does not have.
+fn not_here(id: u64) -> Error {
+    Error::new(ErrorKind::NotFound, format!("object {id} is not there any more: nobody held it"))
+}

@@ -1,0 +1,150 @@
+//! An object in its host: the value, the door to it, and whether it is poisoned.
+
+use super::super::Remote;
+use super::panics::PanicReport;
+use super::serve::{Access, Incoming};
+use super::turns::{Door, Turn, Waits};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+/// An object whose methods can be called, whatever its type. The door has been passed.
+#[doc(hidden)]
+pub trait Served: Send + Sync {
+    /// A method's name, and whether its caller must be alone.
+    fn method(&self, interface: u64, method: u32) -> Option<(&'static str, bool)>;
+
+    /// Runs a method.
+    fn call(&self, interface: u64, method: u32, call: &mut Incoming<'_>) -> Result<()>;
+
+    /// Drops the value.
+    fn end(&self);
+}
+
+/// An object that lets one caller in at a time.
+#[doc(hidden)]
+pub struct Exclusive<T>(Mutex<Option<T>>);
+
+/// An object whose `&self` methods may run several at once.
+#[doc(hidden)]
+pub struct Concurrent<T>(RwLock<Option<T>>);
+
+impl<T: Remote> Exclusive<T> {
+    /// Around this value.
+    pub fn serve(value: T) -> Box<dyn Served> {
+        Box::new(Exclusive(Mutex::new(Some(value))))
+    }
+}
+
+impl<T: Remote + Sync> Concurrent<T> {
+    /// Around this value.
+    pub fn serve(value: T) -> Box<dyn Served> {
+        Box::new(Concurrent(RwLock::new(Some(value))))
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::NotFound, "the object has been dropped")
+}
+
+impl<T: Remote> Served for Exclusive<T> {
+    fn method(&self, interface: u64, method: u32) -> Option<(&'static str, bool)> {
+        T::method(interface, method).map(|(name, _)| (name, true))
+    }
+
+    fn call(&self, interface: u64, method: u32, call: &mut Incoming<'_>) -> Result<()> {
+        let mut value = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        T::dispatch(Access::Alone(value.as_mut().ok_or_else(ended)?), interface, method, call)
+    }
+
+    fn end(&self) {
+        let value = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(value);
+    }
+}
+
+impl<T: Remote + Sync> Served for Concurrent<T> {
+    fn method(&self, interface: u64, method: u32) -> Option<(&'static str, bool)> {
+        T::method(interface, method)
+    }
+
+    fn call(&self, interface: u64, method: u32, call: &mut Incoming<'_>) -> Result<()> {
+        if let Some((_, true)) = T::method(interface, method) {
+            let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            return T::dispatch(Access::Alone(value.as_mut().ok_or_else(ended)?), interface, method, call);
+        }
+        let value = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        T::dispatch(Access::Together(value.as_ref().ok_or_else(ended)?), interface, method, call)
+    }
+
+    fn end(&self) {
+        let value = self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(value);
+    }
+}
+
+/// An object's place in its host.
+pub struct Slot {
+    id: u64,
+    /// The type's name.
+    pub name: &'static str,
+    served: Box<dyn Served>,
+    door: Arc<Door>,
+    /// What the method said that panicked.
+    poison: OnceLock<String>,
+}
+
+impl Slot {
+    /// A new object.
+    pub fn new(id: u64, name: &'static str, served: Box<dyn Served>) -> Self {
+        Slot { id, name, served, door: Arc::default(), poison: OnceLock::new() }
+    }
+
+    /// A method's name, and whether its caller must be alone.
+    ///
+    /// # Errors
+    /// `WrongType` if the object has no such interface, or no such method.
+    pub fn method(&self, interface: u64, method: u32) -> Result<(&'static str, bool)> {
+        self.served.method(interface, method).ok_or_else(|| {
+            let text = format!(
+                "object {} is a {}, which has no method {method} of the interface {interface:016x}: was the caller built with other methods?",
+                self.id, self.name
+            );
+            Error::new(ErrorKind::WrongType, text)
+        })
+    }
+
+    /// Enters the object.
+    pub fn enter(&self, waits: &Waits, chain: u64, alone: bool) -> Result<Turn<'_>> {
+        self.door.enter(waits, chain, alone)
+    }
+
+    /// Fails if a method has panicked.
+    pub fn check(&self) -> Result<()> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(message) => {
+                let text = format!("object {} ({}) is poisoned: {message}; make a new one in its place", self.id, self.name);
+                Err(Error::new(ErrorKind::Panicked, text))
+            }
+        }
+    }
+
+    /// Runs a method; a panic poisons the object.
+    pub fn call(&self, interface: u64, method: (u32, &str), call: &mut Incoming<'_>) -> Result<Result<()>, PanicReport> {
+        catch_unwind(AssertUnwindSafe(|| self.served.call(interface, method.0, call))).map_err(|payload| {
+            let report = PanicReport::of(&*payload, &format!("{}::{}", self.name, method.1));
+            let _ = self.poison.set(report.message.clone());
+            report
+        })
+    }
+
+    /// Drops the value, when nobody is in the object any more.
+    pub fn end(&self, waits: &Waits) {
+        // No chain has this number: nobody can be waiting for it.
+        if let Ok(_turn) = self.door.enter(waits, u64::MAX ^ self.id, true) {
+            // A `Drop` that panics has said so on standard error.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.served.end()));
+        }
+    }
+}

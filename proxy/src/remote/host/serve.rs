@@ -1,0 +1,292 @@
+//! A line's thread: takes a call, runs it, answers.
+
+use super::super::call::{Chain, in_chain};
+use super::super::create::over_time;
+use super::super::line::{AHEAD, Got, Line, seal};
+use super::Host;
+use super::not_here;
+use super::panics::{PanicReport, as_method};
+use super::turns::circle;
+use crate::request::ids;
+use crate::session::{SessionCore, Stored};
+use crate::transaction::{Transaction, run_alone};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::REPLIES_PENDING_BYTES_MAX;
+use commonhold_ipc::socket::Channel;
+use commonhold_ipc::sys::has_hung_up;
+use commonhold_ipc::task::Entry;
+use commonhold_ipc::value::{Shared, access, fingerprint, to_owned, with_scratch};
+use commonhold_ipc::wire::remote::{Answer, Ask, Asked, range, write_result};
+use commonhold_ipc::wire::reply::write_error;
+use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, Words, buffers, malformed, put_bytes};
+use rkyv::util::AlignedVec;
+use rkyv::vec::ArchivedVec;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How a method gets at its object.
+#[doc(hidden)]
+pub enum Access<'a, T> {
+    /// With nobody else in it.
+    Alone(&'a mut T),
+    /// Maybe with others.
+    Together(&'a T),
+}
+
+impl<T> Access<'_, T> {
+    /// To look.
+    pub fn get(&self) -> &T {
+        match self {
+            Access::Alone(object) => object,
+            Access::Together(object) => object,
+        }
+    }
+
+    /// To change.
+    pub fn get_mut(&mut self) -> Result<&mut T> {
+        match self {
+            Access::Alone(object) => Ok(object),
+            // Who dispatches asks `Remote::method` first.
+            Access::Together(_) => Err(malformed("call")),
+        }
+    }
+}
+
+/// A call as its method sees it: arguments to take, a result to give.
+#[doc(hidden)]
+pub struct Incoming<'a> {
+    session: &'a Arc<SessionCore>,
+    asked: Asked<'a>,
+    taken: usize,
+    /// The answer's frame, from its head on.
+    answer: Vec<u8>,
+    /// What the result refers to.
+    held: Vec<Stored>,
+}
+
+impl<'a> Incoming<'a> {
+    fn new(session: &'a Arc<SessionCore>, asked: Asked<'a>) -> Self {
+        let mut answer = buffers::take();
+        answer.resize(HEAD_BYTES, 0);
+        Incoming { session, asked, taken: 0, answer, held: Vec::new() }
+    }
+
+    fn archive(&mut self) -> Result<&'a [u8]> {
+        let word = self.asked.ranges.iter().nth(self.taken).ok_or_else(|| malformed("call: an argument is missing"))?;
+        self.taken += 1;
+        self.asked.archives.get(range(word)).ok_or_else(|| malformed("call"))
+    }
+
+    /// The next argument.
+    pub fn take<T: Shared>(&mut self) -> Result<T> {
+        let archived = access::<T>(self.archive()?)?;
+        Ok(to_owned::<T>(archived, Some(self.session.clone())))
+    }
+
+    /// The next argument, a text, where it lies.
+    pub fn text(&mut self) -> Result<&'a str> {
+        Ok(access::<String>(self.archive()?)?.as_str())
+    }
+
+    /// The next argument, bytes, where they lie.
+    pub fn bytes(&mut self) -> Result<&'a [u8]> {
+        access::<Vec<u8>>(self.archive()?).map(ArchivedVec::as_slice)
+    }
+
+    /// The result.
+    pub fn finish<T: Shared>(&mut self, result: &T) -> Result<()> {
+        with_scratch(|ser| {
+            let range = ser.put::<T>(result)?;
+            let ids = ids(self.session, ser.handles())?;
+            let handles = Words::new(&ids).ok_or_else(|| malformed("result"))?;
+            self.held = handles.iter().map(|id| Stored::new(self.session, id)).collect::<Result<_>>()?;
+            write_result(&mut self.answer, handles, &ser.bytes()[range]);
+            Ok(())
+        })
+    }
+}
+
+/// An answer's frame, and what its result refers to.
+type Answered = (Vec<u8>, Vec<Stored>);
+
+/// What came of a call: its answer's frame, and what is to be held until its client holds it.
+struct Outcome {
+    answer: Vec<u8>,
+    code: Answer,
+    held: Vec<Stored>,
+}
+
+impl Outcome {
+    fn failed(error: &Error) -> Self {
+        let mut answer = vec![0; HEAD_BYTES];
+        write_error(&mut answer, error);
+        Outcome { answer, code: Answer::Failed, held: Vec::new() }
+    }
+
+    fn panicked(report: &PanicReport) -> Self {
+        let mut answer = vec![0; HEAD_BYTES];
+        put_bytes(&mut answer, report.message.as_bytes());
+        put_bytes(&mut answer, report.backtrace.as_bytes());
+        Outcome { answer, code: Answer::Panicked, held: Vec::new() }
+    }
+
+    fn of(done: Result<Result<Answered>, PanicReport>) -> Self {
+        match done {
+            Ok(Ok((answer, held))) => Outcome { answer, code: Answer::Done, held },
+            Ok(Err(error)) => Outcome::failed(&error),
+            Err(report) => Outcome::panicked(&report),
+        }
+    }
+}
+
+/// Serves a line until its client, or this host, ends.
+pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
+    // By the number of the answer that it went with.
+    let mut lent: HashMap<u64, Vec<Stored>> = HashMap::new();
+    while let Ok(Got::Frame((head, payload))) = line.wait_sending(REPLIES_PENDING_BYTES_MAX) {
+        let outcome = match Ask::from_code(head.code) {
+            Some(Ask::Taken) => {
+                lent.remove(&head.number);
+                continue;
+            }
+            Some(Ask::Call) => call(host, &line, &head, &payload),
+            Some(Ask::Run) => run(host, &line, &head, payload),
+            None => return,
+        };
+        if host.ending.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(Outcome { mut answer, code, held }) = outcome else { return };
+        if head.quiet {
+            if code == Answer::Panicked {
+                // Its caller does not want to know. Whoever reads the host's output may.
+                eprintln!("commonhold-host: {}", panic_text(&answer));
+            }
+            continue;
+        }
+        if !held.is_empty() {
+            lent.insert(head.number, held);
+        }
+        if seal(&mut answer, code as u8, false, head.number).is_err() {
+            answer = Outcome::failed(&Error::new(ErrorKind::TooLarge, "the result is too large for a call")).answer;
+            let _ = seal(&mut answer, Answer::Failed as u8, false, head.number);
+        }
+        if line.post(&answer).is_err() {
+            return;
+        }
+        buffers::give(answer);
+    }
+}
+
+/// The words of a panic's answer.
+fn panic_text(answer: &[u8]) -> String {
+    let text = answer.get(HEAD_BYTES..).and_then(|payload| Reader::new(payload).bytes());
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+}
+
+/// Tells a client that this host has no thread for it.
+pub(super) fn refuse(mut line: Line) {
+    let text = "the host serves as many callers at a time as it can: let some calls end first";
+    let mut answer = Outcome::failed(&Error::new(ErrorKind::Full, text)).answer;
+    if seal(&mut answer, Answer::Failed as u8, false, 0).is_ok() {
+        let _ = line.post(&answer);
+    }
+}
+
+/// Runs a method. None: the line is of no use.
+fn call(host: &Arc<Host>, line: &Line, head: &Head, payload: &[u8]) -> Option<Outcome> {
+    let asked = Asked::parse(payload)?;
+    match try_call(host, line, head, asked) {
+        Ok(outcome) => outcome,
+        Err(error) => Some(Outcome::failed(&error)),
+    }
+}
+
+fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Result<Option<Outcome>> {
+    let slot = host.object(asked.object).ok_or_else(|| not_here(asked.object))?;
+    let (name, alone) = slot.method(asked.interface, asked.method)?;
+    if asked.within.iter().any(|id| id == asked.object) {
+        return Err(circle());
+    }
+    // Until the method's own handles hold for themselves.
+    let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
+    let turn = slot.enter(&host.waits, asked.chain, alone)?;
+    if turn.waited && head.lane != AHEAD && has_hung_up(line.channel()).unwrap_or(false) {
+        return Ok(None);
+    }
+    slot.check()?;
+    let mut within = asked.within.bytes().to_vec();
+    within.extend_from_slice(&asked.object.to_le_bytes());
+    let mut incoming = Incoming::new(host.core(), asked);
+    let done =
+        in_chain(Chain { number: asked.chain, within }, || as_method(|| slot.call(asked.interface, (asked.method, name), &mut incoming)));
+    drop(turn);
+    drop(arguments);
+    Ok(Some(Outcome::of(done.map(|done| done.map(|()| (incoming.answer, incoming.held))))))
+}
+
+/// What a function of the program is run with in a host.
+#[doc(hidden)]
+pub struct Passage {
+    host: Arc<Host>,
+    channel: Arc<Channel>,
+    head: Head,
+    payload: AlignedVec<16>,
+    done: Option<Result<Answered>>,
+}
+
+impl Passage {
+    /// The host.
+    pub(in crate::remote) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Runs `body` with the arguments that came, and leaves its result.
+    pub(in crate::remote) fn carry<A: Shared, R: Shared>(&mut self, body: impl FnOnce(&Self, A) -> Result<R>) {
+        self.done = Some(self.try_carry(body));
+    }
+
+    fn try_carry<A: Shared, R: Shared>(&self, body: impl FnOnce(&Self, A) -> Result<R>) -> Result<Answered> {
+        let asked = Asked::parse(&self.payload).ok_or_else(|| malformed("call"))?;
+        if asked.interface != fingerprint::<A>() {
+            return Err(malformed("call: its arguments are of another type"));
+        }
+        let held = asked.handles.iter().map(|id| Stored::new(self.host.core(), id)).collect::<Result<Vec<_>>>()?;
+        let mut incoming = Incoming::new(self.host.core(), asked);
+        let arguments = incoming.take::<A>()?;
+        drop(held);
+        let result = body(self, arguments)?;
+        incoming.finish(&result)?;
+        Ok((incoming.answer, incoming.held))
+    }
+
+    /// Runs `body` in a transaction under the writer's ticket, once its time has begun.
+    pub(in crate::remote) fn transaction<R>(&self, body: impl FnMut(&Transaction<'_>) -> Result<R>) -> Result<R> {
+        let begun = || {
+            let mut frame = [0; HEAD_BYTES];
+            seal(&mut frame, Answer::Begun as u8, false, self.head.number)?;
+            // A new line's socket has room for a head.
+            self.channel.send(&frame).map(|_| ())
+        };
+        run_alone(self.host.core(), begun, over_time, body)
+    }
+}
+
+/// Runs a function of the program.
+fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVec<16>) -> Option<Outcome> {
+    let asked = Asked::parse(&payload)?;
+    let chain = Chain { number: asked.chain, within: asked.within.bytes().to_vec() };
+    let entry = match Entry::at(asked.object, asked.name) {
+        Ok(entry) => entry,
+        Err(error) => return Some(Outcome::failed(&error)),
+    };
+    let mut passage = Passage { host: host.clone(), channel: line.channel().clone(), head: *head, payload, done: None };
+    let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
+    if let Err(panic) = ran {
+        return Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name())));
+    }
+    let done = passage.done.unwrap_or_else(|| Err(malformed("call")));
+    Some(Outcome::of(Ok(done)))
+}

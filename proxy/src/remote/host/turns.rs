@@ -1,0 +1,187 @@
+//! Who is let into an object: one at a time, or several that only look. And who waits for whom, so that nobody waits for himself.
+//!
+//! A *chain* is a call with all calls that its methods make. When a chain would wait for an object, the host looks who is in there,
+//! what they in turn wait for, and so on: if that leads back to the chain, the call fails with `Deadlock` instead of waiting. Chains
+//! enter the list of who waits, and leave it, under one lock; so the last one of a circle to wait sees the whole of it.
+
+use super::super::call::lock;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Who is in an object.
+#[derive(Default)]
+struct Inside {
+    /// Alone.
+    alone: Option<u64>,
+    /// Together with others.
+    together: Vec<u64>,
+    sleeping: usize,
+}
+
+impl Inside {
+    fn admits(&self, alone: bool) -> bool {
+        self.alone.is_none() && (!alone || self.together.is_empty())
+    }
+
+    fn admit(&mut self, chain: u64, alone: bool) {
+        if alone {
+            self.alone = Some(chain);
+        } else {
+            self.together.push(chain);
+        }
+    }
+}
+
+/// The door of an object.
+#[derive(Default)]
+pub struct Door {
+    inside: Mutex<Inside>,
+    left: Condvar,
+}
+
+/// Which chain waits at which door.
+#[derive(Default)]
+pub struct Waits(Mutex<HashMap<u64, Arc<Door>>>);
+
+/// Somebody is in an object until this is dropped.
+pub struct Turn<'d> {
+    door: &'d Door,
+    chain: u64,
+    alone: bool,
+    /// Whether it had to be waited for.
+    pub waited: bool,
+}
+
+impl Door {
+    /// Enters, when it is this chain's turn.
+    pub fn enter<'d>(self: &'d Arc<Self>, waits: &Waits, chain: u64, alone: bool) -> Result<Turn<'d>> {
+        {
+            let mut inside = lock(&self.inside);
+            if inside.admits(alone) {
+                inside.admit(chain, alone);
+                return Ok(Turn { door: self, chain, alone, waited: false });
+            }
+        }
+        loop {
+            let mut waiting = lock(&waits.0);
+            let mut inside = lock(&self.inside);
+            if inside.admits(alone) {
+                waiting.remove(&chain);
+                inside.admit(chain, alone);
+                return Ok(Turn { door: self, chain, alone, waited: true });
+            }
+            if !waiting.contains_key(&chain) {
+                drop(inside);
+                if leads_back(&waiting, self, chain) {
+                    return Err(circle());
+                }
+                waiting.insert(chain, self.clone());
+                // Who has left meanwhile is seen in the next round.
+                continue;
+            }
+            drop(waiting);
+            inside.sleeping += 1;
+            let mut inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            inside.sleeping -= 1;
+        }
+    }
+
+    fn inside(&self) -> Vec<u64> {
+        let inside = lock(&self.inside);
+        inside.alone.iter().chain(&inside.together).copied().collect()
+    }
+}
+
+/// Whether those inside wait, by way of whomever, for this chain.
+fn leads_back(waiting: &HashMap<u64, Arc<Door>>, door: &Arc<Door>, chain: u64) -> bool {
+    let (mut next, mut seen) = (door.inside(), HashSet::new());
+    while let Some(other) = next.pop() {
+        if other == chain {
+            return true;
+        }
+        if seen.insert(other)
+            && let Some(door) = waiting.get(&other)
+        {
+            next.extend(door.inside());
+        }
+    }
+    false
+}
+
+/// The error of a call that would wait for itself.
+pub fn circle() -> Error {
+    let text = "this call would wait for itself: it goes, maybe by way of others, to an object in which a method of the same chain of \
+                calls still runs. Let the method return first, or make the call one-way";
+    Error::new(ErrorKind::Deadlock, text)
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut inside = lock(&self.door.inside);
+        if self.alone {
+            inside.alone = None;
+        } else if let Some(at) = inside.together.iter().position(|chain| *chain == self.chain) {
+            inside.together.swap_remove(at);
+        }
+        // Who wants in together with others may come with others; who wants in alone may find that he must sleep again.
+        if inside.sleeping > 0 {
+            drop(inside);
+            self.door.left.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn one_is_alone_and_several_are_together() {
+        let (door, waits) = (Arc::new(Door::default()), Waits::default());
+        let one = door.enter(&waits, 1, false).unwrap();
+        let two = door.enter(&waits, 2, false).unwrap();
+        let (sender, entered) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let turn = door.enter(&waits, 3, true).unwrap();
+                sender.send(turn.waited).unwrap();
+            });
+            assert!(entered.try_recv().is_err());
+            drop(one);
+            assert!(entered.try_recv().is_err());
+            drop(two);
+            assert!(entered.recv().unwrap());
+        });
+        assert!(lock(&waits.0).is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_himself_is_told() {
+        let (door, waits) = (Arc::new(Door::default()), Waits::default());
+        let _turn = door.enter(&waits, 1, true).unwrap();
+        assert_eq!(door.enter(&waits, 1, false).err().unwrap().kind(), ErrorKind::Deadlock);
+    }
+
+    #[test]
+    fn the_last_of_a_circle_is_told_and_the_others_go_on() {
+        let doors: [Arc<Door>; 3] = Default::default();
+        let waits = Waits::default();
+        let turns: Vec<_> = (0..3).map(|n| doors[n].enter(&waits, n as u64 + 1, true).unwrap()).collect();
+        let (sender, results) = channel();
+        std::thread::scope(|scope| {
+            for (n, turn) in turns.into_iter().enumerate() {
+                let (sender, doors, waits) = (sender.clone(), &doors, &waits);
+                scope.spawn(move || {
+                    let next = doors[(n + 1) % 3].enter(waits, n as u64 + 1, true).map(drop);
+                    sender.send(next.map_err(|error| error.kind())).unwrap();
+                    drop(turn);
+                });
+            }
+        });
+        let results: Vec<_> = results.try_iter().collect();
+        assert_eq!(results.iter().filter(|result| **result == Err(ErrorKind::Deadlock)).count(), 1, "{results:?}");
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2, "{results:?}");
+    }
+}

@@ -1,0 +1,344 @@
+//! What goes in, what comes out, and who waits for whom.
+use crate::support::{PATIENCE, PROMPT, until};
+use commonhold::{Dict, ErrorKind, Handle, List, Manager, Process, Shared, current_manager};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+#[derive(Shared, Debug, PartialEq, Clone)]
+enum Refusal {
+    TooMuch { wanted: u64, left: u64 },
+}
+
+struct Store {
+    stock: u64,
+    log: List<String>,
+}
+
+#[commonhold::remote]
+impl Store {
+    pub fn open(stock: u64, log: List<String>) -> Self {
+        Store { stock, log }
+    }
+
+    pub fn open_if(stock: u64, log: List<String>) -> Result<Self, Refusal> {
+        if stock > 100 { Err(Refusal::TooMuch { wanted: stock, left: 100 }) } else { Ok(Store { stock, log }) }
+    }
+
+    /// Takes some.
+    pub fn take(&mut self, wanted: u64) -> Result<u64, Refusal> {
+        if wanted > self.stock {
+            return Err(Refusal::TooMuch { wanted, left: self.stock });
+        }
+        self.stock -= wanted;
+        Ok(self.stock)
+    }
+
+    pub fn note(&self, who: &str, what: &[String], more: Option<(u8, f64)>, raw: &[u8], all: &Vec<i64>) -> commonhold::Result<u64> {
+        self.log.push(format!("{who} {what:?} {more:?} {raw:?} {all:?}"))?;
+        Ok(self.log.len()? as u64)
+    }
+
+    pub fn fill(&self, into: Dict<String, u64>) -> commonhold::Result<()> {
+        into.insert("stock", self.stock)?;
+        into.insert("keep", 1u64)?;
+        Ok(())
+    }
+
+    pub fn fresh(&self, first: u64) -> commonhold::Result<List<u64>> {
+        current_manager()?.list([first, self.stock])
+    }
+
+    pub fn branch(&self) -> commonhold::Result<StoreProxy> {
+        current_manager()?.create(Store::open, (self.stock / 2, self.log.clone()))
+    }
+
+    pub fn echo(&self, bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+
+    pub fn sleep(&mut self, ms: u64) -> u64 {
+        self.log.push("sleeping").unwrap();
+        std::thread::sleep(Duration::from_millis(ms));
+        self.stock
+    }
+
+    pub fn add(&mut self, n: u64) -> u64 {
+        self.stock += n;
+        self.stock
+    }
+
+    pub fn r#type(&self) -> String {
+        "store".into()
+    }
+
+    #[local]
+    pub fn generic<T>(&self, value: T) -> T {
+        value
+    }
+
+    fn _private(&self) {}
+}
+
+fn store(manager: &Manager, stock: u64) -> (StoreProxy, List<String>) {
+    let log = manager.list([]).unwrap();
+    (manager.create(Store::open, (stock, log.clone())).unwrap(), log)
+}
+
+#[test]
+fn arguments_and_results_of_all_kinds() {
+    let manager = Manager::start().unwrap();
+    let (store, log) = store(&manager, 10);
+    assert_eq!(store.take(3).unwrap(), Ok(7));
+    assert_eq!(store.take(8).unwrap(), Err(Refusal::TooMuch { wanted: 8, left: 7 }));
+    assert_eq!(
+        store.note("ada", &["x".into(), "a longer text than eight".into()], Some((1, 2.5)), b"raw", &vec![-1, 2]).unwrap().unwrap(),
+        1
+    );
+    assert_eq!(*log.get(0).unwrap().unwrap(), *r#"ada ["x", "a longer text than eight"] Some((1, 2.5)) [114, 97, 119] [-1, 2]"#);
+    assert_eq!(store.r#type().unwrap(), "store");
+    let dict = manager.dict::<String, u64>([]).unwrap();
+    store.fill(dict.clone()).unwrap().unwrap();
+    assert_eq!(dict.to_string(), r#"{"stock": 7, "keep": 1}"#);
+    // A handle on something that nobody else holds.
+    assert_eq!(store.fresh(1).unwrap().unwrap().to_string(), "[1, 7]");
+    let branch = store.branch().unwrap().unwrap();
+    assert_eq!(branch.take(1).unwrap(), Ok(2));
+    assert!(branch != store);
+    let large: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    assert!(store.echo(large.clone()).unwrap() == large);
+    let store = Store { stock: 1, log };
+    assert_eq!(store.generic(5), 5);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn constructors_may_fail() {
+    let manager = Manager::start().unwrap();
+    let log = manager.list::<String>([]).unwrap();
+    let refused = manager.create(Store::open_if, (101, log.clone())).unwrap();
+    assert_eq!(refused.unwrap_err(), Refusal::TooMuch { wanted: 101, left: 100 });
+    let made = manager.create(Store::open_if, (5, log.clone())).unwrap().unwrap();
+    assert_eq!(made.add(1).unwrap(), 6);
+    // A closure is a constructor, too.
+    let made = manager.create(|log: List<String>| Store { stock: 40, log }, log).unwrap();
+    assert_eq!(made.add(2).unwrap(), 42);
+}
+
+#[test]
+fn a_proxy_is_a_handle_like_all_others() {
+    let manager = Manager::start().unwrap();
+    let (store, _) = store(&manager, 1);
+    assert!(format!("{store:?}").starts_with("<Store object "), "{store:?}");
+    let shelf: Dict<String, StoreProxy> = manager.dict([("s".to_string(), store.clone())]).unwrap();
+    let again = shelf.get("s").unwrap().unwrap().to_owned();
+    assert!(again == store);
+    assert_eq!(again.add(1).unwrap(), 2);
+    let same: StoreProxy = store.token().unwrap().to_string().parse::<commonhold::Token>().unwrap().open().unwrap();
+    assert_eq!(same.add(1).unwrap(), 3);
+    manager.publish("store", &store).unwrap();
+    assert_eq!(manager.open::<StoreProxy>("store").unwrap().add(1).unwrap(), 4);
+    let error = manager.open::<Dict<String, u64>>("store").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongType);
+    assert!(error.to_string().contains("remote Store {take(&mut self, u64) -> Result<u64, enum Refusal"), "{error}");
+    assert!(manager.open::<MeetingProxy>("store").unwrap_err().to_string().contains("remote Meeting"));
+    let found = manager.objects().unwrap().into_iter().find(|object| object.id == store.id()).unwrap();
+    assert_eq!((found.kind.as_str(), &found.names[..], found.inside), ("Remote", &["store".to_string()][..], 1));
+    let hosts: Vec<_> = manager.sessions().unwrap().into_iter().filter(|session| session.is_host).collect();
+    assert_eq!(found.host, Some(hosts[0].number));
+    assert_eq!(hosts.len(), 1);
+}
+
+fn hammer(store: StoreProxy, times: u64) -> commonhold::Result<u64> {
+    for _ in 0..times {
+        store.add(1)?;
+    }
+    store.call_one_way().add(1)?;
+    let pending: Vec<_> = (0..times).map(|_| store.call_async().add(1)).collect::<commonhold::Result<_>>()?;
+    for pending in pending {
+        pending.get()?;
+    }
+    Ok(times)
+}
+
+#[test]
+fn hammered_from_several_processes_every_call_counts_once() {
+    let manager = Manager::start().unwrap();
+    let (store, _) = store(&manager, 0);
+    let workers: Vec<_> = (0..4).map(|_| Process::spawn(hammer, (store.clone(), 300u64)).unwrap()).collect();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let store = store.clone();
+            std::thread::spawn(move || (0..200).for_each(|_| assert!(store.add(1).unwrap() > 0)))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for worker in workers {
+        assert_eq!(worker.join().unwrap().unwrap(), 300);
+    }
+    assert_eq!(store.add(0).unwrap(), 4 * (2 * 300 + 1) + 4 * 200);
+    manager.audit().unwrap();
+}
+
+struct Meeting {
+    inside: AtomicU64,
+}
+
+#[commonhold::remote(sync)]
+impl Meeting {
+    pub fn new() -> Self {
+        Meeting { inside: AtomicU64::new(0) }
+    }
+
+    /// Whether somebody else was there at the same time.
+    pub fn meet(&self, patience_ms: u64) -> bool {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let until = Instant::now() + Duration::from_millis(patience_ms);
+        while self.inside.load(Ordering::SeqCst) < 2 && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        self.inside.load(Ordering::SeqCst) >= 2
+    }
+
+    pub fn alone(&mut self) -> u64 {
+        self.inside.swap(0, Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn several_look_at_once_where_the_type_asks_for_it() {
+    let manager = Manager::start().unwrap();
+    let meeting = manager.create(Meeting::new, ()).unwrap();
+    let other = meeting.call_async();
+    let first = other.meet(PATIENCE.as_millis() as u64).unwrap();
+    assert!(meeting.meet(PATIENCE.as_millis() as u64).unwrap());
+    assert!(first.get().unwrap());
+    assert_eq!(meeting.alone().unwrap(), 2);
+}
+
+#[test]
+fn a_method_that_blocks_delays_nobody_else() {
+    let manager = Manager::start().unwrap();
+    let (slow, log) = store(&manager, 1);
+    let (quick, _) = store(&manager, 2);
+    let sleeping = slow.call_async().sleep(3_000).unwrap();
+    until("the method runs", || log.len().unwrap() == 1);
+    let began = Instant::now();
+    assert_eq!(quick.add(1).unwrap(), 3);
+    assert_eq!(manager.list([1u64]).unwrap().len().unwrap(), 1);
+    assert!(!sleeping.is_ready().unwrap());
+    // Whoever wants the same object waits no longer than he likes.
+    let error = slow.with_timeout(Duration::from_millis(20)).add(1).unwrap_err();
+    assert!(error.is_timed_out(), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(2_900), "{:?}", began.elapsed());
+    assert!(sleeping.wait(PATIENCE).unwrap());
+    assert_eq!(sleeping.get().unwrap(), 1);
+    // The call that was given up before its turn was not run.
+    assert_eq!(slow.add(0).unwrap(), 1);
+    // Nor does one delay the end of the manager.
+    let _sleeping = slow.call_async().sleep(60_000).unwrap();
+    until("the method runs", || log.len().unwrap() == 2);
+    let began = Instant::now();
+    manager.shutdown().unwrap();
+    assert!(began.elapsed() < PROMPT);
+    assert!(quick.add(1).unwrap_err().is_disconnected());
+}
+
+#[test]
+fn calls_ahead_keep_their_order_and_more_than_a_socket_holds() {
+    let manager = Manager::start().unwrap();
+    let (store, _) = store(&manager, 0);
+    let pending: Vec<_> = (1..=5_000u64).map(|_| store.call_async().add(1).unwrap()).collect();
+    for (n, pending) in (1..).zip(pending) {
+        assert_eq!(pending.get().unwrap(), n);
+    }
+    for _ in 0..5_000 {
+        store.call_one_way().add(1).unwrap();
+    }
+    assert_eq!(store.call_async().add(0).unwrap().get().unwrap(), 10_000);
+    // Dropped, they are done all the same.
+    (0..1_000).for_each(|_| drop(store.call_async().add(1).unwrap()));
+    assert_eq!(store.call_async().add(0).unwrap().get().unwrap(), 11_000);
+    // What arguments refer to is held until the host has it.
+    for n in 0..20u64 {
+        let into = manager.dict::<String, u64>([("n".to_string(), n)]).unwrap();
+        let filled = store.call_async().fill(into.clone()).unwrap();
+        let token = into.token().unwrap();
+        drop(into);
+        filled.get().unwrap().unwrap();
+        until("the dict is gone", || token.open::<Dict<String, u64>>().is_err());
+    }
+    manager.audit().unwrap();
+}
+
+#[test]
+fn a_panic_comes_to_the_caller_and_poisons_the_object() {
+    let manager = Manager::start().unwrap();
+    let fuse = manager.create(Fuse::new, ()).unwrap();
+    let other = manager.create(Fuse::new, ()).unwrap();
+    let error = fuse.blow("too much current").unwrap_err();
+    assert!(error.is_panic(), "{error:?}");
+    assert!(error.to_string().starts_with("Fuse::blow panicked at tests/remote/calls.rs:"), "{error}");
+    assert!(error.to_string().ends_with("too much current"), "{error}");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("backtrace"));
+    let error = fuse.count().unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("is poisoned: Fuse::blow panicked"), "{error}");
+    assert_eq!(other.count().unwrap(), 1);
+    let error = manager.create(Fuse::broken, ()).unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("broken from the beginning"), "{error}");
+}
+
+#[derive(Debug)]
+struct Fuse(u64);
+
+#[commonhold::remote]
+impl Fuse {
+    pub fn new() -> Self {
+        Fuse(0)
+    }
+    pub fn broken() -> Self {
+        panic!("broken from the beginning")
+    }
+    pub fn blow(&mut self, why: &str) {
+        self.0 = 99;
+        panic!("{why}")
+    }
+    pub fn count(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+    pub fn abort(&self) {
+        std::process::abort()
+    }
+    pub fn overflow(&self, depth: u64) -> u64 {
+        let room = std::hint::black_box([depth; 512]);
+        if depth == u64::MAX { room[0] } else { Fuse::overflow(self, depth + 1) + room[7] }
+    }
+}
+
+#[test]
+fn aborts_and_overflows_take_the_host_and_not_the_store() {
+    let manager = Manager::start().unwrap();
+    let kept = manager.list([1u64]).unwrap();
+    for fault in [FuseProxy::abort as fn(&FuseProxy) -> commonhold::Result<()>, |fuse| fuse.overflow(0).map(drop)] {
+        let fuse = manager.create(Fuse::new, ()).unwrap();
+        let neighbour = manager.create(Fuse::new, ()).unwrap();
+        let error = fault(&fuse).unwrap_err();
+        assert!(error.is_died(), "{error:?}");
+        assert!(fuse.count().unwrap_err().is_died());
+        assert!(neighbour.count().unwrap_err().is_died());
+        assert!(neighbour.call_async().count().and_then(|pending| pending.get()).unwrap_err().is_died());
+        kept.push(2).unwrap();
+    }
+    // A new host for new ones.
+    assert_eq!(manager.create(Fuse::new, ()).unwrap().count().unwrap(), 1);
+    assert_eq!(kept.len().unwrap(), 3);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn in_a_thread_of_this_process_there_are_hosts_as_well() {
+    let manager = Manager::in_process().unwrap();
+    let fuse = manager.create(Fuse::new, ()).unwrap();
+    assert_eq!(fuse.count().unwrap(), 1);
+    assert_eq!(current_manager().unwrap_err().kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,172 @@
+//! Who is killed in the middle of it, and what the others see.
+use crate::support::{PATIENCE, PROMPT, Parent, Role, Watched, process_of, until};
+use commonhold::{Handle, Manager, current_manager};
+use commonhold_ipc::points::CLIENT_VARIABLE;
+use std::time::{Duration, Instant};
+
+struct Ward {
+    calls: u64,
+    begun: commonhold::Counter,
+}
+
+#[commonhold::remote]
+impl Ward {
+    pub fn new(begun: commonhold::Counter) -> Self {
+        Ward { calls: 0, begun }
+    }
+    pub fn call(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls
+    }
+    /// A handle on something new, which its caller may never get to hold.
+    pub fn slip(&mut self) -> commonhold::Result<commonhold::List<u64>> {
+        self.calls += 1;
+        current_manager()?.list([self.calls])
+    }
+    pub fn long(&mut self, ms: u64) -> commonhold::Result<u64> {
+        self.begun.add(1)?;
+        std::thread::sleep(Duration::from_millis(ms));
+        self.calls += 1000;
+        Ok(self.calls)
+    }
+}
+
+fn host_of(manager: &Manager) -> Watched {
+    let session = manager.sessions().unwrap().into_iter().find(|session| session.is_host).expect("there is a host");
+    Watched::of(session.pid)
+}
+
+#[test]
+fn role_caller() {
+    let Some(mut parent) = Parent::of("deaths::role_caller") else { return };
+    let ward: WardProxy = parent.hear_handle();
+    let what = parent.hear();
+    parent.say("calling");
+    match what.as_str() {
+        "hammer" => loop {
+            ward.call().unwrap();
+        },
+        _ => {
+            let _ = ward.long(400);
+        }
+    }
+    parent.wait_for_end();
+}
+
+#[test]
+fn a_caller_that_is_killed_leaves_the_object_to_the_others() {
+    let manager = Manager::start().unwrap();
+    let begun = manager.counter(0).unwrap();
+    let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
+    for _ in 0..5 {
+        let mut role = Role::start("deaths::role_caller");
+        role.say(ward.token().unwrap());
+        role.say("hammer");
+        role.expect("calling");
+        let before = ward.call().unwrap();
+        until("it calls", || ward.call().unwrap() > before + 50);
+        role.kill();
+        ward.call().unwrap();
+    }
+    // A call that has begun is run to its end.
+    let before = ward.call().unwrap();
+    let mut role = Role::start("deaths::role_caller");
+    role.say(ward.token().unwrap());
+    role.say("long");
+    role.expect("calling");
+    until("the method runs", || begun.get().unwrap() == 1);
+    role.kill();
+    assert!(ward.call().unwrap() >= before + 1001);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn role_that_dies_at_a_point() {
+    let Some(mut parent) = Parent::of("deaths::role_that_dies_at_a_point") else { return };
+    let ward: WardProxy = parent.hear_handle();
+    let first = ward.call().unwrap();
+    let slip = ward.slip().unwrap().unwrap();
+    assert_eq!(*slip.get(0).unwrap().unwrap(), first + 1);
+    ward.call_one_way().call().unwrap();
+    ward.call_async().call().unwrap().get().unwrap();
+    parent.say("done");
+}
+
+#[test]
+fn callers_may_die_at_every_point() {
+    let manager = Manager::start().unwrap();
+    let begun = manager.counter(0).unwrap();
+    let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
+    let mut before = ward.call().unwrap();
+    let objects = manager.objects().unwrap().len();
+    for point in 1.. {
+        let mut role = Role::start_with("deaths::role_that_dies_at_a_point", |command| {
+            command.env(CLIENT_VARIABLE, point.to_string());
+        });
+        role.say(ward.token().unwrap());
+        let said = role.hear();
+        role.end();
+        let after = ward.call().unwrap();
+        // Four calls at the most, and each at the most once.
+        assert!((1..=5).contains(&(after - before)), "point {point}: from {before} to {after}");
+        before = after;
+        until("what it was given is gone", || manager.objects().unwrap().len() == objects);
+        if said.is_some() {
+            assert!(point > 5, "it has reached points");
+            break;
+        }
+    }
+    manager.audit().unwrap();
+}
+
+#[test]
+fn a_host_that_is_killed_is_an_error_for_its_objects_alone() {
+    let manager = Manager::start().unwrap();
+    let begun = manager.counter(0).unwrap();
+    let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
+    manager.publish("ward", &ward).unwrap();
+    let waiting = {
+        let ward = ward.clone();
+        std::thread::spawn(move || ward.long(60_000).unwrap_err())
+    };
+    until("the method runs", || begun.get().unwrap() == 1);
+    let ahead = ward.call_async().call().unwrap();
+    let killed = Instant::now();
+    host_of(&manager).kill();
+    let error = waiting.join().unwrap();
+    assert!(error.is_died(), "{error:?}");
+    assert!(ahead.get().unwrap_err().is_died());
+    assert!(killed.elapsed() < PROMPT);
+    assert!(ward.call().unwrap_err().is_died());
+    assert!(manager.open::<WardProxy>("ward").unwrap().call().unwrap_err().is_died());
+    begun.add(1).unwrap();
+    let new = manager.create(Ward::new, (begun,)).unwrap();
+    manager.publish_over("ward", &new).unwrap();
+    assert_eq!(manager.open::<WardProxy>("ward").unwrap().call().unwrap(), 1);
+    let dead = manager.objects().unwrap().into_iter().find(|object| object.id == ward.id()).unwrap();
+    assert_eq!(dead.host, None);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn the_managers_death_ends_hosts_and_calls() {
+    let manager = Manager::start().unwrap();
+    let begun = manager.counter(0).unwrap();
+    let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
+    let host = host_of(&manager);
+    let waiting = {
+        let ward = ward.clone();
+        std::thread::spawn(move || ward.long(60_000).unwrap_err())
+    };
+    until("the method runs", || begun.get().unwrap() == 1);
+    let ahead = ward.call_async().call().unwrap();
+    let killed = Instant::now();
+    process_of(&manager).kill();
+    let error = waiting.join().unwrap();
+    assert!(error.is_disconnected(), "{error:?}");
+    assert!(killed.elapsed() < PROMPT, "{:?}", killed.elapsed());
+    assert!(ahead.get().unwrap_err().is_disconnected());
+    assert!(ward.call().unwrap_err().is_disconnected());
+    // Its method does not hold it up for ever.
+    assert!(host.end_within(PATIENCE).is_some());
+}

@@ -1,0 +1,6 @@
+struct Tally;
+#[commonhold::remote]
+impl Tally {
+    pub async fn hit(&self) {}
+}
+fn main() {}

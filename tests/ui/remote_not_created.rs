@@ -1,0 +1,5 @@
+struct Tally;
+fn main() {
+    let manager = commonhold::Manager::start().unwrap();
+    let _ = manager.create(|| Tally, ());
+}

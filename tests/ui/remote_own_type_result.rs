@@ -1,0 +1,8 @@
+struct Tally;
+#[commonhold::remote]
+impl Tally {
+    pub fn split(&self) -> Option<Self> {
+        None
+    }
+}
+fn main() {}
