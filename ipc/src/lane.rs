@@ -42,13 +42,13 @@
 mod calling;
 mod served;
 
-pub use calling::{CallingLanes, Posted, Waited};
+pub use calling::{CallingLanes, Posted, SMALL_REPLY_BYTES, Waited};
 pub use served::{Request, ServedLanes};
 
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;
 use crate::pin::BLOCKS;
-use crate::wire::{HEAD_BYTES, Head};
+use crate::wire::HEAD_BYTES;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lanes of a session, the shared one included, which has no slot in use.
@@ -163,13 +163,17 @@ pub fn answer(words: &impl AnswerWords) -> bool {
 /// Stores bytes into words that the other side reads.
 #[inline]
 fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
-    let mut chunks = bytes.chunks_exact(8);
-    let mut words = words.iter();
-    for (chunk, word) in (&mut chunks).zip(&mut words) {
-        word.store(u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")), Ordering::Relaxed);
+    let (chunks, rest) = bytes.as_chunks();
+    // Four at a time: a loop of atomic stores is not unrolled by itself.
+    let (fours, ones) = chunks.as_chunks::<4>();
+    let (word_fours, _) = words.as_chunks::<4>();
+    for (chunks, words) in fours.iter().zip(word_fours) {
+        (0..4).for_each(|at| words[at].store(u64::from_le_bytes(chunks[at]), Ordering::Relaxed));
     }
-    let rest = chunks.remainder();
-    if let (false, Some(word)) = (rest.is_empty(), words.next()) {
+    for (chunk, word) in ones.iter().zip(words.iter().skip(4 * fours.len())) {
+        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
+    if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         word.store(u64::from_le_bytes(last), Ordering::Relaxed);
@@ -179,25 +183,14 @@ fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 /// Copies bytes out of words that the other side may be writing.
 #[inline]
 fn load_bytes(words: &[AtomicU64], bytes: &mut [u8]) {
-    for (chunk, word) in bytes.chunks_mut(8).zip(words) {
-        let word = word.load(Ordering::Relaxed).to_le_bytes();
-        chunk.copy_from_slice(&word[..chunk.len()]);
+    let (chunks, rest) = bytes.as_chunks_mut();
+    for (chunk, word) in chunks.iter_mut().zip(words) {
+        *chunk = word.load(Ordering::Relaxed).to_le_bytes();
     }
-}
-
-/// A frame's head as two words.
-fn head_words(head: Head) -> [u64; 2] {
-    let bytes = head.to_bytes();
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    [word(0), word(8)]
-}
-
-/// A frame's head out of two words.
-fn head_of(words: [u64; 2]) -> Head {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[..8].copy_from_slice(&words[0].to_le_bytes());
-    bytes[8..].copy_from_slice(&words[1].to_le_bytes());
-    Head::parse(&bytes).unwrap_or_else(|| unreachable!("a head has {HEAD_BYTES} bytes"))
+    if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
+        let word = word.load(Ordering::Relaxed).to_le_bytes();
+        rest.copy_from_slice(&word[..rest.len()]);
+    }
 }
 
 #[cfg(test)]

@@ -136,6 +136,12 @@ impl BlockState {
         }
     }
 
+    /// The word that was used last.
+    #[inline(always)]
+    fn recent(&self) -> &WordState {
+        &self.words[self.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS)]
+    }
+
     /// The first word that satisfies `condition`.
     fn find(&self, condition: impl Fn(&WordState) -> bool) -> Option<&WordState> {
         self.words[..WORDS].iter().find(|word| condition(word))
@@ -148,6 +154,7 @@ impl WordState {
         self.count.load(Ordering::Relaxed) == 0
     }
 
+    #[inline(always)]
     fn holds(&self, version: u64) -> bool {
         !self.is_free() && self.version.load(Ordering::Relaxed) == version
     }
@@ -355,7 +362,7 @@ impl PinTable {
             return None;
         }
         let state = self.blocks.get(block as usize)?;
-        let word = &state.words[state.recent.load(Ordering::Relaxed) as usize % (1 << PLACE_BITS)];
+        let word = state.recent();
         if !word.is_free() {
             let version = arena::version(&self.arena);
             return (word.version.load(Ordering::Relaxed) == version).then(|| (word.hold(), version));
@@ -443,31 +450,35 @@ impl PinTable {
     }
 
     /// Pins a version that the manager lends with a reply, and so keeps alive until [`acknowledge`](Self::acknowledge).
+    #[inline]
     pub fn pin_lent(&self, version: u64) -> Option<Hold<'_>> {
         let (block, _shared) = match self.block() {
             Some(block) => (block, None),
             None => (0, Some(self.lock())),
         };
         let state = &self.blocks[block as usize];
-        let word = match state.find(|word| word.holds(version)) {
-            Some(word) => word,
-            None => {
-                let word = state.find(WordState::is_free)?;
-                word.version.store(version, Ordering::Relaxed);
-                // SYNC: visible to the manager before the acknowledgement, which is a Release store later in this thread.
-                self.shared_word(word.place()).store(version, Ordering::Release);
-                word
-            }
+        let recent = state.recent();
+        let word = if recent.is_free() || recent.holds(version) {
+            recent
+        } else {
+            state.find(|word| word.holds(version)).or_else(|| state.find(WordState::is_free))?
         };
+        if word.is_free() {
+            word.version.store(version, Ordering::Relaxed);
+            // SYNC: visible to the manager before the acknowledgement, which is a Release store later in this thread.
+            self.shared_word(word.place()).store(version, Ordering::Release);
+        }
         Some(Hold::new(self, word.hold()))
     }
 
     /// The calling thread's lane, and a lock if it is the shared one.
+    #[inline]
     pub fn lane(&self) -> u16 {
         self.block().map_or(SHARED_LANE, |block| block as u16)
     }
 
     /// Tells the manager that the values lent by this call of a lane are pinned, or not wanted.
+    #[inline]
     pub fn acknowledge(&self, lane: u16, call: u64) {
         // SYNC: Release pairs with the Acquire in `PinScan::acknowledged`.
         self.page.word(acknowledged_offset(lane.into())).store(call, Ordering::Release);

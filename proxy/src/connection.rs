@@ -13,7 +13,7 @@ use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{wait_readable, wait_writable};
-use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
+use commonhold_ipc::wire::reply::{Outcome, Status, common_reply, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,27 +24,43 @@ use std::time::{Duration, Instant};
 /// A reply, taken apart.
 #[derive(Debug)]
 pub enum Reply {
-    /// The version of the commit, and what its operations gave.
-    Done(u64, Vec<Outcome>),
+    /// The version of the commit, and what its operation gave; nothing if it is enough to know that it happened.
+    Done(u64, Outcome),
+    /// What a call gave that gives several things.
+    Several(Vec<Outcome>),
     /// A condition did not hold.
     Conflict,
 }
 
 impl Reply {
     /// Takes a reply's frame apart: `Err` is what the call failed with.
-    #[inline]
+    #[inline(always)]
     pub fn parse(head: Head, payload: &[u8]) -> Result<Reply> {
+        if head.code == Status::Done as u8
+            && let Some((version, outcome)) = common_reply(payload)
+        {
+            return Ok(Reply::Done(version, outcome));
+        }
+        Self::parse_any(head, payload)
+    }
+
+    #[inline(never)]
+    fn parse_any(head: Head, payload: &[u8]) -> Result<Reply> {
         let mut read = Reader::new(payload);
         match Status::from_code(head.code) {
             Some(Status::Conflict) => Ok(Reply::Conflict),
             Some(Status::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("reply"))),
             Some(Status::Done) => {
                 let version = read.u64().ok_or_else(|| malformed("reply"))?;
-                let mut outcomes = Vec::new();
+                let first = Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?;
+                if read.is_empty() {
+                    return Ok(Reply::Done(version, first));
+                }
+                let mut outcomes = vec![first];
                 while !read.is_empty() {
                     outcomes.push(Outcome::parse(&mut read).ok_or_else(|| malformed("reply"))?);
                 }
-                Ok(Reply::Done(version, outcomes))
+                Ok(Reply::Several(outcomes))
             }
             None => Err(malformed("reply")),
         }
@@ -53,8 +69,19 @@ impl Reply {
     /// The only outcome of a call that always succeeds or fails.
     pub fn outcome(self) -> Result<Outcome> {
         match self {
-            Reply::Done(_, mut outcomes) => outcomes.pop().ok_or_else(|| malformed("reply")),
-            Reply::Conflict => Err(malformed("reply")),
+            Reply::Done(_, outcome) => Ok(outcome),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
+        }
+    }
+
+    /// Whether it lends something, which is to be acknowledged.
+    #[inline(always)]
+    pub fn lends(&self) -> bool {
+        let lends = |outcome: &Outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_));
+        match self {
+            Reply::Done(_, outcome) => lends(outcome),
+            Reply::Several(outcomes) => outcomes.iter().any(lends),
+            Reply::Conflict => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! [`Dict`]: a shared map from keys to values.
 
+use crate::client::value_align;
 use crate::guard::Ref;
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, HasTicket, until_done};
@@ -122,10 +123,6 @@ impl<K: Key, V: Shared> Dict<K, V> {
         Ok(self.len()? == 0)
     }
 
-    fn align(&self) -> Result<u8> {
-        Ok(self.object.look()?.2.value_align)
-    }
-
     /// Sets the value of a key; returns a guard on the value that was there before, if any.
     ///
     /// # Errors
@@ -136,7 +133,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     fn put(&self, key: &impl AsShared<K>, value: &impl AsShared<V>, only_if_absent: bool) -> Result<Option<Ref<'_, V>>> {
         let session = self.object.ready()?;
-        with_entry::<K, V, _>(session, self.align()?, key, value, |key, value, ser| {
+        with_entry::<K, V, _>(session, value_align::<K, V>(), key, value, |key, value, ser| {
             let op = Op::Insert { object: self.id(), key, value: value.payload(ser), only_if_absent, lend: true };
             session.op_then(&op, |version, outcome| lent(session, version, outcome))
         })
@@ -201,8 +198,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     /// Takes all entries out.
     pub fn clear(&self) -> Result<()> {
-        self.object.ready()?.op(&Op::Clear { object: self.id() })?;
-        Ok(())
+        self.object.ready()?.op_quietly(&Op::Clear { object: self.id() })
     }
 
     /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.

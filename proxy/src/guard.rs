@@ -95,9 +95,6 @@ impl<'g, T: Shared> Ref<'g, T> {
 
     /// The guard, which keeps these references.
     pub(crate) fn keeping(self, kept: Vec<Stored>) -> Self {
-        if kept.is_empty() {
-            return self;
-        }
         let apart = match self.held {
             Held::There(archived, hold) => {
                 let table = hold.table();

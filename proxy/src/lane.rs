@@ -10,7 +10,7 @@ use crate::request::Request;
 use crate::room::Room;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
-use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, Waited};
+use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::Spin;
@@ -24,9 +24,6 @@ thread_local! {
     /// How long this thread looks for answers before it sleeps.
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new());
 }
-
-/// Bytes of a reply that is taken apart without an allocation.
-const SMALL_REPLY_BYTES: usize = 128;
 
 #[cold]
 fn outcome_unknown(error: Error) -> Error {
@@ -157,9 +154,7 @@ impl LaneRoad {
         }
         let len = head.len as usize;
         if len <= SMALL_REPLY_BYTES {
-            let mut payload = [0; SMALL_REPLY_BYTES];
-            self.lanes.copy_reply(lane, &mut payload[..len]);
-            return Reply::parse(head, &payload[..len]);
+            return Reply::parse(head, &self.lanes.small_reply(lane)[..len]);
         }
         let mut payload = vec![0; len.min(commonhold_ipc::lane::REPLY_BYTES)];
         self.lanes.copy_reply(lane, &mut payload);

@@ -15,8 +15,7 @@ use commonhold_ipc::pin::Hold;
 use commonhold_ipc::sequence::{self, Elements};
 use commonhold_ipc::value::{AsShared, Shared, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
-use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{Payload, Words, malformed};
+use commonhold_ipc::wire::{Payload, Source, Words, malformed};
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
@@ -109,7 +108,7 @@ impl Run {
             self.stored.extend(value.stored(session)?);
             let payload = value.payload(ser);
             match payload {
-                Payload { source: commonhold_ipc::wire::Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
+                Payload { source: Source::Inline(bytes), .. } if self.inline => self.bytes.extend_from_slice(bytes),
                 _ => payload.write(&mut self.bytes),
             }
             self.uploads.extend(value.upload());
@@ -190,14 +189,25 @@ impl<T: Shared> List<T> {
 
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
         let session = self.object.ready()?;
-        let mut run = Run::new::<T>();
-        run.add::<T>(session, value)?;
-        self.splice_run(position, 0, &run)
+        if inline_bytes::<T>() == 0 {
+            let mut run = Run::new::<T>();
+            run.add::<T>(session, value)?;
+            return self.splice_run(position, 0, &run);
+        }
+        let put =
+            |bytes: &[u8]| session.op_quietly(&Op::ListSplice { object: self.id(), position, remove: 0, values: Values::Packed(bytes) });
+        if let Some(short) = value.short() {
+            return put(short.bytes());
+        }
+        with_element::<T, _>(session, value, |value, ser| match value.payload(ser).source {
+            Source::Inline(bytes) => put(bytes),
+            Source::Upload(_) => unreachable!("an element that lies in its leaf is small"),
+        })
     }
 
     fn splice_run(&self, position: u64, remove: u64, run: &Run) -> Result<()> {
         let session = self.object.ready()?;
-        let done = session.op(&Op::ListSplice { object: self.id(), position, remove, values: run.values() });
+        let done = session.op_quietly(&Op::ListSplice { object: self.id(), position, remove, values: run.values() });
         run.discard_unless(done, session)?;
         Ok(())
     }
@@ -269,8 +279,7 @@ impl<T: Shared> List<T> {
 
     /// Takes all elements out.
     pub fn clear(&self) -> Result<()> {
-        self.object.ready()?.op(&Op::Clear { object: self.id() })?;
-        Ok(())
+        self.object.ready()?.op_quietly(&Op::Clear { object: self.id() })
     }
 
     /// Exchanges two elements.
@@ -278,14 +287,12 @@ impl<T: Shared> List<T> {
     /// # Errors
     /// `OutOfRange` if one of the positions is beyond the end.
     pub fn swap(&self, a: usize, b: usize) -> Result<()> {
-        self.object.ready()?.op(&Op::ListSwap { object: self.id(), a: a as u64, b: b as u64 })?;
-        Ok(())
+        self.object.ready()?.op_quietly(&Op::ListSwap { object: self.id(), a: a as u64, b: b as u64 })
     }
 
     /// Turns the list around.
     pub fn reverse(&self) -> Result<()> {
-        self.object.ready()?.op(&Op::ListReverse { object: self.id() })?;
-        Ok(())
+        self.object.ready()?.op_quietly(&Op::ListReverse { object: self.id() })
     }
 
     /// Whether an element equals this value.
@@ -420,7 +427,7 @@ impl<T: Shared> List<T> {
 
 impl Run {
     /// If the commit was never sent, the manager must hear that nobody will use these uploads.
-    fn discard_unless(&self, done: Result<Outcome>, session: &SessionCore) -> Result<Outcome> {
+    fn discard_unless<R>(&self, done: Result<R>, session: &SessionCore) -> Result<R> {
         if let Err(error) = &done
             && !error.is_disconnected()
             && !self.uploads.is_empty()

@@ -6,17 +6,35 @@ use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
 use commonhold_ipc::value::{AsShared, Ser, Shared};
-use commonhold_ipc::wire::commit::{CommitWriter, Op};
+use commonhold_ipc::wire::buffers::Short;
+use commonhold_ipc::wire::commit::{CommitWriter, Op, write_short, write_single};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// A frame's bytes, with room for its head at the front.
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and a request stays where it was made")]
+enum Frame {
+    /// Of one small operation, as most are: they need no buffer.
+    Short(Short),
+    Long(Vec<u8>),
+}
+
+impl Frame {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Frame::Short(short) => short.bytes_mut(),
+            Frame::Long(long) => long,
+        }
+    }
+}
 
 /// A frame that is being put together.
 pub struct Request {
     call: Call,
     quiet: bool,
     by_socket: bool,
-    bytes: Vec<u8>,
+    frame: Frame,
 }
 
 #[cold]
@@ -26,8 +44,11 @@ fn too_long(len: usize) -> Error {
 }
 
 impl Drop for Request {
+    #[inline(always)]
     fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.bytes));
+        if let Frame::Long(long) = &mut self.frame {
+            buffers::give(std::mem::take(long));
+        }
     }
 }
 
@@ -36,13 +57,39 @@ impl Request {
     pub fn new(call: Call) -> Self {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
-        Request { call, quiet: false, by_socket: false, bytes }
+        Request { call, quiet: false, by_socket: false, frame: Frame::Long(bytes) }
+    }
+
+    /// A commit of what [`write_single`](Self::write_single) will write: made first and written where it stays, since a move
+    /// would be a copy. `quiet`: as [`quiet`](Self::quiet).
+    #[inline(always)]
+    pub fn single(quiet: bool) -> Self {
+        Request { call: Call::Commit, quiet, by_socket: false, frame: Frame::Short(Short::default()) }
+    }
+
+    /// Writes the commit's only operation. It goes by the socket if an upload that the operation names did.
+    #[inline(always)]
+    pub fn write_single(&mut self, op: &Op<'_>) {
+        if let Frame::Short(short) = &mut self.frame
+            && !write_short(short, op)
+        {
+            self.write_long(op);
+        }
+        op.each_upload(|number| self.by_socket |= upload::went_by_socket(number));
+    }
+
+    #[inline(never)]
+    fn write_long(&mut self, op: &Op<'_>) {
+        let mut bytes = buffers::take();
+        bytes.resize(HEAD_BYTES, 0);
+        write_single(&mut bytes, op);
+        self.frame = Frame::Long(bytes);
     }
 
     /// A commit as it was put together.
     pub fn commit(commit: &mut CommitWriter) -> Self {
         let by_socket = commit.uploads().iter().copied().any(upload::went_by_socket);
-        Request { call: Call::Commit, quiet: false, by_socket, bytes: commit.take_frame() }
+        Request { call: Call::Commit, quiet: false, by_socket, frame: Frame::Long(commit.take_frame()) }
     }
 
     /// The outcomes of the operations are not wanted: it is enough to know that they happened.
@@ -52,36 +99,40 @@ impl Request {
     }
 
     /// The payload, to append to.
+    ///
+    /// # Panics
+    /// If it is that of a [`single`](Self::single) operation, which is whole.
     pub fn payload(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        match &mut self.frame {
+            Frame::Long(long) => long,
+            Frame::Short(_) => unreachable!("nothing is appended to a single operation"),
+        }
     }
 
     /// The whole frame.
     pub fn frame(&mut self, lane: u16, number: u64) -> Result<&[u8]> {
         let (head, _) = self.parts(lane, number)?;
-        self.bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
-        Ok(&self.bytes)
+        let bytes = self.frame.bytes_mut();
+        bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
+        Ok(bytes)
     }
 
-    /// Head and payload apart.
+    /// Head and payload apart. A short payload has zeros behind it, up to whole words.
     #[inline]
     pub fn parts(&self, lane: u16, number: u64) -> Result<(Head, &[u8])> {
-        let payload = &self.bytes[HEAD_BYTES..];
-        if payload.len() > FRAME_BYTES_MAX {
-            return Err(too_long(payload.len()));
+        let (len, payload) = match &self.frame {
+            Frame::Short(short) => (short.len() - HEAD_BYTES, &short.words()[HEAD_BYTES..]),
+            Frame::Long(long) => (long.len() - HEAD_BYTES, &long[HEAD_BYTES..]),
+        };
+        if len > FRAME_BYTES_MAX {
+            return Err(too_long(len));
         }
-        Ok((Head { len: payload.len() as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
+        Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
     /// Whether it may go by a lane: a commit that names nothing that went by the socket, where it might be overtaken.
     pub fn fits_lanes(&self) -> bool {
         self.call == Call::Commit && !self.by_socket
-    }
-
-    /// It must go by the socket if an upload that the operation names did.
-    #[inline]
-    pub fn follow(&mut self, op: &Op<'_>) {
-        op.each_upload(|number| self.by_socket |= upload::went_by_socket(number));
     }
 }
 
@@ -128,6 +179,10 @@ impl Value {
     #[inline]
     pub fn encode<T: Shared>(session: &Arc<SessionCore>, ser: &mut Ser, value: &impl AsShared<T>, target: Target) -> Result<Value> {
         let before = ser.handles().len();
+        if T::FLAT && size_of::<T::Archived>() <= INLINE_VALUE_BYTES_MAX {
+            // Never larger, and without handles.
+            return Ok(Value { encoded: Encoded::Inline(ser.put::<T>(value)?), handles: Vec::new() });
+        }
         if let Some(range) = ser.put_up_to::<T>(value, INLINE_VALUE_BYTES_MAX as u64)? {
             let handles = ids(session, &ser.handles()[before..])?;
             return Ok(Value { encoded: Encoded::Inline(range), handles });

@@ -238,10 +238,11 @@ impl SessionCore {
     /// The process of a session and its program's name; none if it is over.
     pub fn who(&self, session: u64) -> Result<Option<(u32, String)>> {
         match self.call_with_id(Call::Who, session, false)? {
-            Reply::Done(_, outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
+            Reply::Several(outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
                 Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
-                _ => Ok(None),
+                _ => Err(malformed("reply")),
             },
+            Reply::Done(..) => Ok(None),
             Reply::Conflict => Err(malformed("reply")),
         }
     }
@@ -319,6 +320,7 @@ impl SessionCore {
     }
 
     /// Runs a call on the calling thread's lane. `then` sees the reply while what it lends is still held for it.
+    #[inline]
     pub fn call_then<R>(&self, request: &mut Request, changes: bool, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
         self.check()?;
         let lane = self.pins.lane();
@@ -331,8 +333,7 @@ impl SessionCore {
             Some(reply) => reply?,
             None => self.connection.call(lane, request.frame(lane, number)?, changes)?,
         };
-        let lends = matches!(&reply, Reply::Done(_, outcomes)
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))));
+        let lends = reply.lends();
         let done = then(reply);
         if lends {
             points::client("reply: before what it lends is acknowledged");
@@ -348,6 +349,7 @@ impl SessionCore {
     }
 
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
+    #[inline]
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
         self.gate.pass();
         self.call_then(request, true, then)

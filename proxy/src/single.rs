@@ -53,8 +53,7 @@ impl<T: Shared> Value<T> {
     pub fn set(&self, value: impl AsShared<T>) -> Result<()> {
         let session = self.object.ready()?;
         with_element::<T, _>(session, &value, |value, ser| {
-            session.op(&Op::ValueSet { object: self.id(), value: value.payload(ser) })?;
-            Ok(())
+            session.op_quietly(&Op::ValueSet { object: self.id(), value: value.payload(ser) })
         })
     }
 

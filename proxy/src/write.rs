@@ -6,7 +6,7 @@ use crate::request::{Request, Target, Value};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
-use commonhold_ipc::wire::commit::{CommitWriter, Op, write_single};
+use commonhold_ipc::wire::commit::{CommitWriter, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
@@ -22,19 +22,29 @@ pub enum Committed {
 
 impl SessionCore {
     /// Commits one operation; `then` sees its outcome, and the version that lent values are in.
+    #[inline]
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
-        let mut request = Request::new(Call::Commit);
-        write_single(request.payload(), op);
-        request.follow(op);
+        let mut request = Request::single(false);
+        request.write_single(op);
         self.commit_then(&mut request, |reply| match reply {
-            Reply::Done(version, mut outcomes) => then(version, outcomes.pop().ok_or_else(|| malformed("reply"))?),
-            Reply::Conflict => Err(malformed("reply")),
+            Reply::Done(version, outcome) => then(version, outcome),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
         })
     }
 
     /// Commits one operation that lends nothing.
     pub fn op(&self, op: &Op<'_>) -> Result<Outcome> {
         self.op_then(op, |_, outcome| Ok(outcome))
+    }
+
+    /// Commits one operation whose outcome is of no interest.
+    pub fn op_quietly(&self, op: &Op<'_>) -> Result<()> {
+        let mut request = Request::single(true);
+        request.write_single(op);
+        self.commit_then(&mut request, |reply| match reply {
+            Reply::Done(..) => Ok(()),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
+        })
     }
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
@@ -50,12 +60,13 @@ impl SessionCore {
 
 fn committed(reply: Reply) -> Result<Committed> {
     Ok(match reply {
-        Reply::Done(..) => Committed::Done,
+        Reply::Done(..) | Reply::Several(_) => Committed::Done,
         Reply::Conflict => Committed::Conflict,
     })
 }
 
 /// A guard on what a reply lends, or on what it brought.
+#[inline]
 pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
     let (place, handles) = match outcome {
         Outcome::Nothing | Outcome::Something => return Ok(None),
@@ -65,13 +76,20 @@ pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome:
         Outcome::Lent(place, handles) => (place, handles),
     };
     // The manager counts this session as a holder of what the value refers to: until the guard goes.
-    let kept = handles.into_iter().map(|id| Stored::taken(session, id)).collect();
+    let kept = if handles.is_empty() { None } else { Some(taken(session, handles)) };
     let guard: Ref<'g, T> = match session.pins.pin_lent(version) {
         Some(hold) => Ref::new(session, &place, hold)?,
         // Guards on as many versions as a thread can hold: a copy, while the manager still lends it.
         None => Ref::of_copy(session, session.arena.bytes(place.offset, place.len))?,
     };
-    Ok(Some(guard.keeping(kept)))
+    Ok(Some(match kept {
+        Some(kept) => guard.keeping(kept),
+        None => guard,
+    }))
+}
+
+fn taken(session: &Arc<SessionCore>, handles: Vec<u64>) -> Vec<Stored> {
+    handles.into_iter().map(|id| Stored::taken(session, id)).collect()
 }
 
 /// Encodes a key and hands its bytes over.

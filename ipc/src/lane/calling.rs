@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST, REQUEST_PAYLOAD, ROOM,
-    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, head_of, head_words, load_bytes, post, slot, store_bytes, words,
+    SEGMENT_BYTES, SLEEPING, SLOT_BYTES, WATCHED, begin_sleep, load_bytes, post, slot, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -14,6 +14,9 @@ use crate::wire::{HEAD_BYTES, Head};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+/// Bytes of a reply's payload that are copied without an allocation: one value, lent, has 45.
+pub const SMALL_REPLY_BYTES: usize = 48;
 
 /// What a post came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,7 @@ impl AnswerWords for Awaited<'_> {
         unreachable!("only the manager answers")
     }
 
+    #[inline(always)]
     fn is_answered(&self) -> bool {
         self.is_done(self.look())
     }
@@ -134,6 +138,7 @@ impl CallingLanes {
         })
     }
 
+    #[inline(always)]
     fn awaited(&self, lane: u16, mark: u32) -> Awaited<'_> {
         let slot = slot(lane);
         Awaited { answered: self.segment.half(slot + ANSWERED), sleeping: self.segment.half(slot + SLEEPING), mark }
@@ -143,6 +148,10 @@ impl CallingLanes {
     #[inline]
     pub fn is_free(&self, lane: u16) -> bool {
         let number = usize::from(lane);
+        let last = self.posts[number].load(Ordering::Relaxed);
+        if last != 0 {
+            return self.awaited(lane, last).look() == last;
+        }
         if !self.backed[number].load(Ordering::Relaxed) {
             let slot = slot(lane) as u64;
             if sys::back(&self.file, slot..slot + SLOT_BYTES as u64).is_err() {
@@ -150,8 +159,7 @@ impl CallingLanes {
             }
             self.backed[number].store(true, Ordering::Relaxed);
         }
-        let last = self.posts[number].load(Ordering::Relaxed);
-        last == 0 || self.awaited(lane, last).look() == last
+        true
     }
 
     /// Posts a request on a free lane: its payload in place, or at an offset of the segment, in the room. Returns its mark.
@@ -168,7 +176,7 @@ impl CallingLanes {
             }
             Err(offset) => offset,
         };
-        let [first, second] = head_words(head);
+        let [first, second] = head.to_words();
         store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark)]);
         number.store(mark, Ordering::Relaxed);
         crate::points::client("lane: before it is posted");
@@ -198,7 +206,15 @@ impl CallingLanes {
     #[inline]
     pub fn reply_head(&self, lane: u16) -> Head {
         let words = words(&self.segment, slot(lane) + REPLY, 2);
-        head_of([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
+        Head::from_words([words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)])
+    }
+
+    /// The first bytes of its payload, and what else stands there if it is shorter.
+    #[inline]
+    pub fn small_reply(&self, lane: u16) -> [u8; SMALL_REPLY_BYTES] {
+        let mut bytes = [0; SMALL_REPLY_BYTES];
+        load_bytes(words(&self.segment, slot(lane) + REPLY + HEAD_BYTES, SMALL_REPLY_BYTES / 8), &mut bytes);
+        bytes
     }
 
     /// Its payload, as much as `payload` has room for and the slot holds.
@@ -227,6 +243,7 @@ impl CallingLanes {
     }
 }
 
+#[inline(always)]
 fn store_words(words: &[AtomicU64], values: [u64; 4]) {
     words.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
 }

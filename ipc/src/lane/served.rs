@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
-    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, head_of, head_words, load_bytes, slot, stop_watching, store_bytes, words,
+    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, load_bytes, slot, stop_watching, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -137,7 +137,7 @@ impl ServedLanes {
     pub fn request(&self, lane: u16) -> Option<Request> {
         let words = words(&self.segment, slot(lane) + REQUEST, 4);
         let word = |at: usize| words[at].load(Ordering::Relaxed);
-        let (head, place, mark) = (head_of([word(0), word(1)]), word(2), word(3) as u32);
+        let (head, place, mark) = (Head::from_words([word(0), word(1)]), word(2), word(3) as u32);
         let len = u64::from(head.len);
         let fits = match place {
             0 => len <= IN_PLACE_BYTES as u64,
@@ -182,7 +182,7 @@ impl ServedLanes {
         } else {
             let head = Head { len: 0, code: BY_SOCKET, quiet: false, lane, number: 0 };
             let words = words(&self.segment, slot + REPLY, 2);
-            words.iter().zip(head_words(head)).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+            words.iter().zip(head.to_words()).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
         crate::points::manager("lane: before the answer is published");
         self.publish(lane, mark);

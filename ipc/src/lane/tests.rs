@@ -2,7 +2,7 @@
 use super::*;
 use crate::liveness::AliveKeeper;
 use crate::socket::Spin;
-use crate::wire::Call;
+use crate::wire::{Call, Head};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 

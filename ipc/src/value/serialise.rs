@@ -176,8 +176,10 @@ impl Ser {
     #[inline]
     fn start_archive(&mut self) -> std::result::Result<usize, Fault> {
         let padding = self.end().next_multiple_of(ARCHIVE_ALIGN) - self.end();
-        self.start = self.end();
-        self.write(&[0; ARCHIVE_ALIGN][..padding])?;
+        if padding > 0 {
+            self.start = self.end();
+            self.write(&[0; ARCHIVE_ALIGN][..padding])?;
+        }
         self.start = self.end();
         Ok(self.start)
     }

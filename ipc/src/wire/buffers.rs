@@ -1,4 +1,5 @@
-//! Buffers that a thread uses again for its next request: memory that is new costs a page fault every 4 KiB.
+//! What requests are put together in: short ones in place, others in buffers that a thread uses again for its next request, since
+//! memory that is new costs a page fault every 4 KiB.
 
 use std::cell::RefCell;
 
@@ -6,6 +7,78 @@ use std::cell::RefCell;
 const KEPT: usize = 4;
 /// Bytes of the largest buffer that is kept: twice what containers are filled by.
 const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// What bytes are appended to.
+pub trait Out {
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Bytes of a frame that is put together in place, on the caller's stack.
+pub const SHORT_BYTES: usize = 256;
+const _: () = assert!(SHORT_BYTES.is_multiple_of(8));
+
+/// A frame that is put together in place. What is more than fits is counted and dropped.
+pub struct Short {
+    bytes: [u8; SHORT_BYTES],
+    len: usize,
+}
+
+impl Default for Short {
+    #[inline(always)]
+    fn default() -> Short {
+        Short { bytes: [0; SHORT_BYTES], len: 0 }
+    }
+}
+
+impl Short {
+    /// How many bytes were appended, those that did not fit included.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether all of them are here.
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.len <= SHORT_BYTES
+    }
+
+    /// The bytes up to a multiple of 8, with zeros behind the last one: for who copies words.
+    #[inline(always)]
+    pub fn words(&self) -> &[u8] {
+        &self.bytes[..self.len.next_multiple_of(8).min(SHORT_BYTES)]
+    }
+
+    /// The bytes, as far as they are here.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len.min(SHORT_BYTES)]
+    }
+}
+
+impl Out for Short {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.len = end;
+    }
+}
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

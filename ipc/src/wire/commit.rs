@@ -15,7 +15,8 @@
 //! A commit is read once, while it is done. Bytes that cannot be read show as [`Malformed`] in their turn; whoever does the
 //! operations before takes them back then, as if one of them had failed.
 
-use super::{HEAD_BYTES, Payload, Reader, Words, buffers, put_bytes};
+use super::buffers::{self, Out, Short};
+use super::{HEAD_BYTES, Payload, Reader, Words, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -461,6 +462,18 @@ fn finish(out: &mut Vec<u8>, start: usize, op_count: u32, condition_count: u32) 
     out[start..start + 4].copy_from_slice(&op_count.to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(&condition_count.to_le_bytes());
+}
+
+/// A commit of one operation and no condition, as a whole frame but for its head, whose room is at its front. The frame begins
+/// empty; `false`: it does not fit.
+#[inline(always)]
+pub fn write_short(out: &mut Short, op: &Op<'_>) -> bool {
+    out.put(&[0; OPS_AT]);
+    op.write(out);
+    let counts = 1 | ((out.len() - OPS_AT) as u64) << 32;
+    out.put(&[0; 4]);
+    out.bytes_mut()[HEAD_BYTES..OPS_AT].copy_from_slice(&counts.to_le_bytes());
+    out.is_whole()
 }
 
 /// Appends the payload of a commit of one operation and no condition.

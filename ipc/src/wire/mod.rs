@@ -22,6 +22,7 @@ pub mod remote;
 pub mod reply;
 
 use crate::error::{Error, ErrorKind, Result};
+use buffers::Out;
 
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 16;
@@ -127,22 +128,32 @@ pub struct Head {
 
 impl Head {
     /// As bytes.
+    #[inline]
     pub fn to_bytes(self) -> [u8; HEAD_BYTES] {
+        let [first, number] = self.to_words();
         let mut bytes = [0; HEAD_BYTES];
-        bytes[..4].copy_from_slice(&self.len.to_le_bytes());
-        bytes[4] = self.code;
-        bytes[5] = u8::from(self.quiet);
-        bytes[6..8].copy_from_slice(&self.lane.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.number.to_le_bytes());
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        bytes[8..].copy_from_slice(&number.to_le_bytes());
         bytes
+    }
+
+    /// The bytes as two little-endian words.
+    #[inline(always)]
+    pub fn to_words(self) -> [u64; 2] {
+        let first = u64::from(self.len) | u64::from(self.code) << 32 | u64::from(self.quiet) << 40 | u64::from(self.lane) << 48;
+        [first, self.number]
+    }
+
+    /// From two words.
+    #[inline(always)]
+    pub fn from_words([first, number]: [u64; 2]) -> Head {
+        Head { len: first as u32, code: (first >> 32) as u8, quiet: (first >> 40) as u8 != 0, lane: (first >> 48) as u16, number }
     }
 
     /// From the front of `bytes`; `None` if there are too few.
     pub fn parse(bytes: &[u8]) -> Option<Head> {
-        let mut read = Reader::new(bytes.get(..HEAD_BYTES)?);
-        let len = read.u32()?;
-        let code = read.u8()?;
-        Some(Head { len, code, quiet: read.u8()? != 0, lane: read.u16()?, number: read.u64()? })
+        let mut read = Reader::new(bytes);
+        Some(Head::from_words([read.u64()?, read.u64()?]))
     }
 }
 
@@ -310,9 +321,9 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a byte string: its length in 4 bytes, then it.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes);
+pub fn put_bytes(out: &mut impl Out, bytes: &[u8]) {
+    out.put(&(bytes.len() as u32).to_le_bytes());
+    out.put(bytes);
 }
 
 /// Numbers packed 8 bytes each.

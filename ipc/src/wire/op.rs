@@ -19,6 +19,7 @@
 //! *Handles*, with the flag of that name only: bytes of their ids (4), ids (8 each). Values of a splice: with the flag
 //! *packed* inline elements side by side, else their number (4) and payloads. What has no meaning is 0.
 
+use super::buffers::Out;
 use super::commit::{Op, Values};
 use super::{Payload, Reader, Source, Words, put_bytes};
 
@@ -76,7 +77,7 @@ fn value_word(value: &Payload<'_>) -> (u8, u64) {
 
 /// Appends a value's handles.
 #[inline]
-fn put_handles(out: &mut Vec<u8>, value: &Payload<'_>) {
+fn put_handles(out: &mut impl Out, value: &Payload<'_>) {
     if !value.handles.is_empty() {
         put_bytes(out, value.handles.0);
     }
@@ -84,9 +85,9 @@ fn put_handles(out: &mut Vec<u8>, value: &Payload<'_>) {
 
 /// Appends a value that is here, and its handles.
 #[inline]
-fn put_value(out: &mut Vec<u8>, value: &Payload<'_>) {
+fn put_value(out: &mut impl Out, value: &Payload<'_>) {
     if let Source::Inline(bytes) = value.source {
-        out.extend_from_slice(bytes);
+        out.put(bytes);
     }
     put_handles(out, value);
 }
@@ -121,7 +122,7 @@ impl<'a> Op<'a> {
 
     /// Appends it as bytes.
     #[inline]
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut impl Out) {
         // By far the most common; the others may be calls.
         if let Op::Insert { object, key, value, only_if_absent, lend } = self {
             let (flags, word) = value_word(value);
@@ -129,37 +130,37 @@ impl<'a> Op<'a> {
             let mut head = [0; 24];
             head[..16].copy_from_slice(&Head { code: 1, flags, len: key.len(), object: *object }.to_bytes());
             head[16..].copy_from_slice(&word.to_le_bytes());
-            out.extend_from_slice(&head);
-            out.extend_from_slice(key);
+            out.put(&head);
+            out.put(key);
             put_value(out, value);
         } else {
             self.write_other(out);
         }
     }
 
-    fn write_other(&self, out: &mut Vec<u8>) {
-        let mut head = |code, flags, len, object| out.extend_from_slice(&Head { code, flags, len, object }.to_bytes());
+    fn write_other(&self, out: &mut impl Out) {
+        let mut head = |code, flags, len, object| out.put(&Head { code, flags, len, object }.to_bytes());
         match *self {
             Op::Insert { .. } => unreachable!("written by `write`"),
             Op::Remove { object, key, lend } => {
                 head(2, flag(lend, LEND), key.len(), object);
-                out.extend_from_slice(key);
+                out.put(key);
             }
             Op::Add { object, key, number, delta } => {
                 head(3, number, key.len(), object);
                 put_bytes(out, delta);
-                out.extend_from_slice(key);
+                out.put(key);
             }
             Op::Clear { object } => head(4, 0, 0, object),
             Op::ListSet { object, position, value, lend } => {
                 let (flags, word) = value_word(&value);
                 head(5, flags | flag(lend, LEND), 0, object);
-                [position, word].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+                [position, word].iter().for_each(|word| out.put(&word.to_le_bytes()));
                 put_value(out, &value);
             }
             Op::ListRemove { object, position, lend } => {
                 head(6, flag(lend, LEND), 0, object);
-                out.extend_from_slice(&position.to_le_bytes());
+                out.put(&position.to_le_bytes());
             }
             Op::ListSplice { object, position, remove, values } => {
                 let (flags, count, bytes) = match values {
@@ -167,28 +168,28 @@ impl<'a> Op<'a> {
                     Values::Each(count, bytes) => (0, Some(count), bytes),
                 };
                 head(7, flags, bytes.len() + if count.is_some() { 4 } else { 0 }, object);
-                [position, remove].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-                count.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
-                out.extend_from_slice(bytes);
+                [position, remove].iter().for_each(|word| out.put(&word.to_le_bytes()));
+                count.iter().for_each(|count| out.put(&count.to_le_bytes()));
+                out.put(bytes);
             }
             Op::ListSwap { object, a, b } => {
                 head(8, 0, 0, object);
-                [a, b].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+                [a, b].iter().for_each(|word| out.put(&word.to_le_bytes()));
             }
             Op::ListReverse { object } => head(9, 0, 0, object),
             Op::ListPermute { object, from } => {
                 head(10, 0, from.0.len(), object);
-                out.extend_from_slice(from.0);
+                out.put(from.0);
             }
             Op::ValueSet { object, value } => {
                 let (flags, word) = value_word(&value);
                 head(11, flags, 0, object);
-                out.extend_from_slice(&word.to_le_bytes());
+                out.put(&word.to_le_bytes());
                 put_value(out, &value);
             }
             Op::CounterAdd { object, delta } => {
                 head(12, 0, 0, object);
-                out.extend_from_slice(&delta.to_le_bytes());
+                out.put(&delta.to_le_bytes());
             }
         }
     }

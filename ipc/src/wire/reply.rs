@@ -21,8 +21,14 @@ pub enum Status {
 
 impl Status {
     /// The status of this code, if there is one.
+    #[inline]
     pub fn from_code(code: u8) -> Option<Status> {
-        [Status::Done, Status::Conflict, Status::Failed].into_iter().find(|s| *s as u8 == code)
+        Some(match code {
+            0 => Status::Done,
+            1 => Status::Conflict,
+            2 => Status::Failed,
+            _ => return None,
+        })
     }
 }
 
@@ -47,23 +53,32 @@ pub enum Outcome {
     Text(String),
 }
 
+/// What begins each outcome of the two most common kinds.
+const NOTHING: u8 = 0;
+const LENT: u8 = 1;
+
 fn put_place(out: &mut Vec<u8>, place: &Place) {
     for word in [place.offset, place.len, place.birth, place.block] {
         out.extend_from_slice(&word.to_le_bytes());
     }
 }
 
+#[inline]
 fn place(read: &mut Reader<'_>) -> Option<Place> {
     Some(Place { offset: read.u64()?, len: read.u64()?, birth: read.u64()?, block: read.u64()? })
+}
+
+fn ids(read: &mut Reader<'_>, count: u32) -> Option<Vec<u64>> {
+    (0..count).map(|_| read.u64()).collect()
 }
 
 impl Outcome {
     /// Appends it as bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Outcome::Nothing => out.push(0),
+            Outcome::Nothing => out.push(NOTHING),
             Outcome::Lent(at, handles) => {
-                out.push(1);
+                out.push(LENT);
                 put_place(out, at);
                 out.extend_from_slice(&(handles.len() as u32).to_le_bytes());
                 handles.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
@@ -89,12 +104,13 @@ impl Outcome {
     }
 
     /// Reads one.
+    #[inline]
     pub fn parse(read: &mut Reader<'_>) -> Option<Outcome> {
         Some(match read.u8()? {
-            0 => Outcome::Nothing,
-            1 => {
+            NOTHING => Outcome::Nothing,
+            LENT => {
                 let (place, handles) = (place(read)?, read.u32()?);
-                Outcome::Lent(place, (0..handles).map(|_| read.u64()).collect::<Option<_>>()?)
+                Outcome::Lent(place, if handles == 0 { Vec::new() } else { ids(read, handles)? })
             }
             2 => Outcome::Existing(place(read)?),
             3 => Outcome::Bytes(read.bytes()?.to_vec()),
@@ -135,6 +151,29 @@ pub(crate) fn code_of(kind: ErrorKind) -> u8 {
 /// The kind of error that travels by a number.
 pub(crate) fn kind_of(code: u8) -> ErrorKind {
     KINDS.iter().find(|(known, _)| *known == code).map_or(ErrorKind::Other, |(_, kind)| *kind)
+}
+
+/// The payload of a call that was done, if it is one of those that almost all are: a version alone, where no outcome is wanted; or
+/// version and outcome of an operation that gave nothing, or lent a value without handles. Others are read part by part.
+#[inline(always)]
+pub fn common_reply(payload: &[u8]) -> Option<(u64, Outcome)> {
+    if let Ok(version) = <[u8; 8]>::try_from(payload) {
+        return Some((u64::from_le_bytes(version), Outcome::Nothing));
+    }
+    if let Ok(payload) = <&[u8; 9]>::try_from(payload) {
+        return (payload[8] == NOTHING).then(|| (word(payload, 0), Outcome::Nothing));
+    }
+    let payload = <&[u8; 45]>::try_from(payload).ok()?;
+    let plain = payload[8] == LENT && payload[41..] == [0; 4];
+    plain.then(|| {
+        let [offset, len, birth, block] = [9, 17, 25, 33].map(|at| word(payload, at));
+        (word(payload, 0), Outcome::Lent(Place { offset, len, birth, block }, Vec::new()))
+    })
+}
+
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
 /// Appends an error as the payload of a failed call.

@@ -52,7 +52,8 @@ impl<'r, 'q> Parcel<'r, 'q> {
         let mut request = Request::new(Call::Unpack);
         [self.ready.id, self.number].iter().for_each(|word| request.payload().extend_from_slice(&word.to_le_bytes()));
         let outcomes = match self.ready.session.call(&mut request, true) {
-            Ok(Reply::Done(_, outcomes)) => outcomes,
+            Ok(Reply::Done(_, outcome)) => vec![outcome],
+            Ok(Reply::Several(outcomes)) => outcomes,
             Ok(Reply::Conflict) => return Err(malformed("reply")),
             // The handles will say so, when they are used.
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
