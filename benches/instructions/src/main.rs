@@ -46,15 +46,15 @@ enum Command {
 /// Most instructions that a row may take on x86-64, about a tenth above what it took when this was last set. The calls go by a lane: looks at
 /// it while the other side works are among them.
 const BUDGETS: [(Work, Side, u64); 9] = [
-    (Work::Get, Side::Client, 610),
-    (Work::SnapshotGet, Side::Client, 340),
-    (Work::Iterate, Side::Client, 370),
-    (Work::Index, Side::Client, 530),
-    (Work::Set, Side::Client, 3_300),
-    (Work::Set, Side::Manager, 4_770),
-    (Work::Push, Side::Manager, 3_520),
-    (Work::Batch, Side::Client, 650),
-    (Work::Batch, Side::Manager, 1_850),
+    (Work::Get, Side::Client, 500),
+    (Work::SnapshotGet, Side::Client, 310),
+    (Work::Iterate, Side::Client, 235),
+    (Work::Index, Side::Client, 310),
+    (Work::Set, Side::Client, 1_380),
+    (Work::Set, Side::Manager, 4_600),
+    (Work::Push, Side::Manager, 3_050),
+    (Work::Batch, Side::Client, 560),
+    (Work::Batch, Side::Manager, 1_900),
 ];
 
 fn main() -> ExitCode {
