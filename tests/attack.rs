@@ -573,3 +573,49 @@ fn large_values_with_handles_are_copied_while_others_bind_handles() {
     manager.audit().unwrap();
     drop(list);
 }
+
+/// A value in whose own code, at one of its looks, the process forks. Both go on.
+struct Forking<'c> {
+    looks: Cell<u32>,
+    at: u32,
+    child: &'c Cell<Option<i32>>,
+}
+
+impl AsShared<Vec<u8>> for Forking<'_> {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        self.looks.set(self.looks.get() + 1);
+        if self.looks.get() == self.at {
+            // SAFETY: the child runs nothing but this call, and leaves by `_exit`.
+            self.child.set(Some(unsafe { libc::fork() }));
+        }
+        AsShared::<Vec<u8>>::write(&vec![7u8; 3 << 20], ser)
+    }
+}
+
+#[test]
+fn a_child_forked_while_a_value_is_written_does_its_parent_no_harm() {
+    for lanes in [false, true] {
+        let manager = Manager::builder().lanes(lanes).start().unwrap();
+        let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
+        let mut forked = 0;
+        for at in 1..=3 {
+            let child = Cell::new(None);
+            let done = dict.insert(1, Forking { looks: Cell::new(0), at, child: &child }).map(drop);
+            let Some(child) = child.get() else { continue };
+            if child == 0 {
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(if done.is_err() { 0 } else { 1 }) }
+            }
+            let mut status = 0;
+            // SAFETY: waits for a child of ours, into a variable of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "the child's call (lanes: {lanes}, look {at})");
+            done.unwrap();
+            assert!(dict.get(1).unwrap().unwrap()[..] == [7; 3 << 20]);
+            forked += 1;
+        }
+        assert!(forked > 1, "{forked}");
+        dict.insert(2, vec![1]).unwrap();
+        manager.audit().unwrap();
+    }
+}

@@ -358,6 +358,14 @@ fn a_panic_arrives_with_message_place_and_backtrace() {
 }
 
 #[test]
+fn a_panic_that_says_very_much_is_cut() {
+    let verbose = || -> () { panic!("{}", "\u{e4}".repeat(4 << 20)) };
+    let error = Process::builder().stderr(Stream::Null).spawn(verbose, ()).unwrap().join().unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_panic() && text.len() < 1 << 20 && text.ends_with("(8388608 bytes in all)"), "{:?} {}", error.kind(), text.len());
+}
+
+#[test]
 fn panics_that_say_no_text_and_panics_of_other_threads() {
     let odd = Process::builder().stderr(Stream::Null).spawn(|| -> () { std::panic::panic_any(5u8) }, ()).unwrap();
     assert!(odd.join().unwrap_err().to_string().contains("no text"));

@@ -27,6 +27,7 @@ fn main() {
         Some("ignored") => ignored(),
         Some("storm") => storm_of_processes(),
         Some("dies") => dies_on_the_way(),
+        Some("privileged") => privileged(),
         Some("without-init") => println!("it went on"),
         // Words of a harness, which there is none of.
         _ => checks(),
@@ -36,7 +37,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 12] = [
+    let checks: [Check; 13] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a guard waits for children", a_guard_waits),
@@ -49,6 +50,7 @@ fn checks() {
         ("children killed at every point", children_die_everywhere),
         ("parents killed at every point", parents_die_everywhere),
         ("lines of children are whole", whole_lines),
+        ("a program with rights beyond its user's", rights_beyond),
     ];
     let wanted = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
     for (name, check) in checks {
@@ -382,4 +384,32 @@ fn parents_die_everywhere() {
         }
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "at point {point}: {ended}");
     }
+}
+
+// ---- Rights beyond the user's ----
+
+/// Role: starts itself again, unless it was.
+fn privileged() {
+    if std::env::var_os("AGAIN").is_some() {
+        return println!("its main was run again");
+    }
+    let child = Process::builder().env("AGAIN", "1").spawn(|| 5, ());
+    let Err(error) = child else { return println!("it was started") };
+    println!("{:?}", error.kind());
+    println!("{:?}", Manager::start().map_or_else(|error| error.kind(), |_| ErrorKind::Other));
+}
+
+/// Such a program does not listen to its environment: started again it would run its `main`, and start itself again.
+fn rights_beyond() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let directory = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let program = directory.path().join("privileged");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    if chown(&program, Some(65_534), None).is_err() {
+        return println!("  (only root can make one)");
+    }
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+    let ended = Command::new(&program).arg("privileged").output().unwrap();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(said, "Refused\nRefused\n", "{}", String::from_utf8_lossy(&ended.stderr));
 }

@@ -40,8 +40,13 @@ pub fn enter() -> Result<Option<(String, Channel)>> {
     }
 }
 
-/// Refuses to start this program again if it would not know what it is for.
-fn check_initialised() -> Result<()> {
+/// Refuses to start this program again if it would not know what it is for, and so would run its `main` from the beginning.
+fn check_listens() -> Result<()> {
+    if sys::is_secure_execution() {
+        let text = "a program with rights beyond its user's (set-user-ID, capabilities of its file) does not start itself again: \
+                    it would have to take orders from its environment; use a manager in this process, or connect to one";
+        return Err(Error::new(ErrorKind::Refused, text));
+    }
     if INITIALISED.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -70,7 +75,8 @@ impl Start<'_> {
     /// Starts it; what it is started for is said through the channel.
     ///
     /// # Errors
-    /// `NotInitialised` if it would begin like this process, which has not called [`enter`]; `System` if it cannot be started.
+    /// `NotInitialised` if it would begin like this process, which has not called [`enter`]; `Refused` if this program has rights
+    /// beyond its user's, with which it never listens; `System` if it cannot be started.
     pub fn start(self) -> Result<(Spawned, Channel)> {
         let (ours, theirs) = Channel::pair()?;
         Ok((self.start_with(theirs)?, ours))
@@ -79,9 +85,9 @@ impl Start<'_> {
     /// The same with a channel that there is already.
     pub fn start_with(mut self, theirs: Channel) -> Result<Spawned> {
         match self.program {
-            None => check_initialised()?,
+            None => check_listens()?,
             // The other program may be this one, which was started so and does not know.
-            Some(_) if std::env::var_os(VARIABLE).is_some() && !sys::is_secure_execution() => check_initialised()?,
+            Some(_) if std::env::var_os(VARIABLE).is_some() => check_listens()?,
             Some(_) => {}
         }
         let program = self.program.map_or_else(|| PathBuf::from(THIS_PROGRAM), Path::to_owned);

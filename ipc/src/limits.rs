@@ -124,6 +124,8 @@ pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest head of a message between parent and child: 16 B for each of the most handles, and as much again for their managers, name,
 /// directory and settings.
 pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
+/// Longest message of a panic, and longest backtrace, that a parent is told, cut there: both fit into the head of a message.
+pub const PROCESS_PANIC_BYTES_MAX: usize = 256 << 10;
 /// Largest frame on a line to a host: the arguments of one call, or its result, and as much as [`HANDLES_PER_VALUE_MAX`] handles need.
 pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLES_PER_VALUE_MAX;
 /// Lines of one host: each costs it a thread and a descriptor while it is open.

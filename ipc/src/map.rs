@@ -78,7 +78,7 @@ impl Segment {
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
         self.check(offset, bytes.len());
         // SAFETY: in bounds (checked); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
-        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-18), or while a word names
+        // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-26), or while a word names
         // them as its owner (INV-25). Against who breaks that a raw copy promises nothing about its bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }

@@ -19,6 +19,8 @@ struct Entry {
     kind: Kind,
     segment: Segment,
     descriptor: Arc<OwnedFd>,
+    /// The sessions that have attached it and are not over.
+    sessions: HashSet<u64>,
     /// Bytes that have memory behind them.
     backed: u64,
     /// Of a queue: items and units up to these numbers.
@@ -54,7 +56,7 @@ impl Segments {
         self.check_room(kind, backed)?;
         let (descriptor, segment) = segment::make(id, kind, shape)?;
         self.bytes += backed;
-        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), backed, grown: [0; 2] });
+        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), sessions: HashSet::new(), backed, grown: [0; 2] });
         Ok(())
     }
 
@@ -98,11 +100,12 @@ impl Segments {
 
     /// A session gets an object's segment: its descriptor, and its bytes. What it leaves there is recovered from now on.
     pub fn attach(&mut self, id: u64, session: u64) -> Result<(Arc<OwnedFd>, u64)> {
-        let Some(entry) = self.entries.get(&id) else {
+        let Some(entry) = self.entries.get_mut(&id) else {
             let text = format!("object {id} has no segment: it is not of a kind that is shared in this way");
             return Err(Error::new(ErrorKind::WrongType, text));
         };
         self.attached.entry(session).or_default().insert(id, true);
+        entry.sessions.insert(session);
         Ok((entry.descriptor.clone(), entry.segment.bytes() as u64))
     }
 
@@ -116,7 +119,8 @@ impl Segments {
     /// A session is over, and nothing of its process will touch a segment again: what it claimed is given back or reported.
     pub fn recover(&mut self, session: u64) {
         for (id, held) in self.attached.remove(&session).into_iter().flatten() {
-            if let Some(entry) = self.entries.get(&id) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.sessions.remove(&session);
                 recovery::recover(entry.kind, &entry.segment, session, held);
             }
         }
@@ -132,6 +136,12 @@ impl Segments {
     pub fn remove(&mut self, id: u64) {
         if let Some(entry) = self.entries.remove(&id) {
             self.bytes -= entry.backed;
+            // A session that makes and forgets objects all its life leaves nothing here.
+            for session in entry.sessions {
+                if let Some(attached) = self.attached.get_mut(&session) {
+                    attached.remove(&id);
+                }
+            }
         }
     }
 
@@ -143,5 +153,29 @@ impl Segments {
     /// Whether an object has one.
     pub fn has(&self, id: u64) -> bool {
         self.entries.contains_key(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_objects_that_are_gone() {
+        let mut segments = Segments::new(1 << 30);
+        let shape = Shape::whole(4096, Vec::new());
+        for id in 1..=100 {
+            segments.make(id, Kind::Lock, &shape).unwrap();
+            for session in [7, 8] {
+                segments.attach(id, session).unwrap();
+            }
+            segments.holds(id, 7, false);
+            segments.remove(id);
+        }
+        assert!(segments.attached.values().all(HashMap::is_empty));
+        segments.make(101, Kind::Lock, &shape).unwrap();
+        segments.attach(101, 7).unwrap();
+        segments.recover(7);
+        assert!(!segments.attached.contains_key(&7) && segments.entries[&101].sessions.is_empty());
     }
 }

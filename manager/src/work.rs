@@ -33,6 +33,11 @@ impl Work {
         Work { left: COMMIT_STEPS_MAX }
     }
 
+    /// How many have been used up.
+    pub fn spent(&self) -> u64 {
+        COMMIT_STEPS_MAX - self.left
+    }
+
     /// Uses up some; an error if that many are not left.
     #[inline]
     pub fn spend(&mut self, steps: u64) -> Result<()> {

@@ -8,7 +8,8 @@
 use crate::connection::{Connection, Reply, disconnected, no_reply};
 use crate::request::Request;
 use crate::room::Room;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
@@ -24,10 +25,18 @@ thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new());
 }
 
+#[cold]
+fn outcome_unknown(error: Error) -> Error {
+    let text =
+        format!("the answer to this call could not be waited for: whether it took effect is not known, the session is over ({error})");
+    Error::caused(ErrorKind::OutcomeUnknown, text, error)
+}
+
 /// A session's lanes.
 pub struct LaneRoad {
     lanes: CallingLanes,
     room: Mutex<Room>,
+    stamp: Stamp,
 }
 
 /// A part of the room, given back when dropped.
@@ -45,6 +54,10 @@ impl Part<'_> {
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {
+        // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
+        if !self.road.stamp.is_current() {
+            return;
+        }
         let mut room = self.road.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.give(self.range.clone(), |range| self.road.lanes.punch_room(range));
     }
@@ -53,7 +66,7 @@ impl Drop for Part<'_> {
 impl LaneRoad {
     /// On a session's segment.
     pub fn new(segment: OwnedFd) -> Result<LaneRoad> {
-        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default() })
+        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default(), stamp: Stamp::now() })
     }
 
     /// Room for so many bytes, if there is any.
@@ -122,9 +135,17 @@ impl LaneRoad {
         let waited = SPIN.try_with(|spin| self.lanes.wait(lane, mark, alive, &mut spin.borrow_mut()));
         // While the thread's storage is torn down there is no habit any more.
         let waited = waited.unwrap_or_else(|_| self.lanes.wait(lane, mark, alive, &mut Spin::new()));
-        if waited? == Waited::Over {
-            connection.end();
-            return Err(no_reply(changes));
+        match waited {
+            Ok(Waited::Answered) => {}
+            Ok(Waited::Over) => {
+                connection.end();
+                return Err(no_reply(changes));
+            }
+            Err(error) => {
+                // Its answer will come when nobody waits for it any more, and could be taken for that to this thread's next call.
+                connection.abandon();
+                return Err(if changes { outcome_unknown(error) } else { error });
+            }
         }
         points::client("lane: answered");
         let head = self.lanes.reply_head(lane);

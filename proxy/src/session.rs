@@ -428,9 +428,10 @@ impl SessionCore {
             }
             let there = count.there as usize;
             held.remove(&id);
+            // Before somebody else here holds the object again: all of this process must know one mapping of it.
+            lock(&self.segments).remove(&id);
             there
         };
-        lock(&self.segments).remove(&id);
         self.tell(Call::Release, &vec![id; there]);
     }
 }

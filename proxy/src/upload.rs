@@ -3,7 +3,6 @@
 //!
 //! An upload's number says which road it took, so that the commit that names it follows (see `lane`): even by the socket, odd by a lane.
 
-use crate::connection::Connection;
 use crate::request::Target;
 use crate::session::SessionCore;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -42,8 +41,11 @@ pub fn send(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(Sin
     {
         let start = part.start();
         road.write(start, &head.to_bytes());
-        written(head.len, write(into_room(session.clone(), start + UPLOAD_HEAD_BYTES as u64, head.len)))?;
-        // Writing is the value's own code, which may have made calls.
+        let done = write(into_room(session.clone(), start + UPLOAD_HEAD_BYTES as u64, head.len));
+        // Writing is the value's own code, in which this may have become another process.
+        session.check()?;
+        written(head.len, done)?;
+        // Or it may have made calls.
         let lane = session.pins.lane();
         if road.is_free(lane) {
             points::client("upload: in the room");
@@ -62,6 +64,7 @@ fn into_room(session: Arc<SessionCore>, start: u64, len: u64) -> Sink {
     Box::new(move |bytes| {
         // More than was counted is seen afterwards, by what has been written.
         let fitting = &bytes[..bytes.len().min((len - done) as usize)];
+        session.check().map_err(std::io::Error::other)?;
         if let Some(road) = session.lane_road() {
             road.write(start + done, fitting);
         }
@@ -82,18 +85,21 @@ fn written(len: u64, written: Result<u64>) -> Result<()> {
 
 /// Gives up a connection on which a frame has been begun and not been sent whole: the manager waits for bytes that will never
 /// come, and would take whatever is said next for them.
-struct WholeOrNothing<'c>(&'c Connection);
+struct WholeOrNothing<'s>(&'s SessionCore);
 
 impl Drop for WholeOrNothing<'_> {
     fn drop(&mut self) {
-        self.0.abandon();
+        // In a forked child the frame is the parent's, which goes on with it.
+        if self.0.is_ours() {
+            self.0.connection.abandon();
+        }
     }
 }
 
 fn by_socket(session: &Arc<SessionCore>, frame: Head, head: UploadHead, write: impl FnOnce(Sink) -> Result<u64>) -> Result<()> {
     let _right = session.connection.begin_writing()?;
     // Dropped before the right to write, should the value's own code panic.
-    let whole = WholeOrNothing(&session.connection);
+    let whole = WholeOrNothing(session);
     points::client("upload: before it");
     session.connection.write(&frame.to_bytes())?;
     points::client("upload: frame's head sent");
@@ -101,11 +107,15 @@ fn by_socket(session: &Arc<SessionCore>, frame: Head, head: UploadHead, write: i
     points::client("upload: heads sent");
     let sender = session.clone();
     let sink = Box::new(move |bytes: &[u8]| {
-        let sent = sender.connection.write(bytes).map_err(std::io::Error::other);
+        let sent = sender.check().and_then(|()| sender.connection.write(bytes)).map_err(std::io::Error::other);
         points::client("upload: some bytes sent");
         sent
     });
-    session.connection.stream(|| written(head.len, write(sink)))?;
+    session.connection.stream(|| {
+        let done = write(sink);
+        session.check()?;
+        written(head.len, done)
+    })?;
     points::client("upload: sent");
     std::mem::forget(whole);
     Ok(())

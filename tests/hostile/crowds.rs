@@ -127,3 +127,36 @@ fn tickets_that_are_hoarded() {
     drop(raw);
     scene.end();
 }
+
+/// More tickets at a time than a session has lanes: nobody remembers them all.
+#[test]
+fn tickets_without_end() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    let asked = frame(Call::Ticket as u8, 1, 1, &[]).repeat(4_000);
+    raw.send(&asked);
+    raw.closed();
+    drop(raw);
+    scene.end();
+}
+
+/// Few bytes and much work: a turn is not counted in bytes alone.
+#[test]
+fn short_requests_of_long_work() {
+    let scene = Scene::new();
+    let list: List<u64> = scene.manager.list(0..50_000u64).unwrap();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let mut raw = Raw::connect(&scene.manager);
+    let mut requests = frame(Call::Commit as u8, 1, 1, &commit(&[], &[Op::ListReverse { object: list.id() }])).repeat(60);
+    let value = Payload::inline(&[2, 0, 0, 0, 0, 0, 0, 0]);
+    let last = Op::Insert { object: dict.id(), key: &1u64.to_le_bytes(), value, only_if_absent: false, lend: false };
+    requests.extend(frame(Call::Commit as u8, 1, 1, &commit(&[], &[last])));
+    raw.send(&requests);
+    assert!(matches!(raw.answer(), Answer::Done(_)));
+    scene.step();
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 1, "the others had to wait for all of it");
+    (0..60).for_each(|_| assert!(matches!(raw.answer(), Answer::Done(_))));
+    assert_eq!(*dict.get(1).unwrap().unwrap(), 2);
+    drop((raw, list, dict));
+    scene.end();
+}

@@ -180,3 +180,58 @@ fn a_flood_on_all_lanes() {
     drop((segment, hands, dict));
     scene.end();
 }
+
+/// Who does not read its answers is not served, by neither road, until it has read them; nobody else waits for that.
+#[test]
+fn a_post_of_who_does_not_read() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let good = insert(dict.id(), 4);
+    let mut hands = Hands::new(&scene);
+    for number in 0..2_000 {
+        hands.raw.publish(&format!("{number:0>200}"), dict.id());
+    }
+    // One turn: look at the doorbells, and more answers than may wait for being read.
+    let (mark, _) = hands.lanes.post(1, head(1, good.len()), Ok(&good));
+    let names: Vec<u8> = (0..8).flat_map(|number| frame(Call::Names as u8, 1, number, &[])).collect();
+    hands.raw.send(&[frame(Call::Ring as u8, 1, 0, &[]), names].concat());
+    for _ in 0..5 {
+        // By the sockets, too.
+        drop(Raw::connect(&scene.manager));
+        scene.step();
+    }
+    assert!(!hands.lanes.is_free(1), "served, though its answers are unread");
+    (0..8).for_each(|_| assert!(matches!(hands.raw.answer(), Answer::Done(_))));
+    let waited = hands.lanes.wait(1, mark, &ALIVE, &mut Spin::new()).unwrap();
+    assert_eq!((waited, hands.lanes.reply_head(1).code), (Waited::Answered, Status::Done as u8));
+    for number in 0..2_000 {
+        assert!(matches!(hands.raw.call(Call::Unpublish, format!("{number:0>200}").as_bytes()), Answer::Done(_)));
+    }
+    drop((hands, dict));
+    scene.end();
+}
+
+/// Bits of lanes that nobody can have, all the time: they are no work, and keep nobody from the sockets.
+#[test]
+fn a_flood_on_lanes_that_are_none() {
+    let scene = Scene::new();
+    let hands = Hands::new(&scene);
+    let segment = Segment::map(&hands.raw.fds[2], SEGMENT_BYTES, Access::ReadWrite).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            hands.raw.request(Call::Ring as u8, 1, 0, &[]);
+            while !stop.load(Ordering::Relaxed) {
+                (0..1_000).for_each(|_| segment.word(0).store(1, Ordering::Relaxed));
+                segment.word(56).store(1 << 63, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..10 {
+            drop(Raw::connect(&scene.manager));
+            scene.step();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    drop((segment, hands));
+    scene.end();
+}

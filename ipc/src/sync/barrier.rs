@@ -13,6 +13,7 @@
 //! | 32–47 | how the last 16 rounds ended: bit 32 the last one, 1 if it was broken |
 //! | 48 | BROKEN: nobody passes any more, until a reset |
 //! | 49 | ACTING: all are here, and one of them does what is to be done before they pass |
+//! | 50–63 | rounds since the last one that was broken, as far as there is room: for who was stopped longer than bits 32–47 remember |
 //!
 //! A slot says which session arrived in it, in which round (modulo 2²², where a claim has the thread). So to arrive is one
 //! exchange, and all slots are free again as soon as the round's number is another: nobody has to clear them, and nobody can die
@@ -41,6 +42,8 @@ const ACTING: u64 = 1 << 49;
 const ROUND: u64 = u32::MAX as u64;
 const HISTORY_SHIFT: u32 = 32;
 const HISTORY_BITS: u32 = 16;
+const CALM_SHIFT: u32 = 50;
+const CALM_MAX: u64 = (1 << (64 - CALM_SHIFT)) - 1;
 /// Bits of a round's number that a slot has.
 const SLOT_ROUND: u64 = (1 << 22) - 1;
 
@@ -92,6 +95,13 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
         Claim::of(word).is_some_and(|claim| u64::from(claim.thread()) == round & SLOT_ROUND)
     }
 
+    /// Whether a slot is free in a round. One of a later round is not: who looks for a place may have been stopped since it read the
+    /// round, and must not take away another's.
+    fn is_before_round(word: u64, round: u64) -> bool {
+        let later = |claim: Claim| u64::from(claim.thread()).wrapping_sub(round) & SLOT_ROUND;
+        Claim::of(word).is_none_or(|claim| later(claim) > SLOT_ROUND / 2)
+    }
+
     /// How many must come.
     pub fn parties(&self) -> usize {
         self.parties
@@ -119,10 +129,16 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
             }
             let round = state & ROUND;
             let mine = Claim::new(session, (round & SLOT_ROUND) as u32);
-            let place = (0..self.parties).find(|index| {
-                let word = self.slot(*index).load();
-                !Self::is_of_round(word, round) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
-            });
+            let take = |suits: &dyn Fn(u64) -> bool| {
+                (0..self.parties).find(|index| {
+                    let word = self.slot(*index).load();
+                    Self::is_before_round(word, round) && suits(word) && self.slot(*index).compare_exchange(word, mine.word()).is_ok()
+                })
+            };
+            // Its own of the last round, so that what others have left there can still be known of them when they die.
+            let last = round.wrapping_sub(1) & ROUND;
+            let place = take(&|word| Claim::is_of(word, session)).or_else(|| take(&|word| !Self::is_of_round(word, last)));
+            let place = place.or_else(|| take(&|_| true));
             let Some(index) = place else {
                 if waiting.is_over() {
                     return Err(self.late());
@@ -148,8 +164,8 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
         let since = (state & ROUND).wrapping_sub(round) & ROUND;
         let failed = match since {
             0 => state & BROKEN != 0,
-            // So far back nobody looks who has arrived in it and runs.
-            since => since > u64::from(HISTORY_BITS) || state >> (u64::from(HISTORY_SHIFT) + since - 1) & 1 == 1,
+            since if since <= u64::from(HISTORY_BITS) => state >> (u64::from(HISTORY_SHIFT) + since - 1) & 1 == 1,
+            since => since > state >> CALM_SHIFT,
         };
         if failed { Err(broken()) } else { Ok(since > 0) }
     }
@@ -170,7 +186,8 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
     /// The state after a round.
     fn next(state: u64, was_broken: bool) -> u64 {
         let history = (state >> HISTORY_SHIFT << 1 | u64::from(was_broken)) & ((1 << HISTORY_BITS) - 1);
-        state.wrapping_add(1) & ROUND | history << HISTORY_SHIFT
+        let calm = if was_broken { 0 } else { ((state >> CALM_SHIFT) + 1).min(CALM_MAX) };
+        state.wrapping_add(1) & ROUND | history << HISTORY_SHIFT | calm << CALM_SHIFT
     }
 
     /// Waits until the others have come, and the leader opens.

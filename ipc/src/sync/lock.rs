@@ -187,6 +187,11 @@ impl<M: Memory + ?Sized> Prize for Lock<'_, M> {
         Ok(Obstacle { index: 0, word })
     }
 
+    fn disclaim(&self, me: Claim) -> bool {
+        let state = self.state().load();
+        state & RESERVED != 0 && state & !FLAGS == me.word() && self.state().compare_exchange(state, state & DIED).is_ok()
+    }
+
     fn revoke(&self, obstacle: Obstacle) {
         let _ = self.state().compare_exchange(obstacle.word, obstacle.word & DIED);
     }

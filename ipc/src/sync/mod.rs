@@ -86,8 +86,9 @@ pub trait Waiting<M: Memory + ?Sized> {
     fn is_over(&self) -> bool;
     /// Whether it has been so long that it is this caller's turn before newcomers.
     fn is_long(&self) -> bool;
-    /// It has slept in vain, since the owner of this claim does not move: an error if there is no such owner.
-    fn doubt(&self, claim: Claim) -> Result<()>;
+    /// It has slept in vain, since the owner of this claim does not move: whether there is such an owner. If not, then because it was
+    /// recovered before this returns, or never was.
+    fn knows(&self, claim: Claim) -> Result<bool>;
 }
 
 impl Word for AtomicU64 {

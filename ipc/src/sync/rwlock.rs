@@ -3,7 +3,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 288 | [lock](super::lock): of the writer; and of a reader for as long as it takes to get in past one |
-//! | 288 | 8 | *draining*: the claim of a writer that has the lock and waits for readers to leave, or 0 |
+//! | 288 | 8 | *draining*: the claim of a writer that has the lock and waits for readers to leave, with DIED if it was told of a death; or 0 |
 //! | 296 | 4 | eventcount of that writer |
 //! | 304 | 8 | *used*: all readers' slots beyond have never been taken |
 //! | 320 | 3584 | readers: 0, or the claim of one |
@@ -15,7 +15,8 @@
 //!
 //! Readers that find that a writer has died are told, and leave the word of it to the next writer, who alone can mend things.
 
-use super::{Claim, Eventcount, LOCK_BYTES, Lock, Memory, Roster, Taken, Waiting, Word};
+use super::turns::DIED;
+use super::{Claim, Eventcount, LOCK_BYTES, Lock, Memory, Roster, Taken, Waiting, Word, scribbled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LOCK_LOOK_MS;
 use crate::liveness::{Slept, disconnected};
@@ -147,7 +148,8 @@ impl<'m, M: Memory + ?Sized> RwLock<'m, M> {
         let drained = if waiting.spin(&mut || !self.has_readers()) {
             Ok(true)
         } else {
-            self.draining().swap(me.word());
+            // With what it was told, which its own death must not hide.
+            self.draining().swap(me.word() | if taken.owner_died { DIED } else { 0 });
             points::client("rwlock: draining");
             let drained = self.wait_for_readers(me, waiting);
             self.draining().swap(0);
@@ -176,8 +178,9 @@ impl<'m, M: Memory + ?Sized> RwLock<'m, M> {
                 Slept::ManagerDied => return Err(disconnected()),
                 Slept::TimedOut => {
                     looks += 1;
-                    if looks.is_power_of_two() && self.readers().claims().next() == Some(reader) {
-                        waiting.doubt(reader)?;
+                    let first = || self.readers().claims().next();
+                    if looks.is_power_of_two() && first() == Some(reader) && !waiting.knows(reader)? && first() == Some(reader) {
+                        return Err(scribbled("lock"));
                     }
                 }
             }

@@ -179,6 +179,12 @@ impl<M: Memory + ?Sized> Prize for Semaphore<'_, M> {
         Ok(held)
     }
 
+    fn disclaim(&self, me: Claim) -> bool {
+        let mine = me.word() | RESERVED;
+        let slots = (0..self.used()).map(|index| self.slot(index)).filter(|slot| slot.load() == mine);
+        slots.filter(|slot| slot.compare_exchange(mine, 0).is_ok()).count() > 0
+    }
+
     fn revoke(&self, obstacle: Obstacle) {
         let _ = self.slot(obstacle.index).compare_exchange(obstacle.word, 0);
     }

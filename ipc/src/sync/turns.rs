@@ -13,7 +13,7 @@
 //! So nobody starves, whatever newcomers do. A reservation is no possession: an heir that does not come within
 //! `LOCK_RESERVATION_MS` (it is stopped, it has given up) loses it to whoever waits.
 
-use super::{Claim, Eventcount, FLAGS, Memory, Roster, Waiting, Word};
+use super::{Claim, Eventcount, FLAGS, Memory, Roster, Waiting, Word, scribbled};
 use crate::error::Result;
 use crate::limits::{LOCK_LOOK_MS, LOCK_RESERVATION_MS};
 use crate::liveness::{Slept, disconnected};
@@ -52,6 +52,8 @@ pub trait Prize {
     fn try_take(&self, me: Claim) -> Option<Self::Taken>;
     /// Why it cannot be taken; an error if its words make no sense.
     fn obstacle(&self) -> Result<Obstacle>;
+    /// What is reserved for this one is free again. Whether anything was.
+    fn disclaim(&self, me: Claim) -> bool;
     /// The reserved word is free again, if it is still what it was.
     fn revoke(&self, obstacle: Obstacle);
 }
@@ -108,8 +110,8 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             self.roster().leave(slot);
         }
         if !matches!(taken, Ok(Some(_))) {
+            self.decline(prize, me);
             // Somebody may have been woken for nothing, or not been woken because this waiter was.
-            let _ = self.heir().compare_exchange(me.word(), 0);
             self.waiters().notify_one();
         }
         taken
@@ -127,7 +129,9 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             let prepared = events.prepare();
             if let Some(taken) = prize.try_take(me) {
                 // It may have come otherwise than by inheritance.
-                let _ = self.heir().compare_exchange(me.word(), 0);
+                if inherits && self.decline(prize, me) {
+                    self.waiters().notify_one();
+                }
                 return Ok(Some(taken));
             }
             if waiting.is_over() {
@@ -147,15 +151,24 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
                 Slept::TimedOut if reserved => prize.revoke(obstacle),
                 Slept::TimedOut => {
                     looks += 1;
+                    // If its session is over, it has been recovered: a claim that still stands then is nobody's.
                     if let Some(holder) = Claim::of(obstacle.word)
                         && looks.is_power_of_two()
                         && prize.obstacle()? == obstacle
+                        && !waiting.knows(holder)?
+                        && prize.obstacle()? == obstacle
                     {
-                        waiting.doubt(holder)?;
+                        return Err(scribbled("object"));
                     }
                 }
             }
         }
+    }
+
+    /// The caller is no heir any more. If room was made for it, that is there for the next one; unless it is being made in this
+    /// instant: then who waits revokes it. Whether there was.
+    fn decline<P: Prize>(&self, prize: &P, me: Claim) -> bool {
+        self.heir().compare_exchange(me.word(), 0).is_err() && prize.disclaim(me)
     }
 
     /// Gives something back by `put`, which sets its word to what it is told: free, or reserved.

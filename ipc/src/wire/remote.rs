@@ -1,7 +1,7 @@
 //! What callers of own objects and their host say to each other, and the manager to a host: frames, whatever carries them.
 //!
 //! A *line* is a pair of connected ends between one client process and one host, which the manager has made and sent to both. On a
-//! line the client asks and the host answers, one after the other, in frames with the head of all frames ([`Head`]): its code is an
+//! line the client asks and the host answers, one after the other, in frames with the head of all frames ([`Head`](super::Head)): its code is an
 //! [`Ask`] or an [`Answer`], its number the call's.
 //!
 //! Payload of an ask that is answered:

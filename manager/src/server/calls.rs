@@ -8,6 +8,7 @@ use crate::store::Rejected;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
+use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
 use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Outcomes for which room is kept from one call to the next.
 const OUTCOMES_KEPT: usize = 1024;
+
+/// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
+const STEP_BYTES: usize = 8;
 
 /// What doing a request came to.
 pub(super) enum Done {
@@ -115,6 +119,7 @@ impl Server {
             }
             let requests = session.take_requests();
             let done = self.call(index, &head, &requests[payload.clone()]);
+            turn += self.take_effort();
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
             session.put_requests_back(requests);
             match done {
@@ -161,6 +166,11 @@ impl Server {
             outcomes.clear();
             self.outcomes = outcomes;
         }
+    }
+
+    /// What the last request counts as, in bytes of its session's turn, beside its own: a short one may be long work.
+    pub(super) fn take_effort(&mut self) -> usize {
+        std::mem::take(&mut self.effort)
     }
 
     pub(super) fn call(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
@@ -303,6 +313,7 @@ impl Server {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
         }
+        self.effort = self.store.work.spent() as usize * STEP_BYTES;
         points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
@@ -445,6 +456,10 @@ impl Server {
             self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
             return Done::Answer(0, Vec::new());
         }
+        // A lane has one call at a time, so no client of ours asks for more.
+        if self.ticket_queue.iter().filter(|(waiting, ..)| *waiting == index).count() >= BLOCKS {
+            return Done::Nonsense;
+        }
         self.ticket_queue.push_back((index, head.lane, head.number));
         Done::NoAnswer
     }
@@ -496,6 +511,7 @@ impl Server {
     }
 
     fn audit(&mut self) -> Done {
+        self.effort = TURN_BYTES;
         self.store.publish();
         let uploads: Vec<u64> = self
             .connections

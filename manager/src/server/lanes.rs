@@ -4,9 +4,9 @@
 //! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
-//! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round;
-//! and the sockets are looked at whenever the lanes have had so many bytes. A request that waits for the writer's ticket waits in its
-//! slot, and is copied again when its time has come.
+//! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round,
+//! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
+//! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
 use super::calls::{Done, write_answer};
 use super::session::Session;
@@ -25,7 +25,7 @@ const REQUEST_BYTES_MIN: usize = 4 << 10;
 const LOOKS_PER_POLL: u32 = 64;
 /// Rounds in which a watched session has not called, others having done so, before it is not watched any more.
 const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
-/// Bytes of the buffer for requests that are kept for the next one.
+/// Bytes of the buffers for requests and replies that are kept for the next ones.
 const BUFFER_KEPT_BYTES: usize = 2 << 20;
 
 /// A set of lanes.
@@ -284,11 +284,16 @@ impl Server {
             return;
         }
         self.lane_watch.round += 1;
+        let unlooked = self.lane_watch.unlooked;
         let mut at = 0;
         while let Some((index, _)) = self.lane_watch.watched.get(at).copied() {
             self.serve_lanes_of(index, at);
             // Its session may have ended.
             at += usize::from(self.lane_watch.watched.get(at).is_some_and(|(watched, _)| *watched == index));
+        }
+        if self.lane_watch.unlooked == unlooked {
+            // Doorbells that bring nothing: whoever rings them all the time must not keep the others' sockets waiting.
+            self.lane_watch.unlooked += REQUEST_BYTES_MIN;
         }
         if self.lane_watch.round.is_multiple_of(ROUNDS_WITHOUT_CALL_MAX) {
             self.lane_watch.thin_out(&self.connections, ROUNDS_WITHOUT_CALL_MAX);
@@ -299,13 +304,15 @@ impl Server {
         let mut turn = 0;
         loop {
             let Some(session) = self.session(index) else { return };
-            if session.is_stuffed() {
-                // Goes on when its client has read what was sent to it.
-                return;
-            }
+            let stuffed = session.is_stuffed();
             let Some(lanes) = &mut session.lanes else { return };
+            // Taken in any case: a bit that stood would count as work that can be done.
             if turn == 0 && lanes.served.is_rung() {
                 lanes.take_rung();
+            }
+            if stuffed {
+                // Goes on when its client has read what was sent to it.
+                return;
             }
             if turn >= TURN_BYTES {
                 self.lane_watch.left |= lanes.has_backlog();
@@ -313,14 +320,15 @@ impl Server {
             }
             let Some(lane) = lanes.next() else { return };
             let Some(request) = lanes.served.request(lane) else { return self.close(index) };
-            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN);
-            turn += bytes;
-            self.lane_watch.unlooked += bytes;
             let round = self.lane_watch.round;
             if let Some((_, last)) = self.lane_watch.watched.get_mut(at) {
                 *last = round;
             }
-            match self.do_request(index, &request) {
+            let done = self.do_request(index, &request);
+            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + self.take_effort();
+            turn += bytes;
+            self.lane_watch.unlooked += bytes;
+            match done {
                 Done::Nonsense => return self.close(index),
                 Done::Later => {
                     self.somebody_waits = true;
@@ -406,6 +414,9 @@ impl Server {
             }
         }
         self.lane_watch.replies.clear();
+        if self.lane_watch.replies.capacity() > BUFFER_KEPT_BYTES {
+            self.lane_watch.replies = Vec::new();
+        }
     }
 }
 

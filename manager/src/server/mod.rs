@@ -160,6 +160,8 @@ pub struct Server {
     /// Whether there may be sessions whose commit waits for the ticket.
     somebody_waits: bool,
     lane_watch: LaneWatch,
+    /// Work of the request that has just been done, see `take_effort`.
+    effort: usize,
     housekeeping: Housekeeping,
     hosts: Hosts,
     /// Without any session but hosts' since then.
@@ -207,6 +209,7 @@ impl Server {
             ticket_queue: VecDeque::new(),
             somebody_waits: false,
             lane_watch: LaneWatch::default(),
+            effort: 0,
             housekeeping: Housekeeping::default(),
             hosts: Hosts::default(),
             idle_since: Some(Instant::now()),

@@ -52,8 +52,8 @@ impl Process<()> {
     /// Runs a function in a process of its own. `arguments` is a tuple of up to eight, or the one value.
     ///
     /// # Errors
-    /// `NotInitialised` if `main` has not called `init` first; `System` if no process can be started; `Disconnected` for a handle
-    /// whose manager is gone; `TooLarge`. What goes wrong in the process itself, [`join`](Process::join) tells.
+    /// `NotInitialised` if `main` has not called `init` first; `Refused` in a program with rights beyond its user's (set-user-ID), which
+    /// never starts itself; `System` if no process can be started; `Disconnected` for a handle whose manager is gone; `TooLarge`. What goes wrong in the process itself, [`join`](Process::join) tells.
     ///
     /// ```
     /// # commonhold::init_in_tests!();

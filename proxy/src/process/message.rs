@@ -178,14 +178,24 @@ impl Inbox {
         }
     }
 
-    /// Waits for the next message; `None` when the other side will say no more.
-    pub(super) fn wait(&mut self, channel: &Channel) -> Result<Option<Message>> {
+    /// Waits for the next message; `None` when the other side will say no more: its socket is at its end, or its process, if that is
+    /// watched.
+    pub(super) fn wait_beside(&mut self, channel: &Channel, process: Option<BorrowedFd<'_>>) -> Result<Option<Message>> {
+        let watched: Vec<_> = [channel.as_fd()].into_iter().chain(process).collect();
+        let mut last = false;
         loop {
             match self.next(channel)? {
-                None if !self.ended => wait_readable(&[channel.as_fd()], None)?,
+                // What it has said before its end must not be missed.
+                None if !self.ended && !last => last = wait_readable(&watched, None)? & 2 != 0,
                 message => return Ok(message),
-            };
+            }
         }
+    }
+
+    /// The same without the process.
+    #[cfg(test)]
+    fn wait(&mut self, channel: &Channel) -> Result<Option<Message>> {
+        self.wait_beside(channel, None)
     }
 
     fn take(&mut self) -> Result<Option<Message>> {
@@ -258,6 +268,18 @@ mod tests {
             assert_eq!(inbox.wait(&theirs).unwrap().unwrap().kind, Kind::Begun);
             assert!(inbox.wait(&theirs).unwrap().is_none() && inbox.ended);
         }
+    }
+
+    #[test]
+    fn a_sender_that_is_dead_says_no_more_though_its_socket_is_open() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        say(&ours, Kind::Taken, &()).unwrap();
+        let mut sender = std::process::Command::new("true").spawn().unwrap();
+        let process = commonhold_ipc::sys::pidfd_open(sender.id()).unwrap();
+        sender.wait().unwrap();
+        let mut inbox = Inbox::default();
+        assert!(inbox.wait_beside(&theirs, Some(process.as_fd())).unwrap().is_some());
+        assert!(inbox.wait_beside(&theirs, Some(process.as_fd())).unwrap().is_none() && !inbox.ended);
     }
 
     #[test]

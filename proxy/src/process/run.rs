@@ -5,6 +5,7 @@ use super::message::{Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::PROCESS_PANIC_BYTES_MAX;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys;
@@ -73,8 +74,13 @@ enum Outcome {
 impl Passage {
     fn begin(channel: &Arc<Channel>) -> Result<Passage> {
         let mut inbox = Inbox::default();
+        // Not only by the socket's end: a process that was forked off the parent's may hold that open.
+        let parent = sys::peer_pidfd(channel).ok();
         let ended = || Error::new(ErrorKind::Disconnected, "the parent has ended");
-        let message = inbox.wait(channel)?.filter(|message| message.kind == Kind::Orders).ok_or_else(ended)?;
+        let message = inbox
+            .wait_beside(channel, parent.as_ref().map(AsFd::as_fd))?
+            .filter(|message| message.kind == Kind::Orders)
+            .ok_or_else(ended)?;
         let orders = Orders::read(&message.head)?;
         let pidfd = message.fds.into_iter().next().ok_or_else(malformed)?;
         sys::ignore_broken_pipes()?;
@@ -134,7 +140,7 @@ impl Passage {
                 points::client("process: after its result was sent");
                 if !parcel.held.is_empty() {
                     // Until the parent holds the objects, or wants nothing any more.
-                    let _ = self.inbox.wait(&self.channel);
+                    let _ = self.inbox.wait_beside(&self.channel, super::parent_process().map(|parent| parent.sentinel()));
                 }
                 Ok(0)
             }
@@ -182,7 +188,7 @@ fn report_panics(channel: &Arc<Channel>) {
         let own = super::current_process();
         let text = format!("\n{} (pid {}) panicked at {place}:\n{message}\n", own.name(), own.pid());
         let _ = std::io::stderr().write_all(text.as_bytes());
-        let backtrace = Backtrace::force_capture().to_string();
+        let backtrace = cut(&Backtrace::force_capture().to_string());
         if cfg!(panic = "abort") {
             // There is no later.
             let _ = send(&channel, Kind::Panicked, &(message, place, backtrace), &Packed::Inline(Vec::new()), &[]);
@@ -196,10 +202,19 @@ fn place_of(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
 }
 
+/// As much of a text as a report has room for.
+fn cut(text: &str) -> String {
+    if text.len() <= PROCESS_PANIC_BYTES_MAX {
+        return text.to_owned();
+    }
+    let start = &text[..text.floor_char_boundary(PROCESS_PANIC_BYTES_MAX)];
+    format!("{start}… ({} bytes in all)", text.len())
+}
+
 /// What a panic says, if it is text.
 fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("(what it says is no text)").to_owned()
+    cut(text.unwrap_or("(what it says is no text)"))
 }
 
 fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {

@@ -34,11 +34,11 @@ use std::time::{Duration, Instant};
 /// - **Full**: by the number of items, or by their bytes. [`send`](Self::send) waits, [`try_send`](Self::try_send) says no.
 /// - **Errors keep the item**: `send` takes `&item` as well as `item`, and what is lent is never lost.
 /// - **Close**: [`close`](Self::close) lets receivers take what is there; then `recv` returns `None`. Senders get an error of kind
-///   [`Closed`](crate::ErrorKind::Closed).
+///   [`Closed`](commonhold_ipc::error::ErrorKind::Closed).
 /// - **Death**: a process killed at any instruction leaves a whole queue. An item that was being sent is there wholly or not at
 ///   all. One that [`recv`](Self::recv) was copying comes back, before all others; once `recv` has it, it is that process's, and
 ///   dies with it. One that is leased ([`lease`](Self::lease)) comes back at once.
-/// - **The manager's death**: every call fails at once, sleepers included ([`Error::is_disconnected`](crate::Error::is_disconnected)).
+/// - **The manager's death**: every call fails at once, sleepers included ([`Error::is_disconnected`](commonhold_ipc::error::Error::is_disconnected)).
 ///
 /// ```
 /// # commonhold::init_in_tests!();

@@ -23,7 +23,7 @@ use commonhold_ipc::liveness::{Slept, sleep_until};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::socket::Spin;
 use commonhold_ipc::sync::turns::{Obstacle, Prize, RESERVED};
-use commonhold_ipc::sync::{Claim, Waiting, scribbled};
+use commonhold_ipc::sync::{Claim, Waiting};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::AtomicU32;
@@ -104,8 +104,8 @@ impl Waiting<Segment> for Patience<'_> {
         self.since.elapsed() >= Duration::from_millis(LOCK_PATIENCE_MS)
     }
 
-    fn doubt(&self, claim: Claim) -> Result<()> {
-        if self.session.who(claim.session())?.is_some() { Ok(()) } else { Err(scribbled("object")) }
+    fn knows(&self, claim: Claim) -> Result<bool> {
+        Ok(self.session.who(claim.session())?.is_some())
     }
 }
 
