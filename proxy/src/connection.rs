@@ -74,6 +74,16 @@ impl Reply {
         }
     }
 
+    /// All outcomes of a call that always succeeds or fails and gives several things, or one, or none.
+    pub fn outcomes(self) -> Result<Vec<Outcome>> {
+        match self {
+            Reply::Done(_, Outcome::Nothing) => Ok(Vec::new()),
+            Reply::Done(_, outcome) => Ok(vec![outcome]),
+            Reply::Several(outcomes) => Ok(outcomes),
+            Reply::Conflict => Err(malformed("reply")),
+        }
+    }
+
     /// Whether it lends something, which is to be acknowledged.
     #[inline(always)]
     pub fn lends(&self) -> bool {

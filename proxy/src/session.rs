@@ -237,13 +237,9 @@ impl SessionCore {
 
     /// The process of a session and its program's name; none if it is over.
     pub fn who(&self, session: u64) -> Result<Option<(u32, String)>> {
-        match self.call_with_id(Call::Who, session, false)? {
-            Reply::Several(outcomes) => match <[Outcome; 2]>::try_from(outcomes) {
-                Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
-                _ => Err(malformed("reply")),
-            },
-            Reply::Done(..) => Ok(None),
-            Reply::Conflict => Err(malformed("reply")),
+        match <[Outcome; 2]>::try_from(self.call_with_id(Call::Who, session, false)?.outcomes()?) {
+            Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
+            _ => Ok(None),
         }
     }
 

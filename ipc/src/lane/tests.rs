@@ -5,6 +5,7 @@ use crate::socket::Spin;
 use crate::wire::{Call, Head};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
 fn both() -> (ServedLanes, CallingLanes) {
     let served = ServedLanes::make().unwrap();
@@ -165,5 +166,17 @@ fn stray_bits_are_ignored() {
     assert_eq!((rung[0] & 1, rung[DOORBELL_WORDS - 1] >> (LANES % 64)), (0, 0));
     for lane in 1..LANES as u16 {
         assert_eq!(served.request(lane), None, "a mark of 0 is none");
+    }
+}
+
+#[test]
+fn bytes_of_every_length_go_through_words() {
+    let words: Vec<AtomicU64> = (0..12).map(|_| AtomicU64::new(0)).collect();
+    for len in 0..=90 {
+        let bytes: Vec<u8> = (0..len).map(|byte| byte as u8 ^ len as u8).collect();
+        super::store_bytes(&words, &bytes);
+        let mut read = vec![0; len];
+        super::load_bytes(&words, &mut read);
+        assert_eq!(read, bytes);
     }
 }

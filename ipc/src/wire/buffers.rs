@@ -104,3 +104,29 @@ pub fn give(mut buffer: Vec<u8>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::commit::{Op, write_short, write_single};
+    use crate::wire::{HEAD_BYTES, Payload};
+
+    #[test]
+    fn a_short_frame_says_what_a_long_one_says_or_that_it_does_not_fit() {
+        for len in 0..2 * SHORT_BYTES {
+            let bytes: Vec<u8> = (0..len).map(|byte| byte as u8 | 1).collect();
+            let value = Payload::inline(&bytes);
+            let op = Op::Insert { object: 5, key: b"key", value, only_if_absent: false, lend: true };
+            let mut long = vec![0; HEAD_BYTES];
+            write_single(&mut long, &op);
+            let mut short = Short::default();
+            let fits = write_short(&mut short, &op);
+            assert_eq!((fits, short.len()), (long.len() <= SHORT_BYTES, long.len()));
+            if fits {
+                assert_eq!(short.bytes_mut(), long);
+                long.resize(long.len().next_multiple_of(8), 0);
+                assert_eq!(short.words(), long);
+            }
+        }
+    }
+}

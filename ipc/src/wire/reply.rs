@@ -187,3 +187,36 @@ pub fn parse_error(read: &mut Reader<'_>) -> Option<Error> {
     let code = read.u8()?;
     Some(Error::new(kind_of(code), String::from_utf8_lossy(read.bytes()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_replies_are_read_as_all_are() {
+        let place = Place { offset: 1 << 40, len: 64, birth: 3, block: 1 << 39 };
+        let outcomes = [
+            Outcome::Nothing,
+            Outcome::Something,
+            Outcome::Number(7),
+            Outcome::Existing(place),
+            Outcome::Lent(place, Vec::new()),
+            Outcome::Lent(place, vec![5]),
+            Outcome::Bytes(vec![0; 32]),
+        ];
+        let mut common = Vec::new();
+        for outcome in outcomes {
+            let mut payload = 9u64.to_le_bytes().to_vec();
+            outcome.write(&mut payload);
+            let mut read = Reader::new(&payload);
+            assert_eq!((read.u64(), Outcome::parse(&mut read), read.is_empty()), (Some(9), Some(outcome.clone()), true));
+            if let Some(read) = common_reply(&payload) {
+                assert_eq!(read, (9, outcome.clone()));
+                common.push(outcome);
+            }
+        }
+        assert_eq!(common, [Outcome::Nothing, Outcome::Lent(place, Vec::new())]);
+        assert_eq!(common_reply(&9u64.to_le_bytes()), Some((9, Outcome::Nothing)));
+        assert!(common_reply(&[]).is_none() && common_reply(&[9; 45]).is_none());
+    }
+}

@@ -1,7 +1,6 @@
 //! Handles in items: the manager keeps what they refer to alive until the receiver holds it. See `manager::parcels`.
 
 use super::Ready;
-use crate::connection::Reply;
 use crate::request::Request;
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -52,9 +51,7 @@ impl<'r, 'q> Parcel<'r, 'q> {
         let mut request = Request::new(Call::Unpack);
         [self.ready.id, self.number].iter().for_each(|word| request.payload().extend_from_slice(&word.to_le_bytes()));
         let outcomes = match self.ready.session.call(&mut request, true) {
-            Ok(Reply::Done(_, outcome)) => vec![outcome],
-            Ok(Reply::Several(outcomes)) => outcomes,
-            Ok(Reply::Conflict) => return Err(malformed("reply")),
+            Ok(reply) => reply.outcomes()?,
             // The handles will say so, when they are used.
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             Err(error) => return Err(error),
