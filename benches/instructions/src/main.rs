@@ -50,7 +50,7 @@ const BUDGETS: [(Work, Side, u64); 9] = [
     (Work::SnapshotGet, Side::Client, 340),
     (Work::Iterate, Side::Client, 370),
     (Work::Index, Side::Client, 530),
-    (Work::Set, Side::Client, 3_300),
+    (Work::Set, Side::Client, 1_350),
     (Work::Set, Side::Manager, 4_770),
     (Work::Push, Side::Manager, 3_520),
     (Work::Batch, Side::Client, 650),
