@@ -1,7 +1,7 @@
 //! The manager that this program has started, as a process or a thread: waited for when the connection is over.
 
+use commonhold_ipc::fork::PerLife;
 use commonhold_ipc::sys::Spawned;
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Processes that did not end in time; looked at again when another one ends.
-static LATE: Mutex<Vec<Spawned>> = Mutex::new(Vec::new());
+static LATE: PerLife<Vec<Spawned>> = PerLife::new();
 
 /// A child process that is a manager of ours.
 pub(crate) struct StartedProcess(pub(crate) Option<Spawned>);
@@ -18,7 +18,7 @@ impl Drop for StartedProcess {
     fn drop(&mut self) {
         let Some(child) = self.0.take() else { return };
         let ended = child.wait(Some(Instant::now() + END_TIMEOUT));
-        let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late = LATE.lock();
         late.retain(|child| matches!(child.wait(Some(Instant::now())), Ok(None)));
         if let Ok(None) = ended {
             late.push(child);

@@ -214,6 +214,45 @@ fn children_of_a_busy_parent_neither_hang_nor_disturb_it() {
     Role::start("role_busy").expect("well");
 }
 
+/// Forks again and again while other threads look their session up, under a lock that the children inherit; each child connects.
+#[test]
+fn role_looked_up() {
+    let Some(mut parent) = Parent::of("role_looked_up") else { return };
+    let manager = Manager::start().unwrap();
+    let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1)]).unwrap();
+    manager.publish("dict", &dict).unwrap();
+    let address = manager.address().to_string();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    Manager::connect(&address).unwrap();
+                }
+            });
+        }
+        for _ in 0..400 {
+            let ended = forked(|| {
+                let own = Manager::connect(&address).unwrap();
+                let dict: Dict<String, u64> = own.open("dict").unwrap();
+                *dict.get("a").unwrap().unwrap() == 1 && dict.token().unwrap().open::<Dict<String, u64>>().unwrap() == dict
+            });
+            if ended != WELL {
+                stop.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(ended, WELL);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    manager.audit().unwrap();
+    parent.say("well");
+}
+
+#[test]
+fn children_of_a_parent_that_looks_its_sessions_up_can_connect() {
+    Role::start("role_looked_up").expect("well");
+}
+
 /// A child that ends by `exit`, and so runs the destructors of its thread.
 #[test]
 fn role_exits() {

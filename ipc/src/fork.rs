@@ -10,12 +10,14 @@
 //! | 0 | forked off, and no connection made since |
 //! | n | the n-th life in a line of forks; 1 in a process that was executed |
 //!
+//! A fork copies locks as well, and who held one is not in the child to give it back: what a whole process shares is [`PerLife`].
+//!
 //! `vfork` and `posix_spawn` share memory with their parent until they execute something else; nothing is wiped, nothing needs to be.
 #![allow(unsafe_code)] // Makes the page and keeps a pointer to it for ever: a reference of its own would cost a second load.
 
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
@@ -68,6 +70,44 @@ impl Stamp {
     #[inline]
     pub fn check(self) -> Result<()> {
         if self.is_current() { Ok(()) } else { Err(used_after_fork()) }
+    }
+}
+
+/// Something that a whole process shares, in a static: empty again in every life, behind a lock of that life's own. What a forked
+/// child inherits stays where it is, locked by a thread of its parent's perhaps, and is never looked at.
+///
+/// ```
+/// use commonhold_ipc::fork::PerLife;
+///
+/// static SEEN: PerLife<Vec<u32>> = PerLife::new();
+/// SEEN.lock().push(1);
+/// assert_eq!(*SEEN.lock(), [1]);
+/// ```
+pub struct PerLife<T> {
+    own: OnceLock<(Stamp, Mutex<T>)>,
+    /// That of the next life in the line of forks.
+    next: OnceLock<Box<PerLife<T>>>,
+}
+
+impl<T> PerLife<T> {
+    /// Nothing yet.
+    #[expect(clippy::new_without_default, reason = "for statics, which a default cannot make")]
+    pub const fn new() -> Self {
+        PerLife { own: OnceLock::new(), next: OnceLock::new() }
+    }
+}
+
+impl<T: Default> PerLife<T> {
+    /// What this life has of it, locked; in a forked child, the beginning of a new life. A panic under the lock does not poison it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        let mut here = self;
+        loop {
+            let (stamp, value) = here.own.get_or_init(|| (Stamp::now(), Mutex::default()));
+            if stamp.is_current() {
+                return value.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            here = here.next.get_or_init(|| Box::new(PerLife::new()));
+        }
     }
 }
 
@@ -202,6 +242,21 @@ mod tests {
             })
         });
         assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn what_a_parent_has_locked_is_free_and_empty_in_a_child() {
+        static SHARED: PerLife<u32> = PerLife::new();
+        let mut ours = SHARED.lock();
+        *ours = 5;
+        // (Unlike the others, this child allocates, which the C library sees to. It is ended if it waits for the lock.)
+        let code = exit_code_of_fork(|| {
+            // SAFETY: no preconditions.
+            unsafe { libc::alarm(20) };
+            let childs = std::mem::replace(&mut *SHARED.lock(), 7);
+            childs as i32 | exit_code_of_fork(|| *SHARED.lock() as i32) << 1 | i32::from(*SHARED.lock() != 7) << 2
+        });
+        assert_eq!((code, *ours), (0, 5));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
 use commonhold_ipc::catalog::{self, Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::fork::Stamp;
+use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
@@ -28,14 +28,14 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sessions of this process, by manager: for handles that come from elsewhere.
-static SESSIONS: LazyLock<Mutex<HashMap<u64, Weak<SessionCore>>>> = LazyLock::new(Mutex::default);
+static SESSIONS: PerLife<HashMap<u64, Weak<SessionCore>>> = PerLife::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -134,19 +134,19 @@ impl SessionCore {
         });
         let weak: Weak<SessionCore> = Arc::downgrade(&core);
         core.pins.set_owner(weak.clone());
-        lock(&SESSIONS).insert(welcome.manager, weak);
+        SESSIONS.lock().insert(welcome.manager, weak);
         Ok(core)
     }
 
     /// The session of this process with a manager, if there is one.
     pub fn of_manager(manager: u64) -> Option<Arc<Self>> {
-        let session = lock(&SESSIONS).get(&manager)?.upgrade()?;
+        let session = SESSIONS.lock().get(&manager)?.upgrade()?;
         session.is_whole().then_some(session)
     }
 
     /// The session of this process with the manager at an address, if there is one.
     pub fn at_address(address: &Address) -> Option<Arc<Self>> {
-        let sessions: Vec<_> = lock(&SESSIONS).values().filter_map(Weak::upgrade).collect();
+        let sessions: Vec<_> = SESSIONS.lock().values().filter_map(Weak::upgrade).collect();
         sessions.into_iter().find(|s| s.address == *address && s.is_whole() && s.is_alive())
     }
 
@@ -470,7 +470,7 @@ impl Drop for SessionCore {
             std::mem::forget(self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take());
             return;
         }
-        let mut sessions = lock(&SESSIONS);
+        let mut sessions = SESSIONS.lock();
         if sessions.get(&self.welcome.manager).is_some_and(|session| session.strong_count() == 0) {
             sessions.remove(&self.welcome.manager);
         }

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::fmt::{Display, Write};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::{RwLock, TryLockError, TryLockResult};
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::shared::Shared;
+use crate::fork::PerLife;
 use crate::limits::ARCHIVE_DEPTH_MAX;
 
 /// Part of the format: another seed would make every fingerprint another.
@@ -218,46 +218,14 @@ fn place_of(id: TypeId) -> usize {
 }
 
 /// Never shrinks: a program has as many shared types as its source.
-static DESCRIBED: RwLock<Option<HashMap<TypeId, &'static Described>>> = RwLock::new(None);
-
-/// How often somebody who finds the list locked lets others go first, before doing without it.
-const TRIES: usize = 1_000;
-
-/// What a lock guards, unless it stays locked: in a forked child, by a thread that is not there, for ever.
-fn patiently<G>(mut lock: impl FnMut() -> TryLockResult<G>) -> Option<G> {
-    (0..TRIES).find_map(|_| match lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
-        Err(TryLockError::WouldBlock) => {
-            std::thread::yield_now();
-            None
-        }
-    })
-}
+static DESCRIBED: PerLife<HashMap<TypeId, &'static Described>> = PerLife::new();
 
 #[cold]
 fn describe<T: Shared>(id: TypeId) -> &'static Described {
-    let known = patiently(|| DESCRIBED.try_read()).and_then(|all| all.as_ref()?.get(&id).copied());
+    let known = DESCRIBED.lock().get(&id).copied();
     known.unwrap_or_else(|| {
         // Described without the lock: this runs the type's own code.
         let new = Described::of::<T>();
-        match patiently(|| DESCRIBED.try_write()) {
-            Some(mut all) => all.get_or_insert_default().entry(id).or_insert_with(|| Box::leak(Box::new(new))),
-            // The thread remembers it.
-            None => Box::leak(Box::new(new)),
-        }
+        DESCRIBED.lock().entry(id).or_insert_with(|| Box::leak(Box::new(new)))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As in a child that was forked while another thread had the list.
-    #[test]
-    fn a_list_that_stays_locked_is_done_without() {
-        let _locked = DESCRIBED.write().unwrap();
-        assert_eq!(text::<Option<[u16; 7]>>(), "Option<[u16; 7]>");
-        assert_eq!(fingerprint::<Option<[u16; 7]>>(), fingerprint::<Option<[u16; 7]>>());
-    }
 }

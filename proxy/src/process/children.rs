@@ -5,7 +5,7 @@ use super::parcel::{Label, hold, unpack};
 use super::run::PanicReport;
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::fork::Stamp;
+use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable, wait_readable_any};
 use commonhold_ipc::value::Shared;
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 /// Exit code of a program that the dynamic loader could not put together.
 const NOT_LOADED: i32 = 127;
 
-/// Children that were not seen to have ended, of this process and of those it was forked off.
-static CHILDREN: Mutex<Vec<ChildProcess>> = Mutex::new(Vec::new());
+/// Children of this process that were not seen to have ended.
+static CHILDREN: PerLife<Vec<ChildProcess>> = PerLife::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,7 +92,7 @@ impl ChildProcess {
             state: Mutex::new(state),
         }));
         forget_ended();
-        lock(&CHILDREN).push(child.clone());
+        CHILDREN.lock().push(child.clone());
         child
     }
 
@@ -428,20 +428,15 @@ impl<T: Shared> Drop for Process<T> {
     }
 }
 
-/// This process's children, as of now; not those of a process that it was forked off.
-fn own_children() -> Vec<ChildProcess> {
-    let mut children = lock(&CHILDREN).clone();
-    children.retain(|child| child.0.stamp.is_current());
-    children
-}
-
 /// Forgets children that have ended, and so lets go of what they were given.
 fn forget_ended() {
     // Results are left to whoever wants them.
     let has_ended = |child: &ChildProcess| child.look().is_ok_and(|state| state.end.is_some());
-    let ended: Vec<_> = own_children().into_iter().filter(has_ended).collect();
+    // Looked at without the lock.
+    let children = CHILDREN.lock().clone();
+    let ended: Vec<_> = children.into_iter().filter(has_ended).collect();
     if !ended.is_empty() {
-        lock(&CHILDREN).retain(|child| !ended.contains(child));
+        CHILDREN.lock().retain(|child| !ended.contains(child));
     }
 }
 
@@ -461,7 +456,7 @@ fn forget_ended() {
 /// ```
 pub fn active_children() -> Vec<ChildProcess> {
     forget_ended();
-    own_children()
+    CHILDREN.lock().clone()
 }
 
 /// Waits until one of several processes has ended, and says which have, by their places. Empty: none has after `timeout`; `None`
