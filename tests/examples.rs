@@ -101,6 +101,7 @@ fn programs_by_themselves_print_what_is_expected() {
         "queue_fifo",
         "task_queue",
         "crawler_frontier",
+        "job_server",
         "tally",
         "rate_limiter",
         "leaderboard",

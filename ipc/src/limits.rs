@@ -63,6 +63,16 @@ pub const RECOVERY_ATTEMPTS_MAX: usize = 1_000;
 pub const LOCK_PATIENCE_MS: u64 = 2;
 /// How long a lock is kept for whose turn it is, in milliseconds: a hundred times what a wake-up takes.
 pub const LOCK_RESERVATION_MS: u64 = 5;
+/// Between two looks of who waits for a lock and is awake, in nanoseconds: some ten times what it takes to get the lock's cache line from
+/// another processor.
+pub const LOCK_APART_NS: u64 = 1_000;
+/// Between two looks of who waits for an item of a queue, in nanoseconds: the time of a few items, so that they come together.
+pub const QUEUE_ITEMS_APART_NS: u64 = 200;
+/// Between two looks of who waits for room in a queue, in nanoseconds for each item that the queue may have: a part of what it takes to
+/// receive them all.
+pub const QUEUE_SPACE_APART_NS: u64 = 10;
+/// The same at the most.
+pub const QUEUE_SPACE_APART_NS_MAX: u64 = 1_500;
 /// Items that may wait in a queue: with those in hands, what 20 bits of a cell can name.
 pub const QUEUE_CAPACITY_MAX: u64 = 900_000;
 /// Items of a queue that nobody made a maximum for: its cells take 5 MiB.
@@ -75,6 +85,13 @@ pub const QUEUE_BYTES_DEFAULT: u64 = 4 << 30;
 pub const QUEUE_IN_HANDS_MIN: u64 = 64;
 /// Most of them; between the two it is the queue's capacity.
 pub const QUEUE_IN_HANDS_MAX: u64 = 65_536;
+/// Memory of a queue goes back to the system when it was not needed for so many milliseconds: some hundred times what it would cost to
+/// get a gigabyte of it again.
+pub const QUEUE_NEEDED_MS: u64 = 250;
+/// The same where it was needed again soon after it had been given back, at the most.
+pub const QUEUE_NEEDED_MS_MAX: u64 = 64_000;
+/// How much of it goes at a time: some two milliseconds in which the manager does nothing else.
+pub const QUEUE_SLICE_BYTES: u64 = 16 << 20;
 /// Bytes of a thread's buffer for received items that are kept between uses: a fresh one would cost 250 ns a page at each.
 pub const QUEUE_INBOX_BYTES_KEPT_MAX: usize = 4 << 20;
 /// Items with handles in them that wait in all queues of a manager: some 100 bytes each of its private memory.

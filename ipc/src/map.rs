@@ -99,6 +99,19 @@ impl Segment {
         unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
     }
 
+    /// Brings the cache line of an offset to where this processor can write it.
+    #[inline(always)]
+    pub fn prefetch_to_write(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let address = self.raw.as_mut_ptr().wrapping_add(offset);
+            // SAFETY: a prefetch has no effect but on caches, for any address. (Processors that do not know this one skip it.)
+            unsafe { std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
     /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.
     #[inline]
     pub fn half(&self, offset: usize) -> &AtomicU32 {
@@ -125,6 +138,26 @@ impl Segment {
             std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
             out.set_len(have + len);
         }
+    }
+
+    /// The same for bytes that need no alignment.
+    pub fn copy_out_plain(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
+        self.check(offset, len);
+        out.reserve(len);
+        let have = out.len();
+        // SAFETY: as in `copy_out`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
+            out.set_len(have + len);
+        }
+    }
+
+    /// Copies so many bytes out.
+    #[inline(always)]
+    pub fn copy_out_to<const N: usize>(&self, offset: usize, out: &mut [u8; N]) {
+        self.check(offset, N);
+        // SAFETY: in bounds (checked), and the two do not overlap; as in `copy_in`.
+        unsafe { std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr(), N) }
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! Made with its object and closed with it; mapped by the manager all the time, so that a recovery cannot fail for lack of
 //! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object.
 
+use crate::queue_memory::QueueMemory;
 use crate::recovery;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -11,9 +12,10 @@ use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{Plan, Queue, Region};
 use commonhold_ipc::segment::{self, Shape};
 use commonhold_ipc::sys;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 struct Entry {
     kind: Kind,
@@ -23,8 +25,8 @@ struct Entry {
     sessions: HashSet<u64>,
     /// Bytes that have memory behind them.
     backed: u64,
-    /// Of a queue: items and units up to these numbers.
-    grown: [u64; 2],
+    /// Of a queue.
+    queue: Option<QueueMemory>,
 }
 
 /// All segments of a manager.
@@ -32,6 +34,8 @@ pub struct Segments {
     entries: HashMap<u64, Entry>,
     /// For each session the objects that it has attached: from then on there may be something of it. And whether it still holds them.
     attached: HashMap<u64, HashMap<u64, bool>>,
+    /// Queues that may have memory that they do not need, by when to look.
+    looks: BTreeSet<(Instant, u64)>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -39,7 +43,8 @@ pub struct Segments {
 impl Segments {
     /// None yet, in a manager of this capacity.
     pub fn new(capacity_bytes: u64) -> Self {
-        Segments { entries: HashMap::new(), attached: HashMap::new(), bytes: 0, bytes_max: capacity_bytes / SEGMENTS_CAPACITY_SHARE }
+        let bytes_max = capacity_bytes / SEGMENTS_CAPACITY_SHARE;
+        Segments { entries: HashMap::new(), attached: HashMap::new(), looks: BTreeSet::new(), bytes: 0, bytes_max }
     }
 
     /// Makes the segment of a new object.
@@ -56,46 +61,52 @@ impl Segments {
         self.check_room(kind, backed)?;
         let (descriptor, segment) = segment::make(id, kind, shape)?;
         self.bytes += backed;
-        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), sessions: HashSet::new(), backed, grown: [0; 2] });
+        let queue = if kind == Kind::Queue { Some(QueueMemory::new(&Plan::of(&segment, segment.bytes())?)) } else { None };
+        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), sessions: HashSet::new(), backed, queue });
         Ok(())
     }
 
     fn check_room(&self, kind: Kind, bytes: u64) -> Result<()> {
-        if bytes <= self.bytes_max - self.bytes {
-            return Ok(());
-        }
-        let text = format!(
-            "no {bytes} bytes more for a {}: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
-            kind.name(),
-            self.bytes,
-            self.bytes_max
-        );
-        Err(Error::new(ErrorKind::Full, text))
+        room(kind, bytes, self.bytes, self.bytes_max)
     }
 
     /// Puts memory behind more of a queue.
-    pub fn grow(&mut self, id: u64, region: Region, wanted: u64) -> Result<()> {
-        let Some(entry) = self.entries.get(&id).filter(|entry| entry.kind == Kind::Queue) else {
-            return Err(Error::new(ErrorKind::WrongType, format!("object {id} is no queue: it does not grow")));
-        };
+    pub fn grow(&mut self, id: u64, region: Region, wanted: u64, now: Instant) -> Result<()> {
+        let Some(entry) = self.entries.get_mut(&id) else { return Err(no_queue(id)) };
+        let Some(memory) = &mut entry.queue else { return Err(no_queue(id)) };
         let plan = Plan::of(&entry.segment, entry.segment.bytes())?;
-        // What the segment says may be anything: what has been grown before counts, and what was there at first.
-        let grown = entry.grown[region as usize].max(plan.at_first(region));
-        let target = plan.growth(region, wanted);
-        if target > grown {
-            let ranges = plan.ranges_up_to(region, grown, target);
-            let bytes = ranges.iter().map(|range| range.end - range.start).sum();
-            self.check_room(Kind::Queue, bytes)?;
-            ranges.into_iter().try_for_each(|range| sys::back(&entry.descriptor, range))?;
-            self.bytes += bytes;
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.backed += bytes;
-                entry.grown[region as usize] = target;
-            }
-        }
-        let Some(entry) = self.entries.get(&id) else { return Ok(()) };
-        Queue::new(&entry.segment, &plan).back(region, target.max(grown));
+        let before = memory.look_at();
+        let may = |bytes| room(Kind::Queue, bytes, self.bytes, self.bytes_max);
+        let grown = memory.grow((&plan, &entry.segment, &entry.descriptor), region, wanted, now, may)?;
+        let after = memory.look_at();
+        entry.backed += grown;
+        self.bytes += grown;
+        self.plan_look(id, before, after);
         Ok(())
+    }
+
+    fn plan_look(&mut self, id: u64, before: Option<Instant>, after: Option<Instant>) {
+        before.map(|at| self.looks.remove(&(at, id)));
+        after.map(|at| self.looks.insert((at, id)));
+    }
+
+    /// When to look for queues that do not need their memory.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.looks.first().map(|(at, _)| *at)
+    }
+
+    /// Looks at one of them if it is time.
+    pub fn look(&mut self, now: Instant) {
+        let Some(&(at, id)) = self.looks.first().filter(|(at, _)| *at <= now) else { return };
+        self.looks.remove(&(at, id));
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        // One whose words make no sense keeps its memory for as long as it is there.
+        let (Some(memory), Ok(plan)) = (&mut entry.queue, Plan::of(&entry.segment, entry.segment.bytes())) else { return };
+        let given_back = memory.look((&plan, &entry.segment, &entry.descriptor), now);
+        let after = memory.look_at();
+        entry.backed -= given_back;
+        self.bytes -= given_back;
+        self.plan_look(id, None, after);
     }
 
     /// A session gets an object's segment: its descriptor, and its bytes. What it leaves there is recovered from now on.
@@ -136,6 +147,7 @@ impl Segments {
     pub fn remove(&mut self, id: u64) {
         if let Some(entry) = self.entries.remove(&id) {
             self.bytes -= entry.backed;
+            self.plan_look(id, entry.queue.and_then(|memory| memory.look_at()), None);
             // A session that makes and forgets objects all its life leaves nothing here.
             for session in entry.sessions {
                 if let Some(attached) = self.attached.get_mut(&session) {
@@ -156,9 +168,161 @@ impl Segments {
     }
 }
 
+/// Whether there may be so many bytes more.
+fn room(kind: Kind, more: u64, bytes: u64, bytes_max: u64) -> Result<()> {
+    if more <= bytes_max.saturating_sub(bytes) {
+        return Ok(());
+    }
+    let text = format!(
+        "no {more} bytes more for a {}: such objects have {bytes} bytes, and may have {bytes_max} together; give the manager a larger capacity",
+        kind.name(),
+    );
+    Err(Error::new(ErrorKind::Full, text))
+}
+
+#[cold]
+fn no_queue(id: u64) -> Error {
+    Error::new(ErrorKind::WrongType, format!("object {id} is no queue: it does not grow"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use commonhold_ipc::limits::QUEUE_NEEDED_MS_MAX;
+    use commonhold_ipc::queue::{Begun, How, Parameters, Sent, Took};
+    use commonhold_ipc::sync::Claim;
+    use std::time::Duration;
+
+    const QUEUE: u64 = 1;
+    const ME: Claim = Claim::new(5, 1);
+
+    /// A queue, and what a client knows of it.
+    fn queue_of(bytes_max: u64) -> (Segments, Plan) {
+        let mut segments = Segments::new(1 << 30);
+        let plan = Plan::new(Parameters { capacity: 100_000, bytes_max, attempts_max: 0, joinable: false }.words()).unwrap();
+        segments.make(QUEUE, Kind::Queue, &plan.shape()).unwrap();
+        (segments, plan)
+    }
+
+    /// Sends an item of so many bytes, growing the queue as a client does.
+    fn send(segments: &mut Segments, plan: &Plan, bytes: &[u8], now: Instant) -> bool {
+        loop {
+            let (region, wanted) = {
+                let queue = Queue::new(&segments.entries[&QUEUE].segment, plan);
+                match queue.begin(ME, bytes.len()).unwrap() {
+                    Begun::Filling(mut filling) => {
+                        queue.fill(&mut filling, bytes).unwrap();
+                        return queue.publish(ME, filling).unwrap() == Sent::Done;
+                    }
+                    Begun::Not(Sent::Grow(region, wanted)) => (region, wanted),
+                    Begun::Not(_) => return false,
+                }
+            };
+            segments.grow(QUEUE, region, wanted, now).unwrap();
+        }
+    }
+
+    fn receive(segments: &Segments, plan: &Plan) -> Option<Vec<u8>> {
+        let queue = Queue::new(&segments.entries[&QUEUE].segment, plan);
+        let Took::Item(index) = queue.take(ME, How::Receive).unwrap() else { return None };
+        let mut bytes = Default::default();
+        queue.read(index, &mut bytes).unwrap();
+        queue.deliver(ME, index).unwrap();
+        Some(bytes.to_vec())
+    }
+
+    /// Bytes that the system has behind the segment.
+    fn resident(segments: &Segments) -> u64 {
+        let file = std::fs::File::from(segments.entries[&QUEUE].descriptor.try_clone().unwrap());
+        std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512
+    }
+
+    /// Lets the clock run until nothing is left to look at.
+    fn wait_long(segments: &mut Segments) -> usize {
+        let mut looks = 0;
+        while let Some(at) = segments.next_look() {
+            segments.look(at);
+            looks += 1;
+            assert!(looks < 1_000, "the looks do not end");
+        }
+        looks
+    }
+
+    #[test]
+    fn a_drained_queue_gives_its_memory_back_and_works_on() {
+        let (mut segments, plan) = queue_of(64 << 20);
+        let now = Instant::now();
+        let (first, first_resident) = (segments.usage().1, resident(&segments));
+        for _ in 0..2 {
+            // Long ones, and so many short ones that items are needed as well.
+            for number in 0..20u8 {
+                assert!(send(&mut segments, &plan, &vec![number; 256 << 10], now));
+            }
+            for number in 0..2_000u32 {
+                assert!(send(&mut segments, &plan, &number.to_le_bytes(), now));
+            }
+            let (full, full_resident) = (segments.usage().1, resident(&segments));
+            assert!(full >= first + (5 << 20) + 2_000 * 128 && full_resident >= first_resident + (5 << 20));
+            for number in 0..20u8 {
+                assert_eq!(receive(&segments, &plan), Some(vec![number; 256 << 10]));
+            }
+            for number in 0..2_000u32 {
+                assert_eq!(receive(&segments, &plan), Some(number.to_le_bytes().to_vec()));
+            }
+            wait_long(&mut segments);
+            // What stays: 64 units, and the words of all there have been.
+            let (least, least_resident) = (segments.usage().1, resident(&segments));
+            assert!(least <= first + (64 << 10) + (128 << 10), "{first} bytes before, {least} after");
+            assert!(least_resident <= first_resident + (64 << 10) + (128 << 10), "{first_resident} before, {least_resident} after");
+            assert_eq!(segments.entries[&QUEUE].backed, least);
+        }
+        segments.remove(QUEUE);
+        assert_eq!((segments.usage(), segments.next_look()), ((0, 0), None));
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        let (mut segments, plan) = queue_of(64 << 20);
+        let first = segments.usage().1;
+        for number in 0..20u8 {
+            assert!(send(&mut segments, &plan, &vec![number; 256 << 10], Instant::now()));
+        }
+        for number in 0..19u8 {
+            assert_eq!(receive(&segments, &plan), Some(vec![number; 256 << 10]));
+        }
+        // The last one lies above what the others have left.
+        let before = segments.usage().1;
+        for _ in 0..100 {
+            segments.look(segments.next_look().unwrap());
+        }
+        assert!(segments.usage().1 < before && segments.usage().1 >= first + (5 << 20));
+        let (wait, now) = (segments.next_look().unwrap(), Instant::now());
+        assert!(wait > now + Duration::from_millis(QUEUE_NEEDED_MS_MAX), "it is looked at ever more seldom");
+        assert_eq!(receive(&segments, &plan), Some(vec![19; 256 << 10]));
+        wait_long(&mut segments);
+        assert!(segments.usage().1 < first + (256 << 10));
+    }
+
+    #[test]
+    fn what_is_needed_again_and_again_is_left_in_peace() {
+        let (mut segments, plan) = queue_of(64 << 20);
+        let mut looks = 0;
+        // A burst every half second, as the clock of the looks has it.
+        let start = Instant::now();
+        for burst in 0..100u64 {
+            let now = start + Duration::from_millis(500 * burst);
+            for _ in 0..8 {
+                assert!(send(&mut segments, &plan, &vec![7; 64 << 10], now));
+            }
+            while receive(&segments, &plan).is_some() {}
+            let until = now + Duration::from_millis(500);
+            while segments.next_look().is_some_and(|at| at <= until) {
+                segments.look(until);
+                looks += 1;
+            }
+        }
+        assert!(looks < 20, "{looks} looks in 50 seconds");
+    }
 
     #[test]
     fn nothing_is_kept_of_objects_that_are_gone() {

@@ -221,6 +221,42 @@ fn whoever_is_killed_with_a_task_keeps_nobody_from_joining() {
 }
 
 #[test]
+fn whoever_is_stopped_with_a_task_is_waited_for() {
+    let world = World::of_processes();
+    for point in 1.. {
+        let queue = world.manager.queue_with::<Item>(QueueOptions::new().capacity(8).joinable()).unwrap();
+        for kind in KINDS {
+            queue.send((kind, payload(kind))).unwrap();
+        }
+        let mut player = world.doomed_player("finish", &[line(&queue)], CLIENT_STOP_VARIABLE, point);
+        let pid = player.role().pid();
+        let mut stopped = false;
+        until("it stops or is done", || {
+            stopped = state_of(pid) == Some('T');
+            stopped || queue.join_timeout(Duration::from_millis(1)).unwrap()
+        });
+        if stopped {
+            // Others are in nobody's way.
+            drop(queue.try_lease().unwrap());
+            assert!(queue.len().unwrap() <= KINDS.len());
+            player.go_on();
+        }
+        player.expect("done");
+        player.finish();
+        while queue.try_recv().unwrap().is_some() {
+            queue.task_done().unwrap();
+        }
+        assert!(queue.join_timeout(Duration::from_secs(20)).unwrap() && queue.is_closed().unwrap());
+        until("its session is over", || world.sessions() == 1);
+        assert_eq!(queue.in_use().unwrap(), (0, 0));
+        if !stopped {
+            println!("{} stops", point - 1);
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_leased_item_comes_back_at_once() {
     let world = World::of_processes();
     let queue = world.manager.queue_with::<Item>(QueueOptions::new().capacity(8).attempts_max(3)).unwrap();

@@ -9,6 +9,7 @@ mod model;
 #[path = "../sync/players.rs"]
 mod players;
 mod scribbles;
+mod sizes;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,6 +20,6 @@ commonhold::init_in_tests!();
 
 /// What players can be told to play.
 fn part(name: &str) -> players::Part {
-    let parts = [bodies::PARTS, deaths::PARTS, handles::PARTS, soak::PARTS].concat();
+    let parts = [bodies::PARTS, deaths::PARTS, handles::PARTS, sizes::PARTS, soak::PARTS].concat();
     parts.into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no part {name}")).1
 }

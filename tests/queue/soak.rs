@@ -1,15 +1,23 @@
-//! Many processes, random operations, random deaths, exact accounting at the end. `COMMONHOLD_SOAK_SECONDS` makes it longer.
+//! Many processes, random operations, random stops and deaths, exact accounting at the end.
+//!
+//! `COMMONHOLD_SOAK_SECONDS` makes it longer than its four seconds, `COMMONHOLD_SOAK_SEED` makes it another one. Each four seconds begin
+//! with a queue of another kind, and end with its being closed, drained and accounted for.
 
 use crate::bodies::payload;
-use crate::players::{Part, Talk, World, line};
-use crate::support::until;
+use crate::players::{Part, Player, Talk, World, line};
+use crate::support::{PATIENCE, until};
 use commonhold::{Queue, QueueOptions};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub const PARTS: &[(&str, Part)] = &[("churn", churn)];
 
 type Item = (u64, Vec<u8>);
+
+/// Processes at a time.
+const PLAYERS: u64 = 8;
+/// Of one queue.
+const ROUND: Duration = Duration::from_secs(4);
 
 /// A small generator of numbers: the same seed gives the same ones.
 struct Numbers(u64);
@@ -27,10 +35,13 @@ impl Numbers {
 fn churn(talk: &mut Talk) {
     let queue: Queue<Item> = talk.hear_handle();
     let seed: u64 = talk.hear().unwrap().parse().unwrap();
-    let mut numbers = Numbers(seed);
+    let joinable = talk.hear().unwrap() == "joinable";
+    let mut numbers = Numbers(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut next = seed << 20;
+    // Received, and not yet said to be done.
+    let mut owed = 0;
     loop {
-        match numbers.next(8) {
+        match numbers.next(9) {
             0..=3 => {
                 next += 1;
                 match queue.try_send((next, payload(next))) {
@@ -40,8 +51,11 @@ fn churn(talk: &mut Talk) {
                 }
             }
             4 | 5 => match queue.recv_timeout(Duration::from_millis(20)) {
-                Ok(Some(item)) => talk.say(out(&item)),
-                Ok(None) => return talk.say("done"),
+                Ok(Some(item)) => {
+                    talk.say(out(&item));
+                    owed += u64::from(joinable);
+                }
+                Ok(None) => break,
                 Err(error) => assert!(error.is_timed_out(), "{error}"),
             },
             6 => {
@@ -49,9 +63,17 @@ fn churn(talk: &mut Talk) {
                     talk.say(out(&lease.ack().unwrap()));
                 }
             }
-            _ => drop(queue.try_lease().unwrap()),
+            7 => drop(queue.try_lease().unwrap()),
+            _ => {
+                for _ in 0..std::mem::take(&mut owed) {
+                    queue.task_done().unwrap();
+                }
+            }
         }
     }
+    (0..owed).for_each(|_| queue.task_done().unwrap());
+    assert!(!joinable || queue.task_done().is_err(), "nothing more is owed");
+    talk.say("done");
 }
 
 fn out(item: &Item) -> String {
@@ -59,30 +81,44 @@ fn out(item: &Item) -> String {
     format!("out {}", item.0)
 }
 
-#[test]
-fn nothing_is_lost_or_doubled_whoever_dies() {
-    const PLAYERS: u64 = 8;
-    let seconds = std::env::var("COMMONHOLD_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
-    let world = World::of_processes();
-    let queue = world.manager.queue_with::<Item>(QueueOptions::new().capacity(50).bytes_max(256 << 10)).unwrap();
-    let mut seed = 1;
-    let mut start = |world: &World, queue: &Queue<Item>| {
-        let mut player = world.player("churn", &[line(queue)]);
-        player.say(seed);
-        seed += 1;
+/// Each number's way in and out.
+type Books = BTreeMap<u64, (u32, u32)>;
+
+fn enter(books: &mut Books, line: &str) {
+    let (way, number) = line.split_once(' ').unwrap();
+    let count = books.entry(number.parse().unwrap()).or_default();
+    *(if way == "in" { &mut count.0 } else { &mut count.1 }) += 1;
+}
+
+/// One queue's life.
+fn round(world: &World, numbers: &mut Numbers, seed: &mut u64, end: Instant) -> (usize, u64) {
+    let (joinable, attempts_max) = (numbers.next(2) == 0, [0, 3][numbers.next(2) as usize]);
+    let options = QueueOptions::new().capacity(1 + numbers.next(60)).bytes_max((16 << 10) << numbers.next(6)).attempts_max(attempts_max);
+    let queue = world.manager.queue_with::<Item>(if joinable { options.joinable() } else { options }).unwrap();
+    let mut start = || {
+        let mut player = world.player("churn", &[line(&queue)]);
+        *seed += 1;
+        player.say(*seed);
+        player.say(if joinable { "joinable" } else { "not" });
         player
     };
-    let mut players: Vec<_> = (0..PLAYERS).map(|_| start(&world, &queue)).collect();
-    let mut numbers = Numbers(42);
-    let (mut lines, mut deaths) = (Vec::new(), 0u64);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut players: Vec<Player> = (0..PLAYERS).map(|_| start()).collect();
+    let (mut books, mut deaths) = (Books::new(), 0);
     while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20 + numbers.next(60)));
         let which = numbers.next(PLAYERS) as usize;
+        if numbers.next(3) == 0 {
+            players[which].stop();
+            std::thread::sleep(Duration::from_millis(numbers.next(30)));
+            if numbers.next(2) == 0 {
+                players[which].go_on();
+                continue;
+            }
+        }
         players[which].kill();
-        let mut dead = std::mem::replace(&mut players[which], start(&world, &queue));
+        let mut dead = std::mem::replace(&mut players[which], start());
         while let Some(line) = dead.hear() {
-            lines.push(line);
+            enter(&mut books, &line);
         }
         deaths += 1;
     }
@@ -93,23 +129,41 @@ fn nothing_is_lost_or_doubled_whoever_dies() {
             if line == "done" {
                 break;
             }
-            lines.push(line);
+            enter(&mut books, &line);
         }
         player.finish();
     }
     until("all sessions are over", || world.sessions() == 1);
     assert_eq!(queue.recv().unwrap(), None);
-    let mut counts: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-    for line in &lines {
-        let (way, number) = line.split_once(' ').unwrap();
-        let count = counts.entry(number.parse().unwrap()).or_default();
-        *(if way == "in" { &mut count.0 } else { &mut count.1 }) += 1;
+    let mut dead_letters = 0;
+    while let Some(item) = queue.dead_letters().try_recv().unwrap() {
+        enter(&mut books, &out(&item));
+        dead_letters += 1;
     }
-    let odd: BTreeSet<_> = counts.iter().filter(|(_, count)| **count != (1, 1)).collect();
-    println!("{} items, {deaths} deaths, in dying hands: {odd:?}", counts.len());
+    assert!(dead_letters == 0 || attempts_max != 0);
+    assert!(queue.join_timeout(PATIENCE).unwrap(), "nobody works on anything any more");
+    let odd: Vec<_> = books.iter().filter(|(_, count)| **count != (1, 1)).collect();
+    println!("{} items, {dead_letters} dead letters, {deaths} deaths, in dying hands: {odd:?}", books.len());
     // One sent and not yet said, or received and not yet said, by each of the dead.
     assert!(odd.iter().all(|(_, count)| matches!(count, (0, 1) | (1, 0))), "{odd:?}");
     assert!(odd.len() as u64 <= deaths, "{} items in the hands of {deaths} dead", odd.len());
     assert_eq!((queue.len().unwrap(), queue.in_use().unwrap()), (0, (0, 0)));
     world.manager.audit().unwrap();
+    (books.len(), deaths)
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whoever_dies() {
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let end = Instant::now() + Duration::from_secs(number("COMMONHOLD_SOAK_SECONDS", 4));
+    let first = number("COMMONHOLD_SOAK_SEED", 42);
+    let (mut numbers, mut seed) = (Numbers(first), first << 16);
+    let world = World::of_processes();
+    let (mut items, mut deaths) = (0, 0);
+    while Instant::now() < end {
+        let (more, died) = round(&world, &mut numbers, &mut seed, end.min(Instant::now() + ROUND));
+        (items, deaths) = (items + more, deaths + died);
+        until("the segment is gone", || world.manager.stats().unwrap().segments == 0);
+    }
+    println!("{items} items, {deaths} deaths");
 }

@@ -1,10 +1,12 @@
 //! `Barrier`: parties that wait for each other.
 
 use crate::players::{Part, Talk, World, line};
-use crate::support::{PROMPT, process_of, until};
+use crate::support::{PROMPT, process_of, signal_to, state_of, until};
 use crate::vandal::Vandal;
 use commonhold::{Barrier, Counter, ErrorKind, Manager};
-use commonhold_ipc::points::CLIENT_VARIABLE;
+use commonhold_ipc::points::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE};
+use rustix::process::Signal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const PARTS: &[(&str, Part)] = &[("barrier::runner", runner), ("barrier::party", party), ("barrier::visitor", visitor)];
@@ -222,6 +224,42 @@ fn a_party_dies_at_every_point() {
         deaths += 1;
     }
     assert!(deaths > 8, "{deaths}");
+}
+
+/// A party that is stopped is waited for, as one that is slow; the round is over when it goes on.
+#[test]
+fn a_party_is_stopped_at_every_point() {
+    let world = World::of_processes();
+    let barrier = world.manager.barrier(2).unwrap();
+    for point in 1.. {
+        let mut player = world.doomed_player("barrier::visitor", &[line(&barrier)], CLIENT_STOP_VARIABLE, point);
+        let pid = player.role().pid();
+        let (over, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if state_of(pid) == Some('T') {
+                        stopped.store(true, Ordering::Relaxed);
+                        assert!(!barrier.is_broken().unwrap() && barrier.waiting().unwrap() <= 2);
+                        signal_to(pid, Signal::CONT);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            barrier.wait().unwrap();
+            player.expect("passed");
+            player.say("leave");
+            player.finish();
+            over.store(true, Ordering::Relaxed);
+        });
+        until("its session is over", || world.sessions() == 1);
+        assert_eq!((barrier.waiting().unwrap(), barrier.is_broken().unwrap()), (0, false));
+        world.manager.audit().unwrap();
+        if !stopped.into_inner() {
+            assert!(point > 8, "{point}");
+            return;
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `Condition`: waiting for something under a lock.
 
-use crate::fates::deaths;
+use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PROMPT, process_of, until};
 use commonhold::{Condition, ErrorKind, List, Lock, Manager};
@@ -156,7 +156,7 @@ fn the_managers_death_wakes_who_waits() {
 }
 
 #[test]
-fn a_user_dies_at_every_point() {
+fn a_user_dies_or_stops_at_every_point() {
     let world = World::of_processes();
     let condition = world.manager.condition().unwrap();
     let others = |over: &AtomicBool| {
@@ -172,4 +172,12 @@ fn a_user_dies_at_every_point() {
         assert_eq!(condition.to_string(), "free");
     });
     assert!(deaths > 8, "{deaths}");
+    let stops = stops(&world, "condition::user", &[line(&condition)], || {
+        // Stopped with the lock, it is waited for; with anything else, not.
+        if let Some(acquired) = condition.lock_timeout(Duration::from_millis(20)).unwrap() {
+            drop(condition.wait_timeout(acquired.into_guard(), Duration::from_millis(1)).unwrap());
+        }
+        condition.notify_all().unwrap();
+    });
+    assert!(stops > 8, "{stops}");
 }

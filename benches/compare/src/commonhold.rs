@@ -169,12 +169,10 @@ impl System for Commonhold {
                     Ok(())
                 })
             }
-            Row::Queue64 => {
-                let small = small()?;
-                self.queue(plan, "queue_small", &small)
-            }
-            Row::Queue4k => self.queue(plan, "queue_large", &value(4 << 10)),
-            Row::Queue1m => self.queue(plan, "queue_large", &value(1 << 20)),
+            Row::Queue64 | Row::Queue4To1 | Row::Queue1To4 | Row::Queue4To4 => self.queue(row, plan, "queue_small", &small()?),
+            Row::Queue4k => self.queue(row, plan, "queue_large", &value(4 << 10)),
+            Row::Queue1m => self.queue(row, plan, "queue_large", &value(1 << 20)),
+            Row::QueueRoundTrip | Row::QueueWake => self.there_and_back(plan.with_pauses(row.pause_ns().unwrap_or_default())),
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
@@ -196,17 +194,31 @@ impl Commonhold {
         })
     }
 
-    fn queue<T: Shared>(&self, plan: Plan, partner: &str, item: &T) -> Result<Vec<f64>>
+    fn queue<T: Shared>(&self, row: Row, plan: Plan, receiver: &str, item: &T) -> Result<Vec<f64>>
     where
         for<'i> &'i T: AsShared<T>,
     {
         let queue = self.manager.queue::<T>(DEPTH as u64)?;
-        let _partner = Partner::start(&[partner.to_owned(), queue.token()?.to_string()])?;
+        let (_, senders, receivers) = row.crowd().ok_or("not a row about queues")?;
+        let roles = std::iter::repeat_n(receiver, receivers).chain(std::iter::repeat_n("queue_sender", senders - 1));
+        let start = |role: &str| Partner::start(&[role.to_owned(), queue.token()?.to_string()]);
+        let _partners = roles.map(start).collect::<Result<Vec<_>>>()?;
         // Full first: then each has to wait for the other's end.
         for _ in 0..DEPTH {
             queue.send(item)?;
         }
         plan.time(|| Ok(queue.send(item)?))
+    }
+
+    fn there_and_back(&self, plan: Plan) -> Result<Vec<f64>> {
+        let (there, back) = (self.manager.queue::<Small>(DEPTH as u64)?, self.manager.queue::<Small>(DEPTH as u64)?);
+        let _partner = Partner::start(&["queue_echo".to_owned(), there.token()?.to_string(), back.token()?.to_string()])?;
+        let small = small()?;
+        plan.time(|| {
+            there.send(small)?;
+            touch(&back.recv()?.ok_or("the queue is closed")?);
+            Ok(())
+        })
     }
 
     fn event(&self, plan: Plan) -> Result<Vec<f64>> {

@@ -8,6 +8,7 @@ mod child;
 mod commonhold;
 mod crossbeam;
 mod hashmap;
+mod ipc_channel;
 mod lmdb;
 mod measure;
 mod partner;

@@ -5,6 +5,7 @@ prints one JSON object per line: {"ns": [nanoseconds per group, ...]}, {"ready":
 first argument.
 """
 
+import contextlib
 import ctypes  # noqa: F401  (so that forked managers find it imported)
 import functools
 import itertools
@@ -194,13 +195,47 @@ class Rows:
         with Partner(take):
             return timed(groups, operations, take)
 
-    def queue(self, size, groups, operations):
+    def queue(self, size, groups, operations, senders=1, receivers=1):
         items = self.sync.Queue(SIZES["depth"])
         one = value(size)
-        with Partner(lambda: touch(items.get())):
+        with contextlib.ExitStack() as partners:
+            for _ in range(receivers):
+                partners.enter_context(Partner(lambda: touch(items.get())))
+            for _ in range(senders - 1):
+                partners.enter_context(Partner(lambda: items.put(one)))
             for _ in range(SIZES["depth"]):
                 items.put(one)
             return timed(groups, operations, lambda: items.put(one))
+
+    def there_and_back(self, pause_ns, groups, operations):
+        global THINK_NS
+        there, back = self.sync.Queue(SIZES["depth"]), self.sync.Queue(SIZES["depth"])
+        one = value(64)
+
+        def ask_one():
+            there.put(one)
+            touch(back.get())
+
+        with Partner(lambda: back.put(there.get())):
+            if pause_ns == 0:
+                return timed(groups, operations, ask_one)
+            THINK_NS = pause_ns
+            return timed(groups * operations, 1, ask_one)
+
+    def queue_4_to_1(self, groups, operations):
+        return self.queue(64, groups, operations, senders=4)
+
+    def queue_1_to_4(self, groups, operations):
+        return self.queue(64, groups, operations, receivers=4)
+
+    def queue_4_to_4(self, groups, operations):
+        return self.queue(64, groups, operations, senders=4, receivers=4)
+
+    def queue_round_trip(self, groups, operations):
+        return self.there_and_back(0, groups, operations)
+
+    def queue_wake(self, groups, operations):
+        return self.there_and_back(200_000, groups, operations)
 
     def queue_64(self, groups, operations):
         return self.queue(64, groups, operations)

@@ -6,9 +6,9 @@ use ::commonhold::{Barrier, Event, Lock, Queue, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::commonhold::Small;
-use crate::rawlocks;
+use crate::commonhold::{Small, small};
 use crate::workload::touch;
+use crate::{ipc_channel, rawlocks, redis};
 
 /// Tells a process that it is a partner: what it does, then with what.
 const VARIABLE: &str = "COMPARE_PARTNER";
@@ -76,6 +76,26 @@ fn work(task: &[&str]) -> Result<()> {
             queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
             Ok(())
         }
+        ["queue_sender", token] => {
+            let queue: Queue<Small> = token.parse::<Token>()?.open()?;
+            let small = small()?;
+            ready();
+            loop {
+                queue.send(small)?;
+            }
+        }
+        ["queue_echo", there, back] => {
+            let (there, back): (Queue<Small>, Queue<Small>) = (there.parse::<Token>()?.open()?, back.parse::<Token>()?.open()?);
+            ready();
+            there.iter().try_for_each(|item| back.send(item?))?;
+            Ok(())
+        }
+        ["redis_receiver", socket] => redis::receive_for_ever(socket.as_ref(), ready),
+        ["redis_sender", socket] => redis::send_for_ever(socket.as_ref(), ready),
+        ["redis_echo", socket] => redis::echo_for_ever(socket.as_ref(), ready),
+        ["ipc_channel_receiver", server] => ipc_channel::receive_for_ever(server, ready),
+        ["ipc_channel_sender", server] => ipc_channel::send_for_ever(server, ready),
+        ["ipc_channel_echo", server] => ipc_channel::echo_for_ever(server, ready),
         ["raw_lock", kind, file] => {
             let lock = rawlocks::existing(kind, file.as_ref())?;
             ready();

@@ -111,7 +111,7 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => row != Row::ProcessSpawnJoin,
-            Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
+            Measures::Locks => row.is_about_locks() || row.is_about_queues(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
     }

@@ -1,14 +1,18 @@
 //! Redis over a unix socket: a server of our own, without persistence, started and ended by this program.
 //!
 //! A dict is a hash (HSET, HGET, HGETALL), a list is a list (RPUSH, LINDEX), a batch is MULTI … EXEC in one pipeline. There are no snapshots:
-//! that row copies the whole hash. The server's directory holds nothing but its socket and is removed once we are connected.
+//! that row copies the whole hash. A queue is a list as well (RPUSH, BLPOP), which has no bound: that its receivers keep up is their affair.
+//! The server's directory holds nothing but its socket.
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use tempfile::TempDir;
 
 use crate::Result;
 use crate::child::{Helper, Lines};
+use crate::partner::Partner;
 use crate::resp::{Connection, Reply};
 use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::systems::System;
@@ -18,12 +22,17 @@ use crate::workload::{Indices, Plan, key, touch, value};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What redis-server prints last when it starts; the words before differ between its versions.
 const READY: &str = "eady to accept connections";
+/// Lists that are used as queues.
+const THERE: &[u8] = b"there";
+const BACK: &[u8] = b"back";
 /// Commands sent before replies are read when a container is filled.
 const PIPELINE: usize = 1000;
 
 /// A server and the connection to it. The pipes are held because the server would find them broken otherwise.
 pub struct Redis {
     connection: Connection,
+    socket: PathBuf,
+    _directory: TempDir,
     _server: Helper,
     _stdin: ChildStdin,
     _log: Lines,
@@ -47,8 +56,7 @@ impl Redis {
             }
         }
         let connection = Connection::open(&socket)?;
-        directory.close()?;
-        Ok(Some(Redis { connection, _server: server, _stdin: stdin, _log: log }))
+        Ok(Some(Redis { connection, socket, _directory: directory, _server: server, _stdin: stdin, _log: log }))
     }
 
     fn expect(&mut self, wanted: Reply) -> Result<()> {
@@ -151,6 +159,24 @@ impl Redis {
         plan.time(|| found(self.connection.call(&[b"ECHO", &value], touch)?))
     }
 
+    fn queue(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        self.connection.call(&[b"DEL", THERE, BACK], |_| {})?;
+        let start = |role: &str| Partner::start(&[role.to_owned(), self.socket.display().to_string()]);
+        if let Some(pause) = row.pause_ns() {
+            let _partner = start("redis_echo")?;
+            let small = value(SMALL);
+            return plan.with_pauses(pause).time(|| {
+                self.connection.call(&[b"RPUSH", THERE, &small], |_| {})?;
+                self.connection.call(&[b"BLPOP", BACK, b"0"], touch).map(|_| ())
+            });
+        }
+        let (bytes, senders, receivers) = row.crowd().ok_or("not a row about queues")?;
+        let roles = std::iter::repeat_n("redis_receiver", receivers).chain(std::iter::repeat_n("redis_sender", senders - 1));
+        let _partners = roles.map(start).collect::<Result<Vec<_>>>()?;
+        let item = value(bytes);
+        plan.time(|| self.connection.call(&[b"RPUSH", THERE, &item], |_| {}).map(|_| ()))
+    }
+
     fn used_bytes(&mut self) -> Result<f64> {
         let mut text = String::new();
         self.connection.call(&[b"INFO", b"memory"], |bytes| text = String::from_utf8_lossy(bytes).into_owned())?;
@@ -169,7 +195,7 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_locks() && row.item_bytes().is_none()
+        row != Row::ProcessSpawnJoin && !row.is_about_locks()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -204,9 +230,39 @@ impl System for Redis {
             Row::ManagerStart => start(plan),
             Row::MethodCall64 => self.echo(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
-            Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
+            _ => self.queue(row, plan),
         }
+    }
+}
+
+/// A partner's life: receives what comes.
+pub fn receive_for_ever(socket: &Path, ready: impl FnOnce()) -> Result<()> {
+    let mut connection = Connection::open(socket)?;
+    ready();
+    loop {
+        connection.call(&[b"BLPOP", THERE, b"0"], touch)?;
+    }
+}
+
+/// A partner's life: sends.
+pub fn send_for_ever(socket: &Path, ready: impl FnOnce()) -> Result<()> {
+    let mut connection = Connection::open(socket)?;
+    let small = value(SMALL);
+    ready();
+    loop {
+        connection.call(&[b"RPUSH", THERE, &small], |_| {})?;
+    }
+}
+
+/// A partner's life: sends back what comes.
+pub fn echo_for_ever(socket: &Path, ready: impl FnOnce()) -> Result<()> {
+    let mut connection = Connection::open(socket)?;
+    let mut item = Vec::new();
+    ready();
+    loop {
+        connection.call(&[b"BLPOP", THERE, b"0"], |bytes| item = bytes.to_vec())?;
+        connection.call(&[b"RPUSH", BACK, &item], |_| {})?;
     }
 }
 

@@ -76,6 +76,21 @@ pub enum Row {
     /// The same with 1 MiB; first and last byte are looked at
     #[value(name = "queue_1m")]
     Queue1m,
+    /// Send 64 bytes into such a queue while three other processes send as well, and one receives
+    #[value(name = "queue_4_to_1")]
+    Queue4To1,
+    /// The same: one sends, four receive
+    #[value(name = "queue_1_to_4")]
+    Queue1To4,
+    /// The same: four send, four receive
+    #[value(name = "queue_4_to_4")]
+    Queue4To4,
+    /// Send 64 bytes to another process and get them back through a second queue, one after the other: two hand-overs, both sides awake
+    #[value(name = "queue_round_trip")]
+    QueueRoundTrip,
+    /// The same with 200 µs between two, in which the other process falls asleep
+    #[value(name = "queue_wake")]
+    QueueWake,
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
@@ -156,20 +171,35 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
-            Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
-            Row::Queue64 | Row::Queue4k | Row::Queue1m => None,
+            _ => None,
         }
     }
 
-    /// Of a row about queues: bytes of an item.
-    pub fn item_bytes(self) -> Option<usize> {
+    /// Of a row about passing items through a queue: bytes of an item, how many send, how many receive.
+    pub fn crowd(self) -> Option<(usize, usize, usize)> {
         match self {
-            Row::Queue64 => Some(SMALL),
-            Row::Queue4k => Some(4 << 10),
-            Row::Queue1m => Some(1 << 20),
+            Row::Queue64 => Some((SMALL, 1, 1)),
+            Row::Queue4k => Some((4 << 10, 1, 1)),
+            Row::Queue1m => Some((1 << 20, 1, 1)),
+            Row::Queue4To1 => Some((SMALL, 4, 1)),
+            Row::Queue1To4 => Some((SMALL, 1, 4)),
+            Row::Queue4To4 => Some((SMALL, 4, 4)),
             _ => None,
         }
+    }
+
+    /// Of a row about there and back: the pauses between two, in nanoseconds.
+    pub fn pause_ns(self) -> Option<u64> {
+        match self {
+            Row::QueueRoundTrip => Some(0),
+            Row::QueueWake => Some(200_000),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about queues.
+    pub fn is_about_queues(self) -> bool {
+        self.crowd().is_some() || self.pause_ns().is_some()
     }
 
     /// Whether it is about locks and their kin, which stores of data do not have.
@@ -205,6 +235,8 @@ pub enum SystemName {
     Hashmap,
     /// crossbeam's bounded channel between two threads of this process: the ceiling for queues, no sharing between processes
     Crossbeam,
+    /// ipc-channel, the crate: bytes over a local socket to another process
+    IpcChannel,
     /// LMDB through heed, on tmpfs where there is room, WRITEMAP and NOSYNC; writer and reader are this process, one transaction per operation
     Lmdb,
     /// redis-server on a unix socket of its own, started and ended by this program, no persistence; HGET, HSET, LINDEX, RPUSH

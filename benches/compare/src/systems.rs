@@ -35,6 +35,7 @@ pub fn start(name: SystemName) -> Result<Presence> {
         SystemName::Commonhold => commonhold()?,
         SystemName::Hashmap => Presence::Here(Box::new(crate::hashmap::Hashmap::new())),
         SystemName::Crossbeam => Presence::Here(Box::new(crate::crossbeam::Crossbeam)),
+        SystemName::IpcChannel => Presence::Here(Box::new(crate::ipc_channel::IpcChannel)),
         SystemName::Lmdb => Presence::Here(Box::new(crate::lmdb::Lmdb::new()?)),
         SystemName::Redis => here(boxed(crate::redis::Redis::start()?), "redis-server is not installed (not in PATH)"),
         SystemName::Python => here(boxed(crate::python::Python::start()?), NO_PYTHON),

@@ -86,6 +86,16 @@ impl Plan {
         Ok(groups)
     }
 
+    /// The same, one operation at a time, with pauses of so many nanoseconds between them: as many as the plan has in all. Without pauses,
+    /// as planned.
+    pub fn with_pauses(self, pause_ns: u64) -> Self {
+        if pause_ns == 0 {
+            self
+        } else {
+            Plan { groups: self.groups * self.operations, operations: 1, think_ns: self.think_ns.max(pause_ns) }
+        }
+    }
+
     /// The caller's own work.
     #[inline]
     fn think(self) {

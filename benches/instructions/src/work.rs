@@ -38,6 +38,12 @@ pub enum Work {
     Push,
     /// A set in a batch of forty
     Batch,
+    /// `drop(lock.lock())`
+    Lock,
+    /// `queue.send`
+    Send,
+    /// `queue.recv`
+    Receive,
 }
 
 /// Whose instructions are counted.
@@ -60,6 +66,9 @@ impl Work {
             Work::Set => "dict set, 64 B",
             Work::Push => "list push, 64 B",
             Work::Batch => "a set in a batch of 40",
+            Work::Lock => "lock taken and given back",
+            Work::Send => "queue send, 64 B",
+            Work::Receive => "queue receive, 64 B",
         }
     }
 
@@ -69,6 +78,7 @@ impl Work {
             Work::Set | Work::Push => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch => 40,
+            Work::Lock | Work::Send | Work::Receive => 16,
         }
     }
 
@@ -79,6 +89,10 @@ impl Work {
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
         let snapshot = manager.snapshot()?;
+        let (lock, queue) = (manager.lock()?, manager.queue::<[u8; 64]>(1_000)?);
+        if self == Work::Receive {
+            (0..1_000).try_for_each(|_| queue.send(value))?;
+        }
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
         let mut work = |operations: u64| -> Result<()> {
@@ -110,6 +124,17 @@ impl Work {
                 Work::Push => {
                     for _ in 0..operations {
                         list.push(value)?;
+                    }
+                }
+                Work::Lock => {
+                    for _ in 0..operations {
+                        drop(lock.lock()?.into_guard());
+                    }
+                }
+                Work::Send => (0..operations).try_for_each(|_| queue.send(value))?,
+                Work::Receive => {
+                    for _ in 0..operations {
+                        std::hint::black_box(queue.recv()?.expect("there are enough")[0]);
                     }
                 }
                 Work::Batch => {

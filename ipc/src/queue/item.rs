@@ -12,7 +12,7 @@
 //! | 40 | 88 | the payload, if it is no longer than that |
 
 use super::plan::Plan;
-use super::{Filling, Queue, Room};
+use super::{Queue, Room};
 use crate::sync::{Claim, FLAGS, Word};
 
 /// Bytes of an item.
@@ -26,8 +26,10 @@ const LEN: usize = 16;
 const FIRST: usize = 24;
 const TICKET: usize = 32;
 
-/// Free.
-pub const FREE: u64 = 0;
+/// No memory behind it.
+pub const ABSENT: u64 = 0;
+/// Free: a claim's bit that no claim has alone, since sessions are numbered from 1.
+pub const FREE: u64 = 1 << 2;
 /// Flags of a claim; none: busy.
 pub const TAKEN: u64 = 1;
 /// As above.
@@ -49,6 +51,7 @@ pub fn published(ring: usize, position: u64) -> u64 {
 /// What a state says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Or there is no memory behind it.
     Free,
     Busy(Claim),
     Taken(Claim),
@@ -60,6 +63,7 @@ pub enum State {
 impl State {
     pub fn of(word: u64) -> State {
         match (word & FLAGS, Claim::of(word)) {
+            _ if word == FREE => State::Free,
             (PUBLISHED, _) => State::Published((word >> RING_SHIFT & 3) as usize, word >> POSITION_SHIFT),
             (TAKEN, Some(claim)) => State::Taken(claim),
             (LEASED, Some(claim)) => State::Leased(claim),
@@ -94,10 +98,10 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
 
     /// Writes the head of an item that is being filled: no attempts yet.
     #[inline(always)]
-    pub(super) fn write_head(&self, index: u32, filling: &Filling) {
-        self.len_word(index).set(filling.len as u64);
-        self.memory.word(self.plan.item(index) + FIRST).set(filling.first.into());
-        self.memory.word(self.plan.item(index) + TICKET).set(filling.ticket);
+    pub(super) fn write_head(&self, index: u32, len: usize, first: u32, ticket: u64) {
+        self.len_word(index).set(len as u64);
+        self.memory.word(self.plan.item(index) + FIRST).set(first.into());
+        self.memory.word(self.plan.item(index) + TICKET).set(ticket);
     }
 
     /// The number under which the manager keeps what the item's handles refer to; 0: it has none.
@@ -145,7 +149,8 @@ mod tests {
     #[test]
     fn states_are_told_apart() {
         let claim = Claim::new(7, 9);
-        assert_eq!(State::of(0), State::Free);
+        assert_eq!((State::of(ABSENT), State::of(FREE)), (State::Free, State::Free));
+        assert_ne!(Claim::new(1, 1).word(), FREE);
         assert_eq!(State::of(claim.word()), State::Busy(claim));
         assert_eq!(State::of(claim.word() | TAKEN), State::Taken(claim));
         assert_eq!(State::of(claim.word() | LEASED), State::Leased(claim));

@@ -8,10 +8,11 @@
 //!
 //! | state of an item | meaning | who may change it |
 //! |---|---|---|
-//! | 0 | free | anybody, by exchange, to *busy* |
+//! | 0 | *absent*: there is no memory behind it | the manager, which has put memory there, to *free* |
+//! | 4 | *free* | anybody, by exchange, to *busy*; the manager, by exchange, to *absent* |
 //! | claim + 0, *busy* | its content is its owner's business: being filled, or thrown away | the owner |
 //! | 3 + ring, position | *published* there, as soon as that cell holds its number | a receiver, by exchange, to *taken* or *leased* |
-//! | claim + 1, *taken* | a receiver copies it out | the owner: to *busy* or 0, which is the delivery |
+//! | claim + 1, *taken* | a receiver copies it out | the owner: to *busy* or *free*, which is the delivery |
 //! | claim + 2, *leased* | somebody works on it, or (marked as delivered) has not said that it is done | the owner |
 //!
 //! | cell, at position *p* of lap *n* | meaning |
@@ -44,6 +45,7 @@ pub use plan::{Parameters, Plan, Region};
 pub use room::Filling;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{QUEUE_ITEMS_APART_NS, QUEUE_SPACE_APART_NS, QUEUE_SPACE_APART_NS_MAX};
 use crate::liveness::{Slept, disconnected};
 use crate::map::Segment;
 use crate::points;
@@ -56,6 +58,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// How often a step that others may foil is tried before the words are held for nonsense: far more than any number of threads foil.
 const TRIES: u32 = 1 << 20;
 
+/// How many items ahead of the one in hands the next are brought near: as many as pass in the time that this takes.
+const AHEAD: u32 = 4;
+
 /// Longest sleep without a look at the queue's words, in milliseconds: the backstop of a wake-up that went to a process that was stopped.
 const LOOK_MS: u64 = crate::limits::LOCK_LOOK_MS;
 
@@ -63,8 +68,14 @@ const LOOK_MS: u64 = crate::limits::LOCK_LOOK_MS;
 pub trait Room: Memory {
     /// Copies bytes in.
     fn put(&self, at: usize, bytes: &[u8]);
+    /// Copies the payload of an item out, whatever part of it is used.
+    fn get_short(&self, at: usize, out: &mut [u8; item::INLINE_BYTES]);
     /// Copies so many bytes out, behind what is in `out`.
     fn get(&self, at: usize, len: usize, out: &mut AlignedVec<16>);
+    /// The same into bytes that need no alignment.
+    fn get_plain(&self, at: usize, len: usize, out: &mut Vec<u8>);
+    /// Bytes that the caller will soon write are brought near.
+    fn fetch(&self, _at: usize) {}
 }
 
 impl Room for Segment {
@@ -74,8 +85,37 @@ impl Room for Segment {
     }
 
     #[inline(always)]
+    fn get_short(&self, at: usize, out: &mut [u8; item::INLINE_BYTES]) {
+        self.copy_out_to(at, out);
+    }
+
+    #[inline(always)]
     fn get(&self, at: usize, len: usize, out: &mut AlignedVec<16>) {
         self.copy_out(at, len, out);
+    }
+
+    fn get_plain(&self, at: usize, len: usize, out: &mut Vec<u8>) {
+        self.copy_out_plain(at, len, out);
+    }
+
+    #[inline(always)]
+    fn fetch(&self, at: usize) {
+        self.prefetch_to_write(at);
+    }
+}
+
+/// A payload that was short.
+#[repr(C, align(16))]
+pub struct Short {
+    bytes: [u8; item::INLINE_BYTES],
+    len: usize,
+}
+
+impl Short {
+    /// Its bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -172,26 +212,20 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     /// `TooLarge` if no emptiness could make room for it.
     #[inline]
     pub fn begin(&self, me: Claim, len: usize) -> Result<Begun> {
-        let ring = self.ring(plan::MAIN);
-        if ring.is_full(self.plan.capacity(), &self.plan.head_seen, |index, position| self.is_gone(index, position))? {
-            return Ok(Begun::Not(if self.is_closed()? { Sent::Closed } else { Sent::Full }));
-        }
-        let Some(index) = self.claim_item(me) else {
-            let backed = self.backed_items();
-            let more = u64::from(backed) * 2;
-            return Ok(Begun::Not(if backed < self.plan.items { Sent::Grow(Region::Items, more) } else { Sent::Full }));
+        let index = match self.claim_one(me)? {
+            Ok(index) => index,
+            Err(not) => return Ok(Begun::Not(not)),
         };
-        points::client("queue: item claimed");
         if len <= item::INLINE_BYTES {
             return Ok(Begun::Filling(Filling::inline(index, len)));
         }
         match self.claim_units(index, len) {
             Ok(Some(first)) => Ok(Begun::Filling(Filling::chain(index, len, first))),
             Ok(None) => {
-                let backed = u64::from(self.backed_units());
-                let wanted = (backed + len.div_ceil(room::UNIT_BYTES) as u64).max(2 * backed);
+                let open = u64::from(self.open(Region::Units));
+                let wanted = (open + len.div_ceil(room::UNIT_BYTES) as u64).max(2 * open);
                 self.discard(index, 0)?;
-                let can_grow = backed < u64::from(self.plan.units);
+                let can_grow = open < u64::from(self.plan.units);
                 Ok(Begun::Not(if can_grow { Sent::Grow(Region::Units, wanted) } else { Sent::Full }))
             }
             Err(error) => {
@@ -206,7 +240,48 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     pub fn publish(&self, me: Claim, filling: Filling) -> Result<Sent> {
         let (index, first) = (filling.index, filling.first);
         debug_assert_eq!(filling.left, 0);
-        self.write_head(index, &filling);
+        self.write_head(index, filling.len, first, filling.ticket);
+        self.publish_item(me, index, first)
+    }
+
+    /// Sends a payload that fits into its item ([`is_short`](Self::is_short)): the same in one step. Nothing has been claimed unless it is
+    /// `Done`.
+    #[inline(always)]
+    pub fn send_short(&self, me: Claim, payload: &[u8], ticket: u64) -> Result<Sent> {
+        let index = match self.claim_one(me)? {
+            Ok(index) => index,
+            Err(not) => return Ok(not),
+        };
+        self.memory.put(self.plan.item(index) + item::INLINE, payload);
+        points::client("queue: item filled");
+        self.write_head(index, payload.len(), 0, ticket);
+        self.publish_item(me, index, 0)
+    }
+
+    /// Whether a payload of so many bytes fits into its item.
+    #[inline(always)]
+    pub fn is_short(len: usize) -> bool {
+        len <= item::INLINE_BYTES
+    }
+
+    /// Claims an item, if there may be one more.
+    #[inline(always)]
+    fn claim_one(&self, me: Claim) -> Result<std::result::Result<u32, Sent>> {
+        let ring = self.ring(plan::MAIN);
+        if ring.is_full(self.plan.capacity(), &self.plan.head_seen, |index, position| self.is_gone(index, position))? {
+            return Ok(Err(if self.is_closed()? { Sent::Closed } else { Sent::Full }));
+        }
+        let Some(index) = self.claim_item(me) else {
+            let open = self.open(Region::Items);
+            let more = u64::from(open) * 2;
+            return Ok(Err(if open < self.plan.items { Sent::Grow(Region::Items, more) } else { Sent::Full }));
+        };
+        points::client("queue: item claimed");
+        Ok(Ok(index))
+    }
+
+    #[inline(always)]
+    fn publish_item(&self, me: Claim, index: u32, first: u32) -> Result<Sent> {
         let put = self.put(me, plan::MAIN, index, self.plan.capacity());
         match put {
             Ok(Put::Done) => {
@@ -228,7 +303,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     }
 
     /// Publishes an item of the caller's in a ring that has at most so many.
-    #[inline]
+    #[inline(always)]
     fn put(&self, me: Claim, which: usize, index: u32, most: u64) -> Result<Put> {
         self.owner(index).set(me.word());
         let state = self.state(index);
@@ -271,7 +346,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     // ---- Receiving ----
 
     /// Takes the next item.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, me: Claim, how: How) -> Result<Took> {
         let mine = me.word() | if how == How::Lease { item::LEASED } else { item::TAKEN };
         if how == How::DeadLetter {
@@ -280,7 +355,9 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
                 Next::Nothing | Next::Closed => Took::Nothing,
             });
         }
-        if let Next::Item(index) = self.take_from(plan::RETURNED, mine)? {
+        if self.ring(plan::RETURNED).may_have_any()
+            && let Next::Item(index) = self.take_from(plan::RETURNED, mine)?
+        {
             return Ok(Took::Item(index));
         }
         match self.take_from(plan::MAIN, mine)? {
@@ -290,9 +367,13 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_from(&self, which: usize, mine: u64) -> Result<Next> {
-        self.ring(which).next(self.plan.items, |index, position| {
+        let ring = self.ring(which);
+        ring.next(self.plan.items, |index, position| {
+            if let Some(next) = ring.item_at(position.wrapping_add(AHEAD.into())) {
+                self.fetch_item(next);
+            }
             let taken = self.state(index).compare_exchange(item::published(which, position), mine).is_ok();
             if taken {
                 points::client("queue: item taken, its cell is there");
@@ -335,6 +416,28 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         self.read_units(index, len, first, out)
     }
 
+    /// The payload of an item that the caller has taken, if it is short and no handles go with it.
+    #[inline(always)]
+    pub fn read_short(&self, index: u32) -> Option<Short> {
+        let (len, _) = self.head(index);
+        if len > item::INLINE_BYTES || self.ticket(index) != 0 {
+            return None;
+        }
+        let mut bytes = [0; item::INLINE_BYTES];
+        self.memory.get_short(self.plan.item(index) + item::INLINE, &mut bytes);
+        Some(Short { bytes, len })
+    }
+
+    /// The same as [`deliver`](Self::deliver) for an item whose payload is short.
+    #[inline(always)]
+    pub fn deliver_short(&self, me: Claim, index: u32) -> Result<()> {
+        if self.plan.is_joinable() {
+            return self.deliver(me, index);
+        }
+        points::client("queue: item copied, not delivered");
+        self.drop_item(me, index, 0)
+    }
+
     /// The item that the caller took is delivered, and gone: this is the moment in which the queue forgets it. Of a queue that counts
     /// what is done it stays as the caller's, without content.
     #[inline]
@@ -359,7 +462,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         self.drop_item(me, index, first)
     }
 
-    #[inline]
+    #[inline(always)]
     fn drop_item(&self, me: Claim, index: u32, first: u32) -> Result<()> {
         let freed = if first == 0 {
             self.state(index).swap(item::FREE);
@@ -374,7 +477,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         freed
     }
 
-    #[inline]
+    #[inline(always)]
     fn tell_gone(&self) {
         self.space().notify_all();
         self.finish().notify_all();
@@ -464,19 +567,36 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         index >= self.plan.items || self.state(index).load() != item::published(which, position)
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim_item(&self, me: Claim) -> Option<u32> {
-        let backed = self.backed_items();
+        let open = self.open(Region::Items);
         let start = self.plan.item_cursor.load(Relaxed);
-        let start = if start < backed { start } else { 0 };
-        for index in (start..backed).chain(0..start) {
-            let state = self.state(index);
-            if state.load() == item::FREE && state.compare_exchange(item::FREE, me.word()).is_ok() {
-                self.plan.item_cursor.store(index + 1, Relaxed);
-                return Some(index);
-            }
+        let start = if start < open { start } else { 0 };
+        let index = if self.claim_this(me, start) { start } else { self.claim_any(me, start, open)? };
+        self.plan.item_cursor.store(index + 1, Relaxed);
+        // A receiver had it last: it comes from that one's cache while this one is being filled.
+        self.fetch_item(index + AHEAD);
+        Some(index)
+    }
+
+    #[inline(always)]
+    fn claim_this(&self, me: Claim, index: u32) -> bool {
+        let state = self.state(index);
+        state.load() == item::FREE && state.compare_exchange(item::FREE, me.word()).is_ok()
+    }
+
+    #[inline(never)]
+    fn claim_any(&self, me: Claim, start: u32, open: u32) -> Option<u32> {
+        (start..open).chain(0..start.min(open)).find(|index| self.claim_this(me, *index))
+    }
+
+    #[inline(always)]
+    fn fetch_item(&self, index: u32) {
+        if index < self.plan.items {
+            let at = self.plan.item(index);
+            self.memory.fetch(at);
+            self.memory.fetch(at + item::ITEM_BYTES / 2);
         }
-        None
     }
 
     /// Frees an item of the caller's, and its units.
@@ -487,15 +607,22 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         freed
     }
 
-    /// Tries until it comes to something, the deadline passes (`None`), or the manager is gone.
+    /// How long who waits for room leaves the queue alone between two looks.
+    pub fn space_apart_ns(&self) -> u64 {
+        (self.plan.capacity() * QUEUE_SPACE_APART_NS).clamp(QUEUE_ITEMS_APART_NS, QUEUE_SPACE_APART_NS_MAX)
+    }
+
+    /// Tries until it comes to something, the deadline passes (`None`), or the manager is gone. While it is awake it looks every so many
+    /// nanoseconds.
     pub fn wait<R>(
         &self,
         events: &Eventcount<'_, M>,
+        apart_ns: u64,
         waiting: &impl Waiting<M>,
         mut attempt: impl FnMut() -> Result<Option<R>>,
     ) -> Result<Option<R>> {
         let mut early = Ok(None);
-        let ready = waiting.spin(&mut || {
+        let ready = waiting.spin_apart(apart_ns, &mut || {
             early = attempt();
             !matches!(early, Ok(None))
         });

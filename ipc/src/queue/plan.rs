@@ -4,10 +4,10 @@
 //! | offset | bytes | what | written |
 //! |---|---|---|---|
 //! | 64 | 32 | capacity, units, most attempts (0: any number), 1 if what is done is counted | at its making |
-//! | 96 | 8 | items that have memory behind them | by the manager |
-//! | 104 | 8 | units that have | by the manager |
+//! | 96, 104 | 8, 8 | items and units that may be claimed: those with lower numbers | by the manager |
 //! | 112 | 8 | 1: closed, as far as it has been told | by who closes it |
 //! | 128 | 16 | eventcounts: items, room, the end of all work, dead letters | by sleepers and who wakes them |
+//! | 144, 152 | 8, 8 | items and units that have memory behind them: no fewer | by the manager |
 //! | 192, 256 | 8, 8 | tail and head of the ring | by all |
 //! | 320, 328 | 8, 8 | tail and head of what came back | by all |
 //! | 384, 392 | 8, 8 | tail and head of the dead letters | by all |
@@ -16,20 +16,19 @@
 //! | page | … | items, 128 bytes each | by their owners |
 //! | page | … | units, 1024 bytes each | by their items' owners |
 
-use super::item::ITEM_BYTES;
-use super::room::UNIT_BYTES;
+use super::item::{self, ITEM_BYTES};
+use super::room::{self, UNIT_BYTES};
 use super::{Queue, Room, nonsense, ring};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{QUEUE_BYTES_MAX, QUEUE_CAPACITY_MAX, QUEUE_IN_HANDS_MAX, QUEUE_IN_HANDS_MIN};
 use crate::segment::Shape;
 use crate::sync::{Memory, Word};
-use std::iter::once;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 const PARAMETERS: usize = 64;
-const BACKED_ITEMS: usize = 96;
-pub(super) const BACKED_UNITS: usize = 104;
+const OPEN: [usize; 2] = [96, 104];
+const BACKED: [usize; 2] = [144, 152];
 pub(super) const CLOSED: usize = 112;
 pub(super) const EVENTS: usize = 128;
 const TAIL: usize = 192;
@@ -190,9 +189,10 @@ impl Plan {
     pub fn shape(&self) -> Shape {
         let mut words: Vec<(usize, u64)> = self.parameters.iter().enumerate().map(|(n, word)| (PARAMETERS + 8 * n, *word)).collect();
         let items = self.at_first(Region::Items);
-        words.push((BACKED_ITEMS, items));
-        let backed = self.ranges_up_to(Region::Items, 0, items);
-        Shape { bytes: self.bytes() as u64, backed: once(0..self.unit_words as u64).chain(backed).collect(), words }
+        words.extend([(OPEN[0], items), (BACKED[0], items)]);
+        words.extend((0..items as u32).map(|index| (self.item(index), item::FREE)));
+        let backed = [0..self.unit_words as u64, self.range(Region::Items, 0, items)];
+        Shape { bytes: self.bytes() as u64, backed: backed.into(), words }
     }
 
     /// Bytes of the segment.
@@ -239,16 +239,22 @@ impl Plan {
         }
     }
 
-    /// The bytes that items or units from one number up to another need: theirs, and those of the words that go with them.
-    pub fn ranges_up_to(&self, region: Region, from: u64, to: u64) -> Vec<Range<u64>> {
-        let pages = |start: usize, each: usize| {
-            let page = PAGE as u64;
-            let at = |number: u64| start as u64 + number * each as u64;
-            at(from) / page * page..at(to).next_multiple_of(page).min(self.bytes() as u64)
+    /// The bytes of items or units from one number up to another, both of which [`growth`](Self::growth) has rounded.
+    pub fn range(&self, region: Region, from: u64, to: u64) -> Range<u64> {
+        let (start, each) = match region {
+            Region::Items => (self.items_at, ITEM_BYTES),
+            Region::Units => (self.units_at, UNIT_BYTES),
         };
+        let at = |number: u64| (start as u64 + number * each as u64).next_multiple_of(PAGE as u64).min(self.bytes() as u64);
+        at(from)..at(to)
+    }
+
+    /// The bytes of the words that go with them, but are not in them.
+    pub fn words_range(&self, region: Region, from: u64, to: u64) -> Range<u64> {
+        let at = |number: u64| (self.unit_words as u64 + 8 * number).next_multiple_of(PAGE as u64);
         match region {
-            Region::Items => vec![pages(self.items_at, ITEM_BYTES)],
-            Region::Units => vec![pages(self.unit_words, 8), pages(self.units_at, UNIT_BYTES)],
+            Region::Items => 0..0,
+            Region::Units => at(from)..at(to),
         }
     }
 }
@@ -257,19 +263,80 @@ const _: () = assert!(QUEUE_CAPACITY_MAX + QUEUE_IN_HANDS_MAX + 32 < (1 << ring:
 const _: () = assert!(QUEUE_BYTES_MAX / (UNIT_BYTES as u64) < u32::MAX as u64 - 2, "a unit's word names any unit");
 
 impl<'m, M: Room + ?Sized> Queue<'m, M> {
+    fn bounded(&self, at: usize, region: Region) -> u32 {
+        let most = match region {
+            Region::Items => self.plan.items,
+            Region::Units => self.plan.units,
+        };
+        self.memory.word(at).load().min(most.into()) as u32
+    }
+
+    /// Items or units below this number may be claimed.
+    #[inline(always)]
+    pub fn open(&self, region: Region) -> u32 {
+        self.bounded(OPEN[region as usize], region)
+    }
+
+    /// No item or unit from this number on has memory behind it, nor belongs to anybody.
+    #[inline(always)]
+    pub fn backed(&self, region: Region) -> u32 {
+        self.bounded(BACKED[region as usize], region)
+    }
+
     /// Items that have memory behind them.
     #[inline(always)]
     pub fn backed_items(&self) -> u32 {
-        self.memory.word(BACKED_ITEMS).load().min(self.plan.items.into()) as u32
+        self.backed(Region::Items)
     }
 
-    /// The manager has put memory behind items or units up to this number.
-    pub fn back(&self, region: Region, number: u64) {
+    /// Units that have.
+    #[inline(always)]
+    pub fn backed_units(&self) -> u32 {
+        self.backed(Region::Units)
+    }
+
+    /// The word that says whose an item or a unit is.
+    fn owner_word(&self, region: Region, number: u32) -> (&'m M::Word, u64) {
         match region {
-            Region::Items => drop(self.memory.word(BACKED_ITEMS).swap(number)),
-            Region::Units => self.back_units(number.min(self.plan.units.into()) as u32),
+            Region::Items => (self.state(number), item::FREE),
+            Region::Units => (self.unit_word(number), room::FREE),
         }
+    }
+
+    /// The manager has put memory behind items or units from one number up to another: these are free, and all below may be claimed.
+    pub fn back(&self, region: Region, from: u64, to: u64) {
+        for number in from as u32..to as u32 {
+            let (word, free) = self.owner_word(region, number);
+            let _ = word.compare_exchange(item::ABSENT, free);
+        }
+        self.memory.word(BACKED[region as usize]).swap(to);
+        self.memory.word(OPEN[region as usize]).swap(to);
         self.space().notify_all();
+    }
+
+    /// The manager lets nobody claim items or units from this number on.
+    pub fn narrow(&self, region: Region, to: u64) {
+        self.memory.word(OPEN[region as usize]).swap(to);
+    }
+
+    /// The manager takes those that are free out of use, from the last one, before `from`, down to `to`, or to one that is somebody's.
+    /// Says from which one on all are out of use: their memory can go, and nobody looks for it.
+    pub fn withdraw(&self, region: Region, from: u64, to: u64) -> u64 {
+        let out_of_use = |number: u64| {
+            let (word, free) = self.owner_word(region, number as u32);
+            matches!(word.compare_exchange(free, item::ABSENT), Ok(()) | Err(item::ABSENT))
+        };
+        let stays = (to..from).rev().find(|number| !out_of_use(*number)).map_or(to, |number| number + 1);
+        let left = self.plan.growth(region, stays);
+        // Whole steps only, so that what stays has all its pages.
+        for number in stays..left.min(from) {
+            let (word, free) = self.owner_word(region, number as u32);
+            let _ = word.compare_exchange(item::ABSENT, free);
+        }
+        if left < from {
+            self.memory.word(BACKED[region as usize]).swap(left);
+        }
+        left.min(from)
     }
 }
 

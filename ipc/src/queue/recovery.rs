@@ -56,12 +56,16 @@ impl<M: Room + ?Sized> Queue<'_, M> {
 
     /// The tickets of items that are not free.
     pub fn tickets(&self) -> HashSet<u64> {
-        let items = (0..self.backed_items()).filter(|index| self.state(*index).load() != item::FREE);
+        let items = (0..self.backed_items()).filter(|index| self.is_in_use(*index));
         items.map(|index| self.ticket(index)).filter(|ticket| *ticket != 0).collect()
     }
 
     /// Items that are not free.
     pub fn items_in_use(&self) -> u64 {
-        (0..self.backed_items()).filter(|index| self.state(*index).load() != item::FREE).count() as u64
+        (0..self.backed_items()).filter(|index| self.is_in_use(*index)).count() as u64
+    }
+
+    fn is_in_use(&self, index: u32) -> bool {
+        State::of(self.state(index).load()) != State::Free
     }
 }

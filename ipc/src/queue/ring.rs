@@ -94,7 +94,7 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
 
     /// Publishes an item at the tail. `announce` makes its state say the position first; `is_gone` says of the head's item whether it
     /// has been taken.
-    #[inline]
+    #[inline(always)]
     pub fn put(
         &self,
         index: u32,
@@ -131,19 +131,24 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
     }
 
     /// Whether the ring has as many items as it may.
-    #[inline]
+    #[inline(always)]
     pub fn is_full(&self, most: u64, head_seen: &AtomicU64, is_gone: impl Fn(u32, u64) -> bool) -> Result<bool> {
         self.is_full_at(self.tail().load(), most, head_seen, &is_gone)
     }
 
     /// The same for a tail. The head is looked up only if the one that was seen last does not say enough.
-    #[inline]
+    #[inline(always)]
     fn is_full_at(&self, tail: u64, most: u64, head_seen: &AtomicU64, is_gone: &impl Fn(u32, u64) -> bool) -> Result<bool> {
-        let is_full = |head: u64| tail.wrapping_sub(head).cast_signed() >= most.cast_signed();
         // A head that was seen after the tail moved on says nothing bad, one from before is only older.
-        if !is_full(head_seen.load(Relaxed)) {
+        if tail.wrapping_sub(head_seen.load(Relaxed)).cast_signed() < most.cast_signed() {
             return Ok(false);
         }
+        self.is_full_now(tail, most, head_seen, is_gone)
+    }
+
+    #[inline(never)]
+    fn is_full_now(&self, tail: u64, most: u64, head_seen: &AtomicU64, is_gone: &impl Fn(u32, u64) -> bool) -> Result<bool> {
+        let is_full = |head: u64| tail.wrapping_sub(head).cast_signed() >= most.cast_signed();
         for _ in 0..TRIES {
             let head = self.head().load();
             head_seen.store(head, Relaxed);
@@ -165,15 +170,22 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
     }
 
     /// The head's item is gone: empties the cell and advances the head.
-    #[inline]
+    #[inline(always)]
     fn pass(&self, head: u64, word: u64) {
         let _ = self.cell(head).compare_exchange(word, self.over(head));
         points::client("queue: cell emptied, the head does not know");
         let _ = self.head().compare_exchange(head, head.wrapping_add(1));
     }
 
+    /// Whether it is worth looking for an item: the cell of the head waits for one, otherwise.
+    #[inline(always)]
+    pub fn may_have_any(&self) -> bool {
+        let head = self.head().load();
+        self.cell(head).load() != self.word(head, EMPTY)
+    }
+
     /// The next item that `claim` gets.
-    #[inline]
+    #[inline(always)]
     pub fn next(&self, items: u32, claim: impl Fn(u32, u64) -> bool) -> Result<Next> {
         for _ in 0..TRIES {
             let head = self.head().load();
@@ -189,10 +201,10 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
                 Cell::Over => {
                     let _ = self.head().compare_exchange(head, head.wrapping_add(1));
                 }
-                // A head that others have advanced meanwhile says nothing.
-                _ if self.head().load() != head => {}
                 Cell::Empty => return Ok(Next::Nothing),
                 Cell::Closed => return Ok(Next::Closed),
+                // A head that others have advanced meanwhile says nothing.
+                _ if self.head().load() != head => {}
                 Cell::Item(_) | Cell::Before | Cell::Elsewhere => return Err(nonsense()),
             }
         }
@@ -234,6 +246,15 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
             }
         }
         Err(nonsense())
+    }
+
+    /// The item that was published at a position, if it is there.
+    #[inline(always)]
+    pub fn item_at(&self, position: u64) -> Option<u32> {
+        match self.look(position, self.cell(position).load()) {
+            Cell::Item(index) => Some(index),
+            _ => None,
+        }
     }
 
     /// Whether the cell of a position holds this item.

@@ -11,10 +11,11 @@
 //! | from | to | who |
 //! |---|---|---|
 //! | no memory | free | the manager, which has put memory behind it |
+//! | free | no memory | the manager, by exchange, before it takes the memory away |
 //! | free | an item's | the item's owner, by exchange |
 //! | an item's | free | the item's owner, while the item is *busy* |
 
-use super::plan::{BACKED_UNITS, Plan};
+use super::plan::{Plan, Region};
 use super::{Queue, Room, nonsense, too_large};
 use crate::error::Result;
 use crate::points;
@@ -74,28 +75,22 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         self.memory.word(self.plan.unit_words + 8 * unit as usize)
     }
 
-    /// Units that have memory behind them.
-    #[inline(always)]
-    pub fn backed_units(&self) -> u32 {
-        self.memory.word(BACKED_UNITS).load().min(self.plan.units.into()) as u32
-    }
-
     /// Claims a chain of units for an item of the caller's, and says 1 + the first of them; none if there is no room now.
     pub(super) fn claim_units(&self, index: u32, len: usize) -> Result<Option<u32>> {
         let wanted = len.div_ceil(UNIT_BYTES);
         if wanted > self.plan.units as usize {
             return Err(too_large(len, self.plan.units));
         }
-        let backed = self.backed_units();
+        let open = self.open(Region::Units);
         let is_large = wanted > COUNTED_FIRST;
-        if wanted > backed as usize || (is_large && !self.has_free_units(backed, wanted)) {
+        if wanted > open as usize || (is_large && !self.has_free_units(open, wanted)) {
             return Ok(None);
         }
         // Large ones from the first free unit on: what was freed a moment ago is still in the caches.
         let cursor = self.plan.unit_cursor.load(Relaxed);
-        let start = if is_large || cursor >= backed { 0 } else { cursor };
+        let start = if is_large || cursor >= open { 0 } else { cursor };
         let (mut first, mut last, mut count) = (0, 0, 0);
-        for unit in (start..backed).chain(0..start) {
+        for unit in (start..open).chain(0..start) {
             let word = self.unit_word(unit);
             if word.load() != FREE || word.compare_exchange(FREE, owned(index)).is_err() {
                 continue;
@@ -121,8 +116,8 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Ok(None)
     }
 
-    fn has_free_units(&self, backed: u32, wanted: usize) -> bool {
-        (0..backed).filter(|unit| self.unit_word(*unit).load() == FREE).take(wanted).count() == wanted
+    fn has_free_units(&self, open: u32, wanted: usize) -> bool {
+        (0..open).filter(|unit| self.unit_word(*unit).load() == FREE).take(wanted).count() == wanted
     }
 
     /// Copies the next bytes of the payload in. What is more than was asked for is left out.
@@ -144,9 +139,16 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
                 filling.unit = self.next_unit(filling.index, filling.unit)?.ok_or_else(nonsense)?;
                 filling.at = 0;
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(UNIT_BYTES - filling.at));
-            self.memory.put(self.plan.unit(filling.unit) + filling.at, now);
-            filling.at += now.len();
+            let start = self.plan.unit(filling.unit) + filling.at;
+            let mut room = UNIT_BYTES - filling.at;
+            // Units that lie side by side are filled in one go.
+            while room < bytes.len() && self.next_unit(filling.index, filling.unit)? == Some(filling.unit + 1) {
+                filling.unit += 1;
+                room += UNIT_BYTES;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            self.memory.put(start, now);
+            filling.at = UNIT_BYTES - (room - now.len());
             filling.left -= now.len();
             bytes = rest;
         }
@@ -166,18 +168,50 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
 
     /// Copies a payload out.
     pub(super) fn read_units(&self, index: u32, len: usize, first: u32, out: &mut AlignedVec<16>) -> Result<()> {
-        if len.div_ceil(UNIT_BYTES) > self.plan.units as usize || first > self.plan.units {
-            return Err(nonsense());
-        }
+        self.check_len(len, first)?;
         out.reserve(len);
+        self.for_each_run(index, len, first, |at, len| self.memory.get(at, len, out))
+    }
+
+    /// The bytes of an item that the caller has taken, and that is the archive of bytes: these first, then at most three zeros, then where
+    /// they begin (4) and how many they are (4). None if it is short, or something else. They are copied to where they stay.
+    pub fn read_bytes(&self, index: u32) -> Result<Option<Vec<u8>>> {
+        let (len, first) = self.head(index);
+        if super::Queue::<M>::is_short(len) {
+            return Ok(None);
+        }
+        self.check_len(len, first)?;
+        let mut bytes = Vec::with_capacity(len);
+        self.for_each_run(index, len, first, |at, len| self.memory.get_plain(at, len, &mut bytes))?;
+        let Some((_, root)) = bytes.split_last_chunk::<8>() else { return Ok(None) };
+        let [a, b, c, d, e, f, g, h] = *root;
+        let (start, count) = (i32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]) as usize);
+        let root = len - 8;
+        let is_archive = root as i64 + i64::from(start) == 0 && count <= root && root - count < 4;
+        bytes.truncate(count);
+        Ok(is_archive.then_some(bytes))
+    }
+
+    fn check_len(&self, len: usize, first: u32) -> Result<()> {
+        let is_sound = len.div_ceil(UNIT_BYTES) <= self.plan.units as usize && first <= self.plan.units;
+        if is_sound { Ok(()) } else { Err(nonsense()) }
+    }
+
+    /// Calls `each` with the places and lengths of what lies side by side of a payload.
+    fn for_each_run(&self, index: u32, len: usize, first: u32, mut each: impl FnMut(usize, usize)) -> Result<()> {
         let mut next = first.checked_sub(1);
         let mut left = len;
         while left > 0 {
-            let unit = next.ok_or_else(nonsense)?;
-            next = self.next_unit(index, unit)?;
-            let now = left.min(UNIT_BYTES);
-            self.memory.get(self.plan.unit(unit), now, out);
-            left -= now;
+            let start = next.ok_or_else(nonsense)?;
+            let (mut last, mut run) = (start, left.min(UNIT_BYTES));
+            next = self.next_unit(index, last)?;
+            while run < left && next == Some(last + 1) {
+                last += 1;
+                run = left.min(run + UNIT_BYTES);
+                next = self.next_unit(index, last)?;
+            }
+            each(self.plan.unit(start), run);
+            left -= run;
         }
         Ok(())
     }
@@ -210,14 +244,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
                 self.unit_word(unit).set(FREE);
             }
         }
-    }
-
-    /// The manager has put memory behind units up to this number.
-    pub(super) fn back_units(&self, backed: u32) {
-        for unit in self.backed_units()..backed {
-            let _ = self.unit_word(unit).compare_exchange(0, FREE);
-        }
-        self.memory.word(BACKED_UNITS).swap(backed.into());
     }
 
     /// Units that belong to an item.

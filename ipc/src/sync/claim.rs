@@ -21,8 +21,8 @@ pub struct Claim(u64);
 impl Claim {
     /// Of a thread of a session.
     #[inline]
-    pub fn new(session: u64, thread: u32) -> Claim {
-        Claim(session << SESSION_SHIFT | u64::from(thread % THREADS) << THREAD_SHIFT)
+    pub const fn new(session: u64, thread: u32) -> Claim {
+        Claim(session << SESSION_SHIFT | ((thread % THREADS) as u64) << THREAD_SHIFT)
     }
 
     /// The claim in a word, if there is one.

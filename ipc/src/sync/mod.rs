@@ -80,6 +80,10 @@ pub trait Memory {
 pub trait Waiting<M: Memory + ?Sized> {
     /// Looks again and again for a while, if that is likely to pay. Whether it has become `ready`.
     fn spin(&self, ready: &mut dyn FnMut() -> bool) -> bool;
+    /// The same with so many nanoseconds between the looks: who looks at a word all the time keeps its owner from working with it.
+    fn spin_apart(&self, _apart_ns: u64, ready: &mut dyn FnMut() -> bool) -> bool {
+        self.spin(ready)
+    }
     /// Sleeps while the word holds `expected`, until the deadline, but no longer than so many milliseconds.
     fn sleep(&self, word: &M::Half, expected: u32, most_ms: u64) -> Result<Slept>;
     /// Whether the deadline has passed.

@@ -8,14 +8,15 @@
 //! | 16 | 256 | roster of those who wait, as far as it has room: for people to look at |
 //!
 //! What is waited for are words that are free, held, or *reserved* for a waiter. Newcomers may take a free one before those who
-//! sleep: that is what makes it fast. **Fairness**: a waiter that has waited for `LOCK_PATIENCE_MS` makes itself the heir if there
+//! sleep: that is what makes it fast. One who has just given it back may take it again many times while its line is in its cache,
+//! because those who wait look at it only every `LOCK_APART_NS`: a hand-over costs as much as ten or twenty turns of one owner. **Fairness**: a waiter that has waited for `LOCK_PATIENCE_MS` makes itself the heir if there
 //! is none, and who gives something back next reserves it for the heir. Waiters are woken in the order in which they fell asleep.
 //! So nobody starves, whatever newcomers do. A reservation is no possession: an heir that does not come within
 //! `LOCK_RESERVATION_MS` (it is stopped, it has given up) loses it to whoever waits.
 
 use super::{Claim, Eventcount, FLAGS, Memory, Roster, Waiting, Word, scribbled};
 use crate::error::Result;
-use crate::limits::{LOCK_LOOK_MS, LOCK_RESERVATION_MS};
+use crate::limits::{LOCK_APART_NS, LOCK_LOOK_MS, LOCK_RESERVATION_MS};
 use crate::liveness::{Slept, disconnected};
 use crate::points;
 
@@ -97,7 +98,7 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
     /// If its words make no sense, or the manager is gone.
     pub fn take<P: Prize>(&self, prize: &P, me: Claim, waiting: &impl Waiting<M>) -> Result<Option<P::Taken>> {
         let mut taken = None;
-        waiting.spin(&mut || {
+        waiting.spin_apart(LOCK_APART_NS, &mut || {
             taken = prize.try_take(me);
             taken.is_some()
         });

@@ -275,7 +275,7 @@ impl Server {
         if !session.holds(id) {
             return Done::Failed(gone(id));
         }
-        match self.store.segments.grow(id, region, wanted) {
+        match self.store.segments.grow(id, region, wanted, Instant::now()) {
             Ok(()) => Done::Answer(0, Vec::new()),
             Err(error) => Done::Failed(error),
         }

@@ -98,6 +98,7 @@ impl Server {
         } else if !self.store.may_have_circles() && self.housekeeping.circles_at.is_some_and(|at| at <= now) {
             self.housekeeping.circles_at = None;
         }
+        self.store.segments.look(now);
         self.trim();
     }
 

@@ -266,7 +266,10 @@ impl Server {
         // Nobody's handshake is cut short by it.
         let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
-        [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.hosts.next()].into_iter().flatten().min()
+        [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.store.segments.next_look(), self.hosts.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn round(&mut self) {

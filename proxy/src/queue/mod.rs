@@ -16,6 +16,7 @@ use crate::session::SessionCore;
 use crate::sync::{Patience, deadline_after};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::QUEUE_ITEMS_APART_NS;
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{self, Plan};
 use commonhold_ipc::sync::Claim;
@@ -216,7 +217,7 @@ impl<T: Shared> Queue<T> {
         let ready = self.ready()?;
         let queue = ready.queue();
         let waiting = Patience::until(ready.session, deadline)?;
-        let finished = queue.wait(&queue.finish(), &waiting, || Ok((!queue.is_unfinished()).then_some(())))?;
+        let finished = queue.wait(&queue.finish(), QUEUE_ITEMS_APART_NS, &waiting, || Ok((!queue.is_unfinished()).then_some(())))?;
         Ok(finished.is_some())
     }
 

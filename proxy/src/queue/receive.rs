@@ -5,11 +5,12 @@ use super::{Queue, Ready, Until, timed_out};
 use crate::session::Stored;
 use crate::sync::Patience;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::QUEUE_INBOX_BYTES_KEPT_MAX;
+use commonhold_ipc::limits::{QUEUE_INBOX_BYTES_KEPT_MAX, QUEUE_ITEMS_APART_NS};
 use commonhold_ipc::points;
 use commonhold_ipc::queue::{How, Took};
 use commonhold_ipc::value::{Shared, access, to_owned};
 use rkyv::util::AlignedVec;
+use std::any::Any;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -29,9 +30,18 @@ pub(super) enum Next<R> {
 }
 
 impl Ready<'_> {
-    /// Takes an item, waiting for it. `then` gets its number.
-    #[inline]
+    /// Takes an item, waiting for it.
+    #[inline(always)]
     pub(super) fn take(&self, how: How, until: Until) -> Result<Next<u32>> {
+        match self.queue().take(self.me, how)? {
+            Took::Item(index) => Ok(Next::Item(index)),
+            Took::Drained => Ok(Next::Drained),
+            Took::Nothing => self.await_item(how, until),
+        }
+    }
+
+    #[inline(never)]
+    fn await_item(&self, how: How, until: Until) -> Result<Next<u32>> {
         let queue = self.queue();
         let attempt = || {
             Ok(match queue.take(self.me, how)? {
@@ -40,13 +50,10 @@ impl Ready<'_> {
                 Took::Nothing => None,
             })
         };
-        if let Some(next) = attempt()? {
-            return Ok(next);
-        }
         let Until::Then(deadline) = until else { return Ok(Next::Nothing) };
         let events = if how == How::DeadLetter { queue.dead_letters() } else { queue.items() };
         let waiting = Patience::until(self.session, deadline)?;
-        Ok(queue.wait(&events, &waiting, attempt)?.unwrap_or(Next::Nothing))
+        Ok(queue.wait(&events, QUEUE_ITEMS_APART_NS, &waiting, attempt)?.unwrap_or(Next::Nothing))
     }
 
     /// Copies a taken item's archive, does `then` with the item, and makes a value of it, whose handles are bound.
@@ -87,24 +94,55 @@ impl Ready<'_> {
     }
 
     /// Receives an item.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive<T: Shared>(&self, how: How, until: Until) -> Result<Next<T>> {
         Ok(match self.take(how, until)? {
             Next::Item(index) => {
                 points::client("queue: item taken");
-                let queue = self.queue();
-                let ticket = queue.ticket(index);
-                let value = self.unpack(index, || match how {
-                    How::DeadLetter => queue.drop_taken(self.me, index),
-                    _ => queue.deliver(self.me, index),
-                })?;
-                drop(Parcel::of(self, ticket));
-                points::client("queue: item received");
-                Next::Item(value)
+                if how == How::Receive
+                    && let Some(short) = self.queue().read_short(index)
+                    && let Ok(archived) = access::<T>(short.bytes())
+                {
+                    self.queue().deliver_short(self.me, index)?;
+                    points::client("queue: item received");
+                    return Ok(Next::Item(to_owned::<T>(archived, None)));
+                }
+                return self.receive_in_steps(index, how);
             }
             Next::Drained => Next::Drained,
             Next::Nothing => Next::Nothing,
         })
+    }
+
+    /// The same for many bytes: without the copy that is looked at before it is copied once more.
+    fn receive_bytes<T: Shared>(&self, index: u32, how: How) -> Result<Option<T>> {
+        let mut value: Option<T> = None;
+        if let Some(place) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>()
+            && how == How::Receive
+            && let Ok(Some(bytes)) = self.queue().read_bytes(index)
+        {
+            self.queue().deliver(self.me, index)?;
+            points::client("queue: item received");
+            *place = Some(bytes);
+        }
+        Ok(value)
+    }
+
+    /// The same for an item that has been taken, whatever it is.
+    #[inline(never)]
+    fn receive_in_steps<T: Shared>(&self, index: u32, how: How) -> Result<Next<T>> {
+        if let Some(value) = self.receive_bytes(index, how)? {
+            return Ok(Next::Item(value));
+        }
+        let queue = self.queue();
+        let ticket = queue.ticket(index);
+        let value = self.unpack(index, || match how {
+            How::DeadLetter => queue.drop_taken(self.me, index),
+            _ => queue.deliver(self.me, index),
+        })?;
+        drop(Parcel::of(self, ticket));
+        points::client("queue: item received");
+        Ok(Next::Item(value))
     }
 }
 

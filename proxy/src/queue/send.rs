@@ -51,12 +51,21 @@ impl Drop for Draft {
 /// What an item is filled with.
 trait Content {
     fn len(&self) -> usize;
+    /// All of it, if it fits into an item.
+    fn short(&self) -> Option<&[u8]> {
+        None
+    }
     fn fill(&self, ready: &Ready<'_>, filling: Filling) -> Result<Filling>;
 }
 
 impl Content for &[u8] {
     fn len(&self) -> usize {
         <[u8]>::len(self)
+    }
+
+    #[inline(always)]
+    fn short(&self) -> Option<&[u8]> {
+        queue::Queue::<Segment>::is_short(<[u8]>::len(self)).then_some(self)
     }
 
     #[inline]
@@ -100,8 +109,21 @@ impl<T: Shared, A: AsShared<T>> Content for Streamed<'_, T, A> {
 
 impl Ready<'_> {
     /// Sends, or finds the queue full (`None`).
-    #[inline]
+    #[inline(always)]
     fn attempt(&self, content: &impl Content, ticket: u64) -> Result<Option<()>> {
+        if let Some(payload) = content.short() {
+            match self.queue().send_short(self.me, payload, ticket)? {
+                Sent::Done => return Ok(Some(())),
+                Sent::Full => return Ok(None),
+                Sent::Closed => return Err(closed()),
+                Sent::Grow(region, wanted) => self.grow(region, wanted)?,
+            }
+        }
+        self.attempt_in_steps(content, ticket)
+    }
+
+    #[inline(never)]
+    fn attempt_in_steps(&self, content: &impl Content, ticket: u64) -> Result<Option<()>> {
         let queue = self.queue();
         for _ in 0..GROWTHS {
             match queue.begin(self.me, content.len())? {
@@ -155,7 +177,7 @@ impl Ready<'_> {
             Until::Then(deadline) => {
                 let queue = self.queue();
                 let waiting = Patience::until(self.session, deadline)?;
-                let sent = queue.wait(&queue.space(), &waiting, || self.attempt(content, ticket))?;
+                let sent = queue.wait(&queue.space(), queue.space_apart_ns(), &waiting, || self.attempt(content, ticket))?;
                 Ok(sent.is_some())
             }
         }

@@ -89,6 +89,11 @@ impl Waiting<Segment> for Patience<'_> {
         SPIN.try_with(|spin| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait(&mut *ready))).unwrap_or(false)
     }
 
+    fn spin_apart(&self, apart_ns: u64, ready: &mut dyn FnMut() -> bool) -> bool {
+        let spin = |spin: &RefCell<Spin>| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait_apart(apart_ns, &mut *ready));
+        SPIN.try_with(spin).unwrap_or(false)
+    }
+
     fn sleep(&self, word: &AtomicU32, expected: u32, most_ms: u64) -> Result<Slept> {
         let slice = Instant::now() + Duration::from_millis(most_ms);
         let slept = sleep_until(word, expected, self.alive, Some(self.deadline.map_or(slice, |deadline| deadline.min(slice))))?;

@@ -1,0 +1,44 @@
+//! A job server, as `make` has one: many jobs, few tokens. Jobs that are killed give their tokens back.
+//!
+//! `cargo run --example job_server`
+//!
+//! A token is a permit of a semaphore. `make`'s own tokens are bytes in a pipe: a job that is killed with one in its hands takes it along,
+//! and the rest of the build has one less for ever.
+
+use commonhold::{BoundedSemaphore, List, Manager, Process, Queue};
+
+/// Jobs that may work at the same time.
+const TOKENS: usize = 2;
+/// Units to compile.
+const UNITS: u64 = 8;
+
+fn compile(unit: u64, tokens: BoundedSemaphore, built: List<u64>, stuck: Queue<u64>) -> commonhold::Result<()> {
+    let _token = tokens.acquire()?; // waits until one is free
+    if unit % 4 == 0 {
+        stuck.send(unit)?;
+        loop {
+            std::thread::park(); // a compiler that hangs, its token in its hands
+        }
+    }
+    built.push(unit)
+}
+
+fn main() -> commonhold::Result<()> {
+    commonhold::init();
+    let manager = Manager::start()?;
+    let tokens = manager.bounded_semaphore(TOKENS)?;
+    let built = manager.list::<u64>([])?;
+    let stuck = manager.queue::<u64>(UNITS)?;
+    let start = |unit| Process::spawn(compile, (unit, tokens.clone(), built.clone(), stuck.clone()));
+    let jobs: Vec<_> = (1..=UNITS).map(start).collect::<commonhold::Result<_>>()?;
+    // As many hang as there are tokens: nobody else would ever get one.
+    for _ in 0..TOKENS {
+        if let Some(unit) = stuck.recv()? {
+            jobs[unit as usize - 1].kill()?;
+        }
+    }
+    let killed = jobs.iter().filter(|job| job.join().is_err()).count();
+    let all = (0..TOKENS).map(|_| tokens.acquire()).collect::<commonhold::Result<Vec<_>>>()?;
+    println!("{} of {UNITS} units built, {killed} jobs killed, {} of {TOKENS} tokens back", built.len()?, all.len());
+    Ok(())
+}
