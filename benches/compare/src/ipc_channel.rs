@@ -56,9 +56,10 @@ pub fn receive_for_ever(server: &str, ready: impl FnOnce()) -> Result<()> {
     let (sender, receiver) = bytes_channel()?;
     IpcSender::connect(server.to_owned())?.send(sender)?;
     ready();
-    loop {
-        touch(&receiver.recv().map_err(|error| format!("{error:?}"))?);
+    while let Ok(item) = receiver.recv() {
+        touch(&item);
     }
+    Ok(())
 }
 
 /// A partner's life: sends.
@@ -68,9 +69,8 @@ pub fn send_for_ever(server: &str, ready: impl FnOnce()) -> Result<()> {
     ready();
     let there = receiver.recv().map_err(|error| format!("{error:?}"))?;
     let small = value(SMALL);
-    loop {
-        there.send(&small)?;
-    }
+    while there.send(&small).is_ok() {}
+    Ok(())
 }
 
 /// A partner's life: sends back what comes.
@@ -78,7 +78,8 @@ pub fn echo_for_ever(server: &str, ready: impl FnOnce()) -> Result<()> {
     let ((there, incoming), (outgoing, back)) = (bytes_channel()?, bytes_channel()?);
     IpcSender::connect(server.to_owned())?.send((there, back))?;
     ready();
-    loop {
-        outgoing.send(&incoming.recv().map_err(|error| format!("{error:?}"))?)?;
+    while let Ok(item) = incoming.recv() {
+        outgoing.send(&item)?;
     }
+    Ok(())
 }

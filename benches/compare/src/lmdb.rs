@@ -125,8 +125,8 @@ impl System for Lmdb {
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
-            _ => Err("there are no queues here".into()),
             Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
+            _ => Err("there are no queues here".into()),
         }
     }
 }

@@ -55,9 +55,9 @@ const BUDGETS: [(Work, Side, u64); 12] = [
     (Work::Push, Side::Manager, 3_050),
     (Work::Batch, Side::Client, 560),
     (Work::Batch, Side::Manager, 1_900),
-    (Work::Lock, Side::Client, 90),
-    (Work::Send, Side::Client, 300),
-    (Work::Receive, Side::Client, 250),
+    (Work::Lock, Side::Client, 107),
+    (Work::Send, Side::Client, 690),
+    (Work::Receive, Side::Client, 590),
 ];
 
 fn main() -> ExitCode {
