@@ -152,6 +152,39 @@ fn tasks_are_done_by_real_processes() {
 }
 
 #[test]
+fn real_programs_survive_what_they_do_to_themselves() {
+    let directory = Directory::new("killed");
+    for (name, arguments) in [
+        ("web_server", &["--kill"][..]),
+        ("metrics", &["--kill", "5"]),
+        ("simulation", &["--kill"]),
+        ("sample_index", &["--samples", "20000", "--kill"]),
+    ] {
+        check(name, &run(name, arguments, &directory.0));
+    }
+}
+
+#[test]
+fn a_cache_computes_what_is_missing_once_and_survives_who_computes() {
+    let directory = Directory::new("cache");
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(program("compute_cache"));
+        command.args(arguments).env("COMMONHOLD_RUNTIME_DIR", &directory.0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the example runs")
+    };
+    let together: Vec<_> = (0..4).map(|_| ask(&["871"])).collect();
+    let answers = together.into_iter().map(|tool| String::from_utf8(tool.wait_with_output().unwrap().stdout).unwrap());
+    let answers: Vec<String> = answers.collect();
+    assert!(answers.iter().all(|answer| answer.starts_with("871: 178 steps (")), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.contains("computed")).count(), 1, "{answers:?}");
+    assert!(!ask(&["--kill", "97"]).wait().unwrap().success());
+    check("compute_cache", &ask(&["97", "871"]).wait_with_output().unwrap());
+    assert!(ask(&["--shutdown"]).wait().unwrap().success());
+    let gone = ask(&["--shutdown"]).wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("has not been started"), "{gone:?}");
+}
+
+#[test]
 fn every_example_is_checked() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for entry in std::fs::read_dir(&root).unwrap() {
