@@ -229,11 +229,11 @@ fn whoever_is_stopped_with_a_task_is_waited_for() {
             queue.send((kind, payload(kind))).unwrap();
         }
         let mut player = world.doomed_player("finish", &[line(&queue)], CLIENT_STOP_VARIABLE, point);
-        let pid = player.role().pid();
+        let watched = Watched::of(player.role().pid());
         let mut stopped = false;
-        until("it stops or is done", || {
-            stopped = state_of(pid) == Some('T');
-            stopped || queue.join_timeout(Duration::from_millis(1)).unwrap()
+        until("it stops or ends", || {
+            stopped = state_of(watched.pid) == Some('T');
+            stopped || watched.has_ended()
         });
         if stopped {
             // Others are in nobody's way.
