@@ -10,3 +10,9 @@ mod lives;
 mod logic;
 
 commonhold::init_in_tests!();
+
+/// A manager. When `COMMONHOLD_TEST_ROAD` is `socket`, nothing goes by shared memory: so that the same tests can be run on that road.
+fn manager() -> commonhold::Manager {
+    let by_socket = std::env::var("COMMONHOLD_TEST_ROAD").is_ok_and(|road| road == "socket");
+    commonhold::Manager::builder().lanes(!by_socket).start().unwrap()
+}
