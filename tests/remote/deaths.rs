@@ -158,7 +158,8 @@ fn hosts_may_die_at_every_point() {
         match said.as_deref() {
             Some("died") => {}
             Some("done") => {
-                assert!(point > 5, "it has reached points");
+                // By sockets there are none.
+                assert!(point > 5 || crate::by_socket(), "it has reached points");
                 break;
             }
             other => panic!("point {point}: {other:?}"),

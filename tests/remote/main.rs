@@ -11,8 +11,11 @@ mod logic;
 
 commonhold::init_in_tests!();
 
-/// A manager. When `COMMONHOLD_TEST_ROAD` is `socket`, nothing goes by shared memory: so that the same tests can be run on that road.
+/// Whether nothing shall go by shared memory: so that the same tests can be run on that road.
+fn by_socket() -> bool {
+    std::env::var("COMMONHOLD_TEST_ROAD").is_ok_and(|road| road == "socket")
+}
+
 fn manager() -> commonhold::Manager {
-    let by_socket = std::env::var("COMMONHOLD_TEST_ROAD").is_ok_and(|road| road == "socket");
-    commonhold::Manager::builder().lanes(!by_socket).start().unwrap()
+    commonhold::Manager::builder().lanes(!by_socket()).start().unwrap()
 }
