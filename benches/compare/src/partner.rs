@@ -90,6 +90,13 @@ fn work(task: &[&str]) -> Result<()> {
             there.iter().try_for_each(|item| back.send(item?))?;
             Ok(())
         }
+        _ => work_elsewhere(task, ready),
+    }
+}
+
+/// The same for the peers.
+fn work_elsewhere(task: &[&str], ready: impl Fn()) -> Result<()> {
+    match task {
         ["redis_receiver", socket] => redis::receive_for_ever(socket.as_ref(), ready),
         ["redis_sender", socket] => redis::send_for_ever(socket.as_ref(), ready),
         ["redis_echo", socket] => redis::echo_for_ever(socket.as_ref(), ready),

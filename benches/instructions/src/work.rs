@@ -126,17 +126,9 @@ impl Work {
                         list.push(value)?;
                     }
                 }
-                Work::Lock => {
-                    for _ in 0..operations {
-                        drop(lock.lock()?.into_guard());
-                    }
-                }
+                Work::Lock => (0..operations).try_for_each(|_| lock.lock().map(drop))?,
                 Work::Send => (0..operations).try_for_each(|_| queue.send(value))?,
-                Work::Receive => {
-                    for _ in 0..operations {
-                        std::hint::black_box(queue.recv()?.expect("there are enough")[0]);
-                    }
-                }
+                Work::Receive => (0..operations).try_for_each(|_| queue.recv().map(std::hint::black_box).map(drop))?,
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
