@@ -47,8 +47,9 @@ pub use commonhold_macros::{Key, Plain, Shared, remote};
 #[cfg(feature = "shared-memory")]
 pub use commonhold_proxy::SharedMemory;
 pub use commonhold_proxy::process::{
-    ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
-    join_children, parent_process, wait_any,
+    ChildProcess, ChildSpec, ChildrenGuard, CurrentProcess, Outcome, ParentProcess, Process, ProcessBuilder, Restart, RestartStrategy,
+    Supervisor, SupervisorEvent, SupervisorStopper, Task, active_children, cpu_count, current_process, join_children, parent_process,
+    wait_any,
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
