@@ -1,7 +1,8 @@
 //! The segments of the objects that have one, who has attached them, and what is left there when a session ends.
 //!
 //! Made with its object and closed with it; mapped by the manager all the time, so that a recovery cannot fail for lack of
-//! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object.
+//! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object. Beside them are the blocks of
+//! memory that have a name in the system (`runtime::blocks`): nobody claims anything there, but their names must go.
 
 use crate::recovery;
 use commonhold_ipc::catalog::Kind;

@@ -19,7 +19,7 @@
 
 use super::{FileId, LOCK_TRIES_MAX, RuntimeDir, file_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{NAME_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, NAMES_LISTED_MAX, SEGMENT_BYTES_MAX};
 use crate::{points, sys};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -80,8 +80,8 @@ impl NamedBlock {
             let text = format!("a block of {bytes} bytes cannot be made for the name {name:?}: it has 1 to {SEGMENT_BYTES_MAX}");
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
-        // A leftover may have the name.
-        sweep(directory)?;
+        // A leftover may have the name. If it cannot be swept, that shows when the name is given.
+        let _ = sweep(directory);
         let file = make_file(name, bytes)?;
         let stat = fs::fstat(&file).map_err(|errno| Error::system(format!("could not examine the new block {name:?}"), errno))?;
         let id = FileId::of(&stat);
@@ -254,7 +254,7 @@ pub fn sweep(directory: &RuntimeDir) -> Result<usize> {
     let failed =
         |error| Error::system(format!("could not look for the leftovers of killed managers in {}", directory.path.display()), error);
     let mut swept = 0;
-    for entry in std::fs::read_dir(&directory.path).map_err(failed)? {
+    for entry in std::fs::read_dir(&directory.path).map_err(failed)?.take(2 * NAMES_LISTED_MAX) {
         let file_name = entry.map_err(failed)?.file_name();
         let Some((file_name, id)) = file_name.to_str().and_then(|name| Some((name, recorded(name)?))) else { continue };
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

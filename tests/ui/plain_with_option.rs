@@ -1,9 +1,0 @@
-use commonhold::{Plain, Shared};
-
-#[derive(Shared, Plain, Clone, Copy)]
-struct Place {
-    row: u32,
-    column: Option<u32>,
-}
-
-fn main() {}
