@@ -16,6 +16,7 @@ pub mod handshake;
 pub mod index;
 pub mod lane;
 pub mod limits;
+pub mod line;
 pub mod liveness;
 pub mod map;
 #[cfg(feature = "shared-memory")]

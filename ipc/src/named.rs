@@ -56,7 +56,7 @@ impl Mapping {
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: a mapping begins and ends at a page, so at a multiple of 8 that is not before its length; it lives as long as `self`,
-        // is not null (`open` fails then), and everybody here touches it through atomics alone (INV-27).
+        // is not null (`open` fails then), and everybody here touches it through atomics alone (INV-28).
         unsafe { std::slice::from_raw_parts(self.shmem.as_ptr().cast(), self.shmem.len().div_ceil(8)) }
     }
 
