@@ -195,7 +195,7 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_locks()
+        row != Row::ProcessSpawnJoin && !row.is_about_locks() && !row.is_about_memory()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -230,6 +230,9 @@ impl System for Redis {
             Row::ManagerStart => start(plan),
             Row::MethodCall64 => self.echo(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
+                Err("there is no raw memory here".into())
+            }
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
             _ => self.queue(row, plan),
         }

@@ -44,6 +44,12 @@ pub enum Work {
     Send,
     /// `queue.recv`
     Receive,
+    /// `array.get`
+    Element,
+    /// `array.fetch_add`
+    ElementAdd,
+    /// `striped_counter.add`
+    Count,
 }
 
 /// Whose instructions are counted.
@@ -69,6 +75,9 @@ impl Work {
             Work::Lock => "lock taken and given back",
             Work::Send => "queue send, 64 B",
             Work::Receive => "queue receive, 64 B",
+            Work::Element => "array get",
+            Work::ElementAdd => "array fetch_add",
+            Work::Count => "striped counter add",
         }
     }
 
@@ -77,7 +86,7 @@ impl Work {
         match self {
             Work::Set | Work::Push => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
-            Work::Iterate | Work::Batch => 40,
+            Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
             Work::Lock | Work::Send | Work::Receive => 16,
         }
     }
@@ -85,6 +94,9 @@ impl Work {
     /// Does the work, once the stepper says that it is there.
     pub fn run(self) -> Result<()> {
         let manager = Manager::in_process()?;
+        if let Work::Element | Work::ElementAdd | Work::Count = self {
+            return self.run_in_memory(&manager);
+        }
         let value = [7u8; 64];
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
@@ -95,7 +107,7 @@ impl Work {
         }
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
-        let mut work = |operations: u64| -> Result<()> {
+        let work = |operations: u64| -> Result<()> {
             match self {
                 Work::Get => {
                     for key in keys.by_ref().take(operations as usize) {
@@ -129,6 +141,7 @@ impl Work {
                 Work::Lock => (0..operations).try_for_each(|_| lock.lock().map(drop))?,
                 Work::Send => (0..operations).try_for_each(|_| queue.send(value))?,
                 Work::Receive => (0..operations).try_for_each(|_| queue.recv().map(std::hint::black_box).map(drop))?,
+                Work::Element | Work::ElementAdd | Work::Count => unreachable!("they have a ground of their own"),
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
@@ -139,6 +152,27 @@ impl Work {
         for key in 0..FENCED_GETS {
             dict.get(key % ENTRIES)?;
         }
+        self.count(work)
+    }
+
+    /// The same for what needs nothing but memory.
+    fn run_in_memory(self, manager: &Manager) -> Result<()> {
+        let (array, counter) = (manager.array::<u64>(ENTRIES as usize)?, manager.striped_counter(0)?);
+        let mut indices = (0..ENTRIES as usize).cycle().step_by(7_919);
+        self.count(|operations| {
+            for index in indices.by_ref().take(operations as usize) {
+                match self {
+                    Work::Element => drop(std::hint::black_box(array.get(index)?)),
+                    Work::ElementAdd => drop(array.fetch_add(index, 1)?),
+                    _ => counter.add(1)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts marks around the work.
+    fn count(self, mut work: impl FnMut(u64) -> Result<()>) -> Result<()> {
         work(self.operations())?;
         work(self.operations())?;
         println!("ready");

@@ -192,7 +192,7 @@ impl Plan {
         words.extend([(OPEN[0], items), (BACKED[0], items)]);
         words.extend((0..items as u32).map(|index| (self.item(index), item::FREE)));
         let backed = [0..self.unit_words as u64, self.range(Region::Items, 0, items)];
-        Shape { bytes: self.bytes() as u64, backed: backed.into(), words }
+        Shape { backed: backed.into(), ..Shape::whole(self.bytes() as u64, words) }
     }
 
     /// Bytes of the segment.
