@@ -97,6 +97,8 @@ fn programs_by_themselves_print_what_is_expected() {
         "children",
         "process",
         "cpu_count",
+        "pool_squares",
+        "pool_progress",
         "tour",
         "queue_fifo",
         "task_queue",
@@ -122,6 +124,15 @@ fn processes_side_by_side_print_in_any_order() {
     }
     output.stdout = lines.join("\n").into_bytes();
     check("process_arguments", &output);
+    let mut output = run("pool_waits", &[], &directory.0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    // Those of the workers; their owner's is the last.
+    if let Some((_, workers)) = lines.split_last_mut() {
+        workers.sort();
+    }
+    output.stdout = lines.join("\n").into_bytes();
+    check("pool_waits", &output);
 }
 
 #[test]
