@@ -45,8 +45,9 @@ pub use commonhold_ipc::sys::{ResourceLimit, Stream};
 pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
 pub use commonhold_macros::{Key, Shared, remote};
 pub use commonhold_proxy::process::{
-    ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
-    join_children, parent_process, wait_any,
+    ChildProcess, ChildSpec, ChildrenGuard, CurrentProcess, Outcome, ParentProcess, Process, ProcessBuilder, Restart, RestartStrategy,
+    Supervisor, SupervisorEvent, SupervisorStopper, Task, active_children, cpu_count, current_process, join_children, parent_process,
+    wait_any,
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{

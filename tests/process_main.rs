@@ -4,7 +4,10 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use commonhold::{ChildrenGuard, ErrorKind, List, Manager, Process, ResourceLimit, Stream, active_children};
+use commonhold::{
+    ChildSpec, ChildrenGuard, ErrorKind, List, Manager, Process, ResourceLimit, RestartStrategy, Stream, Supervisor, SupervisorEvent,
+    active_children,
+};
 use commonhold_ipc::points::CLIENT_VARIABLE;
 use rustix::process::{Signal, WaitOptions, waitpid};
 use std::io::{BufRead, BufReader, Read};
@@ -304,6 +307,24 @@ fn forked_children() {
     assert!(child.is_alive());
     child.kill().unwrap();
     assert!(child.join().is_err_and(|error| error.is_died()));
+    // A supervisor, too.
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne);
+    supervisor.add(ChildSpec::new("kept", endure, ())).unwrap();
+    let (stopper, kept) = (supervisor.stopper().unwrap(), supervisor.children());
+    let in_fork = || {
+        let refused = |result: commonhold::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::UsedAfterFork);
+        let all = refused(supervisor.step(None).map(drop))
+            && refused(supervisor.add(ChildSpec::new("more", endure, ())))
+            && refused(supervisor.shutdown())
+            && refused(stopper.stop());
+        drop(std::mem::replace(&mut supervisor, Supervisor::new(RestartStrategy::OneForOne)));
+        all && supervisor.step(None).is_ok_and(|event| event.is_none())
+    };
+    assert_eq!(forked(in_fork), WELL);
+    assert!(matches!(supervisor.step(None), Ok(Some(SupervisorEvent::Started { .. }))));
+    assert!(supervisor.step(Duration::ZERO).unwrap().is_none() && kept[0].is_alive());
+    drop(supervisor);
+    assert_eq!(kept[0].exit_code(), Some(-15));
     // One that a fork holds the socket of: its end is seen nevertheless.
     let forks = || -> () {
         assert_eq!(

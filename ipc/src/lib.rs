@@ -14,6 +14,7 @@ pub mod handshake;
 pub mod index;
 pub mod lane;
 pub mod limits;
+pub mod line;
 pub mod liveness;
 pub mod map;
 pub mod pin;

@@ -150,7 +150,10 @@ pub const POOL_IDLE_DEATHS_MAX: u32 = 64;
 pub const POOL_LOOK_MS: u64 = LOCK_LOOK_MS;
 /// Largest frame on a line to a host: the arguments of one call, or its result, and as much as [`HANDLES_PER_VALUE_MAX`] handles need.
 pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLES_PER_VALUE_MAX;
-/// Lines of one host: each costs it a thread and a descriptor while it is open.
+/// Bytes of each of the two rings in a line's memory, all of it there from the beginning: most calls fit whole, some dozens of small ones
+/// made ahead, and larger ones go through in parts. With the page of its words a line has 36 KiB.
+pub const LINE_RING_BYTES: usize = 16 << 10;
+/// Lines of one host: each costs it a thread, a descriptor, and a mapping with 36 KiB of memory while it is open (all together 144 MiB).
 pub const REMOTE_LINES_MAX: usize = 4096;
 /// Lines without a call that a client keeps to a host, for the next calls.
 pub const REMOTE_LINES_KEPT_MAX: usize = 64;
