@@ -286,7 +286,9 @@ impl Store {
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
-            self.objects.settle(self.changes.drain(..));
+            if !self.changes.is_empty() {
+                self.objects.settle(self.changes.drain(..));
+            }
         } else {
             outcomes.into_iter().for_each(Vec::clear);
             self.changes.clear();
