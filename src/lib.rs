@@ -24,7 +24,9 @@
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
 //!   writes one.
 //! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
-//!   and result.
+//!   and result; a [`Supervisor`] starts it again when it dies.
+//!
+//! The [`guide`] goes through all of it, with a [translation table](guide::from_python) for those who know Python's module.
 //!
 //! What happens when a process dies: readers leave nothing behind; a writer's call is wholly applied or not at all; the
 //! manager's death is an error ([`Error::is_disconnected`]) of every later call, while what guards and snapshots hold stays
@@ -34,6 +36,8 @@ extern crate self as commonhold;
 
 mod boot;
 mod builder;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod host;
 mod init;
 mod manager;
