@@ -47,7 +47,7 @@ fn small() -> Result<Small> {
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
         let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64);
-        !elsewhere && !row.is_about_locks() && !row.is_about_queues()
+        !elsewhere && !row.is_about_pools() && !row.is_about_locks() && !row.is_about_queues()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -90,7 +90,7 @@ impl System for Hashmap {
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => array(row, plan),
             Row::CounterAdd | Row::CounterAddContended => count(row, plan),
-            _ => Err("there are no queues here".into()),
+            _ => Err("there are neither queues nor pools here".into()),
         }
     }
 }

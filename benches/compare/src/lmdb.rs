@@ -82,6 +82,7 @@ fn open(directory: &TempDir) -> Result<Env> {
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
         !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
+            && !row.is_about_pools()
             && !row.is_about_locks()
             && !row.is_about_memory()
             && !row.is_about_queues()
@@ -131,8 +132,7 @@ impl System for Lmdb {
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
                 Err("there is no raw memory here".into())
             }
-            Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
-            _ => Err("there are no queues here".into()),
+            _ => Err("it has neither processes nor queues".into()),
         }
     }
 }
