@@ -20,6 +20,7 @@ pub mod map;
 pub mod pin;
 pub mod points;
 pub mod poller;
+pub mod pool;
 pub mod queue;
 pub mod runtime;
 pub mod segment;

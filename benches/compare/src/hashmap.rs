@@ -46,7 +46,7 @@ fn small() -> Result<Small> {
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
         let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64);
-        !elsewhere && !row.is_about_locks() && row.item_bytes().is_none()
+        !elsewhere && !row.is_about_pools() && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -88,6 +88,7 @@ impl System for Hashmap {
             }
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            _ => Err("there are no pools here".into()),
         }
     }
 }

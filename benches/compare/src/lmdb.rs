@@ -81,7 +81,10 @@ fn open(directory: &TempDir) -> Result<Env> {
 
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64) && !row.is_about_locks() && row.item_bytes().is_none()
+        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
+            && !row.is_about_pools()
+            && !row.is_about_locks()
+            && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -126,7 +129,7 @@ impl System for Lmdb {
             Row::ManagerStart => start(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
-            Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
+            _ => Err("it has no processes".into()),
         }
     }
 }
