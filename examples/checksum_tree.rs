@@ -212,7 +212,7 @@ fn show(directory: &Path, files: &Files) -> Outcome<bool> {
         }
     }
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["entry", "files", "bytes", "checksum"]);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["entry", "files", "bytes", "checksum"]);
     for (name, sums) in entries {
         table.add_row(sums.row(&name));
     }

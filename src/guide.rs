@@ -14,6 +14,7 @@
 //! | [`queues`] | work and messages, leases |
 //! | [`locks`] | and the death of their owners |
 //! | [`processes`] | functions in processes; started again when they die |
+//! | [`pools`] | processes that stay, and call functions for whoever asks |
 //! | [`own_objects`] | your own types, called from any process |
 //!
 //! | to look up | |
@@ -35,6 +36,6 @@ macro_rules! chapters {
 
 chapters! {
     getting_started own_manager children unrelated_programs
-    containers transactions queues locks processes own_objects
+    containers transactions queues locks processes pools own_objects
     deaths security performance testing troubleshooting from_python
 }

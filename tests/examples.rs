@@ -161,7 +161,9 @@ fn a_tree_is_summed_whoever_is_killed() {
     let table = whole.lines().rev().skip(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>();
     assert_eq!(String::from_utf8_lossy(&alone.stdout).lines().collect::<Vec<_>>(), table);
     let missing = run("checksum_tree", &["/does/not/exist"], &directory.0);
-    assert!(missing.status.code() == Some(1) && String::from_utf8_lossy(&missing.stderr).contains("cannot read /does/not/exist: No such file"));
+    assert!(
+        missing.status.code() == Some(1) && String::from_utf8_lossy(&missing.stderr).contains("cannot read /does/not/exist: No such file")
+    );
 }
 
 #[test]
