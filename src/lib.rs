@@ -46,8 +46,10 @@ mod started;
 pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::sys::{ResourceLimit, Stream};
-pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
-pub use commonhold_macros::{Key, Shared, remote};
+pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Plain, Shared};
+pub use commonhold_macros::{Key, Plain, Shared, remote};
+#[cfg(feature = "shared-memory")]
+pub use commonhold_proxy::SharedMemory;
 pub use commonhold_proxy::process::{
     ChildProcess, ChildSpec, ChildrenGuard, CurrentProcess, Outcome, ParentProcess, Process, ProcessBuilder, Restart, RestartStrategy,
     Supervisor, SupervisorEvent, SupervisorStopper, Task, active_children, cpu_count, current_process, join_children, parent_process,
@@ -55,10 +57,10 @@ pub use commonhold_proxy::process::{
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, AsyncResult, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event,
-    Handle, Imap, Lease, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Pool, PoolBuilder, Progress, Queue, QueueIter,
-    QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction,
-    Value, View, Watch, WriteGuard,
+    Acquired, Array, ArrayContent, ArrayIter, AsyncResult, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition,
+    Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock, LockGuard,
+    Namespace, Party, Permit, Pool, PoolBuilder, Progress, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref,
+    RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats, StripedCounter, Token, Transaction, Value, View, Watch, WriteGuard,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};
@@ -72,8 +74,9 @@ pub struct Readme;
 #[doc(hidden)]
 pub mod __rt {
     pub use commonhold_ipc::value::{
-        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, Schema, Ser,
-        Serializer, access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
+        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, PlainReader,
+        PlainWriter, Schema, Ser, Serializer, access, add_number, fingerprint, need_key, need_plain, need_shared, plain_align, plain_end,
+        text, to_owned, with_scratch,
     };
     pub use commonhold_proxy::__handle_value as handle_value;
     pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};

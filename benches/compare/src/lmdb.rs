@@ -84,6 +84,7 @@ impl System for Lmdb {
         !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
             && !row.is_about_pools()
             && !row.is_about_locks()
+            && !row.is_about_memory()
             && row.item_bytes().is_none()
     }
 
@@ -129,6 +130,9 @@ impl System for Lmdb {
             Row::ManagerStart => start(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
+                Err("there is no raw memory here".into())
+            }
             _ => Err("it has no processes".into()),
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::rows::{BATCH, DEPTH, DataSet, Row};
+use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
@@ -68,6 +68,7 @@ impl Python {
             .chain([
                 ("batch".to_owned(), json!(BATCH)),
                 ("depth".to_owned(), json!(DEPTH)),
+                ("elements".to_owned(), json!(ELEMENTS)),
                 ("without_manager".to_owned(), json!(without_manager)),
             ])
             .collect();
@@ -114,7 +115,7 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => row != Row::ProcessSpawnJoin && !row.is_about_pools(),
-            Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
+            Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
             // What its workers do in the other rows is Python, and so another work.
             Measures::Pools => row == Row::ProcessSpawnJoin || row.is_about_pools() && !matches!(row, Row::PoolWork | Row::PoolWorkOne),
