@@ -66,7 +66,10 @@ impl Server {
         if self.store.has_work() {
             self.store.rest();
         }
-        self.hosts.gone(self.store.take_gone());
+        let gone = self.store.take_gone();
+        if !gone.is_empty() {
+            self.hosts.gone(gone);
+        }
     }
 
     /// Nothing is left to do but this.

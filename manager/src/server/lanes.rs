@@ -380,8 +380,10 @@ impl Server {
         match Call::from_code(request.head.code) {
             Some(Call::Commit) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
-                let copied = self.lanes(index).is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
-                let done = if copied { self.call(index, &request.head, &payload) } else { Done::Nonsense };
+                let Some(session) = self.session(index) else { return Done::Nonsense };
+                let copied = session.lanes.as_ref().is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+                session.begin_call(request.head.lane);
+                let done = if copied { self.commit(index, &request.head, &payload) } else { Done::Nonsense };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
                     self.lane_watch.request = payload;
                 }
