@@ -343,7 +343,9 @@ impl Server {
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
             Ok(()) => {
-                self.hand_over(index);
+                if self.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_, handles) if !handles.is_empty())) {
+                    self.hand_over(index);
+                }
                 Done::Committed(self.store.version() + u64::from(self.store.has_unpublished()))
             }
             // What could not be read to its end does not get so far as to lose, or to fail.
@@ -366,13 +368,10 @@ impl Server {
     }
 
     /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
-    #[inline]
+    #[cold]
     fn hand_over(&mut self, index: usize) {
         for outcome in &self.outcomes {
             let Outcome::Lent(_, handles) = outcome else { continue };
-            if handles.is_empty() {
-                continue;
-            }
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
             for id in handles {
                 if self.store.retain(*id).is_ok() {
@@ -558,6 +557,7 @@ impl Server {
     fn audit(&mut self) -> Done {
         self.effort = TURN_BYTES;
         self.store.publish();
+        self.store.memory.release_all();
         let uploads: Vec<u64> = self
             .connections
             .iter()

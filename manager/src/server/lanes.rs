@@ -235,7 +235,7 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_watch, connections, .. } = self;
+        let Server { poller, spin, lane_watch, connections, store, .. } = self;
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);
@@ -248,8 +248,13 @@ impl Server {
         } else {
             spin.wait_in_memory(|| {
                 looks += 1;
+                if lane_watch.is_rung(connections) {
+                    return true;
+                }
+                // Nobody waits for it.
+                store.memory.release_one();
                 // The sockets are asked by a system call.
-                lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
+                looks.is_multiple_of(LOOKS_PER_POLL) && look()
             })
         };
         if let Some(error) = failed {
