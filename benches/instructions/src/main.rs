@@ -50,10 +50,10 @@ const BUDGETS: [(Work, Side, u64); 9] = [
     (Work::SnapshotGet, Side::Client, 310),
     (Work::Iterate, Side::Client, 235),
     (Work::Index, Side::Client, 310),
-    (Work::Set, Side::Client, 1_380),
-    (Work::Set, Side::Manager, 4_600),
-    (Work::Push, Side::Manager, 3_050),
-    (Work::Batch, Side::Client, 560),
+    (Work::Set, Side::Client, 1_300),
+    (Work::Set, Side::Manager, 4_050),
+    (Work::Push, Side::Manager, 2_700),
+    (Work::Batch, Side::Client, 545),
     (Work::Batch, Side::Manager, 1_900),
 ];
 
