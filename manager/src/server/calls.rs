@@ -253,10 +253,7 @@ impl Server {
                 let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
                 Done::Answer(vec![Outcome::Text(lines)])
             }
-            Call::Shutdown => {
-                self.ending = true;
-                Done::Answer(Vec::new())
-            }
+            Call::Shutdown => self.shut_down(),
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(server.who(number))),
             Call::Grow => self.grow(index, payload),
@@ -266,6 +263,7 @@ impl Server {
             Call::Reach => self.reach(payload),
             Call::Offer => self.offer_types(index, payload),
             Call::Objects => self.with_id(payload, |server, from| Done::Answer(vec![Outcome::Text(server.objects(from))])),
+            Call::Block | Call::Unlink => self.with_id(payload, |server, id| server.block(index, call, id)),
             Call::Sessions => Done::Answer(vec![Outcome::Text(self.session_lines())]),
             Call::Ring if payload.is_empty() => {
                 self.watch(index);
@@ -273,6 +271,11 @@ impl Server {
             }
             Call::Ring | Call::Upload => Done::Nonsense,
         }
+    }
+
+    fn shut_down(&mut self) -> Done {
+        self.ending = true;
+        Done::Answer(Vec::new())
     }
 
     /// What the handles in a queue's items refer to.
@@ -440,6 +443,24 @@ impl Server {
             Ok((descriptor, bytes)) => Done::Attached(descriptor, bytes),
             Err(error) => Done::Failed(error),
         }
+    }
+
+    /// What is asked about a named block, or done to it.
+    fn block(&mut self, index: usize, call: Call, id: u64) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        let Some(block) = self.store.segments.block(id) else {
+            let text = format!("object {id} is no block of named memory");
+            return Done::Failed(Error::new(ErrorKind::WrongType, text));
+        };
+        if call == Call::Unlink {
+            return block.unlink().map(|was| vec![if was { Outcome::Something } else { Outcome::Nothing }]).into();
+        }
+        let [device, inode] = block.id().words();
+        let numbers = [device, inode, block.bytes()].map(Outcome::Number).into_iter();
+        Done::Answer(numbers.chain([Outcome::Text(block.name().to_owned())]).collect())
     }
 
     /// The process of a session, and its program; nothing if it is over.

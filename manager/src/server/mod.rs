@@ -249,6 +249,7 @@ impl Server {
         if let Some((name, _)) = self.name.take() {
             name.remove()?;
         }
+        self.store.segments.forget_blocks();
         drop(self.alive.take());
         Ok(())
     }
