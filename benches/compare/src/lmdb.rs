@@ -81,7 +81,7 @@ fn open(directory: &TempDir) -> Result<Env> {
 
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64) && !row.is_about_locks() && row.item_bytes().is_none()
+        row != Row::ProcessSpawnJoin && !row.is_about_methods() && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -126,7 +126,8 @@ impl System for Lmdb {
             Row::ManagerStart => start(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
-            Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
+            Row::ProcessSpawnJoin | Row::MethodCall64 | Row::MethodCall100 => Err("it has no processes".into()),
+            Row::UpdateRun | Row::UpdateTransaction => Err("its transactions wait for each other".into()),
         }
     }
 }

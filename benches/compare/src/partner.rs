@@ -2,11 +2,11 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Event, Lock, Queue, Token};
+use ::commonhold::{Barrier, Dict, Event, Lock, Queue, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::commonhold::Small;
+use crate::commonhold::{Small, update_by_run, update_by_transaction};
 use crate::rawlocks;
 use crate::workload::touch;
 
@@ -62,6 +62,20 @@ fn work(task: &[&str]) -> Result<()> {
             ready();
             loop {
                 barrier.wait()?;
+            }
+        }
+        ["update_run", token] => {
+            let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
+            ready();
+            loop {
+                update_by_run(&dict)?;
+            }
+        }
+        ["update_transaction", token] => {
+            let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
+            ready();
+            loop {
+                update_by_transaction(&dict)?;
             }
         }
         ["queue_small", token] => {

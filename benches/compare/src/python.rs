@@ -110,7 +110,7 @@ impl Drop for Python {
 impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
-            Measures::Everything => row != Row::ProcessSpawnJoin,
+            Measures::Everything => !matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction),
             Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
