@@ -5,7 +5,7 @@ use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Share
 
 use crate::Result;
 use crate::partner::Partner;
-use crate::rows::{BATCH, DEPTH, DataSet, ENTRIES, OBJECTS, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DEPTH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::Result;
 use crate::child::{Helper, Lines};
 use crate::resp::{Connection, Reply};
-use crate::rows::{BATCH, DataSet, OBJECTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 

@@ -111,7 +111,10 @@ fn gone() -> Error {
 
 /// Puts frames together of what comes.
 pub struct Incoming {
+    /// How it waits for a side that is awake.
     spin: Spin,
+    /// And for one that had to be woken: kept apart, or a few sleeps would teach both sides to sleep for ever.
+    spin_rung: Spin,
     /// What was taken from the socket.
     buffer: Box<[u8]>,
     start: usize,
@@ -127,7 +130,7 @@ impl Incoming {
     /// Nothing has come yet.
     pub fn new() -> Self {
         let (head, payload, spare) = Default::default();
-        Incoming { spin: Spin::new(), buffer: Box::default(), start: 0, end: 0, head, payload, spare }
+        Incoming { spin: Spin::new(), spin_rung: Spin::new(), buffer: Box::default(), start: 0, end: 0, head, payload, spare }
     }
 
     /// The next whole frame of what has come.
@@ -195,7 +198,10 @@ impl Incoming {
     #[inline]
     fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>) -> Result<Waited> {
         let socket = match road {
-            Road::Memory(end) => return end.wait(Wanted::Bytes, &mut self.spin, deadline),
+            Road::Memory(end) => {
+                let spin = if end.has_rung() { &mut self.spin_rung } else { &mut self.spin };
+                return end.wait(Wanted::Bytes, spin, deadline);
+            }
             Road::Socket(socket) => socket,
         };
         let mut filled = Ok(Some(false));
