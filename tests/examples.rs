@@ -107,8 +107,9 @@ fn programs_by_themselves_print_what_is_expected() {
         "tally",
         "rate_limiter",
         "leaderboard",
+        "shared_array",
     ];
-    for name in names {
+    for name in names.into_iter().chain(cfg!(feature = "shared-memory").then_some("shared_memory")) {
         check(name, &run(name, &[], &directory.0));
     }
 }

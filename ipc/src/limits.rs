@@ -45,6 +45,12 @@ pub const SEGMENTS_DESCRIPTOR_SHARE: usize = 2;
 pub const SEGMENTS_CAPACITY_SHARE: u64 = 2;
 /// Largest segment: a sixteenth of the address space that a process has for mappings.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 43;
+/// Of an array or block of bytes, what the manager itself puts memory behind: 64 KiB take 10 µs. Behind the rest each user does.
+pub const SEGMENT_BACKED_AT_ONCE_BYTES: u64 = 64 << 10;
+/// Largest element of an array: it is copied by way of the stack.
+pub const ARRAY_ELEMENT_BYTES_MAX: usize = 4096;
+/// Stripes of a counter: 128 B each, one for each processor; reading the sum looks at all.
+pub const COUNTER_STRIPES_MAX: usize = 256;
 /// Bits of a session's number: with ten thousand new sessions a second they last for three years.
 pub const SESSION_NUMBER_BITS: u32 = 40;
 /// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its

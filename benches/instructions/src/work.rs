@@ -40,6 +40,12 @@ pub enum Work {
     Batch,
     /// A method's call, 64 bytes there and back
     Method,
+    /// `array.get`
+    Element,
+    /// `array.fetch_add`
+    ElementAdd,
+    /// `striped_counter.add`
+    Count,
 }
 
 /// An object that gives back what it is given.
@@ -76,6 +82,9 @@ impl Work {
             Work::Push => "list push, 64 B",
             Work::Batch => "a set in a batch of 40",
             Work::Method => "call of a method, 64 B",
+            Work::Element => "array get",
+            Work::ElementAdd => "array fetch_add",
+            Work::Count => "striped counter add",
         }
     }
 
@@ -84,13 +93,16 @@ impl Work {
         match self {
             Work::Set | Work::Push | Work::Method => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
-            Work::Iterate | Work::Batch => 40,
+            Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
         }
     }
 
     /// Does the work, once the stepper says that it is there.
     pub fn run(self) -> Result<()> {
         let manager = Manager::in_process()?;
+        if let Work::Element | Work::ElementAdd | Work::Count = self {
+            return self.run_in_memory(&manager);
+        }
         let value = [7u8; 64];
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
@@ -98,7 +110,7 @@ impl Work {
         let echo = manager.create(Echo::new, ())?;
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
-        let mut work = |operations: u64| -> Result<()> {
+        let work = |operations: u64| -> Result<()> {
             match self {
                 Work::Get => {
                     for key in keys.by_ref().take(operations as usize) {
@@ -134,6 +146,7 @@ impl Work {
                         std::hint::black_box(echo.echo(value)?);
                     }
                 }
+                Work::Element | Work::ElementAdd | Work::Count => unreachable!("they have a ground of their own"),
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
@@ -144,6 +157,27 @@ impl Work {
         for key in 0..FENCED_GETS {
             dict.get(key % ENTRIES)?;
         }
+        self.count(work)
+    }
+
+    /// The same for what needs nothing but memory.
+    fn run_in_memory(self, manager: &Manager) -> Result<()> {
+        let (array, counter) = (manager.array::<u64>(ENTRIES as usize)?, manager.striped_counter(0)?);
+        let mut indices = (0..ENTRIES as usize).cycle().step_by(7_919);
+        self.count(|operations| {
+            for index in indices.by_ref().take(operations as usize) {
+                match self {
+                    Work::Element => drop(std::hint::black_box(array.get(index)?)),
+                    Work::ElementAdd => drop(array.fetch_add(index, 1)?),
+                    _ => counter.add(1)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts marks around the work.
+    fn count(self, mut work: impl FnMut(u64) -> Result<()>) -> Result<()> {
         work(self.operations())?;
         work(self.operations())?;
         println!("ready");

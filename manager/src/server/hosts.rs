@@ -198,10 +198,10 @@ impl Server {
         let Ok(new) = whole(payload, "build", NewHost::parse) else { return Done::Nonsense };
         let build = Build::of_wire(&new);
         if let Some(number) = self.hosts.of_build(&build) {
-            return Done::Answer(0, vec![Outcome::Number(number)]);
+            return Done::Answer(vec![Outcome::Number(number)]);
         }
         if new.invited || self.config.build.as_ref().is_some_and(|own| own.is_same(&build)) {
-            return Done::Answer(0, vec![Outcome::Nothing]);
+            return Done::Answer(vec![Outcome::Nothing]);
         }
         let text = format!(
             "this manager was started by another program (or another build of this one), and does not have this program's types: {}. \
@@ -241,7 +241,7 @@ impl Server {
                 host.types.insert(name.to_owned());
             }
         }
-        Done::Answer(0, Vec::new())
+        Done::Answer(Vec::new())
     }
 
     /// An object was made that lives at the session's: only a host may have one.
