@@ -184,6 +184,8 @@ impl System for Commonhold {
             Row::MethodCall100 => self.call_100(plan),
             Row::UpdateRun => self.update(plan, "update_run", update_by_run),
             Row::UpdateTransaction => self.update(plan, "update_transaction", update_by_transaction),
+            Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => crate::pools::run(row, plan),
+            Row::PoolWork | Row::PoolWorkOne | Row::PoolStart => crate::pools::run(row, plan),
         }
     }
 }

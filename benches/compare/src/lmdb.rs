@@ -83,6 +83,7 @@ impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
         row != Row::ProcessSpawnJoin
             && !row.is_about_methods()
+            && !row.is_about_pools()
             && !row.is_about_locks()
             && !row.is_about_memory()
             && row.item_bytes().is_none()
@@ -133,8 +134,7 @@ impl System for Lmdb {
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
                 Err("there is no raw memory here".into())
             }
-            Row::ProcessSpawnJoin | Row::MethodCall64 | Row::MethodCall100 => Err("it has no processes".into()),
-            Row::UpdateRun | Row::UpdateTransaction => Err("its transactions wait for each other".into()),
+            _ => Err("it has no processes".into()),
         }
     }
 }
