@@ -38,6 +38,14 @@ pub fn be_partner() -> Option<Result<()>> {
     Some(work(&task.split(' ').collect::<Vec<_>>()))
 }
 
+fn update_on_and_on(token: &str, update: fn(&Dict<u64, u64>) -> ::commonhold::Result<u64>) -> Result<()> {
+    let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
+    println!("ready");
+    loop {
+        update(&dict)?;
+    }
+}
+
 fn work(task: &[&str]) -> Result<()> {
     let ready = || println!("ready");
     match task {
@@ -71,20 +79,8 @@ fn work(task: &[&str]) -> Result<()> {
                 barrier.wait()?;
             }
         }
-        ["update_run", token] => {
-            let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
-            ready();
-            loop {
-                update_by_run(&dict)?;
-            }
-        }
-        ["update_transaction", token] => {
-            let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
-            ready();
-            loop {
-                update_by_transaction(&dict)?;
-            }
-        }
+        ["update_run", token] => update_on_and_on(token, update_by_run),
+        ["update_transaction", token] => update_on_and_on(token, update_by_transaction),
         ["queue_small", token] => {
             let queue: Queue<Small> = token.parse::<Token>()?.open()?;
             ready();
