@@ -44,12 +44,27 @@ pub enum Work {
     Send,
     /// `queue.recv`
     Receive,
+    /// A method's call, 64 bytes there and back
+    Method,
     /// `array.get`
     Element,
     /// `array.fetch_add`
     ElementAdd,
     /// `striped_counter.add`
     Count,
+}
+
+/// An object that gives back what it is given.
+struct Echo;
+
+#[commonhold::remote]
+impl Echo {
+    pub fn new() -> Self {
+        Echo
+    }
+    pub fn echo(&mut self, bytes: [u8; 64]) -> [u8; 64] {
+        bytes
+    }
 }
 
 /// Whose instructions are counted.
@@ -75,6 +90,7 @@ impl Work {
             Work::Lock => "lock taken and given back",
             Work::Send => "queue send, 64 B",
             Work::Receive => "queue receive, 64 B",
+            Work::Method => "call of a method, 64 B",
             Work::Element => "array get",
             Work::ElementAdd => "array fetch_add",
             Work::Count => "striped counter add",
@@ -84,7 +100,7 @@ impl Work {
     /// How many operations lie between two marks.
     pub fn operations(self) -> u64 {
         match self {
-            Work::Set | Work::Push => 2,
+            Work::Set | Work::Push | Work::Method => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
             Work::Lock | Work::Send | Work::Receive => 16,
@@ -94,17 +110,16 @@ impl Work {
     /// Does the work, once the stepper says that it is there.
     pub fn run(self) -> Result<()> {
         let manager = Manager::in_process()?;
-        if let Work::Element | Work::ElementAdd | Work::Count = self {
-            return self.run_in_memory(&manager);
+        match self {
+            Work::Element | Work::ElementAdd | Work::Count => return self.run_in_memory(&manager),
+            Work::Lock | Work::Send | Work::Receive => return self.run_in_segments(&manager),
+            _ => {}
         }
         let value = [7u8; 64];
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
         let snapshot = manager.snapshot()?;
-        let (lock, queue) = (manager.lock()?, manager.queue::<[u8; 64]>(1_000)?);
-        if self == Work::Receive {
-            (0..1_000).try_for_each(|_| queue.send(value))?;
-        }
+        let echo = manager.create(Echo::new, ())?;
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
         let work = |operations: u64| -> Result<()> {
@@ -138,10 +153,12 @@ impl Work {
                         list.push(value)?;
                     }
                 }
-                Work::Lock => (0..operations).try_for_each(|_| lock.lock().map(drop))?,
-                Work::Send => (0..operations).try_for_each(|_| queue.send(value))?,
-                Work::Receive => (0..operations).try_for_each(|_| queue.recv().map(std::hint::black_box).map(drop))?,
-                Work::Element | Work::ElementAdd | Work::Count => unreachable!("they have a ground of their own"),
+                Work::Method => {
+                    for _ in 0..operations {
+                        std::hint::black_box(echo.echo(value)?);
+                    }
+                }
+                _ => unreachable!("they have a ground of their own"),
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
@@ -153,6 +170,23 @@ impl Work {
             dict.get(key % ENTRIES)?;
         }
         self.count(work)
+    }
+
+    /// The same for locks and queues.
+    fn run_in_segments(self, manager: &Manager) -> Result<()> {
+        let (lock, queue) = (manager.lock()?, manager.queue::<[u8; 64]>(1_000)?);
+        let value = [7u8; 64];
+        if self == Work::Receive {
+            (0..1_000).try_for_each(|_| queue.send(value))?;
+        }
+        self.count(|operations| {
+            (0..operations).try_for_each(|_| match self {
+                Work::Lock => lock.lock().map(drop),
+                Work::Send => queue.send(value),
+                _ => queue.recv().map(|item| drop(std::hint::black_box(item))),
+            })?;
+            Ok(())
+        })
     }
 
     /// The same for what needs nothing but memory.
