@@ -158,7 +158,9 @@ impl Work {
                         std::hint::black_box(echo.echo(value)?);
                     }
                 }
-                _ => unreachable!("they have a ground of their own"),
+                Work::Element | Work::ElementAdd | Work::Count | Work::Lock | Work::Send | Work::Receive => {
+                    unreachable!("they have a ground of their own")
+                }
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
@@ -183,7 +185,9 @@ impl Work {
             (0..operations).try_for_each(|_| match self {
                 Work::Lock => lock.lock().map(drop),
                 Work::Send => queue.send(value),
-                _ => queue.recv().map(|item| drop(std::hint::black_box(item))),
+                _ => queue.recv().map(|item| {
+                    std::hint::black_box(item);
+                }),
             })?;
             Ok(())
         })
