@@ -46,13 +46,14 @@ pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Numbe
 pub use commonhold_macros::{Key, Shared, remote};
 pub use commonhold_proxy::process::{
     ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
-    join_children, parent_process, wait_any,
+    join_children, parent_process,
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease,
-    List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard,
-    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
+    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event,
+    Handle, Lease, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Queue,
+    QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token,
+    Transaction, Value, View, Waitable, WriteGuard, wait,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

@@ -10,10 +10,10 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | id, 0 in an empty slot |
-//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own |
+//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own; end of a pipe: id of the queue that it receives from, 0: none |
 //! | 16 | 8 | number of entries or elements |
 //! | 24 | 8 | version of the last change |
-//! | 32 | 8 | dict: next insertion number |
+//! | 32 | 8 | dict: next insertion number; end of a pipe: id of the queue that it sends into, 0: none |
 //! | 40 | 8 | offset of the descriptor: fingerprint, length of the type's text, the text |
 //! | 48 | 1 | kind |
 //! | 49 | 1 | list: inner levels of its sequence |
@@ -86,6 +86,8 @@ pub enum Kind {
     Queue = 20,
     /// An object of a user's type, in a host process.
     Remote = 64,
+    /// One end of a pipe: which queues it is made of, see `manager::pipes`.
+    PipeEnd = 65,
 }
 
 impl Kind {
@@ -108,6 +110,7 @@ impl Kind {
             13 => Kind::Barrier,
             20 => Kind::Queue,
             64 => Kind::Remote,
+            65 => Kind::PipeEnd,
             _ => return None,
         })
     }
@@ -135,6 +138,7 @@ impl Kind {
             Kind::Barrier => "Barrier",
             Kind::Queue => "Queue",
             Kind::Remote => "Remote",
+            Kind::PipeEnd => "PipeEnd",
         }
     }
 }
@@ -150,7 +154,7 @@ pub struct Record {
     pub len: u64,
     /// Version of the last change.
     pub modified: u64,
-    /// Next insertion number of a dict.
+    /// Next insertion number of a dict; the second queue of an end of a pipe.
     pub next_insertion: u64,
     /// Offset of the descriptor.
     pub descriptor: u64,

@@ -84,6 +84,6 @@ pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
                 Queue::new(segment, &plan).recover(session);
             }
         }
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote => {}
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote | Kind::PipeEnd => {}
     }
 }

@@ -12,6 +12,7 @@ mod guard;
 mod handle;
 mod lane;
 mod list;
+mod pipe;
 pub mod process;
 mod queue;
 pub mod remote;
@@ -25,6 +26,7 @@ mod snapshot;
 mod sync;
 mod transaction;
 mod upload;
+mod wait;
 mod watch;
 mod write;
 
@@ -34,6 +36,7 @@ pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
+pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
@@ -42,6 +45,7 @@ pub use sync::{
     WriteGuard,
 };
 pub use transaction::{Countable, Readable, Transaction};
+pub use wait::{Waitable, wait};
 
 /// What `__handle_value!` refers to.
 #[doc(hidden)]

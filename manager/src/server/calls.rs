@@ -369,6 +369,7 @@ impl Server {
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
         self.may_create(index, new.kind)?;
+        self.may_join(index, new)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.make_room();
@@ -383,6 +384,16 @@ impl Server {
             session.hold(id);
         }
         Ok(vec![Outcome::Number(id)])
+    }
+
+    /// An end of a pipe is made of queues that the session holds: at its end they are closed.
+    fn may_join(&self, index: usize, new: &NewObject<'_>) -> Result<()> {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Ok(()) };
+        let is_strange = |queue: &u64| *queue != 0 && !session.holds(*queue);
+        match new.parameters.iter().find(is_strange).filter(|_| new.kind == Kind::PipeEnd as u8) {
+            Some(queue) => Err(gone(queue)),
+            None => Ok(()),
+        }
     }
 
     fn hold(&mut self, index: usize, id: u64) -> Result<Vec<Outcome>> {

@@ -24,7 +24,7 @@ mod run;
 mod task;
 
 pub use builder::ProcessBuilder;
-pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children, wait_any};
+pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use run::run;
 pub use task::Task;

@@ -14,6 +14,7 @@ pub use receive::QueueIter;
 use crate::handle::{Object, debug, handle};
 use crate::session::SessionCore;
 use crate::sync::{Patience, deadline_after};
+use crate::wait::{Places, Source};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
@@ -225,6 +226,34 @@ impl<T: Shared> Queue<T> {
     pub fn in_use(&self) -> Result<(u64, u64)> {
         let queue = self.ready()?.queue();
         Ok((queue.items_in_use(), queue.units_in_use()))
+    }
+}
+
+/// Ready when an item can be received, or there never will be one.
+impl<T: Shared> Source for Queue<T> {
+    fn is_ready(&self) -> bool {
+        // What fails would fail in `recv`, which says why.
+        self.ready().and_then(|ready| ready.queue().is_receivable(ready.me)).unwrap_or(true)
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        if let Ok(ready) = self.ready()
+            && let Ok(alive) = ready.session.alive_word()
+        {
+            let items = ready.queue().items();
+            let prepared = items.prepare();
+            places.add_word(items.word(), prepared, alive);
+        }
+    }
+
+    fn pass_on(&self) {
+        if let Ok(ready) = self.ready() {
+            ready.queue().items().notify_one();
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
     }
 }
 
