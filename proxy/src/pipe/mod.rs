@@ -6,15 +6,18 @@ mod options;
 pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
-use crate::queue::{Queue, QueueIter};
+use crate::process::has_laden;
+use crate::queue::{Queue, Until, timed_out};
 use crate::session::SessionCore;
-use crate::wait::{Places, Source, wait};
+use crate::sync::deadline_after;
+use crate::wait::{Places, Source, wait, wait_until};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Shared, text};
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One end of a pipe: sends `Out`, receives `In`. Made, with the other end, by [`Session::pipe`](crate::Session::pipe).
 ///
@@ -153,6 +156,52 @@ fn hung_up(error: Error) -> Error {
     Error::new(ErrorKind::Closed, text)
 }
 
+/// Before a sleep until something comes: while children have not said that they hold what they were given, which may be the other end,
+/// one waits for them as well, and lets go then.
+#[inline]
+fn settle<T: Shared>(incoming: &Queue<T>, deadline: Option<Instant>) -> Result<()> {
+    if has_laden() { wait_until(&[incoming], deadline).map(drop) } else { Ok(()) }
+}
+
+/// Sends an item. `false`: the pipe stayed full.
+#[inline]
+fn send_until<T: Shared>(outgoing: &Queue<T>, item: &impl AsShared<T>, deadline: Option<Instant>) -> Result<bool> {
+    let room = Room { queue: outgoing, attempt: &|| outgoing.send_until(item, Until::Now), sent: RefCell::new(Ok(false)) };
+    if !room.is_ready() {
+        if has_laden() {
+            wait_until(&[&room], deadline)?;
+        } else {
+            *room.sent.borrow_mut() = outgoing.send_until(item, Until::Then(deadline));
+        }
+    }
+    room.sent.into_inner().map_err(hung_up)
+}
+
+/// Room for an item. Ready when it is sent, or cannot be.
+struct Room<'q, T: Shared> {
+    queue: &'q Queue<T>,
+    attempt: &'q dyn Fn() -> Result<bool>,
+    sent: RefCell<Result<bool>>,
+}
+
+impl<T: Shared> Source for Room<'_, T> {
+    fn is_ready(&self) -> bool {
+        let mut sent = self.sent.borrow_mut();
+        if matches!(*sent, Ok(false)) {
+            *sent = (self.attempt)();
+        }
+        !matches!(*sent, Ok(false))
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.queue.prepare_to_send(places);
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+}
+
 /// What an end does that sends.
 macro_rules! sends {
     ($name:ident[$($parameter:ident),*], $item:ident, $receives:ty) => {
@@ -172,7 +221,7 @@ macro_rules! sends {
             /// `&item` to keep it in such a case.
             #[inline]
             pub fn send(&self, item: impl AsShared<$item>) -> Result<()> {
-                self.outgoing()?.send(item).map_err(hung_up)
+                send_until(self.outgoing()?, &item, None).map(drop)
             }
 
             /// Sends an item if there is room now. Whether it did.
@@ -190,7 +239,8 @@ macro_rules! sends {
             /// # Errors
             /// `TimedOut` if the pipe stays full; else as [`send`](Self::send).
             pub fn send_timeout(&self, item: impl AsShared<$item>, timeout: Duration) -> Result<()> {
-                self.outgoing()?.send_timeout(item, timeout).map_err(hung_up)
+                let sent = send_until(self.outgoing()?, &item, deadline_after(timeout))?;
+                if sent { Ok(()) } else { Err(timed_out("the pipe stayed full")) }
             }
         }
     };
@@ -211,7 +261,14 @@ macro_rules! receives {
             /// Disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words, or over the item.
             #[inline]
             pub fn recv(&self) -> Result<Option<$item>> {
-                self.incoming()?.recv()
+                let incoming = self.incoming()?;
+                match incoming.try_recv()? {
+                    Some(item) => Ok(Some(item)),
+                    None => {
+                        settle(incoming, None)?;
+                        incoming.recv()
+                    }
+                }
             }
 
             /// Receives the next item if there is one now. `None` does not say whether the stream has ended: after
@@ -229,7 +286,9 @@ macro_rules! receives {
             /// # Errors
             /// `TimedOut` if none came; else as [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<$item>> {
-                self.incoming()?.recv_timeout(timeout)
+                let (incoming, deadline) = (self.incoming()?, deadline_after(timeout));
+                settle(incoming, deadline)?;
+                incoming.recv_timeout(deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now())))
             }
 
             /// Waits until [`recv`](Self::recv) would not: an item is there, or the stream has ended. `false`: neither, after
@@ -255,12 +314,14 @@ macro_rules! receives {
                 Ok(!wait(&[self], timeout)?.is_empty())
             }
 
-            /// Receives item after item, waiting for each, until the stream has ended.
-            ///
-            /// # Errors
-            /// As [`recv`](Self::recv), if that fails at once.
-            pub fn iter(&self) -> Result<QueueIter<'_, $item>> {
-                Ok(self.incoming()?.iter())
+            /// Receives item after item, waiting for each, until the stream has ended, or after an error.
+            pub fn iter(&self) -> impl Iterator<Item = Result<$item>> + '_ {
+                let mut over = false;
+                std::iter::from_fn(move || {
+                    let next = if over { None } else { self.recv().transpose() };
+                    over = !matches!(next, Some(Ok(_)));
+                    next
+                })
             }
         }
 
@@ -327,6 +388,44 @@ sends!(PipeSender[T], T, T);
 ends!(PipeSender[T], T, T);
 receives!(PipeReceiver[T], T, T);
 ends!(PipeReceiver[T], T, T);
+
+/// Raw bytes, for pipes of `Vec<u8>`.
+macro_rules! sends_bytes {
+    ($($name:ty),*) => {$(
+        impl $name {
+            /// Sends bytes as they are: the same as [`send`](Self::send) with a slice.
+            ///
+            /// # Errors
+            /// As there.
+            #[inline]
+            pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
+                self.send(bytes)
+            }
+        }
+    )*};
+}
+
+/// The same for those that receive.
+macro_rules! receives_bytes {
+    ($($name:ty),*) => {$(
+        impl $name {
+            /// Receives the next item's bytes in place of what is in `bytes`, waiting for them. `false`, and no bytes: the stream has ended.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv).
+            #[inline]
+            pub fn recv_bytes(&self, bytes: &mut Vec<u8>) -> Result<bool> {
+                let received = self.recv()?;
+                let came = received.is_some();
+                *bytes = received.unwrap_or_default();
+                Ok(came)
+            }
+        }
+    )*};
+}
+
+sends_bytes!(Connection<Vec<u8>>, PipeSender<Vec<u8>>);
+receives_bytes!(Connection<Vec<u8>>, PipeReceiver<Vec<u8>>);
 
 impl<Out: Shared, In: Shared> Connection<Out, In> {
     /// Says that nothing more will be sent from this end; it still receives. The other side sees the end of the stream, and may answer.

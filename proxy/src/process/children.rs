@@ -214,6 +214,10 @@ impl ChildProcess {
         Ok(state)
     }
 
+    fn is_laden(&self) -> bool {
+        !lock(&self.0.state).luggage.is_empty()
+    }
+
     fn listen(&self, state: &mut State) -> Result<()> {
         while let Some(message) = state.inbox.next(&self.0.channel)? {
             let report = match message.kind {
@@ -451,6 +455,31 @@ impl<T: Shared> fmt::Debug for Process<T> {
 impl<T: Shared> Drop for Process<T> {
     fn drop(&mut self) {
         self.child.detach();
+    }
+}
+
+/// A child that was given objects which this process holds until the child says that it does. Ready when it has said so, or has ended.
+pub(crate) struct Laden(ChildProcess);
+
+/// Whether there is such a child, as far as this process has heard.
+pub(crate) fn has_laden() -> bool {
+    CHILDREN.lock().iter().any(ChildProcess::is_laden)
+}
+
+/// The children that are so. Who waits for the end of a pipe waits for them as well: it may be this process that holds the other end.
+pub(crate) fn laden() -> Vec<Laden> {
+    // Looked at without the lock.
+    let laden: Vec<_> = CHILDREN.lock().iter().filter(|child| child.is_laden()).cloned().map(Laden).collect();
+    laden.into_iter().filter(|child| !child.is_ready()).collect()
+}
+
+impl Source for Laden {
+    fn is_ready(&self) -> bool {
+        self.0.look().map_or(true, |state| state.luggage.is_empty())
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.0.prepare(places);
     }
 }
 

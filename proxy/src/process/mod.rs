@@ -25,6 +25,7 @@ mod task;
 
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children};
+pub(crate) use children::{has_laden, laden};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use run::run;
 pub use task::Task;

@@ -4,11 +4,12 @@ mod places;
 
 pub use places::Places;
 
+use crate::process::laden;
 use crate::sync::deadline_after;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::sync::wait_for_any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is known of something that [`wait`] can wait for.
 pub trait Source {
@@ -76,24 +77,39 @@ impl<S: Source + ?Sized> Waitable for S {}
 /// # }
 /// ```
 pub fn wait(things: &[&dyn Waitable], timeout: impl Into<Option<Duration>>) -> Result<Vec<usize>> {
+    wait_until(things, timeout.into().and_then(deadline_after))
+}
+
+/// The same until a moment.
+pub(crate) fn wait_until(things: &[&dyn Waitable], deadline: Option<Instant>) -> Result<Vec<usize>> {
     if things.is_empty() {
         return Ok(Vec::new());
     }
-    let mut places = Places::until(timeout.into().and_then(deadline_after), things.iter().all(|thing| thing.is_in_memory()));
-    wait_for_any(
-        things.len(),
-        &mut places,
-        |thing| things[thing].is_ready(),
-        |thing, places| things[thing].prepare(places),
-        |thing| things[thing].pass_on(),
-    )
+    loop {
+        // What has just been passed to a child is held here until the child says that it has it: the other end of a pipe, for example.
+        let laden = laden();
+        let all: Vec<&dyn Waitable> = things.iter().copied().chain(laden.iter().map(|child| child as &dyn Waitable)).collect();
+        let mut places = Places::until(deadline, all.iter().all(|thing| thing.is_in_memory()));
+        let mut ready = wait_for_any(
+            all.len(),
+            &mut places,
+            |thing| all[thing].is_ready(),
+            |thing, places| all[thing].prepare(places),
+            |thing| all[thing].pass_on(),
+        )?;
+        let over = ready.is_empty();
+        ready.retain(|thing| *thing < things.len());
+        if over || !ready.is_empty() {
+            return Ok(ready);
+        }
+    }
 }
 
 /// Whether a descriptor can be read, is at its end or in error.
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     use commonhold_ipc::sys::wait_readable;
     // What cannot be waited for is for the caller to find out.
-    !matches!(wait_readable(&[descriptor], Some(std::time::Instant::now())), Ok(0))
+    !matches!(wait_readable(&[descriptor], Some(Instant::now())), Ok(0))
 }
 
 macro_rules! descriptors {
