@@ -29,9 +29,12 @@ pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, regi
 pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, process_name, raise_nofile_limit,
+    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, possible_cpus,
+    process_name, raise_nofile_limit,
 };
-pub use memory::{back, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at};
+pub use memory::{
+    back, check_file_length, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at,
+};
 
 pub use rustix::process::Signal;
 pub use spawn::{End, HANDED, Plan, ResourceLimit, Spawned, Stream, run_on};
@@ -204,16 +207,10 @@ pub fn bell() -> Result<OwnedFd> {
     rustix::event::eventfd(0, flags).map_err(|errno| Error::system("could not make a descriptor to be woken by (eventfd)", errno))
 }
 
-/// Makes a [`bell`] readable. It stays so until it is [`silence`]d.
+/// Makes a [`bell`] readable.
 pub fn ring(bell: &OwnedFd) {
     // Fails only if it rings so loudly that it is readable anyway.
     let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
-}
-
-/// Makes a [`bell`] not readable.
-pub fn silence(bell: &OwnedFd) {
-    // Fails only if it is silent.
-    let _ = rustix::io::read(bell, &mut [0; 8]);
 }
 
 /// Waits until the descriptor takes bytes, is at its end or in error. `false`: the deadline passed.

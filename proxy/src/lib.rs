@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod array;
 mod batch;
 mod client;
 mod connection;
@@ -12,6 +13,8 @@ mod guard;
 mod handle;
 mod lane;
 mod list;
+#[cfg(feature = "shared-memory")]
+mod named;
 mod pipe;
 pub mod process;
 mod queue;
@@ -23,6 +26,7 @@ mod seen;
 mod session;
 mod single;
 mod snapshot;
+mod striped;
 mod sync;
 mod transaction;
 mod upload;
@@ -30,16 +34,20 @@ mod wait;
 mod watch;
 mod write;
 
+pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
 pub use batch::Batch;
 pub use client::{Session, Stats};
 pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
+#[cfg(feature = "shared-memory")]
+pub use named::SharedMemory;
 pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
+pub use striped::StripedCounter;
 pub use sync::{
     Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
     WriteGuard,

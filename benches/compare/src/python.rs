@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::rows::{BATCH, DEPTH, DataSet, Row};
+use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
@@ -65,6 +65,7 @@ impl Python {
             .chain([
                 ("batch".to_owned(), json!(BATCH)),
                 ("depth".to_owned(), json!(DEPTH)),
+                ("elements".to_owned(), json!(ELEMENTS)),
                 ("without_manager".to_owned(), json!(without_manager)),
             ])
             .collect();
@@ -111,7 +112,7 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => row != Row::ProcessSpawnJoin,
-            Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
+            Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
     }

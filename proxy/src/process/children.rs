@@ -251,7 +251,7 @@ impl ChildProcess {
         Ok(Report::Returned { archive: message.value, _held: held })
     }
 
-    fn who(&self) -> String {
+    pub(super) fn who(&self) -> String {
         format!("{} (pid {}, running `{}`)", self.name(), self.pid(), self.0.function)
     }
 

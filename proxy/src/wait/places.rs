@@ -98,12 +98,6 @@ impl<'w> Places<'w> {
         self.descriptors.push(descriptor);
     }
 
-    /// Sleeps on a word of this process's own.
-    #[cfg(feature = "async")]
-    pub fn add_own_word(&mut self, word: &'w AtomicU32, expected: u32) {
-        self.words.push(Word { word, expected, alive: None });
-    }
-
     /// Sleeps on the words of one part, with a look now and then.
     fn sleep_on(&self, part: &Part<'_>, ready: &mut dyn FnMut() -> bool) -> Result<()> {
         let looks = self.words.iter().any(|word| word.alive.is_some());
