@@ -101,6 +101,8 @@ fn programs_by_themselves_print_what_is_expected() {
         "children",
         "process",
         "cpu_count",
+        "pool_squares",
+        "pool_progress",
         "tour",
         "queue_fifo",
         "crawler_frontier",
@@ -130,7 +132,7 @@ fn in_expected_order(name: &str, output: &mut Output, in_order: usize) {
 #[test]
 fn processes_side_by_side_print_in_any_order() {
     let directory = Directory::new("processes");
-    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5)] {
+    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5), ("pool_waits", 1)] {
         let mut output = run(name, &[], &directory.0);
         in_expected_order(name, &mut output, in_order);
         check(name, &output);

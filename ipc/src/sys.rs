@@ -29,7 +29,7 @@ pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, regi
 pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, possible_cpus,
+    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_cpus, own_uid, possible_cpus,
     process_name, raise_nofile_limit,
 };
 pub use memory::{
@@ -47,7 +47,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use memmap2::MmapRaw;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -128,6 +128,9 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| no_such(Errno::SRCH))?;
     rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
         Errno::SRCH => no_such(errno),
+        Errno::MFILE | Errno::NFILE => {
+            Error::system(format!("there is no descriptor left for process {pid}: close some or raise `ulimit -n`"), errno)
+        }
         _ => Error::system(format!("could not get a descriptor for process {pid} (pidfd_open, Linux 5.3)"), errno),
     })
 }
@@ -199,18 +202,6 @@ pub fn wait_readable_any(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> R
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     poll(&mut polled, deadline)?;
     Ok(polled.iter().any(|fd| !fd.revents().is_empty()))
-}
-
-/// A descriptor that becomes readable by [`ring`], for who waits for descriptors and is to be woken by another thread.
-pub fn bell() -> Result<OwnedFd> {
-    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-    rustix::event::eventfd(0, flags).map_err(|errno| Error::system("could not make a descriptor to be woken by (eventfd)", errno))
-}
-
-/// Makes a [`bell`] readable.
-pub fn ring(bell: &OwnedFd) {
-    // Fails only if it rings so loudly that it is readable anyway.
-    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
 /// Waits until the descriptor takes bytes, is at its end or in error. `false`: the deadline passed.
@@ -378,6 +369,29 @@ pub fn read_at(file: impl AsFd, at: u64, target: &mut [u8]) -> bool {
 /// The number of the calling thread, which no other thread of this machine has while it lives.
 pub fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}
+
+/// A bell: a descriptor that becomes readable when it is [rung](ring_bell), by whatever process, until it is [silenced](silence_bell).
+pub fn bell() -> Result<OwnedFd> {
+    let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+    rustix::event::eventfd(0, flags)
+        .map_err(|errno| Error::system("cannot make a descriptor to be woken by: close some or raise `ulimit -n`", errno))
+}
+
+/// Rings a bell. One that rings already stays as it is.
+pub fn ring_bell(bell: impl AsFd) {
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+/// Silences a bell. Whether it had been rung.
+pub fn silence_bell(bell: impl AsFd) -> bool {
+    rustix::io::read(bell, &mut [0u8; 8]).is_ok()
 }
 
 /// Ends this process by SIGKILL, at this instruction: for tests of what the others see then.

@@ -181,6 +181,8 @@ impl System for Commonhold {
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
             Row::MethodCall64 => self.call(plan),
+            Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => crate::pools::run(row, plan),
+            Row::PoolWork | Row::PoolWorkOne | Row::PoolStart => crate::pools::run(row, plan),
         }
     }
 }

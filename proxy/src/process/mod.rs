@@ -30,9 +30,12 @@ pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children};
 pub(crate) use children::{has_laden, laden};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
+pub(crate) use parcel::{Label, hold, label_of, unpack};
 pub use run::run;
+pub(crate) use run::{PanicReport, handed, panic_report};
 pub use supervise::{ChildSpec, Outcome, Restart, RestartStrategy, Supervisor, SupervisorEvent, SupervisorStopper};
 pub use task::Task;
+pub(crate) use task::assert_no_captures;
 
 /// The role in which a child is started.
 pub const ROLE: &str = "process";

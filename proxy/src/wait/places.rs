@@ -159,7 +159,7 @@ impl Awake {
         // SYNC: Release orders what woke this one before the wake-up of the others.
         self.word.store(1, Ordering::Release);
         sys::futex_wake_all(&self.word);
-        sys::ring(&self.bell);
+        sys::ring_bell(&self.bell);
     }
 }
 
