@@ -3,7 +3,6 @@
 use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
-use crate::parcels;
 use crate::store::Rejected;
 use commonhold_ipc::block::Place;
 use commonhold_ipc::catalog::Kind;
@@ -11,7 +10,6 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
 use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
-use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{LENT_REPLY_BYTES, Outcome, Status, lent_payload, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -278,43 +276,6 @@ impl Server {
         Done::Answer(Vec::new())
     }
 
-    /// What the handles in a queue's items refer to.
-    fn parcel(&mut self, index: usize, call: Call, payload: &[u8]) -> Done {
-        let Some((queue, mut words)) = Words::new(payload).and_then(parcels::parse) else { return Done::Nonsense };
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        if !session.holds(queue) {
-            return if call == Call::Forget { Done::NoAnswer } else { Done::Failed(gone(queue)) };
-        }
-        let done = match call {
-            Call::Pack => self.store.pack(queue, words, session.number()).map(|number| vec![Outcome::Number(number)]),
-            Call::Unpack => self.store.unpack(queue, words.next().unwrap_or_default(), session.number()).map(|ids| {
-                ids.iter().for_each(|id| session.hold(*id));
-                ids.into_iter().map(Outcome::Number).collect()
-            }),
-            _ => {
-                words.for_each(|number| self.store.forget_parcel(queue, number));
-                return Done::NoAnswer;
-            }
-        };
-        done.into()
-    }
-
-    /// More memory for a queue.
-    fn grow(&mut self, index: usize, payload: &[u8]) -> Done {
-        let words: Option<[u64; 3]> = Words::new(payload).and_then(|words| words.iter().collect::<Vec<_>>().try_into().ok());
-        let Some((id, region, wanted)) = words.and_then(|[id, code, wanted]| Some((id, Region::from_code(code)?, wanted))) else {
-            return Done::Nonsense;
-        };
-        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
-        if !session.holds(id) {
-            return Done::Failed(gone(id));
-        }
-        match self.store.segments.grow(id, region, wanted) {
-            Ok(()) => Done::Answer(Vec::new()),
-            Err(error) => Done::Failed(error),
-        }
-    }
-
     fn with_id(&mut self, payload: &[u8], then: impl FnOnce(&mut Self, u64) -> Done) -> Done {
         match whole(payload, "id", Reader::u64) {
             Ok(id) => then(self, id),
@@ -424,16 +385,6 @@ impl Server {
             session.hold(id);
         }
         Ok(vec![Outcome::Number(id)])
-    }
-
-    /// An end of a pipe is made of queues that the session holds: at its end they are closed.
-    fn may_join(&self, index: usize, new: &NewObject<'_>) -> Result<()> {
-        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Ok(()) };
-        let is_strange = |queue: &u64| *queue != 0 && !session.holds(*queue);
-        match new.parameters.iter().find(is_strange).filter(|_| new.kind == Kind::PipeEnd as u8) {
-            Some(queue) => Err(gone(queue)),
-            None => Ok(()),
-        }
     }
 
     fn hold(&mut self, index: usize, id: u64) -> Result<Vec<Outcome>> {
