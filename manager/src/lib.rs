@@ -15,6 +15,7 @@ pub mod memory;
 mod names;
 pub mod objects;
 pub mod parcels;
+mod pipes;
 mod queue_memory;
 pub mod recovery;
 pub mod segments;
