@@ -231,6 +231,11 @@ impl Segments {
         self.entries.get(&id).map_or(block, |entry| entry.elements)
     }
 
+    /// Bytes of memory behind an object's; 0 if it has none.
+    pub fn backed(&self, id: u64) -> u64 {
+        self.entries.get(&id).map_or(0, |entry| entry.backed)
+    }
+
     /// Whether an object has one.
     pub fn has(&self, id: u64) -> bool {
         self.entries.contains_key(&id) || self.blocks.contains_key(&id)

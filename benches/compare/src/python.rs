@@ -114,7 +114,9 @@ impl Drop for Python {
 impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
-            Measures::Everything => row != Row::ProcessSpawnJoin && !row.is_about_pools(),
+            Measures::Everything => {
+                !matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction) && !row.is_about_pools()
+            }
             Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
             // What its workers do in the other rows is Python, and so another work.

@@ -23,6 +23,14 @@ pub struct Request {
     place: u64,
 }
 
+/// The lanes that clients post on: all but the shared one.
+const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
+    let mut lanes = [u64::MAX; DOORBELL_WORDS];
+    lanes[0] &= !1;
+    lanes[DOORBELL_WORDS - 1] &= u64::MAX >> (64 * DOORBELL_WORDS - LANES);
+    lanes
+};
+
 /// The lanes of one session.
 pub struct ServedLanes {
     /// Doorbells and slots; the room is not mapped.
@@ -123,12 +131,10 @@ impl ServedLanes {
         for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
             if word.load(Ordering::Relaxed) != 0 {
                 // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
-                rung[at] = word.swap(0, Ordering::Acquire);
+                rung[at] = word.swap(0, Ordering::Acquire) & CLIENTS_LANES[at];
+                self.used[at] |= rung[at];
             }
         }
-        rung[0] &= !1;
-        rung[DOORBELL_WORDS - 1] &= u64::MAX >> (64 * DOORBELL_WORDS - LANES);
-        self.used.iter_mut().zip(rung).for_each(|(used, rung)| *used |= rung);
         rung
     }
 

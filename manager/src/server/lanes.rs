@@ -235,7 +235,7 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_watch, connections, .. } = self;
+        let Server { poller, spin, lane_watch, connections, store, .. } = self;
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);
@@ -248,8 +248,13 @@ impl Server {
         } else {
             spin.wait_in_memory(|| {
                 looks += 1;
+                if lane_watch.is_rung(connections) {
+                    return true;
+                }
+                // Nobody waits for it.
+                store.memory.release_one();
                 // The sockets are asked by a system call.
-                lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
+                looks.is_multiple_of(LOOKS_PER_POLL) && look()
             })
         };
         if let Some(error) = failed {
@@ -380,8 +385,10 @@ impl Server {
         match Call::from_code(request.head.code) {
             Some(Call::Commit) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
-                let copied = self.lanes(index).is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
-                let done = if copied { self.call(index, &request.head, &payload) } else { Done::Nonsense };
+                let Some(session) = self.session(index) else { return Done::Nonsense };
+                let copied = session.lanes.as_ref().is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+                session.begin_call(request.head.lane);
+                let done = if copied { self.commit(index, &request.head, &payload) } else { Done::Nonsense };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
                     self.lane_watch.request = payload;
                 }
