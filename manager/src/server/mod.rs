@@ -9,6 +9,7 @@ mod hosts;
 mod housekeeping;
 mod lanes;
 mod overview;
+mod queues;
 mod session;
 
 use crate::store::Store;
