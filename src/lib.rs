@@ -52,7 +52,7 @@ pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remo
 pub use commonhold_proxy::{
     Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease,
     List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard,
-    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard,
+    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard, Writer,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

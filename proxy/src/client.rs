@@ -9,6 +9,7 @@ use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
 use crate::sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, RwLock, Semaphore};
 use crate::transaction::{self, Transaction};
+use crate::writer::Writer;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -268,6 +269,11 @@ impl Session {
         let result = body(&batch)?;
         batch.commit()?;
         Ok(result)
+    }
+
+    /// Writes that are sent without waiting for each one's answer: see [`Writer`].
+    pub fn writer(&self) -> Result<Writer> {
+        Writer::new(&self.core)
     }
 
     /// Reads and writes that happen together, at one instant: see [`Transaction`]. If something that `body` has read is

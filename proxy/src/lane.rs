@@ -45,6 +45,14 @@ pub struct Part<'l> {
     range: Range<u64>,
 }
 
+/// A call that has been posted and waits for its answer.
+pub struct UnderWay {
+    lane: u16,
+    mark: u32,
+    /// The part of the room in which its payload stands.
+    part: Option<Range<u64>>,
+}
+
 impl Part<'_> {
     /// Where it begins in the room.
     pub fn start(&self) -> u64 {
@@ -90,6 +98,13 @@ impl LaneRoad {
     /// Runs a call on a lane. `None`: it must go by the socket, nothing has been said yet.
     #[inline]
     pub fn call(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<Reply>> {
+        let begun = self.begin(connection, request, lane, number, changes)?;
+        Some(begun.and_then(|posted| self.finish(connection, posted, changes)))
+    }
+
+    /// Posts a call on a lane. `None`: it must go by the socket, nothing has been said yet.
+    #[inline]
+    pub fn begin(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<UnderWay>> {
         // In the middle of a frame on the socket it could not ring; there it is told what is wrong.
         if !request.fits_lanes() || !self.is_free(lane) || connection.is_streaming_here() {
             return None;
@@ -99,25 +114,35 @@ impl LaneRoad {
             Err(error) => return Some(Err(error)),
         };
         if payload.len() <= IN_PLACE_BYTES {
-            return Some(self.carry(connection, head, Ok(payload), changes));
+            return Some(self.post(connection, head, Ok(payload), changes).map(|mark| UnderWay { lane, mark, part: None }));
         }
         let part = self.part(payload.len() as u64)?;
         self.write(part.start(), payload);
-        Some(self.carry_part(connection, head, part, changes))
+        Some(self.post_part(connection, head, part, changes))
+    }
+
+    /// Whether a call has been answered.
+    #[inline]
+    pub fn is_answered(&self, call: &UnderWay) -> bool {
+        self.lanes.is_free(call.lane)
     }
 
     /// Runs a call whose payload stands in the room.
     pub fn carry_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<Reply> {
-        let reply = self.carry(connection, head, Err(ROOM + part.start()), changes);
-        if !self.lanes.is_free(head.lane) {
-            // Not answered, so it may still be read: it goes with the session.
-            std::mem::forget(part);
-        }
-        reply
+        let posted = self.post_part(connection, head, part, changes)?;
+        self.finish(connection, posted, changes)
+    }
+
+    fn post_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<UnderWay> {
+        let posted = self.post(connection, head, Err(ROOM + part.start()), changes);
+        // It may be read until there is an answer; without one, it goes with the session.
+        let range = part.range.clone();
+        std::mem::forget(part);
+        Ok(UnderWay { lane: head.lane, mark: posted?, part: Some(range) })
     }
 
     #[inline]
-    fn carry(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<Reply> {
+    fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<u32> {
         let lane = head.lane;
         let (mark, posted) = self.lanes.post(lane, head, payload);
         match posted {
@@ -131,6 +156,23 @@ impl LaneRoad {
                 return Err(disconnected());
             }
         }
+        Ok(mark)
+    }
+
+    /// Waits for the answer to a call.
+    #[inline]
+    pub fn finish(&self, connection: &Connection, call: UnderWay, changes: bool) -> Result<Reply> {
+        let reply = self.wait(connection, call.lane, call.mark, changes);
+        if let Some(range) = call.part
+            && self.lanes.is_free(call.lane)
+        {
+            drop(Part { road: self, range });
+        }
+        reply
+    }
+
+    #[inline]
+    fn wait(&self, connection: &Connection, lane: u16, mark: u32, changes: bool) -> Result<Reply> {
         let alive = connection.alive().ok_or_else(disconnected)?;
         let waited = SPIN.try_with(|spin| self.lanes.wait(lane, mark, alive, &mut spin.borrow_mut()));
         // While the thread's storage is torn down there is no habit any more.

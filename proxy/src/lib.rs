@@ -27,6 +27,7 @@ mod transaction;
 mod upload;
 mod watch;
 mod write;
+mod writer;
 
 pub use batch::Batch;
 pub use client::{Session, Stats};
@@ -42,6 +43,7 @@ pub use sync::{
     WriteGuard,
 };
 pub use transaction::{Countable, Readable, Transaction};
+pub use writer::Writer;
 
 /// What `__handle_value!` refers to.
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::parcels;
-use crate::store::Rejected;
+use crate::store::{Outcomes, Rejected};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const OUTCOMES_KEPT: usize = 1024;
 
 /// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
-const STEP_BYTES: usize = 8;
+pub(super) const STEP_BYTES: usize = 8;
 
 /// What doing a request came to.
 pub(super) enum Done {
@@ -183,6 +183,7 @@ impl Server {
         }
         match call {
             Call::Commit => self.commit(index, head, payload),
+            Call::Series => self.series(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
                 Err(_) => Done::Nonsense,
@@ -289,30 +290,13 @@ impl Server {
     }
 
     fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
-        if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
+        if self.waits_for_ticket(index) {
             return Done::Later;
         }
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let uploads = session.uploads();
         let mut outcomes = std::mem::take(&mut self.outcomes);
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
-        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
-            self.make_room();
-        }
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let uploads = session.uploads();
-        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
-            // An attempt may have used some of them up.
-            && commit.uploads().all(|number| uploads.look(number).is_ok())
-        {
-            applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut outcomes));
-        }
-        if !uploads.is_empty() {
-            // Whatever became of it: what it named is used up.
-            commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
-        }
+        let Some(applied) = self.apply(index, &commit, (!head.quiet).then_some(&mut outcomes)) else { return Done::Nonsense };
         self.effort = self.store.work.spent() as usize * STEP_BYTES;
         points::manager("call: applied, not published");
         match applied {
@@ -329,6 +313,33 @@ impl Server {
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
+    }
+
+    /// Whether another session has the writer's ticket.
+    pub(super) fn waits_for_ticket(&self, index: usize) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until)
+    }
+
+    /// Applies a commit, if need be after making room. `None`: there is no such session.
+    pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, mut outcomes: Outcomes<'_>) -> Option<Result<(), Rejected>> {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
+        let mut applied = self.store.apply(commit, session.uploads(), outcomes.as_deref_mut());
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
+            self.make_room();
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
+        let uploads = session.uploads();
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
+            // An attempt may have used some of them up.
+            && commit.uploads().all(|number| uploads.look(number).is_ok())
+        {
+            applied = self.store.apply(commit, uploads, outcomes);
+        }
+        if !uploads.is_empty() {
+            // Whatever became of it: what it named is used up.
+            commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
+        }
+        Some(applied)
     }
 
     /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
@@ -353,7 +364,7 @@ impl Server {
     }
 
     /// If memory is full because a pin holds it, says whose.
-    fn explain_full(&mut self, error: Error) -> Error {
+    pub(super) fn explain_full(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Full {
             return error;
         }

@@ -344,7 +344,7 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
-            Some(Call::Commit) => {
+            Some(Call::Commit | Call::Series) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
                 let copied = self.lanes(index).is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
                 let done = if copied { self.call(index, &request.head, &payload) } else { Done::Nonsense };

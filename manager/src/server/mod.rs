@@ -9,6 +9,7 @@ mod hosts;
 mod housekeeping;
 mod lanes;
 mod overview;
+mod series;
 mod session;
 
 use crate::store::Store;
