@@ -115,6 +115,8 @@ pub const SERIES_FAILURES_MAX: usize = 64;
 pub const SESSIONS_WATCHED_MAX: usize = 64;
 /// Longest spin before a sleep, in nanoseconds: about what the sleep and the wake-up it saves would cost.
 pub const SPIN_NS_MAX: u64 = 50_000;
+/// The same for who has just woken the one that is waited for: a wake-up longer.
+pub const SPIN_WAKING_NS_MAX: u64 = 2 * SPIN_NS_MAX;
 /// Longest sleep without a look at the manager's alive word, in milliseconds: the backstop of a wake-up that got lost (see `liveness`).
 pub const SLEEP_SLICE_MS: u64 = 10_000;
 /// The same where the kernel has no `futex_waitv`, so that the manager's death wakes nobody.

@@ -13,7 +13,7 @@ use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
-use commonhold_ipc::socket::Spin;
+use commonhold_ipc::socket::Spins;
 use commonhold_ipc::wire::{Call, Head};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use std::sync::{Mutex, PoisonError};
 
 thread_local! {
     /// How long this thread looks for answers before it sleeps.
-    static SPIN: RefCell<Spin> = RefCell::new(Spin::new());
+    static SPINS: RefCell<Spins> = RefCell::new(Spins::of_caller());
 }
 
 #[cold]
@@ -49,6 +49,8 @@ pub struct Part<'l> {
 pub struct UnderWay {
     lane: u16,
     mark: u32,
+    /// Whether the manager was awake when it was posted.
+    is_awake: bool,
     /// The part of the room in which its payload stands.
     part: Option<Range<u64>>,
 }
@@ -114,7 +116,7 @@ impl LaneRoad {
             Err(error) => return Some(Err(error)),
         };
         if payload.len() <= IN_PLACE_BYTES {
-            return Some(self.post(connection, head, Ok(payload), changes).map(|mark| UnderWay { lane, mark, part: None }));
+            return Some(self.post(connection, head, Ok(payload), changes));
         }
         let part = self.part(payload.len() as u64)?;
         self.write(part.start(), payload);
@@ -138,11 +140,11 @@ impl LaneRoad {
         // It may be read until there is an answer; without one, it goes with the session.
         let range = part.range.clone();
         std::mem::forget(part);
-        Ok(UnderWay { lane: head.lane, mark: posted?, part: Some(range) })
+        Ok(UnderWay { part: Some(range), ..posted? })
     }
 
     #[inline]
-    fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<u32> {
+    fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<UnderWay> {
         let lane = head.lane;
         let (mark, posted) = self.lanes.post(lane, head, payload);
         match posted {
@@ -156,13 +158,13 @@ impl LaneRoad {
                 return Err(disconnected());
             }
         }
-        Ok(mark)
+        Ok(UnderWay { lane, mark, is_awake: posted == Posted::Seen, part: None })
     }
 
     /// Waits for the answer to a call.
     #[inline]
     pub fn finish(&self, connection: &Connection, call: UnderWay, changes: bool) -> Result<Reply> {
-        let reply = self.wait(connection, call.lane, call.mark, changes);
+        let reply = self.wait(connection, &call, changes);
         if let Some(range) = call.part
             && self.lanes.is_free(call.lane)
         {
@@ -172,11 +174,12 @@ impl LaneRoad {
     }
 
     #[inline]
-    fn wait(&self, connection: &Connection, lane: u16, mark: u32, changes: bool) -> Result<Reply> {
+    fn wait(&self, connection: &Connection, call: &UnderWay, changes: bool) -> Result<Reply> {
+        let UnderWay { lane, mark, is_awake, .. } = *call;
         let alive = connection.alive().ok_or_else(disconnected)?;
-        let waited = SPIN.try_with(|spin| self.lanes.wait(lane, mark, alive, &mut spin.borrow_mut()));
+        let wait = |spins: &mut Spins| self.lanes.wait(lane, mark, alive, spins.with_peer(is_awake));
         // While the thread's storage is torn down there is no habit any more.
-        let waited = waited.unwrap_or_else(|_| self.lanes.wait(lane, mark, alive, &mut Spin::new()));
+        let waited = SPINS.try_with(|spins| wait(&mut spins.borrow_mut())).unwrap_or_else(|_| wait(&mut Spins::of_caller()));
         match waited {
             Ok(Waited::Answered) => {}
             Ok(Waited::Over) => {

@@ -1,7 +1,8 @@
 //! Waiting, and serving lanes: which sessions' doorbells are looked at, their requests in turn, and their answers.
 //!
 //! While the manager is awake it looks at the doorbells of the sessions that have called lately, which are *watched*; others ring by
-//! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
+//! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. How long it looks depends on whether
+//! those whom it has answered last were awake: then they will soon call again, else they must wake up first. A round takes what it finds
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
 //! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round,
@@ -112,6 +113,8 @@ pub struct LaneWatch {
     request: Vec<u8>,
     replies: Vec<u8>,
     answers: Vec<Answer>,
+    /// Of those whom the manager has answered since it last waited, somebody was awake.
+    met_awake: bool,
     /// Calls served since the manager began.
     pub calls: u64,
 }
@@ -201,7 +204,8 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_watch, connections, .. } = self;
+        let Server { poller, spin, lane_spins, lane_watch, connections, .. } = self;
+        let spins = lane_spins.with_peer(std::mem::take(&mut lane_watch.met_awake));
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);
@@ -212,7 +216,7 @@ impl Server {
         let ready = if lane_watch.is_empty() {
             spin.wait(look)
         } else {
-            spin.wait_in_memory(|| {
+            spins.wait_in_memory(|| {
                 looks += 1;
                 // The sockets are asked by a system call.
                 lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
@@ -408,7 +412,9 @@ impl Server {
             start = answer.end;
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
             let Some(lanes) = &session.lanes else { continue };
-            if !lanes.served.answer(answer.lane, answer.mark, reply) {
+            let answered = lanes.served.answer(answer.lane, answer.mark, reply);
+            self.lane_watch.met_awake |= !answered.slept;
+            if !answered.fits {
                 session.answers().extend_from_slice(reply);
                 self.unanswered.push(answer.index);
             }

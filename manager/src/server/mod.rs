@@ -26,7 +26,7 @@ use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
 use commonhold_ipc::points;
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
-use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
+use commonhold_ipc::socket::{Channel, Listener, Received, Spin, Spins};
 use commonhold_ipc::sys;
 use commonhold_ipc::task::Build;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
@@ -138,6 +138,7 @@ pub struct Server {
     hash_seed: u64,
     poller: Poller,
     spin: Spin,
+    lane_spins: Spins,
     /// What sockets are read into.
     buffer: Box<[u8]>,
     listener: Option<Listener>,
@@ -194,6 +195,7 @@ impl Server {
             hash_seed,
             poller: Poller::new()?,
             spin: Spin::new(),
+            lane_spins: Spins::of_server(),
             buffer: vec![0; TURN_BYTES].into(),
             listener: None,
             accept_again: None,
