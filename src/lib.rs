@@ -22,7 +22,7 @@
 //! - **Reading** costs no call: a guard ([`Ref`]) or a [`Snapshot`] holds one version in place, and writers never wait for
 //!   readers, nor readers for writers.
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
-//!   writes one.
+//!   writes one, and a [`Writer`] waits for no answer until it is flushed.
 //! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
 //!   and result.
 //!

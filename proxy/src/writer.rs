@@ -216,7 +216,8 @@ impl Writer {
                 Road::Socket(lane) => connection.receive(lane, true),
                 Road::Lane(call) => session.lane_road().ok_or_else(disconnected).and_then(|road| road.finish(connection, call, true)),
             };
-            let settled = reply.and_then(Reply::outcomes).and_then(|outcomes| Settled::parse(outcomes, count).ok_or_else(|| malformed("reply")));
+            let settled =
+                reply.and_then(Reply::outcomes).and_then(|outcomes| Settled::parse(outcomes, count).ok_or_else(|| malformed("reply")));
             let Settled { tried, failed } = match settled {
                 Ok(settled) => settled,
                 Err(error) => return self.all_failed(first, count, error),

@@ -88,6 +88,7 @@ impl System for Hashmap {
             }
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            _ => Err("a map in this process is not called".into()),
         }
     }
 }

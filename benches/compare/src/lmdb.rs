@@ -127,6 +127,7 @@ impl System for Lmdb {
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
+            _ => Err("it is not called".into()),
         }
     }
 }

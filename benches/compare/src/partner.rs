@@ -2,7 +2,7 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Event, Lock, Queue, Token};
+use ::commonhold::{Barrier, Counter, Event, Lock, Queue, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A partner at work. It ends with this.
 pub struct Partner {
-    _helper: Helper,
+    helper: Helper,
     _stdin: ChildStdin,
     _lines: Lines,
 }
@@ -28,7 +28,14 @@ impl Partner {
         command.env(VARIABLE, task.join(" "));
         let (helper, stdin, mut lines) = Helper::spawn(&mut command)?.ok_or("this program is not where it was")?;
         lines.next_line(PATIENCE)?;
-        Ok(Partner { _helper: helper, _stdin: stdin, _lines: lines })
+        Ok(Partner { helper, _stdin: stdin, _lines: lines })
+    }
+}
+
+impl Partner {
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.helper.process()
     }
 }
 
@@ -75,6 +82,14 @@ fn work(task: &[&str]) -> Result<()> {
             ready();
             queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
             Ok(())
+        }
+        ["session", token] => {
+            let counter: Counter = token.parse::<Token>()?.open()?;
+            counter.add(1)?;
+            ready();
+            loop {
+                std::thread::park();
+            }
         }
         ["raw_lock", kind, file] => {
             let lock = rawlocks::existing(kind, file.as_ref())?;

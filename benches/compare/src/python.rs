@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
+use crate::commonhold::{EACH, TOGETHER};
 use crate::rows::{BATCH, DEPTH, DataSet, Row};
 use crate::systems::System;
 use crate::workload::Plan;
@@ -37,7 +38,7 @@ enum Measures {
 pub struct Python {
     stdin: ChildStdin,
     answers: Lines,
-    _interpreter: Helper,
+    interpreter: Helper,
     measures: Measures,
 }
 
@@ -65,6 +66,8 @@ impl Python {
             .chain([
                 ("batch".to_owned(), json!(BATCH)),
                 ("depth".to_owned(), json!(DEPTH)),
+                ("together_s".to_owned(), json!(TOGETHER.as_secs_f64())),
+                ("each".to_owned(), json!(EACH)),
                 ("without_manager".to_owned(), json!(without_manager)),
             ])
             .collect();
@@ -77,7 +80,7 @@ impl Python {
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter, measures };
+        let mut python = Python { stdin, answers, interpreter, measures };
         python.answer()?;
         Ok(Some(python))
     }
@@ -110,7 +113,7 @@ impl Drop for Python {
 impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
-            Measures::Everything => row != Row::ProcessSpawnJoin,
+            Measures::Everything => !matches!(row, Row::ProcessSpawnJoin | Row::DictSet64Stream | Row::ListPush64Stream),
             Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
@@ -125,5 +128,9 @@ impl System for Python {
             self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
         let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
         times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![self.interpreter.process()]
     }
 }
