@@ -323,11 +323,6 @@ impl<'a> Commit<'a> {
         })
     }
 
-    /// Number of conditions, by the payload's own word.
-    pub fn condition_count(&self) -> u32 {
-        self.conditions.left
-    }
-
     /// Number of operations, by the payload's own word.
     pub fn op_count(&self) -> u32 {
         self.ops.left

@@ -85,7 +85,7 @@ mod tests {
         let payload = &frame[crate::wire::HEAD_BYTES..];
         let commit = whole(payload, "series", Commit::parse).unwrap();
         let singles: Vec<_> = commit.singles().map(|single| single.unwrap()).collect();
-        assert_eq!((singles.len(), commit.condition_count()), (5, 0));
+        assert_eq!((singles.len(), commit.conditions().count()), (5, 0));
         for (delta, single) in (0..).zip(&singles) {
             assert!(single.is_whole() && single.op_count() == 1);
             assert_eq!(single.ops().next(), Some(Ok(Op::CounterAdd { object: 7, delta })));

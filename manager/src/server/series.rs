@@ -23,7 +23,8 @@ impl Server {
             return Done::Later;
         }
         let Ok(series) = whole(payload, "series", Commit::parse) else { return Done::Nonsense };
-        if series.condition_count() > 0 {
+        // Nothing stands behind the operations.
+        if series.conditions().next().is_some() {
             return Done::Nonsense;
         }
         let mut settled = Settled { tried: 0, failed: Vec::new() };
