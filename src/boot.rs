@@ -14,7 +14,7 @@ use crate::host;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::runtime::{NameLock, RuntimeDir};
+use commonhold_ipc::runtime::{NameLock, RuntimeDir, blocks};
 use commonhold_ipc::socket::{Address, Channel, Listener, Received};
 use commonhold_ipc::sys::{self, Spawned, Stream};
 use commonhold_ipc::task::Build;
@@ -249,8 +249,11 @@ fn detached(channel: Channel) -> Result<()> {
 /// Takes a name; none if another manager has it.
 fn become_named(orders: Orders) -> Result<Option<Server>> {
     let (directory, name) = orders.name.ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders without a name"))?;
-    let Some(lock) = NameLock::try_acquire(&RuntimeDir::at(&directory)?, &name)? else { return Ok(None) };
+    let directory = RuntimeDir::at(&directory)?;
+    let Some(lock) = NameLock::try_acquire(&directory, &name)? else { return Ok(None) };
     lock.remove_leftover_socket()?;
+    // Blocks of memory of managers that were killed. What cannot be removed now is looked at again when a block is made.
+    let _ = blocks::sweep(&directory);
     let config = Config { build: Some(Build::own().clone()), ..orders.config };
     match Listener::bind(lock.address()).and_then(|listener| Server::new(config, Some(listener))) {
         Ok(mut server) => {

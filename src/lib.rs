@@ -24,7 +24,9 @@
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
 //!   writes one, and a [`Writer`] waits for no answer until it is flushed.
 //! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
-//!   and result.
+//!   and result; a [`Supervisor`] starts it again when it dies.
+//!
+//! The [`guide`] goes through all of it, with a [translation table](guide::from_python) for those who know Python's module.
 //!
 //! What happens when a process dies: readers leave nothing behind; a writer's call is wholly applied or not at all; the
 //! manager's death is an error ([`Error::is_disconnected`]) of every later call, while what guards and snapshots hold stays
@@ -34,6 +36,8 @@ extern crate self as commonhold;
 
 mod boot;
 mod builder;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod host;
 mod init;
 mod manager;
@@ -42,17 +46,21 @@ mod started;
 pub use builder::ManagerBuilder;
 pub use commonhold_ipc::error::{Error, ErrorKind, Result};
 pub use commonhold_ipc::sys::{ResourceLimit, Stream};
-pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Shared};
-pub use commonhold_macros::{Key, Shared, remote};
+pub use commonhold_ipc::value::{Any, Archived, ArchivedAny, AsShared, Key, Number, Plain, Shared};
+pub use commonhold_macros::{Key, Plain, Shared, remote};
+#[cfg(feature = "shared-memory")]
+pub use commonhold_proxy::SharedMemory;
 pub use commonhold_proxy::process::{
-    ChildProcess, ChildrenGuard, CurrentProcess, ParentProcess, Process, ProcessBuilder, Task, active_children, cpu_count, current_process,
-    join_children, parent_process, wait_any,
+    ChildProcess, ChildSpec, ChildrenGuard, CurrentProcess, Outcome, ParentProcess, Process, ProcessBuilder, Restart, RestartStrategy,
+    Supervisor, SupervisorEvent, SupervisorStopper, Task, active_children, cpu_count, current_process, join_children, parent_process,
+    wait_any,
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, Barrier, Batch, BoundedSemaphore, Condition, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease,
-    List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard,
-    Readable, Ref, RwLock, Semaphore, Session, Slice, Snapshot, Stats, Token, Transaction, Value, View, WriteGuard, Writer,
+    Acquired, Array, ArrayContent, ArrayIter, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition, Countable,
+    Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit,
+    Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot,
+    Stats, StripedCounter, Token, Transaction, Value, View, WriteGuard, Writer,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};
@@ -66,8 +74,9 @@ pub struct Readme;
 #[doc(hidden)]
 pub mod __rt {
     pub use commonhold_ipc::value::{
-        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, Schema, Ser,
-        Serializer, access, add_number, fingerprint, need_key, need_shared, text, to_owned, with_scratch,
+        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, PlainReader,
+        PlainWriter, Schema, Ser, Serializer, access, add_number, fingerprint, need_key, need_plain, need_shared, plain_align, plain_end,
+        text, to_owned, with_scratch,
     };
     pub use commonhold_proxy::__handle_value as handle_value;
     pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};

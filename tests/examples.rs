@@ -66,12 +66,16 @@ fn line_matches(expected: &str, line: &str) -> bool {
     }
 }
 
+fn expected(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/expected").join(format!("{name}.txt"));
+    std::fs::read_to_string(path).expect("every example has an expected output")
+}
+
 fn check(name: &str, output: &Output) {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name} ended with {}:\n{stdout}\n{stderr}", output.status);
     assert_eq!(stderr, "", "{name} has complained");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/expected").join(format!("{name}.txt"));
-    let expected = std::fs::read_to_string(&path).expect("every example has an expected output");
+    let expected = expected(name);
     let (expected, got): (Vec<_>, Vec<_>) = (expected.lines().collect(), stdout.lines().collect());
     for (number, (expected, line)) in (1..).zip(expected.iter().zip(&got)) {
         assert!(line_matches(expected, line), "line {number} of {name}\n expected: {expected}\n      got: {line}");
@@ -99,29 +103,86 @@ fn programs_by_themselves_print_what_is_expected() {
         "cpu_count",
         "tour",
         "queue_fifo",
-        "task_queue",
         "crawler_frontier",
         "tally",
         "rate_limiter",
         "leaderboard",
+        "shared_array",
     ];
-    for name in names {
+    for name in names.into_iter().chain(cfg!(feature = "shared-memory").then_some("shared_memory")) {
         check(name, &run(name, &[], &directory.0));
     }
+}
+
+/// Puts the lines of a program into the order of those that are expected of it, but for the last ones, which are in order.
+fn in_expected_order(name: &str, output: &mut Output, in_order: usize) {
+    let text = String::from_utf8(std::mem::take(&mut output.stdout)).unwrap();
+    let mut rest: Vec<&str> = text.lines().collect();
+    let mut ordered = rest.split_off(rest.len().saturating_sub(in_order));
+    for expected in expected(name).lines().rev().skip(in_order) {
+        if let Some(at) = rest.iter().position(|line| line_matches(expected, line)) {
+            ordered.insert(0, rest.remove(at));
+        }
+    }
+    output.stdout = [rest, ordered].concat().join("\n").into_bytes();
 }
 
 #[test]
 fn processes_side_by_side_print_in_any_order() {
     let directory = Directory::new("processes");
-    let mut output = run("process_arguments", &[], &directory.0);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines: Vec<&str> = text.lines().collect();
-    // Those of the children; the parent's is the last.
-    if lines.len() == 3 {
-        lines[..2].sort();
+    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5)] {
+        let mut output = run(name, &[], &directory.0);
+        in_expected_order(name, &mut output, in_order);
+        check(name, &output);
     }
-    output.stdout = lines.join("\n").into_bytes();
-    check("process_arguments", &output);
+}
+
+#[test]
+fn tasks_are_done_by_real_processes() {
+    let directory = Directory::new("tasks");
+    let output = run("task_queue", &[], &directory.0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut done: Vec<(u32, &str)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Task no ")?.split_once(" is done by "))
+        .map(|(number, by)| (number.parse().unwrap(), by))
+        .collect();
+    done.sort_unstable();
+    assert_eq!(done.iter().map(|(number, _)| *number).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>(), "each once");
+    assert!(done.iter().all(|(_, by)| ["Process-1", "Process-2", "Process-3"].contains(by)), "{text}");
+}
+
+#[test]
+fn real_programs_survive_what_they_do_to_themselves() {
+    let directory = Directory::new("killed");
+    for (name, arguments) in [
+        ("web_server", &["--kill"][..]),
+        ("metrics", &["--kill", "5"]),
+        ("simulation", &["--kill"]),
+        ("sample_index", &["--samples", "20000", "--kill"]),
+    ] {
+        check(name, &run(name, arguments, &directory.0));
+    }
+}
+
+#[test]
+fn a_cache_computes_what_is_missing_once_and_survives_who_computes() {
+    let directory = Directory::new("cache");
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(program("compute_cache"));
+        command.args(arguments).env("COMMONHOLD_RUNTIME_DIR", &directory.0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the example runs")
+    };
+    let together: Vec<_> = (0..4).map(|_| ask(&["871"])).collect();
+    let answers = together.into_iter().map(|tool| String::from_utf8(tool.wait_with_output().unwrap().stdout).unwrap());
+    let answers: Vec<String> = answers.collect();
+    assert!(answers.iter().all(|answer| answer.starts_with("871: 178 steps (")), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.contains("computed")).count(), 1, "{answers:?}");
+    assert!(!ask(&["--kill", "97"]).wait().unwrap().success());
+    check("compute_cache", &ask(&["97", "871"]).wait_with_output().unwrap());
+    assert!(ask(&["--shutdown"]).wait().unwrap().success());
+    let gone = ask(&["--shutdown"]).wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("has not been started"), "{gone:?}");
 }
 
 #[test]
@@ -156,8 +217,7 @@ fn a_client_needs_only_the_trait() {
     let mut output = BufReader::new(server.stdout.take().expect("a pipe"));
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
-    let expected = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/expected/index_server.txt"));
-    assert_eq!(line, expected.expect("every example has an expected output"));
+    assert_eq!(line, expected("index_server"));
     check("index_client", &run("index_client", &["index"], &directory.0));
     drop(server.stdin.take());
     assert!(server.wait().expect("it ends").success());

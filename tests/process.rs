@@ -477,6 +477,15 @@ fn a_program_without_init_is_an_error_at_once() {
         assert_eq!((error.kind(), child.exit_code()), (ErrorKind::NotInitialised, Some(code)));
         assert!(error.to_string().contains("commonhold::init()"), "{error}");
     }
+    // One that is killed before.
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    std::fs::write(&program, "#!/bin/sh\nkill -9 $$\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+    let child = Process::builder().executable(&program).spawn(nothing, ()).unwrap();
+    let error = child.join().unwrap_err();
+    assert!(error.is_died() && error.to_string().contains("SIGKILL) before it began"), "{error}");
     let missing = Process::builder().executable("/does/not/exist").spawn(nothing, ()).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::System);
 }

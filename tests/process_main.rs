@@ -4,14 +4,17 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use commonhold::{ChildrenGuard, ErrorKind, List, Manager, Process, ResourceLimit, Stream, active_children};
+use commonhold::{
+    ChildSpec, ChildrenGuard, ErrorKind, List, Manager, Process, Queue, ResourceLimit, RestartStrategy, Stream, Supervisor,
+    SupervisorEvent, active_children, current_process, parent_process,
+};
 use commonhold_ipc::points::CLIENT_VARIABLE;
 use rustix::process::{Signal, WaitOptions, waitpid};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, PROMPT, WELL, Watched, forked, signal_to, until};
+use support::{PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
 
 fn main() {
     let begun = std::env::args().nth(1).filter(|role| role == "says-before-init");
@@ -22,6 +25,8 @@ fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("says-before-init") => says_before_init(),
         Some("daemons") => daemons(),
+        Some("orphan") => orphan(),
+        Some("litter") => litter(),
         Some("guard") => guard(),
         Some("thief") => thief(),
         Some("ignored") => ignored(),
@@ -37,9 +42,11 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 13] = [
+    let checks: [Check; 15] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
+        ("a child sees its parent end", a_child_sees_its_parent_end),
+        ("a parent that is killed leaves no file behind", no_file_is_left),
         ("a guard waits for children", a_guard_waits),
         ("what stands before init runs in children, too", before_init),
         ("somebody else's wait costs only the exit code", a_stolen_wait),
@@ -115,6 +122,60 @@ fn daemons_outlive_their_thread() {
     assert_eq!(child.join_timeout(Duration::from_millis(100)).unwrap(), None);
     child.kill().unwrap();
     child.wait(None).unwrap();
+}
+
+/// Role: leaves a child behind that says what it sees of its parent.
+fn orphan() {
+    let watch = || {
+        let parent = parent_process().unwrap();
+        println!("{} {}", parent.pid(), parent.is_alive());
+        let ended = parent.wait(None).unwrap();
+        println!("{ended} {} {}", parent.is_alive(), parent.wait(Duration::ZERO).unwrap());
+    };
+    Process::spawn(watch, ()).unwrap();
+    endure();
+}
+
+fn a_child_sees_its_parent_end() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut parent = role("orphan").spawn().unwrap();
+        // Its end is the child's, who has it as well.
+        let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), format!("{} true", parent.id()));
+        signal_to(parent.id(), signal);
+        parent.wait().unwrap();
+        assert_eq!(lines.collect::<Vec<_>>(), ["true false true"]);
+    }
+}
+
+/// Role: has everything that might leave something behind, and waits for its end.
+fn litter() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let (jobs, list) = (manager.queue::<u64>(10).unwrap(), manager.list([vec![7u8; 1 << 20]]).unwrap());
+    let hold = |jobs: Queue<u64>, list: List<Vec<u8>>, large: Vec<u8>| {
+        let _guard = list.get(0).unwrap();
+        println!("{} {}", current_process().pid(), large.len());
+        jobs.recv().unwrap();
+    };
+    let child = Process::builder().daemon(true).spawn(hold, (jobs, list, vec![1; 1 << 20])).unwrap();
+    let _ = child.join();
+}
+
+fn no_file_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut parent = role("litter");
+    for variable in ["TMPDIR", "XDG_RUNTIME_DIR", "COMMONHOLD_RUNTIME_DIR"] {
+        parent.env(variable, directory.path());
+    }
+    let mut parent = parent.spawn().unwrap();
+    let line = BufReader::new(parent.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let (pid, len) = line.split_once(' ').unwrap();
+    assert_eq!(len, "1048576");
+    let child = Watched::of(pid.parse().unwrap());
+    signal_to(parent.id(), Signal::KILL);
+    parent.wait().unwrap();
+    child.end_within(PATIENCE).expect("a daemon ends with its parent");
+    assert_eq!(files_in(directory.path()), Vec::<std::path::PathBuf>::new());
 }
 
 /// Role: its children say something when it itself is done.
@@ -304,6 +365,24 @@ fn forked_children() {
     assert!(child.is_alive());
     child.kill().unwrap();
     assert!(child.join().is_err_and(|error| error.is_died()));
+    // A supervisor, too.
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne);
+    supervisor.add(ChildSpec::new("kept", endure, ())).unwrap();
+    let (stopper, kept) = (supervisor.stopper().unwrap(), supervisor.children());
+    let in_fork = || {
+        let refused = |result: commonhold::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::UsedAfterFork);
+        let all = refused(supervisor.step(None).map(drop))
+            && refused(supervisor.add(ChildSpec::new("more", endure, ())))
+            && refused(supervisor.shutdown())
+            && refused(stopper.stop());
+        drop(std::mem::replace(&mut supervisor, Supervisor::new(RestartStrategy::OneForOne)));
+        all && supervisor.step(None).is_ok_and(|event| event.is_none())
+    };
+    assert_eq!(forked(in_fork), WELL);
+    assert!(matches!(supervisor.step(None), Ok(Some(SupervisorEvent::Started { .. }))));
+    assert!(supervisor.step(Duration::ZERO).unwrap().is_none() && kept[0].is_alive());
+    drop(supervisor);
+    assert_eq!(kept[0].exit_code(), Some(-15));
     // One that a fork holds the socket of: its end is seen nevertheless.
     let forks = || -> () {
         assert_eq!(

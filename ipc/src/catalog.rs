@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | 0 | 8 | id, 0 in an empty slot |
 //! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own |
-//! | 16 | 8 | number of entries or elements |
+//! | 16 | 8 | number of entries or elements; shared bytes: how many |
 //! | 24 | 8 | version of the last change |
 //! | 32 | 8 | dict: next insertion number |
 //! | 40 | 8 | offset of the descriptor: fingerprint, length of the type's text, the text |
@@ -84,6 +84,14 @@ pub enum Kind {
     Barrier = 13,
     /// Items, first in, first out.
     Queue = 20,
+    /// Plain values side by side.
+    Array = 30,
+    /// Bytes.
+    SharedBytes = 31,
+    /// A signed number, in parts that are added to apart.
+    StripedCounter = 32,
+    /// Bytes in a file of `/dev/shm`.
+    SharedMemory = 33,
     /// An object of a user's type, in a host process.
     Remote = 64,
 }
@@ -107,6 +115,10 @@ impl Kind {
             12 => Kind::Event,
             13 => Kind::Barrier,
             20 => Kind::Queue,
+            30 => Kind::Array,
+            31 => Kind::SharedBytes,
+            32 => Kind::StripedCounter,
+            33 => Kind::SharedMemory,
             64 => Kind::Remote,
             _ => return None,
         })
@@ -114,7 +126,12 @@ impl Kind {
 
     /// Whether its state is in a segment of its own, which its users write, and not in the arena.
     pub fn has_segment(self) -> bool {
-        (Kind::Lock as u8..Kind::Remote as u8).contains(&(self as u8))
+        (Kind::Lock as u8..Kind::SharedMemory as u8).contains(&(self as u8))
+    }
+
+    /// Whether those who attach its segment put memory behind it themselves.
+    pub fn is_backed_by_users(self) -> bool {
+        matches!(self, Kind::Array | Kind::SharedBytes)
     }
 
     /// Its name, as users write it.
@@ -134,6 +151,10 @@ impl Kind {
             Kind::Event => "Event",
             Kind::Barrier => "Barrier",
             Kind::Queue => "Queue",
+            Kind::Array => "Array",
+            Kind::SharedBytes => "SharedBytes",
+            Kind::StripedCounter => "StripedCounter",
+            Kind::SharedMemory => "SharedMemory",
             Kind::Remote => "Remote",
         }
     }

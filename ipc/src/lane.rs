@@ -184,10 +184,17 @@ fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 #[inline]
 fn load_bytes(words: &[AtomicU64], bytes: &mut [u8]) {
     let (chunks, rest) = bytes.as_chunks_mut();
-    for (chunk, word) in chunks.iter_mut().zip(words) {
+    let whole = chunks.len();
+    let (fours, ones) = chunks.as_chunks_mut::<4>();
+    let (word_fours, _) = words.as_chunks::<4>();
+    let ones_from = 4 * fours.len();
+    for (chunks, words) in fours.iter_mut().zip(word_fours) {
+        (0..4).for_each(|at| chunks[at] = words[at].load(Ordering::Relaxed).to_le_bytes());
+    }
+    for (chunk, word) in ones.iter_mut().zip(words.iter().skip(ones_from)) {
         *chunk = word.load(Ordering::Relaxed).to_le_bytes();
     }
-    if let (false, Some(word)) = (rest.is_empty(), words.get(chunks.len())) {
+    if let (false, Some(word)) = (rest.is_empty(), words.get(whole)) {
         let word = word.load(Ordering::Relaxed).to_le_bytes();
         rest.copy_from_slice(&word[..rest.len()]);
     }

@@ -4,9 +4,11 @@
 #![deny(missing_docs)]
 
 pub mod arena;
+pub mod array;
 pub mod auth;
 pub mod block;
 pub mod boot;
+pub mod bytes;
 pub mod catalog;
 pub mod error;
 pub mod fork;
@@ -14,8 +16,11 @@ pub mod handshake;
 pub mod index;
 pub mod lane;
 pub mod limits;
+pub mod line;
 pub mod liveness;
 pub mod map;
+#[cfg(feature = "shared-memory")]
+pub mod named;
 pub mod pin;
 pub mod points;
 pub mod poller;
@@ -24,6 +29,7 @@ pub mod runtime;
 pub mod segment;
 pub mod sequence;
 pub mod socket;
+pub mod striped;
 pub mod sync;
 pub mod sys;
 pub mod task;

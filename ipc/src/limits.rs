@@ -45,6 +45,12 @@ pub const SEGMENTS_DESCRIPTOR_SHARE: usize = 2;
 pub const SEGMENTS_CAPACITY_SHARE: u64 = 2;
 /// Largest segment: a sixteenth of the address space that a process has for mappings.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 43;
+/// Of an array or block of bytes, what the manager itself puts memory behind: 64 KiB take 10 µs. Behind the rest each user does.
+pub const SEGMENT_BACKED_AT_ONCE_BYTES: u64 = 64 << 10;
+/// Largest element of an array: it is copied by way of the stack.
+pub const ARRAY_ELEMENT_BYTES_MAX: usize = 4096;
+/// Stripes of a counter: 128 B each, one for each processor; reading the sum looks at all.
+pub const COUNTER_STRIPES_MAX: usize = 256;
 /// Bits of a session's number: with ten thousand new sessions a second they last for three years.
 pub const SESSION_NUMBER_BITS: u32 = 40;
 /// Longest sleep of who waits for a lock without a look at its words, in milliseconds: what a process that was stopped between its
@@ -139,7 +145,10 @@ pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
 pub const PROCESS_PANIC_BYTES_MAX: usize = 256 << 10;
 /// Largest frame on a line to a host: the arguments of one call, or its result, and as much as [`HANDLES_PER_VALUE_MAX`] handles need.
 pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLES_PER_VALUE_MAX;
-/// Lines of one host: each costs it a thread and a descriptor while it is open.
+/// Bytes of each of the two rings in a line's memory, all of it there from the beginning: most calls fit whole, some dozens of small ones
+/// made ahead, and larger ones go through in parts. With the page of its words a line has 36 KiB.
+pub const LINE_RING_BYTES: usize = 16 << 10;
+/// Lines of one host: each costs it a thread, a descriptor, and a mapping with 36 KiB of memory while it is open (all together 144 MiB).
 pub const REMOTE_LINES_MAX: usize = 4096;
 /// Lines without a call that a client keeps to a host, for the next calls.
 pub const REMOTE_LINES_KEPT_MAX: usize = 64;

@@ -12,6 +12,10 @@
 //! value read from there fails its check. The writer asserts instead: a wrong offset there is a bug of ours.
 #![allow(unsafe_code)] // raw loads and stores in mappings; each block argues from the numbered invariants
 
+mod cell;
+
+pub use cell::{Cell, Change};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
@@ -97,6 +101,18 @@ impl Segment {
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8.
         unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
+    }
+
+    /// Everything from a byte offset on, as atomics of one width: a multiple of 8 inside of the segment. If its end is within the last
+    /// of them, what is behind that end is there, too, and nobody else's.
+    #[inline(always)]
+    pub fn cells<C: Cell>(&self, offset: usize) -> &[C] {
+        let bytes = self.raw.len();
+        assert!(offset.is_multiple_of(8) && offset <= bytes, "segment offset {offset} of {bytes}");
+        // SAFETY: a `Cell` is an atomic integer (nothing else is one), for which all bits are valid, and which is as aligned as wide: a
+        // mapping begins at a page, and `offset` is a multiple of 8. It is in bounds, since a mapping ends at a page as well, so at a
+        // multiple of 8 that is not before `bytes`. Otherwise as in `word`.
+        unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().add(offset).cast(), (bytes - offset).div_ceil(size_of::<C>())) }
     }
 
     /// The 32-bit word at a byte offset, which must be a multiple of 4 inside of the segment: what sleepers wait on.

@@ -1,20 +1,23 @@
 //! Counted points: places where a test wants a process to die.
 //!
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
-//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients; with
-//! [`CLIENT_STOP_VARIABLE`] a client stops itself (SIGSTOP) there instead. They are inherited, so a test sets them for one process
-//! of its own and starts everything else elsewhere. Without the feature nothing of this exists.
+//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients,
+//! [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client stops itself (SIGSTOP) there instead. They are
+//! inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
+//! exists.
 
 /// At which of its points a manager dies.
 pub const MANAGER_VARIABLE: &str = "COMMONHOLD_MANAGER_DIE_AT";
 /// At which of its points a client dies.
 pub const CLIENT_VARIABLE: &str = "COMMONHOLD_CLIENT_DIE_AT";
+/// At which of its points a host dies.
+pub const HOST_VARIABLE: &str = "COMMONHOLD_HOST_DIE_AT";
 /// At which of its points a client stops.
 pub const CLIENT_STOP_VARIABLE: &str = "COMMONHOLD_CLIENT_STOP_AT";
 
 #[cfg(feature = "death-points")]
 mod counted {
-    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, MANAGER_VARIABLE};
+    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_VARIABLE};
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,6 +57,7 @@ mod counted {
     }
 
     pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || None);
+    pub static HOST: Count = Count::new(|| number(HOST_VARIABLE), || None);
     pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
 }
 
@@ -69,6 +73,13 @@ pub fn manager(_what: &str) {
 pub fn client(_what: &str) {
     #[cfg(feature = "death-points")]
     counted::CLIENT.reached("the client", _what);
+}
+
+/// A host has reached a point.
+#[inline(always)]
+pub fn host(_what: &str) {
+    #[cfg(feature = "death-points")]
+    counted::HOST.reached("the host", _what);
 }
 
 /// How many bytes of a frame are sent before the client may die in the middle of it; 0: it goes in one piece.

@@ -42,6 +42,8 @@ pub struct Happening {
 pub struct Poller {
     epoll: OwnedFd,
     happenings: Vec<Happening>,
+    /// Those of them that have been taken.
+    taken: usize,
 }
 
 /// Happenings that one wait takes at the most.
@@ -51,7 +53,7 @@ impl Poller {
     /// An empty set.
     pub fn new() -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::system("cannot make an epoll descriptor", e))?;
-        Ok(Poller { epoll, happenings: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Poller { epoll, happenings: Vec::with_capacity(EVENTS_MAX), taken: 0 })
     }
 
     /// Adds a descriptor. It leaves the set when its last duplicate is closed, or by [`remove`](Self::remove).
@@ -92,6 +94,7 @@ impl Poller {
     fn wait_once(&mut self, left: Option<Duration>) -> Result<bool> {
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         self.happenings.clear();
+        self.taken = 0;
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
             Ok((events, _)) => self.happenings.extend(events.iter().map(happening)),
@@ -101,9 +104,12 @@ impl Poller {
         Ok(!self.happenings.is_empty())
     }
 
-    /// What happened in the last wait, once.
-    pub fn take_happenings(&mut self) -> Vec<Happening> {
-        self.happenings.drain(..).collect()
+    /// The next one of what happened in the last wait.
+    #[inline]
+    pub fn next_happening(&mut self) -> Option<Happening> {
+        let next = self.happenings.get(self.taken).copied();
+        self.taken += usize::from(next.is_some());
+        next
     }
 }
 

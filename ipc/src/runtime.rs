@@ -15,6 +15,8 @@
 //! **The lock** is the kernel's, on the open file, and goes with the process. A file can be locked after it was unlinked by its last
 //! holder, when another already has a new one; so a lock counts only if its file is still the one at the path. Files are unlinked
 //! only by a holder of the lock that counts.
+pub mod blocks;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -193,6 +195,16 @@ pub struct FileId {
 }
 
 impl FileId {
+    /// Device and inode.
+    pub fn words(self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+
+    /// What [`words`](Self::words) gave.
+    pub fn of_words([device, inode]: [u64; 2]) -> FileId {
+        FileId { device, inode }
+    }
+
     fn of(stat: &Stat) -> FileId {
         FileId { device: stat.st_dev, inode: stat.st_ino }
     }

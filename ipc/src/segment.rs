@@ -16,7 +16,7 @@
 
 use crate::catalog::Kind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::SEGMENT_BYTES_MAX;
+use crate::limits::{SEGMENT_BACKED_AT_ONCE_BYTES, SEGMENT_BYTES_MAX};
 use crate::map::{Access, Segment};
 use crate::sys;
 use std::ops::Range;
@@ -37,12 +37,23 @@ pub struct Shape {
     pub backed: Vec<Range<u64>>,
     /// Words at their offsets.
     pub words: Vec<(usize, u64)>,
+    /// Bytes that its users put memory behind when they [`attach`] it, and that the manager counts from the start.
+    pub backed_later: u64,
+    /// Elements, as the object's record says.
+    pub elements: u64,
 }
 
 impl Shape {
     /// With memory behind all of it.
     pub fn whole(bytes: u64, words: Vec<(usize, u64)>) -> Shape {
-        Shape { bytes, backed: std::iter::once(0..bytes).collect(), words }
+        Shape { bytes, backed: std::iter::once(0..bytes).collect(), words, backed_later: 0, elements: 0 }
+    }
+
+    /// With memory behind its beginning; behind the rest each user puts it, in its own time: a gibibyte takes a third of a second,
+    /// in which the manager would serve nobody.
+    pub fn backed_later(bytes: u64, elements: u64) -> Shape {
+        let at_once = bytes.min(SEGMENT_BACKED_AT_ONCE_BYTES);
+        Shape { backed: std::iter::once(0..at_once).collect(), backed_later: bytes - at_once, elements, ..Shape::whole(bytes, Vec::new()) }
     }
 }
 
@@ -61,10 +72,14 @@ pub fn make(id: u64, kind: Kind, shape: &Shape) -> Result<(OwnedFd, Segment)> {
     Ok((file, segment))
 }
 
-/// Maps an object's segment, as a client gets it.
+/// Maps an object's segment, as a client gets it. What others have not put memory behind, this does: an error if there is none, and then
+/// nobody has touched it.
 pub fn attach(file: &OwnedFd, bytes: u64, id: u64, kind: Kind) -> Result<Segment> {
     if !(HEADER_BYTES as u64..=SEGMENT_BYTES_MAX).contains(&bytes) {
         return Err(crate::wire::malformed("size of a segment"));
+    }
+    if kind.is_backed_by_users() && bytes > SEGMENT_BACKED_AT_ONCE_BYTES {
+        sys::back(file, 0..bytes)?;
     }
     let segment = Segment::map(file, bytes, Access::ReadWrite)?.keep_from_children()?;
     let is = |offset: usize, expected: u64| segment.word(offset).load(Ordering::Relaxed) == expected;

@@ -27,9 +27,12 @@ mod spawn;
 pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, process_name, raise_nofile_limit,
+    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, possible_cpus,
+    process_name, raise_nofile_limit,
 };
-pub use memory::{back, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at};
+pub use memory::{
+    back, check_file_length, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at,
+};
 
 pub use rustix::process::Signal;
 pub use spawn::{End, HANDED, Plan, ResourceLimit, Spawned, Stream, run_on};

@@ -5,6 +5,7 @@
 
 mod key;
 mod method;
+mod plain;
 mod remote;
 mod shape;
 mod shared;
@@ -30,6 +31,14 @@ pub fn derive_shared(input: TokenStream) -> TokenStream {
 pub fn derive_key(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     key::expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}
+
+/// Lets a shared struct be an element of an `Array`. It must be `Copy`, and all its fields must be plain: numbers, `bool`, `char`, arrays,
+/// tuples and structs of such. Enums are refused: not every pattern of bits is one of their variants.
+#[proc_macro_derive(Plain)]
+pub fn derive_plain(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    plain::expand(&input).unwrap_or_else(Error::into_compile_error).into()
 }
 
 /// Lets objects of a type live beside a manager, and their methods be called from any process.

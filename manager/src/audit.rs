@@ -249,11 +249,14 @@ impl<'s> Audit<'s> {
             Kind::Remote => ensure(record.root == 0 && record.len == 0, || format!("object {id}, which a host has, has contents here")),
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
-                ensure(kind.has_segment() && self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
+                ensure(self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;
                 if record.root != 0 {
                     *self.edges.entry(id).or_default().entry(record.root).or_default() += 1;
                 }
-                ensure(record.len == 0, || format!("object {id}, a {}, says {} elements", kind.name(), record.len))
+                let elements = self.store.segments.elements(id);
+                ensure(record.len == elements, || {
+                    format!("object {id}, a {}, says {} elements: it has {elements}", kind.name(), record.len)
+                })
             }
         }
     }

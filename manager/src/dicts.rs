@@ -117,6 +117,7 @@ impl Store {
         self.work.spend(1 + path.collisions(self.memory.reader()) / COLLISIONS_PER_STEP)
     }
 
+    #[inline(always)]
     fn entry(&self, block: u64, align: u8) -> Entry {
         Entry::read(self.memory.reader(), block, align)
     }
@@ -134,25 +135,28 @@ impl Store {
         if key.len() as u64 > KEY_BYTES_MAX {
             return Err(key_too_large(key.len()));
         }
-        let (root, align) = self.root_of(id)?;
-        let mut path = Path::of(root, hash);
+        let record = &self.object(id, DICTS)?.record;
+        let (align, next_insertion) = (record.value_align, record.next_insertion);
+        let mut path = Path::of(record.root, hash);
         self.find(&mut path, align, key)?;
-        if let Some(old) = path.entry()
+        let old = path.entry().map(|old| self.entry(old, align));
+        if let Some(old) = &old
             && only_if_absent
         {
             if let Some(outcomes) = outcomes {
-                outcomes.push(Outcome::Existing(self.place_of(old, align)));
+                outcomes.push(Outcome::Existing(old.value_place(self.memory.reader())));
             }
             return Ok(());
         }
         let arrived = Arrived::find(&value, uploads)?;
-        let insertion = match path.entry() {
-            Some(old) => self.entry(old, align).insertion(),
-            None => self.object(id, DICTS)?.record.next_insertion,
-        };
+        let insertion = old.as_ref().map_or(next_insertion, Entry::insertion);
         // A namespace may say 0, which readers take for 8, too.
-        let align = u64::from(align.max(8));
-        let shape = EntryShape { key_len: key.len() as u64, value_len: arrived.len(), align, handles: value.handles.len() as u64 };
+        let shape = EntryShape {
+            key_len: key.len() as u64,
+            value_len: arrived.len(),
+            align: align.max(8).into(),
+            handles: value.handles.len() as u64,
+        };
         let bytes = shape.bytes();
         if let Arrived::Sent(_, upload) = &arrived {
             self.fits(upload, shape.value(), bytes)?;
@@ -163,28 +167,26 @@ impl Store {
         }
         let entry = self.fill_entry(&shape, bytes, &arrived, key, insertion, uploads)?;
         let (mut index, object) = self.index(id);
-        let old = path.entry();
-        match old {
-            Some(old) => {
-                index.replace(&mut path, entry)?;
-                object.record.root = index.root;
-                self.retire_entry(id, old, pair.old)?;
-            }
+        match &old {
+            Some(_) => index.replace(&mut path, entry)?,
             None => {
                 index.add(&mut path, entry)?;
-                object.record.root = index.root;
                 object.record.len += 1;
                 object.record.next_insertion += 1;
             }
         }
-        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
+        object.record.root = index.root;
         self.touch(id);
+        if let Some(old) = &old {
+            self.retire_entry(id, old, pair.old)?;
+        }
+        shape.write_handles(self.memory.arena(), entry, value.handles.iter());
         if let Some(outcomes) = outcomes {
-            outcomes.push(match old {
-                Some(old) if lend => self.lend(&self.entry(old, align as u8)),
+            outcomes.push(match &old {
+                Some(old) if lend => self.lend(old),
                 Some(_) => Outcome::Something,
                 // What is there now: by the time the client looks, it may be another's.
-                None if lend && only_if_absent => Outcome::Lent(self.place_of(entry, align as u8), Vec::new()),
+                None if lend && only_if_absent => Outcome::Lent(self.place_of(entry, align), Vec::new()),
                 None => Outcome::Nothing,
             });
         }
@@ -237,21 +239,20 @@ impl Store {
     }
 
     /// The value of an entry that was taken out: its block stays as it is until the next version is published.
+    #[inline]
     fn lend(&self, entry: &Entry) -> Outcome {
         let reader = self.memory.reader();
         Outcome::Lent(entry.value_place(reader), entry.handles(reader))
     }
 
     #[inline(always)]
-    fn retire_entry(&mut self, id: u64, block: u64, known: Option<Life>) -> Result<()> {
-        // Where the handles are depends on the alignment; whether there are any does not.
-        if self.entry(block, 0).has_handles() {
-            let (_, align) = self.root_of(id)?;
-            let handles = self.entry(block, align).handles(self.memory.reader());
+    fn retire_entry(&mut self, id: u64, entry: &Entry, known: Option<Life>) -> Result<()> {
+        if entry.has_handles() {
+            let handles = entry.handles(self.memory.reader());
             self.refer(id, handles.into_iter(), -1)?;
         }
-        let life = known.filter(|life| life.offset == block);
-        self.memory.retire_life(life.unwrap_or_else(|| self.memory.life_of(block)));
+        let life = known.filter(|life| life.offset == entry.block);
+        self.memory.retire_life(life.unwrap_or_else(|| self.memory.life_of(entry.block)));
         Ok(())
     }
 
@@ -259,15 +260,15 @@ impl Store {
         let (root, align) = self.root_of(id)?;
         let mut path = Path::of(root, hash);
         self.find(&mut path, align, key)?;
-        let Some(old) = path.entry() else { return Ok(Outcome::Nothing) };
+        let Some(old) = path.entry().map(|old| self.entry(old, align)) else { return Ok(Outcome::Nothing) };
         self.memory.reserve_removal()?;
         let (mut index, object) = self.index(id);
         index.remove(&mut path)?;
         object.record.root = index.root;
         object.record.len -= 1;
-        self.retire_entry(id, old, None)?;
+        self.retire_entry(id, &old, None)?;
         self.touch(id);
-        Ok(if lend { self.lend(&self.entry(old, align)) } else { Outcome::Something })
+        Ok(if lend { self.lend(&old) } else { Outcome::Something })
     }
 
     pub(crate) fn add(&mut self, id: u64, key: &[u8], hash: u64, number: u8, delta: &[u8]) -> Result<Outcome> {

@@ -21,7 +21,7 @@ fn shape_of(record: &Record) -> Shape {
 }
 
 fn out_of_range(what: &str, position: u64, len: u64) -> Error {
-    Error::new(ErrorKind::OutOfRange, format!("cannot {what} position {position} of a list of {len} elements"))
+    Error::new(ErrorKind::OutOfRange, format!("cannot {what} position {position} of a list of {len} elements: positions count from 0"))
 }
 
 impl Store {

@@ -49,6 +49,8 @@ const LISTED_KEPT: usize = 32 * 1024;
 pub struct Life {
     /// Where it starts.
     pub offset: u64,
+    /// The allocator's number of it.
+    number: u64,
     born: u64,
     size: u64,
 }
@@ -131,8 +133,8 @@ impl Memory {
     /// What is known of a block with a value. It stays so for this commit, which frees no such block.
     #[inline]
     pub fn life_of(&self, offset: u64) -> Life {
-        let (born, size) = self.blocks.life_of(offset);
-        Life { offset, born, size }
+        let (number, born, size) = self.blocks.look(offset);
+        Life { offset, number, born, size }
     }
 
     /// Bytes that a block has in truth.
@@ -144,8 +146,8 @@ impl Memory {
     /// The next version will not show this block.
     #[inline]
     pub fn retire(&mut self, offset: u64) {
-        let (born, size) = self.blocks.life_of(offset);
-        if born == self.version { self.blocks.release(offset) } else { self.retire_life(Life { offset, born, size }) }
+        let life = self.life_of(offset);
+        if life.born == self.version { self.blocks.release_number(life.number) } else { self.retire_life(life) }
     }
 
     /// The same for a block with a value, which a reply may lend.
@@ -157,8 +159,8 @@ impl Memory {
     /// The next version will not show a block of which is known already what there is to know.
     #[inline]
     pub fn retire_life(&mut self, life: Life) {
-        let Life { offset, born, size } = life;
-        self.retired.retire(RetiredBlock { offset, born, size, retired_at: self.version + 1 });
+        let Life { number, born, size, .. } = life;
+        self.retired.retire(RetiredBlock { number, born, size, retired_at: self.version + 1 });
     }
 
     /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
@@ -187,8 +189,8 @@ impl Memory {
     /// What is known of a block that is older than this commit; none if this commit bore it.
     #[inline]
     pub fn look(&self, offset: u64) -> Option<Life> {
-        let (born, size) = self.blocks.life_of(offset);
-        (born != self.version).then_some(Life { offset, born, size })
+        let life = self.life_of(offset);
+        (life.born != self.version).then_some(life)
     }
 
     /// A new copy of an old block's first `len` bytes, and the old one is retired.
@@ -244,7 +246,7 @@ impl Memory {
             })
             .collect();
         let blocks = &mut self.blocks;
-        self.retired.reclaim(&pins, |offset| blocks.release(offset));
+        self.retired.reclaim(&pins, |number| blocks.release_number(number));
     }
 
     /// Bytes that are retired and not free yet.
@@ -274,7 +276,7 @@ impl Memory {
 
     /// Every block that waits for its pins to go. For the audit.
     pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
-        self.retired.blocks().map(|block| block.offset)
+        self.retired.blocks().map(|block| self.blocks.offset_of(block.number))
     }
 
     /// Checks the allocator's own books.

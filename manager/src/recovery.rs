@@ -1,17 +1,20 @@
 //! What a new object's segment holds, and what is done with it when a session ends: one function of each for each kind.
 
+use commonhold_ipc::array;
 use commonhold_ipc::catalog::Kind;
-use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::{BARRIER_PARTIES_MAX, SEMAPHORE_PERMITS_MAX, SEMAPHORE_PERMITS_ROOM};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{ARRAY_ELEMENT_BYTES_MAX, BARRIER_PARTIES_MAX, SEMAPHORE_PERMITS_MAX, SEMAPHORE_PERMITS_ROOM};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{Plan, Queue};
 use commonhold_ipc::segment::{HEADER_BYTES, Shape};
+use commonhold_ipc::striped;
 use commonhold_ipc::sync::barrier::{self, BARRIER_BYTES, Barrier};
 use commonhold_ipc::sync::condition::{CONDITION_BYTES, Condition};
 use commonhold_ipc::sync::event::{EVENT_BYTES, Event};
 use commonhold_ipc::sync::rwlock::{RWLOCK_BYTES, RwLock};
 use commonhold_ipc::sync::semaphore::{self, ABSENT, SEMAPHORE_BYTES, Semaphore};
 use commonhold_ipc::sync::{LOCK_BYTES, Lock};
+use commonhold_ipc::sys;
 use commonhold_ipc::wire::{Words, malformed};
 
 const PAGE_BYTES: usize = 4096;
@@ -45,8 +48,22 @@ pub fn shape(kind: Kind, parameters: Words<'_>) -> Result<Shape> {
             let words = words.try_into().map_err(|_| malformed("description of a queue"))?;
             Ok(Plan::new(words)?.shape())
         }
+        (Kind::Array, [elements, stride]) if (1..=ARRAY_ELEMENT_BYTES_MAX as u64).contains(stride) => block(kind, *elements, *stride),
+        (Kind::SharedBytes, [bytes]) => block(kind, *bytes, 1),
+        (Kind::StripedCounter, [first]) => Ok(striped::shape(sys::possible_cpus(), *first)),
         _ => Err(malformed("description of an object")),
     }
+}
+
+/// Elements side by side, behind a lock.
+fn block(kind: Kind, elements: u64, stride: u64) -> Result<Shape> {
+    array::shape(elements, stride).ok_or_else(|| {
+        let text = format!(
+            "{elements} elements of {stride} bytes cannot be in one {}: 64 bits cannot count their bytes; ask for less",
+            kind.name()
+        );
+        Error::new(ErrorKind::TooLarge, text)
+    })
 }
 
 /// So many permits that are free, and room for so many.
@@ -61,7 +78,7 @@ fn permits_shape(free: usize, room: usize) -> Shape {
 pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
     let slots = |before: usize| (segment.bytes() - HEADER_BYTES - before) / 8;
     match kind {
-        Kind::Lock | Kind::RLock => Lock::new(segment, HEADER_BYTES).recover(session, |_| true),
+        Kind::Lock | Kind::RLock | Kind::Array | Kind::SharedBytes => Lock::new(segment, HEADER_BYTES).recover(session, |_| true),
         Kind::RwLock => RwLock::new(segment, HEADER_BYTES).recover(session),
         Kind::Event => Event::new(segment, HEADER_BYTES).recover(session),
         Kind::Condition => {
@@ -84,6 +101,8 @@ pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
                 Queue::new(segment, &plan).recover(session);
             }
         }
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::Remote => {}
+        // Nothing in it is anybody's.
+        Kind::StripedCounter => {}
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::SharedMemory | Kind::Remote => {}
     }
 }

@@ -1,7 +1,8 @@
 //! The segments of the objects that have one, who has attached them, and what is left there when a session ends.
 //!
 //! Made with its object and closed with it; mapped by the manager all the time, so that a recovery cannot fail for lack of
-//! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object.
+//! anything. What stands in a segment is foreign: a recovery believes it for nothing but that object. Beside them are the blocks of
+//! memory that have a name in the system (`runtime::blocks`): nobody claims anything there, but their names must go.
 
 use crate::recovery;
 use commonhold_ipc::catalog::Kind;
@@ -9,8 +10,11 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{SEGMENTS_CAPACITY_SHARE, SEGMENTS_DESCRIPTOR_SHARE, SEGMENTS_MAX};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{Plan, Queue, Region};
+use commonhold_ipc::runtime::RuntimeDir;
+use commonhold_ipc::runtime::blocks::NamedBlock;
 use commonhold_ipc::segment::{self, Shape};
 use commonhold_ipc::sys;
+use commonhold_ipc::wire::{Words, malformed};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -21,8 +25,10 @@ struct Entry {
     descriptor: Arc<OwnedFd>,
     /// The sessions that have attached it and are not over.
     sessions: HashSet<u64>,
-    /// Bytes that have memory behind them.
+    /// Bytes that have memory behind them, or are counted as if.
     backed: u64,
+    /// Of an array: elements.
+    elements: u64,
     /// Of a queue: items and units up to these numbers.
     grown: [u64; 2],
 }
@@ -32,6 +38,9 @@ pub struct Segments {
     entries: HashMap<u64, Entry>,
     /// For each session the objects that it has attached: from then on there may be something of it. And whether it still holds them.
     attached: HashMap<u64, HashMap<u64, bool>>,
+    /// Blocks of memory with a name, and the directory in which they are written down.
+    blocks: HashMap<u64, NamedBlock>,
+    directory: Option<RuntimeDir>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -39,25 +48,88 @@ pub struct Segments {
 impl Segments {
     /// None yet, in a manager of this capacity.
     pub fn new(capacity_bytes: u64) -> Self {
-        Segments { entries: HashMap::new(), attached: HashMap::new(), bytes: 0, bytes_max: capacity_bytes / SEGMENTS_CAPACITY_SHARE }
+        Segments {
+            entries: HashMap::new(),
+            attached: HashMap::new(),
+            blocks: HashMap::new(),
+            directory: None,
+            bytes: 0,
+            bytes_max: capacity_bytes / SEGMENTS_CAPACITY_SHARE,
+        }
     }
 
     /// Makes the segment of a new object.
     pub fn make(&mut self, id: u64, kind: Kind, shape: &Shape) -> Result<()> {
+        self.check_number(kind)?;
+        let now: u64 = shape.backed.iter().map(|range| range.end - range.start).sum();
+        let backed = now.saturating_add(shape.backed_later);
+        self.check_room(kind, backed)?;
+        let (descriptor, segment) = segment::make(id, kind, shape)?;
+        self.bytes += backed;
+        self.entries.insert(
+            id,
+            Entry {
+                kind,
+                segment,
+                descriptor: Arc::new(descriptor),
+                sessions: HashSet::new(),
+                backed,
+                elements: shape.elements,
+                grown: [0; 2],
+            },
+        );
+        Ok(())
+    }
+
+    fn check_number(&self, kind: Kind) -> Result<()> {
         let most = SEGMENTS_MAX.min(sys::nofile_limit() / SEGMENTS_DESCRIPTOR_SHARE);
-        if self.entries.len() >= most {
+        if self.entries.len() + self.blocks.len() >= most {
             let text = format!(
                 "cannot make another {}: this manager has {most} objects with a segment of their own, the most that its descriptors allow (`ulimit -n`)",
                 kind.name()
             );
             return Err(Error::new(ErrorKind::Full, text));
         }
-        let backed = shape.backed.iter().map(|range| range.end - range.start).sum();
-        self.check_room(kind, backed)?;
-        let (descriptor, segment) = segment::make(id, kind, shape)?;
-        self.bytes += backed;
-        self.entries.insert(id, Entry { kind, segment, descriptor: Arc::new(descriptor), sessions: HashSet::new(), backed, grown: [0; 2] });
         Ok(())
+    }
+
+    /// Makes or opens the block of a new object, as it is described. Its bytes.
+    pub fn make_block(&mut self, id: u64, description: Words<'_>) -> Result<u64> {
+        let mut words = description.iter();
+        let (how, bytes, len) = (words.next(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let name: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let name = usize::try_from(len).ok().and_then(|len| std::str::from_utf8(name.get(..len)?).ok());
+        let name = name.ok_or_else(|| malformed("name of a block"))?;
+        let block = match how {
+            Some(0) => {
+                self.check_number(Kind::SharedMemory)?;
+                self.check_room(Kind::SharedMemory, bytes)?;
+                let directory = match &self.directory {
+                    Some(directory) => directory,
+                    None => self.directory.insert(RuntimeDir::open()?),
+                };
+                NamedBlock::create(directory, name, bytes)?
+            }
+            Some(1) => {
+                self.check_number(Kind::SharedMemory)?;
+                NamedBlock::open(name)?
+            }
+            _ => return Err(malformed("description of a block")),
+        };
+        let bytes = block.bytes();
+        self.bytes += block.own_bytes();
+        self.blocks.insert(id, block);
+        Ok(bytes)
+    }
+
+    /// An object's block, if it is one.
+    pub fn block(&mut self, id: u64) -> Option<&mut NamedBlock> {
+        self.blocks.get_mut(&id)
+    }
+
+    /// The manager ends: no block keeps its name.
+    pub fn forget_blocks(&mut self) {
+        self.blocks.clear();
     }
 
     fn check_room(&self, kind: Kind, bytes: u64) -> Result<()> {
@@ -65,7 +137,7 @@ impl Segments {
             return Ok(());
         }
         let text = format!(
-            "no {bytes} bytes more for a {}: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
+            "no {bytes} bytes more for another {}: such objects have {} bytes, and may have {} together; give the manager a larger capacity",
             kind.name(),
             self.bytes,
             self.bytes_max
@@ -134,6 +206,9 @@ impl Segments {
 
     /// An object is gone.
     pub fn remove(&mut self, id: u64) {
+        if let Some(block) = self.blocks.remove(&id) {
+            self.bytes -= block.own_bytes();
+        }
         if let Some(entry) = self.entries.remove(&id) {
             self.bytes -= entry.backed;
             // A session that makes and forgets objects all its life leaves nothing here.
@@ -147,12 +222,18 @@ impl Segments {
 
     /// How many there are, and their bytes.
     pub fn usage(&self) -> (u64, u64) {
-        (self.entries.len() as u64, self.bytes)
+        ((self.entries.len() + self.blocks.len()) as u64, self.bytes)
+    }
+
+    /// Elements of an object that has one; none of those that do not count them.
+    pub fn elements(&self, id: u64) -> u64 {
+        let block = self.blocks.get(&id).map_or(0, NamedBlock::bytes);
+        self.entries.get(&id).map_or(block, |entry| entry.elements)
     }
 
     /// Whether an object has one.
     pub fn has(&self, id: u64) -> bool {
-        self.entries.contains_key(&id)
+        self.entries.contains_key(&id) || self.blocks.contains_key(&id)
     }
 }
 

@@ -11,12 +11,16 @@ use commonhold_ipc::sequence::{Child, FAN_OUT, INNER_BYTES, leaf_bits, relaxed_c
 
 /// The last leaf of a list, and how many of its elements any version has ever shown or been given.
 ///
-/// The room behind them may be filled in place (INV-6): an append then changes nothing but the list's length. Valid only for
-/// the leaf it names, only while the list has exactly `used` elements in it, and only until the list is changed otherwise.
+/// The room behind them may be filled in place (INV-6): an append then changes nothing but the list's length. Every other change
+/// of the list forgets its tail. So while there is one, no look at the tree is needed to know that the last leaf is still this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     leaf: u64,
     used: u64,
+    /// Elements that the leaf has room for.
+    room: u64,
+    /// Elements of the list, with these.
+    len: u64,
 }
 
 /// An element on its way into a list.
@@ -215,44 +219,38 @@ impl SequenceWriter<'_> {
             return Ok(());
         }
         self.insert(self.shape.len, element)?;
-        let (leaf, used) = self.last_leaf();
-        // Only a leaf of this commit: of an older one, elements behind may have been shown before the list was cut.
-        *self.tail = if self.memory.is_new(leaf) { Tail { leaf, used } } else { Tail::default() };
+        *self.tail = self.new_tail();
         Ok(())
     }
 
-    /// The last leaf, and how many elements it has.
-    fn last_leaf(&self) -> (u64, u64) {
+    /// What the last leaf has room for. Nothing if it is older than this commit: elements behind its last may have been shown before
+    /// the list was cut; or if a node on the way counts elements.
+    fn new_tail(&self) -> Tail {
         let (mut node, len) = (self.root(), self.shape.len);
-        if len == 0 {
-            return (0, 0);
-        }
-        for level in (1..=u32::from(self.shape.height)).rev() {
-            let (index, before, after) = self.child_of(node, level, node.len - 1);
-            node = Subtree { child: Child::unpack(self.reader().word(node.child.offset + index * 8)), len: after - before };
-        }
-        (node.child.offset, node.len)
-    }
-
-    /// Fills the next place of the last leaf, if no version has ever shown it and no node on the way counts elements.
-    fn push_in_place(&mut self, element: Element<'_>) -> bool {
-        let Tail { leaf, used } = *self.tail;
-        if leaf == 0 || (used + 1) * self.stride() > self.memory.size_of(leaf).min(self.full(0) * self.stride()) {
-            return false;
-        }
-        let mut node = self.root();
         for level in (1..=u32::from(self.shape.height)).rev() {
             if !node.child.regular {
-                return false;
+                return Tail::default();
             }
             let (index, before, after) = self.child_of(node, level, node.len - 1);
             node = Subtree { child: Child::unpack(self.reader().word(node.child.offset + index * 8)), len: after - before };
         }
-        if (node.child.offset, node.len) != (leaf, used) {
+        let (leaf, used) = (node.child.offset, node.len);
+        if !self.memory.is_new(leaf) {
+            return Tail::default();
+        }
+        let room = (self.memory.size_of(leaf) / self.stride()).min(self.full(0));
+        Tail { leaf, used, room, len }
+    }
+
+    /// Fills the next place of the last leaf, if no version has ever shown it.
+    #[inline]
+    fn push_in_place(&mut self, element: Element<'_>) -> bool {
+        let Tail { leaf, used, room, len } = *self.tail;
+        if used >= room || len != self.shape.len {
             return false;
         }
         self.put(leaf, used, element);
-        self.tail.used += 1;
+        *self.tail = Tail { leaf, used: used + 1, room, len: len + 1 };
         self.shape.len += 1;
         true
     }

@@ -192,12 +192,11 @@ impl Store {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
         let lock = self.lock_of(kind, new.parameters)?;
-        let shape = kind.has_segment().then(|| recovery::shape(kind, new.parameters)).transpose()?;
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
-        let made = shape.map_or(Ok(()), |shape| self.segments.make(id, kind, &shape));
-        let descriptor = match made.and_then(|()| self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64)) {
-            Ok(offset) => offset,
+        let made = self.make_outside(id, kind, new.parameters);
+        let (len, descriptor) = match made.and_then(|len| Ok((len, self.memory.allocate(DESCRIPTOR_HEAD + new.text.len() as u64)?))) {
+            Ok(made) => made,
             Err(error) => {
                 self.segments.remove(id);
                 self.objects.forget_id(id);
@@ -211,7 +210,7 @@ impl Store {
         self.objects.add(Record {
             id,
             root: lock,
-            len: 0,
+            len,
             modified: version,
             next_insertion: 0,
             descriptor,
@@ -228,6 +227,19 @@ impl Store {
             self.objects.settle([(id, lock, 1)].into_iter());
         }
         Ok(id)
+    }
+
+    /// Makes what an object has outside of the arena, if it has anything there. How many elements that are, as its record says.
+    fn make_outside(&mut self, id: u64, kind: Kind, parameters: Words<'_>) -> Result<u64> {
+        if kind == Kind::SharedMemory {
+            return self.segments.make_block(id, parameters);
+        }
+        if !kind.has_segment() {
+            return Ok(0);
+        }
+        let shape = recovery::shape(kind, parameters)?;
+        self.segments.make(id, kind, &shape)?;
+        Ok(shape.elements)
     }
 
     /// What kind an object is of, if it is there.
@@ -286,7 +298,9 @@ impl Store {
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
-            self.objects.settle(self.changes.drain(..));
+            if !self.changes.is_empty() {
+                self.objects.settle(self.changes.drain(..));
+            }
         } else {
             outcomes.into_iter().for_each(Vec::clear);
             self.changes.clear();

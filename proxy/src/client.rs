@@ -1,5 +1,6 @@
 //! [`Session`]: what a program does with a manager.
 
+use crate::array::{Array, ArrayContent, SharedBytes};
 use crate::batch::Batch;
 use crate::dict::Dict;
 use crate::handle::{Handle, Object, Token};
@@ -7,6 +8,7 @@ use crate::list::{List, Run, inline_bytes};
 use crate::session::SessionCore;
 use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
+use crate::striped::StripedCounter;
 use crate::sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, RwLock, Semaphore};
 use crate::transaction::{self, Transaction};
 use crate::writer::Writer;
@@ -15,7 +17,7 @@ use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{BARRIER_PARTIES_MAX, NAME_BYTES_MAX, SEMAPHORE_PERMITS_MAX};
 use commonhold_ipc::socket::{Address, Channel};
-use commonhold_ipc::value::{AsShared, Key, Shared, fingerprint, text};
+use commonhold_ipc::value::{AsShared, Key, Plain, Shared, fingerprint, text};
 use commonhold_ipc::wire::commit::{END, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, NewObject, Words, malformed};
@@ -190,6 +192,43 @@ impl Session {
     /// A new namespace, empty.
     pub fn namespace(&self) -> Result<Namespace> {
         self.new_object(Kind::Namespace, 16, 0)
+    }
+
+    /// A new counter for additions at the speed of memory: see [`StripedCounter`].
+    pub fn striped_counter(&self, first: i64) -> Result<StripedCounter> {
+        self.create_shared(&[first as u64])
+    }
+
+    /// A new array: so many zeros, or these values. Its memory counts against the manager's [capacity](Stats::segment_bytes).
+    ///
+    /// # Errors
+    /// `Full` if the manager's capacity or the system's memory do not suffice; `TooLarge` if no memory does.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// assert_eq!(manager.array::<u16>(3)?.to_vec()?, [0, 0, 0]);
+    /// assert_eq!(manager.array([1.5, 2.5])?.get(1)?, 2.5);
+    /// assert_eq!(manager.array(&vec![true, false])?.len()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn array<T: Plain>(&self, content: impl ArrayContent<T>) -> Result<Array<T>> {
+        let array: Array<T> = self.create_shared(&[content.count() as u64, commonhold_ipc::array::stride::<T>() as u64])?;
+        // Attached at once: a lack of memory shows here, and not with the first who uses it.
+        array.write_from(0, content.values())?;
+        Ok(array)
+    }
+
+    /// A new block of so many bytes, zeros. Its memory counts against the manager's [capacity](Stats::segment_bytes).
+    ///
+    /// # Errors
+    /// As [`array`](Self::array).
+    pub fn shared_bytes(&self, len: usize) -> Result<SharedBytes> {
+        let bytes: SharedBytes = self.create_shared(&[len as u64])?;
+        bytes.len()?;
+        Ok(bytes)
     }
 
     /// A new lock, free.

@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod array;
 mod batch;
 mod client;
 mod connection;
@@ -12,6 +13,8 @@ mod guard;
 mod handle;
 mod lane;
 mod list;
+#[cfg(feature = "shared-memory")]
+mod named;
 pub mod process;
 mod queue;
 pub mod remote;
@@ -22,6 +25,7 @@ mod seen;
 mod session;
 mod single;
 mod snapshot;
+mod striped;
 mod sync;
 mod transaction;
 mod upload;
@@ -29,15 +33,19 @@ mod watch;
 mod write;
 mod writer;
 
+pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
 pub use batch::Batch;
 pub use client::{Session, Stats};
 pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
+#[cfg(feature = "shared-memory")]
+pub use named::SharedMemory;
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
+pub use striped::StripedCounter;
 pub use sync::{
     Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
     WriteGuard,

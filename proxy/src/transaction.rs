@@ -503,7 +503,7 @@ fn counter_out_of_range(amount: i64) -> Error {
 }
 
 fn no_position(what: &str, position: usize, len: usize) -> Error {
-    Error::new(ErrorKind::OutOfRange, format!("cannot {what} position {position} of a list of {len} elements"))
+    Error::new(ErrorKind::OutOfRange, format!("cannot {what} position {position} of a list of {len} elements: positions count from 0"))
 }
 
 /// Runs a closure as a transaction until it commits.

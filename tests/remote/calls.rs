@@ -86,7 +86,7 @@ fn store(manager: &Manager, stock: u64) -> (StoreProxy, List<String>) {
 
 #[test]
 fn arguments_and_results_of_all_kinds() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let (store, log) = store(&manager, 10);
     assert_eq!(store.take(3).unwrap(), Ok(7));
     assert_eq!(store.take(8).unwrap(), Err(Refusal::TooMuch { wanted: 8, left: 7 }));
@@ -113,7 +113,7 @@ fn arguments_and_results_of_all_kinds() {
 
 #[test]
 fn constructors_may_fail() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let log = manager.list::<String>([]).unwrap();
     let refused = manager.create(Store::open_if, (101, log.clone())).unwrap();
     assert_eq!(refused.unwrap_err(), Refusal::TooMuch { wanted: 101, left: 100 });
@@ -126,7 +126,7 @@ fn constructors_may_fail() {
 
 #[test]
 fn a_proxy_is_a_handle_like_all_others() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let (store, _) = store(&manager, 1);
     assert!(format!("{store:?}").starts_with("<Store object "), "{store:?}");
     let shelf: Dict<String, StoreProxy> = manager.dict([("s".to_string(), store.clone())]).unwrap();
@@ -162,7 +162,7 @@ fn hammer(store: StoreProxy, times: u64) -> commonhold::Result<u64> {
 
 #[test]
 fn hammered_from_several_processes_every_call_counts_once() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let (store, _) = store(&manager, 0);
     let workers: Vec<_> = (0..4).map(|_| Process::spawn(hammer, (store.clone(), 300u64)).unwrap()).collect();
     let threads: Vec<_> = (0..4)
@@ -206,7 +206,7 @@ impl Meeting {
 
 #[test]
 fn several_look_at_once_where_the_type_asks_for_it() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let meeting = manager.create(Meeting::new, ()).unwrap();
     let other = meeting.call_async();
     let first = other.meet(PATIENCE.as_millis() as u64).unwrap();
@@ -217,7 +217,7 @@ fn several_look_at_once_where_the_type_asks_for_it() {
 
 #[test]
 fn a_method_that_blocks_delays_nobody_else() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let (slow, log) = store(&manager, 1);
     let (quick, _) = store(&manager, 2);
     let sleeping = slow.call_async().sleep(3_000).unwrap();
@@ -245,7 +245,7 @@ fn a_method_that_blocks_delays_nobody_else() {
 
 #[test]
 fn calls_ahead_keep_their_order_and_more_than_a_socket_holds() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let (store, _) = store(&manager, 0);
     let pending: Vec<_> = (1..=5_000u64).map(|_| store.call_async().add(1).unwrap()).collect();
     for (n, pending) in (1..).zip(pending) {
@@ -272,7 +272,7 @@ fn calls_ahead_keep_their_order_and_more_than_a_socket_holds() {
 
 #[test]
 fn a_panic_comes_to_the_caller_and_poisons_the_object() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let fuse = manager.create(Fuse::new, ()).unwrap();
     let other = manager.create(Fuse::new, ()).unwrap();
     let error = fuse.blow("too much current").unwrap_err();
@@ -317,7 +317,7 @@ impl Fuse {
 
 #[test]
 fn aborts_and_overflows_take_the_host_and_not_the_store() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let kept = manager.list([1u64]).unwrap();
     for fault in [FuseProxy::abort as fn(&FuseProxy) -> commonhold::Result<()>, |fuse| fuse.overflow(0).map(drop)] {
         let fuse = manager.create(Fuse::new, ()).unwrap();

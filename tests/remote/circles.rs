@@ -47,7 +47,7 @@ fn nodes(manager: &Manager, count: u64) -> Vec<NodeProxy> {
 
 #[test]
 fn a_row_is_fine_and_a_circle_is_an_error() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let nodes = nodes(&manager, 3);
     nodes[0].link(nodes[1].clone()).unwrap();
     nodes[1].link(nodes[2].clone()).unwrap();
@@ -62,7 +62,7 @@ fn a_row_is_fine_and_a_circle_is_an_error() {
 
 #[test]
 fn an_object_that_calls_itself_is_told_so() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let nodes = nodes(&manager, 1);
     let error = nodes[0].ask(nodes[0].clone()).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadlock, "{error}");
@@ -70,7 +70,7 @@ fn an_object_that_calls_itself_is_told_so() {
 
 #[test]
 fn of_two_that_wait_for_each_other_one_is_told() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let nodes = nodes(&manager, 2);
     nodes[0].link(nodes[1].clone()).unwrap();
     nodes[1].link(nodes[0].clone()).unwrap();

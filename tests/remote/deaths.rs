@@ -1,7 +1,8 @@
 //! Who is killed in the middle of it, and what the others see.
-use crate::support::{PATIENCE, PROMPT, Parent, Role, Watched, process_of, until};
+use crate::support::{PATIENCE, PROMPT, Parent, Role, Watched, process_of, signal_to, until};
 use commonhold::{Handle, Manager, current_manager};
-use commonhold_ipc::points::CLIENT_VARIABLE;
+use commonhold_ipc::points::{CLIENT_VARIABLE, HOST_VARIABLE};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 struct Ward {
@@ -22,6 +23,9 @@ impl Ward {
     pub fn slip(&mut self) -> commonhold::Result<commonhold::List<u64>> {
         self.calls += 1;
         current_manager()?.list([self.calls])
+    }
+    pub fn echo(&self, bytes: Vec<u8>) -> Vec<u8> {
+        bytes
     }
     pub fn long(&mut self, ms: u64) -> commonhold::Result<u64> {
         self.begun.add(1)?;
@@ -55,7 +59,7 @@ fn role_caller() {
 
 #[test]
 fn a_caller_that_is_killed_leaves_the_object_to_the_others() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let begun = manager.counter(0).unwrap();
     let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
     for _ in 0..5 {
@@ -94,7 +98,7 @@ fn role_that_dies_at_a_point() {
 
 #[test]
 fn callers_may_die_at_every_point() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let begun = manager.counter(0).unwrap();
     let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
     let mut before = ward.call().unwrap();
@@ -120,8 +124,75 @@ fn callers_may_die_at_every_point() {
 }
 
 #[test]
+fn role_whose_host_dies_at_a_point() {
+    let Some(mut parent) = Parent::of("deaths::role_whose_host_dies_at_a_point") else { return };
+    let manager = crate::manager();
+    let kept = manager.list([1u64]).unwrap();
+    let run = || -> commonhold::Result<()> {
+        let ward = manager.create(Ward::new, (manager.counter(0)?,))?;
+        assert_eq!(ward.call()?, 1);
+        ward.slip()??.len()?;
+        ward.call_one_way().call()?;
+        assert_eq!(ward.call_async().call()?.get()?, 4);
+        // More than a ring holds, in both directions.
+        assert_eq!(ward.echo(vec![7; 50_000])?.len(), 50_000);
+        Ok(())
+    };
+    let done = run();
+    if let Err(error) = &done {
+        assert!(error.is_died(), "{error:?}");
+    }
+    kept.push(2).unwrap();
+    manager.audit().unwrap();
+    parent.say(if done.is_ok() { "done" } else { "died" });
+}
+
+#[test]
+fn hosts_may_die_at_every_point() {
+    for point in 1.. {
+        let mut role = Role::start_with("deaths::role_whose_host_dies_at_a_point", |command| {
+            command.env(HOST_VARIABLE, point.to_string());
+        });
+        let said = role.hear();
+        role.end();
+        match said.as_deref() {
+            Some("died") => {}
+            Some("done") => {
+                // By sockets there are none.
+                assert!(point > 5 || crate::by_socket(), "it has reached points");
+                break;
+            }
+            other => panic!("point {point}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_stopped_is_waited_for_as_long_as_one_likes() {
+    let manager = crate::manager();
+    let ward = manager.create(Ward::new, (manager.counter(0).unwrap(),)).unwrap();
+    assert_eq!(ward.call().unwrap(), 1);
+    let host = manager.sessions().unwrap().into_iter().find(|session| session.is_host).unwrap().pid;
+    signal_to(host, Signal::STOP);
+    until("the host stands still", || {
+        let threads = std::fs::read_dir(format!("/proc/{host}/task")).unwrap();
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
+    });
+    for _ in 0..3 {
+        assert!(ward.with_timeout(Duration::from_millis(30)).call().unwrap_err().is_timed_out());
+    }
+    let large = ward.with_timeout(Duration::from_millis(30)).echo(vec![7; 1_000_000]);
+    assert!(large.unwrap_err().is_timed_out());
+    // Nobody else is delayed.
+    assert_eq!(manager.list([1u64]).unwrap().len().unwrap(), 1);
+    signal_to(host, Signal::CONT);
+    // Those that it had been asked may have been run, being in time for their turn; never twice.
+    assert!((2..=5).contains(&ward.call().unwrap()));
+}
+
+#[test]
 fn a_host_that_is_killed_is_an_error_for_its_objects_alone() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let begun = manager.counter(0).unwrap();
     let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
     manager.publish("ward", &ward).unwrap();
@@ -150,7 +221,7 @@ fn a_host_that_is_killed_is_an_error_for_its_objects_alone() {
 
 #[test]
 fn the_managers_death_ends_hosts_and_calls() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let begun = manager.counter(0).unwrap();
     let ward = manager.create(Ward::new, (begun.clone(),)).unwrap();
     let host = host_of(&manager);

@@ -2,12 +2,17 @@
 use crate::support::PATIENCE;
 use commonhold::{Handle, Manager};
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
-use commonhold_ipc::socket::{Channel, Received};
+use commonhold_ipc::limits::LINE_RING_BYTES;
+use commonhold_ipc::line::{LINE_BYTES, LineEnd, Side, Waited, Wanted};
+use commonhold_ipc::map::{Access, Segment};
+use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::value::{ARCHIVE_FORMAT, fingerprint};
-use commonhold_ipc::wire::remote::{Answer, Ask, Asked, range_word};
+use commonhold_ipc::wire::remote::{Answer, Ask, Asked, LINE_MEMORY, REACH_MEMORY, Tell, range_word, write_result};
 use commonhold_ipc::wire::reply::parse_error;
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Reader, Words};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words};
+use rkyv::util::AlignedVec;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 struct Plain {
@@ -65,9 +70,47 @@ impl Raw {
         if head.code == 0 { Ok(fds.pop()) } else { Err(parse_error(&mut Reader::new(&payload)).unwrap().to_string()) }
     }
 
-    fn line(&self, id: u64) -> Channel {
-        let payload = [&[0][..], &id.to_le_bytes()].concat();
+    fn reach(&self, kind: u8, id: u64) -> Channel {
+        let payload = [&[kind][..], &id.to_le_bytes()].concat();
         Channel::from_fd(self.call(Call::Reach, &payload).unwrap().unwrap()).unwrap()
+    }
+
+    fn line(&self, id: u64) -> Channel {
+        self.reach(0, id)
+    }
+
+    /// A line with memory; and that once more, as a scribbler has it.
+    fn line_with_memory(&self, id: u64) -> (LineEnd, Segment) {
+        let socket = self.reach(REACH_MEMORY, id);
+        let memory = memory_of(&socket);
+        let scribbled = Segment::map(&memory, LINE_BYTES, Access::ReadWrite).unwrap();
+        (LineEnd::map(&memory, socket, Side::Client).unwrap(), scribbled)
+    }
+}
+
+/// The memory that waits in a line's socket.
+fn memory_of(socket: &Channel) -> OwnedFd {
+    let mut memory = Vec::new();
+    assert_eq!(socket.receive_with_fds(&mut [0], &mut memory, 1).unwrap(), Received::Bytes(1));
+    memory.pop().unwrap()
+}
+
+/// Waits for a frame on a line's memory; none at its end.
+fn frame_on(line: &LineEnd) -> Option<(Head, AlignedVec<16>)> {
+    let (mut head, mut payload) = (AlignedVec::new(), AlignedVec::new());
+    loop {
+        line.receive(HEAD_BYTES - head.len(), &mut head).ok()?;
+        if let Some(parsed) = Head::parse(&head) {
+            line.receive(parsed.len as usize - payload.len(), &mut payload).ok()?;
+            if payload.len() == parsed.len as usize {
+                return Some((parsed, payload));
+            }
+        }
+        match line.wait(Wanted::Bytes, &mut Spin::new(), || Some(Instant::now() + PATIENCE)).unwrap() {
+            Waited::Ready => {}
+            Waited::Ended => return None,
+            Waited::Nothing => panic!("neither an answer nor an end"),
+        }
     }
 }
 
@@ -92,7 +135,7 @@ fn ask(object: u64, interface: u64, method: u32, archives: &[u8], ranges: &[(usi
 
 #[test]
 fn nonsense_on_a_line_is_an_error_or_its_end() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let plain = manager.create(Plain::new, ()).unwrap();
     let (id, interface) = (plain.id(), fingerprint::<PlainProxy>());
     let raw = Raw::connect(&manager);
@@ -137,7 +180,7 @@ fn nonsense_on_a_line_is_an_error_or_its_end() {
 
 #[test]
 fn the_manager_is_asked_for_nothing_that_is_not_there() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let list = manager.list([1u64]).unwrap();
     let plain = manager.create(Plain::new, ()).unwrap();
     let raw = Raw::connect(&manager);
@@ -160,5 +203,189 @@ fn the_manager_is_asked_for_nothing_that_is_not_there() {
     let error = raw.call(Call::FindHost, &build).unwrap_err();
     assert!(error.contains("was started by another program") && error.contains("has Plain"), "{error}");
     assert_eq!(plain.add(vec![]).unwrap(), 0);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn a_line_by_hand_is_served_and_nonsense_ends_it() {
+    let manager = crate::manager();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    let (id, interface) = (plain.id(), fingerprint::<PlainProxy>());
+    let raw = Raw::connect(&manager);
+    let good = frame(Ask::Call as u8, 7, &ask(id, interface, 0, &[0; 8], &[(0, 8)], &[]));
+    let (line, _) = raw.line_with_memory(id);
+    for part in good.chunks(5) {
+        assert_eq!(line.send(part).unwrap(), part.len());
+    }
+    let (head, _) = frame_on(&line).expect("an answer");
+    assert_eq!((head.code, head.number), (Answer::Done as u8, 7));
+    // A head that claims more than any frame may have; one that cannot be; a payload that is cut.
+    let bomb = Head { len: u32::MAX, code: Ask::Call as u8, quiet: false, lane: 0, number: 1 };
+    for nonsense in [bomb.to_bytes().to_vec(), frame(99, 1, &good[16..]), frame(Ask::Call as u8, 1, &good[16..40])] {
+        let (line, _) = raw.line_with_memory(id);
+        line.send(&nonsense).unwrap();
+        assert!(frame_on(&line).is_none());
+    }
+    // Words that say more than can be: whoever looks at them hangs up. Or that it sleeps, or looks: that delays nobody but the caller.
+    for (word, value, ends) in
+        [(128, LINE_RING_BYTES as u64 + 1, true), (128, u64::MAX, true), (136, 1 << 40, true), (272, 1, false), (144, 99, false)]
+    {
+        let (line, scribbled) = raw.line_with_memory(id);
+        line.send(&good).unwrap();
+        assert!(frame_on(&line).is_some());
+        scribbled.word(word).store(value, Ordering::Relaxed);
+        // Its host is rung for, whatever it says of itself.
+        line.socket().send(&[0]).unwrap();
+        if word == 136 {
+            // Looked at when it has something to say.
+            line.send(&good).unwrap();
+            line.socket().send(&[0]).unwrap();
+        }
+        if ends {
+            let mut bytes = [0; 64];
+            while line.socket().receive_before(&mut bytes, &mut Vec::new(), 0, Instant::now() + PATIENCE).unwrap() != Received::Ended {}
+        } else {
+            line.send(&good).unwrap();
+            line.socket().send(&[0]).unwrap();
+            assert!(frame_on(&line).is_some(), "word {word}");
+        }
+    }
+    assert_eq!(plain.add(vec!["a".into()]).unwrap(), 1);
+    manager.audit().unwrap();
+}
+
+/// Bytes and words of a line are changed while they are read and written.
+#[test]
+fn scribbling_on_a_line_at_any_moment() {
+    let manager = crate::manager();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    let good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
+    let raw = Raw::connect(&manager);
+    let mut answered = 0;
+    for round in 0..30u64 {
+        let (line, scribbled) = raw.line_with_memory(plain.id());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut state = round + 1;
+                let mut below = |most: u64| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    state % most
+                };
+                while !stop.load(Ordering::Relaxed) {
+                    // Now and then a word of either side; else a byte of what has been sent or answered.
+                    let word = match below(200) {
+                        0 => 8 * (16 + below(20)),
+                        1..100 => 4096 + 8 * below(2048),
+                        _ => 4096 + LINE_RING_BYTES as u64 + 8 * below(2048),
+                    };
+                    let word = scribbled.word(word as usize);
+                    word.store(word.load(Ordering::Relaxed) ^ 1 << below(64), Ordering::Relaxed);
+                    std::thread::yield_now();
+                }
+            });
+            for _ in 0..50 {
+                // Scribbled words may say that there is no room, or that the host looks.
+                if !matches!(line.send(&good), Ok(count) if count == good.len()) || line.socket().send(&[0]).is_err() {
+                    break;
+                }
+                let until = || Some(Instant::now() + std::time::Duration::from_millis(20));
+                let Ok(Waited::Ready) = line.wait(Wanted::Bytes, &mut Spin::new(), until) else { break };
+                if line.receive(LINE_RING_BYTES, &mut AlignedVec::new()).is_err() {
+                    break;
+                }
+                answered += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        drop(line);
+        assert!(plain.add(vec![]).is_ok(), "round {round}");
+    }
+    assert!(answered > 0);
+    manager.audit().unwrap();
+}
+
+/// A host by hand, and the line on which it is called.
+struct RawHost {
+    control: Channel,
+    descriptors: Vec<OwnedFd>,
+    line: Option<(LineEnd, Segment)>,
+}
+
+impl RawHost {
+    /// The next call, on a new line if there is none: its number.
+    fn called(&mut self) -> u64 {
+        loop {
+            if let Some((head, _)) = self.line.as_ref().and_then(|(line, _)| frame_on(line)) {
+                return head.number;
+            }
+            let (head, payload) = read_frame(&self.control, &mut self.descriptors).unwrap();
+            assert_eq!((head.code, &payload[..]), (Tell::Line as u8, &[LINE_MEMORY][..]));
+            let socket = Channel::from_fd(self.descriptors.pop().unwrap()).unwrap();
+            let memory = memory_of(&socket);
+            let scribbled = Segment::map(&memory, LINE_BYTES, Access::ReadWrite).unwrap();
+            self.line = Some((LineEnd::map(&memory, socket, Side::Host).unwrap(), scribbled));
+        }
+    }
+}
+
+/// A host that says what it likes: its callers get errors, and no wrong results.
+#[test]
+fn a_caller_believes_nothing_of_a_host() {
+    let manager = Manager::start().unwrap();
+    let example = manager.create(Plain::new, ()).unwrap();
+    let described = manager.objects().unwrap().into_iter().find(|object| object.id == example.id()).unwrap();
+    let raw = Raw::connect(&manager);
+    let build = [&[0u8][..], &[7; 8 + 32], &3u32.to_le_bytes(), b"abc"].concat();
+    let control = Channel::from_fd(raw.call(Call::Host, &build).unwrap().unwrap()).unwrap();
+    let mut host = RawHost { control, descriptors: Vec::new(), line: None };
+    let mut payload = Vec::new();
+    let text = described.type_text.as_str();
+    NewObject { kind: 64, fingerprint: fingerprint::<PlainProxy>(), text, ..Default::default() }.write(&mut payload);
+    raw.channel.send_all(&frame(Call::Create as u8, 1, &payload), &[], Instant::now() + PATIENCE).unwrap();
+    let (head, payload) = read_frame(&raw.channel, &mut Vec::new()).unwrap();
+    assert_eq!(head.code, 0, "{:?}", parse_error(&mut Reader::new(&payload)));
+    let id = u64::from_le_bytes(payload[9..17].try_into().unwrap());
+    let token = example.token().unwrap().to_string().replace(&format!(":{}:", example.id()), &format!(":{id}:"));
+    let plain: PlainProxy = token.parse::<commonhold::Token>().unwrap().open().unwrap();
+    let mut serve = |answer: &dyn Fn(u64, &LineEnd, &Segment)| {
+        let caller = std::thread::spawn({
+            let plain = plain.clone();
+            move || plain.with_timeout(PATIENCE).add(vec!["a".into()])
+        });
+        let number = host.called();
+        let (line, scribbled) = host.line.as_ref().unwrap();
+        answer(number, line, scribbled);
+        caller.join().unwrap().map_or_else(|error| error.to_string(), |number| number.to_string())
+    };
+    let mut result = Vec::new();
+    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    let answers: [(&str, u8, &[u8]); 7] = [
+        ("5", Answer::Done as u8, &result),
+        ("result", Answer::Done as u8, &result[..3]),
+        ("archive", Answer::Done as u8, &result[..20]),
+        ("result", Answer::Failed as u8, &[0xff; 3]),
+        ("result", Answer::Panicked as u8, &[0xff; 3]),
+        ("result", 77, &result),
+        ("5", Answer::Done as u8, &result),
+    ];
+    for (what, code, payload) in answers {
+        let said = serve(&|number, line, _| assert!(line.send(&frame(code, number, payload)).unwrap() > 0));
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    // More than any frame may be; words that cannot be; an end.
+    let bomb = Head { len: u32::MAX, code: 0, quiet: false, lane: 0, number: 1 }.to_bytes();
+    let said = serve(&|_, line, _| assert_eq!(line.send(&bomb).unwrap(), bomb.len()));
+    assert!(said.contains("call"), "{said}");
+    let said = serve(&|_, line, scribbled| {
+        scribbled.word(256).store(u64::MAX, Ordering::Relaxed);
+        line.socket().send(&[0]).unwrap();
+    });
+    assert!(said.contains("makes no sense"), "{said}");
+    let said = serve(&|_, line, _| line.socket().shut_down());
+    assert!(said.contains("has ended"), "{said}");
+    assert_eq!(example.add(vec![]).unwrap(), 0);
     manager.audit().unwrap();
 }

@@ -42,7 +42,7 @@ fn leave(guest: GuestProxy) -> commonhold::Result<String> {
 
 #[test]
 fn the_last_handle_lets_it_go() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let book = manager.dict::<String, String>([]).unwrap();
     let ada = guest(&manager, "ada", &book);
     let id = ada.id();
@@ -74,7 +74,7 @@ fn the_last_handle_lets_it_go() {
 
 #[test]
 fn many_come_and_go_and_leave_nothing() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let book = manager.dict::<String, String>([]).unwrap();
     let before = manager.objects().unwrap().len();
     let guests: Vec<_> = (0..100).map(|n| guest(&manager, &n.to_string(), &book)).collect();
@@ -101,7 +101,7 @@ fn a_host_alone_keeps_no_manager() {
 #[test]
 fn an_orderly_end_drops_what_is_left() {
     let file = std::env::temp_dir().join(format!("commonhold-guest-{}", std::process::id()));
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let book = manager.dict::<String, String>([]).unwrap();
     let text = file.to_string_lossy().into_owned();
     let ada = manager.create(Guest::arrive, ("ada".to_string(), book.clone(), text)).unwrap().unwrap();

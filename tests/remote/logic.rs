@@ -30,7 +30,7 @@ fn worker(accounts: Dict<String, i64>, number: u64) -> commonhold::Result<u64> {
 
 #[test]
 fn it_runs_alone_and_once() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let accounts = manager.dict(["ada", "bob", "eve"].map(|name| (name.to_string(), 50i64))).unwrap();
     let workers: Vec<_> = (0..3u64).map(|n| Process::spawn(worker, (accounts.clone(), n)).unwrap()).collect();
     // Others write meanwhile, without the ticket.
@@ -49,7 +49,7 @@ fn it_runs_alone_and_once() {
 
 #[test]
 fn errors_panics_and_time_outs_leave_no_trace() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let list = manager.list([1u64]).unwrap();
     let run = |what: u64| {
         let logic = |tx: &Transaction<'_>, (list, what): (List<u64>, u64)| {
@@ -79,7 +79,7 @@ fn errors_panics_and_time_outs_leave_no_trace() {
 
 #[test]
 fn who_is_stuck_is_given_up() {
-    let manager = Manager::start().unwrap();
+    let manager = crate::manager();
     let list = manager.list([1u64]).unwrap();
     let stuck = |tx: &Transaction<'_>, list: List<u64>| -> commonhold::Result<()> {
         tx.push(&list, 9u64)?;

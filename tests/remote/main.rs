@@ -10,3 +10,12 @@ mod lives;
 mod logic;
 
 commonhold::init_in_tests!();
+
+/// Whether nothing shall go by shared memory: so that the same tests can be run on that road.
+fn by_socket() -> bool {
+    std::env::var("COMMONHOLD_TEST_ROAD").is_ok_and(|road| road == "socket")
+}
+
+fn manager() -> commonhold::Manager {
+    commonhold::Manager::builder().lanes(!by_socket()).start().unwrap()
+}

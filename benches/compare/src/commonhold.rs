@@ -10,7 +10,7 @@ use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Share
 
 use crate::Result;
 use crate::partner::Partner;
-use crate::rows::{BATCH, DEPTH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::scale::all_clients;
 use crate::situations::{children, memory_bytes};
 use crate::systems::System;
@@ -205,6 +205,8 @@ impl System for Commonhold {
             }
             Row::Queue4k => self.queue(plan, "queue_large", &value(4 << 10)),
             Row::Queue1m => self.queue(plan, "queue_large", &value(1 << 20)),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => self.array(row, plan),
+            Row::CounterAdd | Row::CounterAddContended => self.count(row, plan),
             Row::BytesPerEntry => bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
@@ -325,6 +327,29 @@ impl Commonhold {
             queue.send(item)?;
         }
         plan.time(|| Ok(queue.send(item)?))
+    }
+
+    fn array(&self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        let numbers = self.manager.array::<i64>(ELEMENTS as usize)?;
+        let mut indices = Indices::below(ELEMENTS);
+        plan.time(|| {
+            let index = indices.next_index() as usize;
+            match row {
+                Row::ArrayGet => drop(std::hint::black_box(numbers.get(index)?)),
+                Row::ArraySet => numbers.set(index, 7)?,
+                _ => drop(numbers.fetch_add(index, 1)?),
+            }
+            Ok(())
+        })
+    }
+
+    fn count(&self, row: Row, plan: Plan) -> Result<Vec<f64>> {
+        let counter = self.manager.striped_counter(0)?;
+        let _partner = match row {
+            Row::CounterAddContended => Some(Partner::start(&["count".to_owned(), counter.token()?.to_string()])?),
+            _ => None,
+        };
+        plan.time(|| Ok(counter.add(1)?))
     }
 
     fn event(&self, plan: Plan) -> Result<Vec<f64>> {

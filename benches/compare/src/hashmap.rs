@@ -1,12 +1,13 @@
 //! The ceiling: a map and a vector behind a read-write lock, in this process. Nothing is shared with anybody.
 //!
 //! A snapshot is a full clone made under the read lock, as there is nothing cheaper.
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
 
 use crate::Result;
-use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
@@ -88,9 +89,46 @@ impl System for Hashmap {
             }
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => array(row, plan),
+            Row::CounterAdd | Row::CounterAddContended => count(row, plan),
             _ => Err("a map in this process is not called".into()),
         }
     }
+}
+
+/// Plain atomics of this process.
+fn array(row: Row, plan: Plan) -> Result<Vec<f64>> {
+    let numbers: Vec<AtomicI64> = (0..ELEMENTS).map(|_| AtomicI64::new(0)).collect();
+    let mut indices = Indices::below(ELEMENTS);
+    plan.time(|| {
+        let number = &numbers[indices.next_index() as usize];
+        match row {
+            Row::ArrayGet => drop(std::hint::black_box(number.load(Ordering::Acquire))),
+            Row::ArraySet => number.store(7, Ordering::Release),
+            _ => drop(number.fetch_add(1, Ordering::AcqRel)),
+        }
+        Ok(())
+    })
+}
+
+/// One atomic, of which there are no stripes.
+fn count(row: Row, plan: Plan) -> Result<Vec<f64>> {
+    let (number, over) = (AtomicI64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        if row == Row::CounterAddContended {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    number.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let times = plan.time(|| {
+            number.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        times
+    })
 }
 
 impl Hashmap {

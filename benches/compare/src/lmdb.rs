@@ -81,7 +81,10 @@ fn open(directory: &TempDir) -> Result<Env> {
 
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64) && !row.is_about_locks() && row.item_bytes().is_none()
+        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
+            && !row.is_about_locks()
+            && !row.is_about_memory()
+            && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -126,6 +129,9 @@ impl System for Lmdb {
             Row::ManagerStart => start(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
+                Err("there is no raw memory here".into())
+            }
             Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
             _ => Err("it is not called".into()),
         }

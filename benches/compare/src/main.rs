@@ -1,7 +1,7 @@
 //! One table of commonhold and its peers on the same work, measured in alternation in the same run.
 //!
 //! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
-//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output. `calls` is about waiting, `scale` and `churn` about
+//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output, `render` and `plot` what is made of it later. `calls` is about waiting, `scale` and `churn` about
 //! commonhold alone.
 mod calls;
 mod child;
@@ -11,10 +11,12 @@ mod hashmap;
 mod lmdb;
 mod measure;
 mod partner;
+mod plot;
 mod processes;
 mod python;
 mod rawlocks;
 mod redis;
+mod render;
 mod report;
 mod resp;
 mod rows;
@@ -31,6 +33,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::measure::{Contest, Effort, Outcome};
+use crate::render::RenderOptions;
 use crate::report::RowResult;
 use crate::rows::{Row, SystemName};
 
@@ -92,6 +95,8 @@ enum Command {
     Calls(CallsOptions),
     /// commonhold alone: many millions of overwrites with values of changing size, and the memory behind them over time
     Churn(ChurnOptions),
+    /// The table and a picture of what an earlier run has printed with `--json`; nothing is measured
+    Render(RenderOptions),
 }
 
 /// What `compare scale` takes.
@@ -165,6 +170,7 @@ fn main() -> ExitCode {
         None => compare(&cli.comparison),
         Some(Command::Scale(options)) => scale::scale(&options).map(|()| ExitCode::SUCCESS),
         Some(Command::Calls(options)) => calls::calls(&options).map(|()| ExitCode::SUCCESS),
+        Some(Command::Render(options)) => render::render(&options).map(|()| ExitCode::SUCCESS),
         Some(Command::Churn(options)) => scale::churn(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {

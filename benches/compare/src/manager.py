@@ -257,6 +257,47 @@ class Rows:
         with Partner(take):
             return timed(groups, operations, take)
 
+    def array(self):
+        """An array, and the lock under which additions to it are not lost."""
+        made = self.sync.Array("q", [0] * SIZES["elements"])
+        return made, made.get_lock() if hasattr(made, "get_lock") else self.sync.Lock(), endless(range(SIZES["elements"]))
+
+    def array_get(self, groups, operations):
+        made, _, next_index = self.array()
+        return timed(groups, operations, lambda: made[next_index()])
+
+    def array_set(self, groups, operations):
+        made, _, next_index = self.array()
+        return timed(groups, operations, lambda: made.__setitem__(next_index(), 7))
+
+    def array_fetch_add(self, groups, operations):
+        made, lock, next_index = self.array()
+
+        def add():
+            index = next_index()
+            with lock:
+                made[index] += 1
+
+        return timed(groups, operations, add)
+
+    def counter(self):
+        made = self.sync.Value("q", 0)
+        lock = made.get_lock() if hasattr(made, "get_lock") else self.sync.Lock()
+
+        def add():
+            with lock:
+                made.value += 1
+
+        return add
+
+    def counter_add(self, groups, operations):
+        return timed(groups, operations, self.counter())
+
+    def counter_add_contended(self, groups, operations):
+        add = self.counter()
+        with Partner(add):
+            return timed(groups, operations, add)
+
     def queue(self, size, groups, operations):
         items = self.sync.Queue(SIZES["depth"])
         one = value(size)

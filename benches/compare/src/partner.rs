@@ -2,7 +2,7 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Counter, Event, Lock, Queue, Token};
+use ::commonhold::{Barrier, Counter, Event, Lock, Queue, StripedCounter, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
@@ -53,6 +53,13 @@ fn work(task: &[&str]) -> Result<()> {
             ready();
             loop {
                 drop(lock.lock()?.into_guard());
+            }
+        }
+        ["count", token] => {
+            let counter: StripedCounter = token.parse::<Token>()?.open()?;
+            ready();
+            loop {
+                counter.add(1)?;
             }
         }
         ["events", ping, pong] => {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::child::{Helper, Lines};
 use crate::commonhold::{EACH, TOGETHER};
-use crate::rows::{BATCH, DEPTH, DataSet, Row};
+use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
 use crate::systems::System;
 use crate::workload::Plan;
 
@@ -68,6 +68,7 @@ impl Python {
                 ("depth".to_owned(), json!(DEPTH)),
                 ("together_s".to_owned(), json!(TOGETHER.as_secs_f64())),
                 ("each".to_owned(), json!(EACH)),
+                ("elements".to_owned(), json!(ELEMENTS)),
                 ("without_manager".to_owned(), json!(without_manager)),
             ])
             .collect();
@@ -114,7 +115,7 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => !matches!(row, Row::ProcessSpawnJoin | Row::DictSet64Stream | Row::ListPush64Stream),
-            Measures::Locks => row.is_about_locks() || row.item_bytes().is_some(),
+            Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
         }
     }

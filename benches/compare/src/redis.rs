@@ -247,7 +247,7 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_locks() && row.item_bytes().is_none()
+        row != Row::ProcessSpawnJoin && !row.is_about_locks() && !row.is_about_memory() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -293,6 +293,9 @@ impl System for Redis {
             Row::MethodCall64 => self.echo(plan),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
+                Err("there is no raw memory here".into())
+            }
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
         }
     }

@@ -14,6 +14,8 @@ pub const ENTRIES_1M: u64 = 16;
 pub const BATCH: u64 = 10_000;
 /// Size of a small value and of a list's element.
 pub const SMALL: usize = 64;
+/// Elements of an array.
+pub const ELEMENTS: u64 = 1000;
 /// Items that may wait in a queue.
 pub const DEPTH: usize = 128;
 /// Pushes between two clearings of the list of `list_push_64`, so that it cannot eat the machine's memory.
@@ -115,6 +117,21 @@ pub enum Row {
     /// The same with 1 MiB; first and last byte are looked at
     #[value(name = "queue_1m")]
     Queue1m,
+    /// Read a 64-bit number of an array of 1,000 by a random index
+    #[value(name = "array_get")]
+    ArrayGet,
+    /// Overwrite one
+    #[value(name = "array_set")]
+    ArraySet,
+    /// Add to one, so that no addition of others is lost
+    #[value(name = "array_fetch_add")]
+    ArrayFetchAdd,
+    /// Add to a shared counter, so that no addition of others is lost
+    #[value(name = "counter_add")]
+    CounterAdd,
+    /// The same while another process does nothing else (another thread, for what stays in one process)
+    #[value(name = "counter_add_contended")]
+    CounterAddContended,
     /// Start the manager (server; or environment) until its first write is answered
     #[value(name = "manager_start")]
     ManagerStart,
@@ -203,6 +220,7 @@ impl Row {
             Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
             Row::Queue64 | Row::Queue4k | Row::Queue1m => None,
+            Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => None,
         }
     }
 
@@ -219,6 +237,11 @@ impl Row {
     /// Whether it is about locks and their kin, which stores of data do not have.
     pub fn is_about_locks(self) -> bool {
         matches!(self, Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake)
+    }
+
+    /// Whether it is about raw memory, which stores of data do not have.
+    pub fn is_about_memory(self) -> bool {
+        matches!(self, Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended)
     }
 
     /// Operations that may follow each other without a pause for cleaning up.
@@ -255,7 +278,7 @@ pub enum SystemName {
     Redis,
     /// Python's multiprocessing.Manager() with its default start method, timed by Python in the manager's parent
     Python,
-    /// Python's multiprocessing.Lock, Event, Barrier (semaphores of the system) and Queue (a pipe and a feeder thread), without a manager
+    /// Python's multiprocessing.Lock, Event, Barrier (semaphores of the system), Queue (a pipe and a feeder thread), Array and Value, without a manager
     PythonMp,
     /// raw_sync's mutex (not robust) and events in a mapped file
     RawSync,

@@ -38,6 +38,12 @@ pub enum Work {
     Push,
     /// A set in a batch of forty
     Batch,
+    /// `array.get`
+    Element,
+    /// `array.fetch_add`
+    ElementAdd,
+    /// `striped_counter.add`
+    Count,
 }
 
 /// Whose instructions are counted.
@@ -60,6 +66,9 @@ impl Work {
             Work::Set => "dict set, 64 B",
             Work::Push => "list push, 64 B",
             Work::Batch => "a set in a batch of 40",
+            Work::Element => "array get",
+            Work::ElementAdd => "array fetch_add",
+            Work::Count => "striped counter add",
         }
     }
 
@@ -68,20 +77,23 @@ impl Work {
         match self {
             Work::Set | Work::Push => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
-            Work::Iterate | Work::Batch => 40,
+            Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
         }
     }
 
     /// Does the work, once the stepper says that it is there.
     pub fn run(self) -> Result<()> {
         let manager = Manager::in_process()?;
+        if let Work::Element | Work::ElementAdd | Work::Count = self {
+            return self.run_in_memory(&manager);
+        }
         let value = [7u8; 64];
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
         let snapshot = manager.snapshot()?;
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
-        let mut work = |operations: u64| -> Result<()> {
+        let work = |operations: u64| -> Result<()> {
             match self {
                 Work::Get => {
                     for key in keys.by_ref().take(operations as usize) {
@@ -112,6 +124,7 @@ impl Work {
                         list.push(value)?;
                     }
                 }
+                Work::Element | Work::ElementAdd | Work::Count => unreachable!("they have a ground of their own"),
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
@@ -122,6 +135,27 @@ impl Work {
         for key in 0..FENCED_GETS {
             dict.get(key % ENTRIES)?;
         }
+        self.count(work)
+    }
+
+    /// The same for what needs nothing but memory.
+    fn run_in_memory(self, manager: &Manager) -> Result<()> {
+        let (array, counter) = (manager.array::<u64>(ENTRIES as usize)?, manager.striped_counter(0)?);
+        let mut indices = (0..ENTRIES as usize).cycle().step_by(7_919);
+        self.count(|operations| {
+            for index in indices.by_ref().take(operations as usize) {
+                match self {
+                    Work::Element => drop(std::hint::black_box(array.get(index)?)),
+                    Work::ElementAdd => drop(array.fetch_add(index, 1)?),
+                    _ => counter.add(1)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts marks around the work.
+    fn count(self, mut work: impl FnMut(u64) -> Result<()>) -> Result<()> {
         work(self.operations())?;
         work(self.operations())?;
         println!("ready");

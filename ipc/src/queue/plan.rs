@@ -192,7 +192,7 @@ impl Plan {
         let items = self.at_first(Region::Items);
         words.push((BACKED_ITEMS, items));
         let backed = self.ranges_up_to(Region::Items, 0, items);
-        Shape { bytes: self.bytes() as u64, backed: once(0..self.unit_words as u64).chain(backed).collect(), words }
+        Shape { backed: once(0..self.unit_words as u64).chain(backed).collect(), ..Shape::whole(self.bytes() as u64, words) }
     }
 
     /// Bytes of the segment.

@@ -20,6 +20,19 @@ pub fn allowed_cpus() -> usize {
     }
 }
 
+/// Processors that this machine may ever have: their numbers are below that. At least 1.
+pub fn possible_cpus() -> usize {
+    // "0-7", or "0,2-3"
+    let listed = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = listed.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map_or_else(allowed_cpus, |last| last.saturating_add(1))
+}
+
+/// The number of the processor that this thread runs on just now.
+pub fn current_cpu() -> u32 {
+    rustix::thread::sched_getcpu() as u32
+}
+
 /// How much memory a manager uses at the most unless told otherwise: half of what the machine or the cgroup has, in bytes.
 pub fn memory_budget_default() -> u64 {
     let info = rustix::system::sysinfo();

@@ -17,11 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A memory file of `len` bytes, without memory behind it yet, that can neither shrink nor grow. `name` is seen in `/proc/<pid>/maps`.
 pub fn memfd_sealed(name: &str, len: u64) -> Result<OwnedFd> {
-    let limit = getrlimit(Resource::Fsize).current;
-    if limit.is_some_and(|limit| limit < len) {
-        // Asked before the kernel is: it would answer with SIGXFSZ, which ends the process.
-        return Err(too_long(name, len, Errno::FBIG));
-    }
+    check_file_length(name, len)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = match fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know NOEXEC_SEAL; some later ones are set up to demand it.
@@ -40,6 +36,12 @@ pub fn memfd_sealed(name: &str, len: u64) -> Result<OwnedFd> {
     fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(|errno| Error::system(format!("could not seal the memory file {name:?}"), errno))?;
     Ok(fd)
+}
+
+/// Whether this process may make a file of this length. Asked before the kernel is: it would answer with SIGXFSZ, which ends the process.
+pub fn check_file_length(name: &str, len: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < len) { Err(too_long(name, len, Errno::FBIG)) } else { Ok(()) }
 }
 
 #[cold]

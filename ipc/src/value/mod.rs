@@ -22,6 +22,7 @@ mod handle;
 mod key;
 mod native;
 mod numbers;
+mod plain;
 mod schema;
 mod serialise;
 mod shared;
@@ -32,6 +33,7 @@ pub use codec::{Check, Checker, De, Deserializer, Fault, HandleSource, Identity,
 pub use handle::ArchivedHandle;
 pub use key::{Key, need_key};
 pub use numbers::{Number, NumberBytes, NumberKind, add_number};
+pub use plain::{Plain, PlainReader, PlainWriter, need_plain, plain_align, plain_end};
 pub use schema::{Schema, fingerprint, text};
 pub use serialise::{HandleSink, Ser, Serializer, Sink, with_scratch};
 pub use shared::{Archived, AsDebug, AsShared, Field, Shared, ShortArchive, need_shared};

@@ -352,7 +352,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// The next one; malformed also if bytes are left behind the last.
-    #[inline]
+    #[inline(always)]
     fn next<T>(&mut self, parse: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<Result<T, Malformed>> {
         if self.left > 0 {
             self.left -= 1;
@@ -374,7 +374,7 @@ pub struct Ops<'a>(Parts<'a>);
 impl<'a> Iterator for Ops<'a> {
     type Item = Result<Op<'a>, Malformed>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next(Op::parse)
     }

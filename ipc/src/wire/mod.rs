@@ -95,6 +95,10 @@ pub enum Call {
     Objects = 36,
     /// Sessions, as text.
     Sessions = 37,
+    /// Which block of named memory an object is: its id. Device, inode, bytes and name of its file are the answer.
+    Block = 38,
+    /// Takes the name away from an object's block: its id. Whether it had it.
+    Unlink = 39,
 }
 
 impl Call {
@@ -103,7 +107,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Host, FindHost, Reach, Offer, Objects, Sessions, Block, Unlink,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

@@ -57,10 +57,15 @@ pub enum Outcome {
 const NOTHING: u8 = 0;
 const LENT: u8 = 1;
 
-fn put_place(out: &mut Vec<u8>, place: &Place) {
-    for word in [place.offset, place.len, place.birth, place.block] {
-        out.extend_from_slice(&word.to_le_bytes());
+/// A place's four words behind a code, and room behind them.
+#[inline(always)]
+fn placed<const N: usize>(code: u8, place: &Place) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes[0] = code;
+    for (at, word) in [place.offset, place.len, place.birth, place.block].into_iter().enumerate() {
+        bytes[1 + 8 * at..9 + 8 * at].copy_from_slice(&word.to_le_bytes());
     }
+    bytes
 }
 
 #[inline]
@@ -74,18 +79,18 @@ fn ids(read: &mut Reader<'_>, count: u32) -> Option<Vec<u64>> {
 
 impl Outcome {
     /// Appends it as bytes.
+    #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Outcome::Nothing => out.push(NOTHING),
             Outcome::Lent(at, handles) => {
-                out.push(LENT);
-                put_place(out, at);
-                out.extend_from_slice(&(handles.len() as u32).to_le_bytes());
+                let mut bytes: [u8; 37] = placed(LENT, at);
+                bytes[33..].copy_from_slice(&(handles.len() as u32).to_le_bytes());
+                out.extend_from_slice(&bytes);
                 handles.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
             }
             Outcome::Existing(at) => {
-                out.push(2);
-                put_place(out, at);
+                out.extend_from_slice(&placed::<33>(2, at));
             }
             Outcome::Bytes(bytes) => {
                 out.push(3);

@@ -142,6 +142,25 @@ impl<B: Backing> Allocator<B> {
     #[inline]
     pub fn release(&mut self, offset: u64) {
         let (at, index) = self.expect_block(offset);
+        self.give(at, index);
+    }
+
+    /// Frees the block of this number, see [`look`](Self::look).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
+    #[inline]
+    pub fn release_number(&mut self, number: u64) {
+        let (at, index) = ((number >> 32) as u32, number as u32);
+        if !self.slabs.get(at as usize).is_some_and(|slab| slab.has(index)) {
+            not_a_block(number);
+        }
+        self.give(at, index);
+    }
+
+    #[inline(always)]
+    fn give(&mut self, at: u32, index: u32) {
         let slab = &mut self.slabs[at as usize];
         let was_full = slab.is_full();
         slab.give(index);
@@ -165,16 +184,22 @@ impl<B: Backing> Allocator<B> {
         self.slabs[at as usize].born(index)
     }
 
-    /// What [`born`](Self::born) and [`size_of`](Self::size_of) say, with one look.
+    /// The number by which the block is found again without a search, and what [`born`](Self::born) and [`size_of`](Self::size_of)
+    /// say, with one look.
     ///
     /// # Panics
     ///
     /// If no allocated block starts at `offset`.
     #[inline]
-    pub fn life_of(&self, offset: u64) -> (u64, u64) {
+    pub fn look(&self, offset: u64) -> (u64, u64, u64) {
         let (at, index) = self.expect_block(offset);
         let slab = &self.slabs[at as usize];
-        (slab.born(index), slab.size.into())
+        (u64::from(at) << 32 | u64::from(index), slab.born(index), slab.size.into())
+    }
+
+    /// Where the block of this number starts.
+    pub fn offset_of(&self, number: u64) -> u64 {
+        self.slabs[(number >> 32) as usize].offset_of(number as u32)
     }
 
     /// Bytes of the block at `offset`: the length it was allocated with, rounded up to its class.

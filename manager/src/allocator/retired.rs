@@ -62,8 +62,8 @@ impl PartialOrd for Pin {
 /// A block that waits to be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetiredBlock {
-    /// Where it starts in the arena.
-    pub offset: u64,
+    /// The allocator's number of it.
+    pub number: u64,
     /// The version that allocated it, 0 if that is not known any more.
     pub born: u64,
     /// Its bytes, rounded up to its class.
@@ -147,7 +147,7 @@ impl Retired {
         self.fresh.len() > self.closed
     }
 
-    /// Calls `free` with the offset of every block that none of `pins` holds, and forgets the block. `pins` is ascending and
+    /// Calls `free` with the number of every block that none of `pins` holds, and forgets the block. `pins` is ascending and
     /// without duplicates.
     pub fn reclaim(&mut self, pins: &[Pin], mut free: impl FnMut(u64)) {
         debug_assert!(pins.is_sorted_by(|a, b| a < b), "pins are ascending, without duplicates");
@@ -216,7 +216,7 @@ impl Retired {
     fn forget(&mut self, block: RetiredBlock, free: &mut impl FnMut(u64)) {
         self.held_bytes -= block.size;
         self.len -= 1;
-        free(block.offset);
+        free(block.number);
     }
 
     /// Number of blocks that were retired and not freed yet.
@@ -281,7 +281,7 @@ mod tests {
 
     impl Retired {
         fn retire_at(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
-            self.retire(RetiredBlock { offset, born, size, retired_at });
+            self.retire(RetiredBlock { number: offset, born, size, retired_at });
             self.close();
         }
     }
@@ -323,16 +323,16 @@ mod tests {
                     // Age 11 stands for a birth that is not known.
                     let born = if age == 11 { 0 } else { version.saturating_sub(age) };
                     retired.retire_at(offset, born, offset % 320, version);
-                    model.push(RetiredBlock { offset, born, size: offset % 320, retired_at: version });
+                    model.push(RetiredBlock { number: offset, born, size: offset % 320, retired_at: version });
                 }
                 let mut freed = Vec::new();
                 retired.reclaim(&pins, |offset| freed.push(offset));
                 freed.sort_unstable();
                 let (held, free): (Vec<_>, Vec<_>) = model.into_iter().partition(|block| naively_held(block, &pins));
                 model = held;
-                prop_assert_eq!(freed, free.iter().map(|block| block.offset).collect::<Vec<_>>());
+                prop_assert_eq!(freed, free.iter().map(|block| block.number).collect::<Vec<_>>());
                 let mut listed: Vec<_> = retired.blocks().collect();
-                listed.sort_unstable_by_key(|block| block.offset);
+                listed.sort_unstable_by_key(|block| block.number);
                 prop_assert_eq!(&listed, &model);
                 prop_assert_eq!(retired.len(), model.len());
                 prop_assert_eq!(retired.is_empty(), model.is_empty());

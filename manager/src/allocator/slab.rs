@@ -184,7 +184,19 @@ impl Slab {
         }
         self.used += 1;
         self.born[index as usize] = self.distance_of(version);
+        self.offset_of(index)
+    }
+
+    /// Where a block starts.
+    #[inline]
+    pub(super) fn offset_of(&self, index: u32) -> u64 {
         self.start() + u64::from(index) * u64::from(self.size)
+    }
+
+    /// Whether this block is allocated.
+    #[inline]
+    pub(super) fn has(&self, index: u32) -> bool {
+        index < self.capacity && self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0
     }
 
     /// Frees an allocated block.
@@ -201,8 +213,7 @@ impl Slab {
     pub(super) fn index_of(&self, offset: u64) -> Option<u32> {
         let within = (offset - self.start()) as u32;
         let index = self.quotient(within);
-        let allocated = index < self.capacity && self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0;
-        (allocated && index * self.size == within).then_some(index)
+        (self.has(index) && index * self.size == within).then_some(index)
     }
 
     /// `within` / `size` for `within` < 2¹⁶. The reciprocal is too large by less than size / 2³², hence the product by less
@@ -243,9 +254,7 @@ impl Slab {
 
     /// The allocated blocks, ascending, as (offset, size, born).
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        let size = u64::from(self.size);
-        let allocated = |&index: &u32| self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0;
-        (0..self.capacity).filter(allocated).map(move |index| (self.start() + u64::from(index) * size, size, self.born(index)))
+        (0..self.capacity).filter(|index| self.has(*index)).map(|index| (self.offset_of(index), self.size.into(), self.born(index)))
     }
 
     /// Compares bitmap, summary and count.

@@ -4,7 +4,7 @@ use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::parcels;
-use crate::store::{Outcomes, Rejected};
+use crate::store::Rejected;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -26,8 +26,10 @@ pub(super) const STEP_BYTES: usize = 8;
 
 /// What doing a request came to.
 pub(super) enum Done {
-    /// Answer this, with the version of the commit that it made, or 0.
-    Answer(u64, Vec<Outcome>),
+    /// A commit has been done, which made this version: answer with its outcomes, which the server has.
+    Committed(u64),
+    /// Answer this, of a call that made no version.
+    Answer(Vec<Outcome>),
     /// Answer with the bytes of a segment, and its descriptor.
     Attached(Arc<OwnedFd>, u64),
     /// A condition did not hold.
@@ -45,43 +47,61 @@ pub(super) enum Done {
 impl From<Result<Vec<Outcome>>> for Done {
     fn from(result: Result<Vec<Outcome>>) -> Self {
         match result {
-            Ok(outcomes) => Done::Answer(0, outcomes),
+            Ok(outcomes) => Done::Answer(outcomes),
             Err(error) => Done::Failed(error),
         }
     }
 }
 
-/// Appends the answer to a request to `answers`, as a frame; what held its outcomes comes back. `None`: there is no answer.
-pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, answers: &mut Vec<u8>) -> Option<Vec<Outcome>> {
-    let (status, version, outcomes, error) = match done {
-        Done::Answer(version, outcomes) => (Status::Done, version, outcomes, None),
-        Done::Attached(descriptor, bytes) => {
-            session.send_descriptor(answers.len(), descriptor);
-            (Status::Done, 0, vec![Outcome::Number(bytes)], None)
-        }
-        Done::Conflict => (Status::Conflict, 0, Vec::new(), None),
-        Done::Failed(error) => (Status::Failed, 0, Vec::new(), Some(error)),
-        Done::NoAnswer | Done::Nonsense | Done::Later => return None,
-    };
-    if !head.quiet && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_))) {
-        session.lend(head.lane, head.number, version);
-    }
+/// Appends the answer to a request to `answers`, as a frame, with the outcomes of the commit if it was one. Whether there is an answer.
+pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, committed: &mut Vec<Outcome>, answers: &mut Vec<u8>) -> bool {
     let start = answers.len();
-    answers.extend_from_slice(&[0; HEAD_BYTES]);
-    match (status, error) {
-        (Status::Failed, Some(error)) => write_error(answers, &error),
-        (Status::Done, _) => {
-            answers.extend_from_slice(&version.to_le_bytes());
-            if !head.quiet {
-                outcomes.iter().for_each(|outcome| outcome.write(answers));
+    let mut begin = |version: u64| {
+        // The head's room, and the version.
+        let mut front = [0; HEAD_BYTES + 8];
+        front[HEAD_BYTES..].copy_from_slice(&version.to_le_bytes());
+        answers.extend_from_slice(&front);
+    };
+    let status = match done {
+        Done::Committed(version) => {
+            begin(version);
+            let mut lends = false;
+            for outcome in committed.drain(..) {
+                lends |= matches!(outcome, Outcome::Lent(..) | Outcome::Existing(_));
+                outcome.write(answers);
             }
+            if lends {
+                session.lend(head.lane, head.number, version);
+            }
+            committed.shrink_to(OUTCOMES_KEPT);
+            Status::Done
         }
-        _ => {}
-    }
+        Done::Answer(outcomes) => {
+            begin(0);
+            outcomes.iter().for_each(|outcome| outcome.write(answers));
+            Status::Done
+        }
+        Done::Attached(descriptor, bytes) => {
+            session.send_descriptor(start, descriptor);
+            begin(0);
+            Outcome::Number(bytes).write(answers);
+            Status::Done
+        }
+        Done::Conflict => {
+            answers.extend_from_slice(&[0; HEAD_BYTES]);
+            Status::Conflict
+        }
+        Done::Failed(error) => {
+            answers.extend_from_slice(&[0; HEAD_BYTES]);
+            write_error(answers, &error);
+            Status::Failed
+        }
+        Done::NoAnswer | Done::Nonsense | Done::Later => return false,
+    };
     let len = (answers.len() - start - HEAD_BYTES) as u32;
     let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
     answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
-    Some(outcomes)
+    true
 }
 
 impl Server {
@@ -151,20 +171,10 @@ impl Server {
     fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         let mut answers = std::mem::take(session.answers());
-        let outcomes = write_answer(session, head, done, &mut answers);
+        let answered = write_answer(session, head, done, &mut self.outcomes, &mut answers);
         *session.answers() = answers;
-        let Some(outcomes) = outcomes else { return };
-        self.keep_outcomes(outcomes);
-        if self.unanswered.last() != Some(&index) {
+        if answered && self.unanswered.last() != Some(&index) {
             self.unanswered.push(index);
-        }
-    }
-
-    /// Keeps the room for outcomes for the next request.
-    pub(super) fn keep_outcomes(&mut self, mut outcomes: Vec<Outcome>) {
-        if outcomes.capacity() <= OUTCOMES_KEPT {
-            outcomes.clear();
-            self.outcomes = outcomes;
         }
     }
 
@@ -203,12 +213,12 @@ impl Server {
             Call::Publish => self.publish_name(payload),
             Call::Lookup => self.lookup(index, payload),
             Call::Unpublish => match std::str::from_utf8(payload) {
-                Ok(name) => Done::Answer(0, vec![if self.store.unname(name) { Outcome::Something } else { Outcome::Nothing }]),
+                Ok(name) => Done::Answer(vec![if self.store.unname(name) { Outcome::Something } else { Outcome::Nothing }]),
                 Err(_) => Done::Nonsense,
             },
             Call::Arm => self.with_id(payload, |server, id| {
                 server.store.arm(id);
-                Done::Answer(0, Vec::new())
+                Done::Answer(Vec::new())
             }),
             Call::Ticket => self.take_ticket(index, head),
             Call::TicketBack => {
@@ -217,32 +227,35 @@ impl Server {
                 }
                 Done::NoAnswer
             }
-            Call::Stats => Done::Answer(0, vec![Outcome::Text(self.stats())]),
+            Call::Stats => Done::Answer(vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
             Call::Names => {
                 let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
-                Done::Answer(0, vec![Outcome::Text(lines)])
+                Done::Answer(vec![Outcome::Text(lines)])
             }
-            Call::Shutdown => {
-                self.ending = true;
-                Done::Answer(0, Vec::new())
-            }
+            Call::Shutdown => self.shut_down(),
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
-            Call::Who => self.with_id(payload, |server, number| Done::Answer(0, server.who(number))),
+            Call::Who => self.with_id(payload, |server, number| Done::Answer(server.who(number))),
             Call::Grow => self.grow(index, payload),
             Call::Pack | Call::Unpack | Call::Forget => self.parcel(index, call, payload),
             Call::Host => self.become_host(index, payload),
             Call::FindHost => self.find_host(payload),
             Call::Reach => self.reach(payload),
             Call::Offer => self.offer_types(index, payload),
-            Call::Objects => self.with_id(payload, |server, from| Done::Answer(0, vec![Outcome::Text(server.objects(from))])),
-            Call::Sessions => Done::Answer(0, vec![Outcome::Text(self.session_lines())]),
+            Call::Objects => self.with_id(payload, |server, from| Done::Answer(vec![Outcome::Text(server.objects(from))])),
+            Call::Block | Call::Unlink => self.with_id(payload, |server, id| server.block(index, call, id)),
+            Call::Sessions => Done::Answer(vec![Outcome::Text(self.session_lines())]),
             Call::Ring if payload.is_empty() => {
                 self.watch(index);
                 Done::NoAnswer
             }
             Call::Ring | Call::Upload => Done::Nonsense,
         }
+    }
+
+    fn shut_down(&mut self) -> Done {
+        self.ending = true;
+        Done::Answer(Vec::new())
     }
 
     /// What the handles in a queue's items refer to.
@@ -277,7 +290,7 @@ impl Server {
             return Done::Failed(gone(id));
         }
         match self.store.segments.grow(id, region, wanted) {
-            Ok(()) => Done::Answer(0, Vec::new()),
+            Ok(()) => Done::Answer(Vec::new()),
             Err(error) => Done::Failed(error),
         }
     }
@@ -294,18 +307,16 @@ impl Server {
             return Done::Later;
         }
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
-        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.outcomes.clear();
         points::manager("call: before it is applied");
-        let Some(applied) = self.apply(index, &commit, (!head.quiet).then_some(&mut outcomes)) else { return Done::Nonsense };
+        let Some(applied) = self.apply(index, &commit, !head.quiet) else { return Done::Nonsense };
         self.effort = self.store.work.spent() as usize * STEP_BYTES;
         points::manager("call: applied, not published");
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
             Ok(()) => {
-                if !head.quiet {
-                    self.hand_over(index, &outcomes);
-                }
-                Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
+                self.hand_over(index);
+                Done::Committed(self.store.version() + u64::from(self.store.has_unpublished()))
             }
             // What could not be read to its end does not get so far as to lose, or to fail.
             Err(_) if !commit.is_whole() => Done::Nonsense,
@@ -320,21 +331,18 @@ impl Server {
         self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until)
     }
 
-    /// Applies a commit, if need be after making room. `None`: there is no such session.
-    pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, mut outcomes: Outcomes<'_>) -> Option<Result<(), Rejected>> {
+    /// Applies a commit, if need be after making room; its outcomes, if they are wanted, are appended to ours. `None`: there is no such
+    /// session.
+    #[inline]
+    pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, wanted: bool) -> Option<Result<(), Rejected>> {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
-        let mut applied = self.store.apply(commit, session.uploads(), outcomes.as_deref_mut());
+        let uploads = session.uploads();
+        let mut applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
-            self.make_room();
+            applied = self.apply_again(index, commit, wanted, applied);
         }
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
         let uploads = session.uploads();
-        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full)
-            // An attempt may have used some of them up.
-            && commit.uploads().all(|number| uploads.look(number).is_ok())
-        {
-            applied = self.store.apply(commit, uploads, outcomes);
-        }
         if !uploads.is_empty() {
             // Whatever became of it: what it named is used up.
             commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
@@ -342,11 +350,26 @@ impl Server {
         Some(applied)
     }
 
+    /// Does a commit once more for which there was no room, after making some; unless it has used up an upload, as an attempt may.
+    fn apply_again(&mut self, index: usize, commit: &Commit<'_>, wanted: bool, applied: Result<(), Rejected>) -> Result<(), Rejected> {
+        self.make_room();
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return applied };
+        let uploads = session.uploads();
+        if commit.uploads().any(|number| uploads.look(number).is_err()) {
+            return applied;
+        }
+        self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes))
+    }
+
     /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
-    fn hand_over(&mut self, index: usize, outcomes: &[Outcome]) {
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        for outcome in outcomes {
+    #[inline]
+    fn hand_over(&mut self, index: usize) {
+        for outcome in &self.outcomes {
             let Outcome::Lent(_, handles) = outcome else { continue };
+            if handles.is_empty() {
+                continue;
+            }
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
             for id in handles {
                 if self.store.retain(*id).is_ok() {
                     session.hold(*id);
@@ -416,6 +439,24 @@ impl Server {
         }
     }
 
+    /// What is asked about a named block, or done to it.
+    fn block(&mut self, index: usize, call: Call, id: u64) -> Done {
+        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
+        if !session.holds(id) {
+            return Done::Failed(gone(id));
+        }
+        let Some(block) = self.store.segments.block(id) else {
+            let text = format!("object {id} is no block of named memory");
+            return Done::Failed(Error::new(ErrorKind::WrongType, text));
+        };
+        if call == Call::Unlink {
+            return block.unlink().map(|was| vec![if was { Outcome::Something } else { Outcome::Nothing }]).into();
+        }
+        let [device, inode] = block.id().words();
+        let numbers = [device, inode, block.bytes()].map(Outcome::Number).into_iter();
+        Done::Answer(numbers.chain([Outcome::Text(block.name().to_owned())]).collect())
+    }
+
     /// The process of a session, and its program; nothing if it is over.
     fn who(&self, number: u64) -> Vec<Outcome> {
         let sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
@@ -459,13 +500,13 @@ impl Server {
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
-        Done::Answer(0, vec![Outcome::Number(id)])
+        Done::Answer(vec![Outcome::Number(id)])
     }
 
     fn take_ticket(&mut self, index: usize, head: &Head) -> Done {
         if self.ticket.is_none() && self.ticket_queue.is_empty() {
             self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-            return Done::Answer(0, Vec::new());
+            return Done::Answer(Vec::new());
         }
         // A lane has one call at a time, so no client of ours asks for more.
         if self.ticket_queue.iter().filter(|(waiting, ..)| *waiting == index).count() >= BLOCKS {
@@ -487,7 +528,7 @@ impl Server {
             {
                 self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
                 let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
-                self.answer(index, &head, Done::Answer(0, Vec::new()));
+                self.answer(index, &head, Done::Answer(Vec::new()));
                 // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
                 self.flush_all();
             }
@@ -535,8 +576,8 @@ impl Server {
             .flatten()
             .collect();
         match self.store.audit(uploads.into_iter()) {
-            Ok(()) => Done::Answer(0, vec![Outcome::Text(String::new())]),
-            Err(what) => Done::Answer(0, vec![Outcome::Text(what)]),
+            Ok(()) => Done::Answer(vec![Outcome::Text(String::new())]),
+            Err(what) => Done::Answer(vec![Outcome::Text(what)]),
         }
     }
 }

@@ -10,9 +10,10 @@ use crate::objects::gone;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_PENDING_BYTES_MAX, HOST_TYPES_MAX, HOSTS_MAX};
+use commonhold_ipc::line::line_memory;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::task::Build;
-use commonhold_ipc::wire::remote::Tell;
+use commonhold_ipc::wire::remote::{LINE_MEMORY, REACH_HOST, REACH_MEMORY, Tell};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{HEAD_BYTES, Head, NewHost, Reader, whole};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -137,8 +138,8 @@ impl Hosts {
         hosts.join("; ")
     }
 
-    /// A new line to a host: our end for the client.
-    fn line(&mut self, number: u64) -> Result<OwnedFd> {
+    /// A new line to a host: our end for the client. If it is to have memory, that waits in both its sockets.
+    fn line(&mut self, number: u64, with_memory: bool) -> Result<OwnedFd> {
         let Some(host) = self.hosts.get_mut(&number) else {
             return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it"));
         };
@@ -147,7 +148,15 @@ impl Hosts {
             return Err(Error::new(ErrorKind::Full, text));
         }
         let (ours, theirs) = Channel::pair()?;
-        host.tell(Tell::Line, &[], Some(theirs.into()));
+        if with_memory {
+            let memory = line_memory()?;
+            for end in [&ours, &theirs] {
+                if end.send_with_fds(&[0], &[memory.as_fd()])? == 0 {
+                    return Err(Error::new(ErrorKind::System, "a new socket has no room for a byte"));
+                }
+            }
+        }
+        host.tell(Tell::Line, if with_memory { &[LINE_MEMORY] } else { &[] }, Some(theirs.into()));
         Ok(ours.into())
     }
 }
@@ -189,10 +198,10 @@ impl Server {
         let Ok(new) = whole(payload, "build", NewHost::parse) else { return Done::Nonsense };
         let build = Build::of_wire(&new);
         if let Some(number) = self.hosts.of_build(&build) {
-            return Done::Answer(0, vec![Outcome::Number(number)]);
+            return Done::Answer(vec![Outcome::Number(number)]);
         }
         if new.invited || self.config.build.as_ref().is_some_and(|own| own.is_same(&build)) {
-            return Done::Answer(0, vec![Outcome::Nothing]);
+            return Done::Answer(vec![Outcome::Nothing]);
         }
         let text = format!(
             "this manager was started by another program (or another build of this one), and does not have this program's types: {}. \
@@ -205,9 +214,9 @@ impl Server {
     /// A line to an object's host, or to a host.
     pub(super) fn reach(&mut self, payload: &[u8]) -> Done {
         let parsed = whole(payload, "address of a host", |read: &mut Reader<'_>| Some((read.u8()?, read.u64()?)));
-        let Ok((by_number, number)) = parsed else { return Done::Nonsense };
-        let host = match by_number {
-            1 => number,
+        let Ok((kind, number)) = parsed else { return Done::Nonsense };
+        let host = match kind & REACH_HOST {
+            REACH_HOST => number,
             _ => match (self.store.kind_of(number), self.hosts.homes.get(&number)) {
                 (None, _) => return Done::Failed(gone(number)),
                 (Some(Kind::Remote), Some(host)) => *host,
@@ -217,7 +226,7 @@ impl Server {
                 }
             },
         };
-        match self.hosts.line(host) {
+        match self.hosts.line(host, kind & REACH_MEMORY != 0) {
             Ok(line) => Done::Attached(Arc::new(line), host),
             Err(error) => Done::Failed(error),
         }
@@ -232,7 +241,7 @@ impl Server {
                 host.types.insert(name.to_owned());
             }
         }
-        Done::Answer(0, Vec::new())
+        Done::Answer(Vec::new())
     }
 
     /// An object was made that lives at the session's: only a host may have one.

@@ -30,7 +30,55 @@ const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
 const BUFFER_KEPT_BYTES: usize = 2 << 20;
 
 /// A set of lanes.
-type Lanes = [u64; DOORBELL_WORDS];
+#[derive(Clone, Copy, Default)]
+struct Lanes {
+    words: [u64; DOORBELL_WORDS],
+    /// A bit for each word that is not 0.
+    some: u8,
+}
+
+const _: () = assert!(DOORBELL_WORDS == u8::BITS as usize);
+
+impl Lanes {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.some == 0
+    }
+
+    fn add(&mut self, lane: u16) {
+        self.words[usize::from(lane / 64)] |= 1 << (lane % 64);
+        self.some |= 1 << (lane / 64);
+    }
+
+    #[inline]
+    fn add_all(&mut self, words: [u64; DOORBELL_WORDS]) {
+        for (at, bits) in words.into_iter().enumerate().filter(|(_, bits)| *bits != 0) {
+            self.words[at] |= bits;
+            self.some |= 1 << at;
+        }
+    }
+
+    /// Takes the first one from a lane on, around the end.
+    #[inline]
+    fn take_from(&mut self, lane: usize) -> Option<usize> {
+        if self.some == 0 {
+            return None;
+        }
+        let here = lane / 64;
+        let from_here = self.words[here] & (u64::MAX << (lane % 64));
+        let behind = self.some & (0xfe << here);
+        let (word, bits) = match (from_here, behind) {
+            // Around the end, back to the lanes of this word before it.
+            (0, 0) => (self.some.trailing_zeros() as usize, self.words[self.some.trailing_zeros() as usize]),
+            (0, behind) => (behind.trailing_zeros() as usize, self.words[behind.trailing_zeros() as usize]),
+            (bits, _) => (here, bits),
+        };
+        let bit = bits.trailing_zeros();
+        self.words[word] &= !(1 << bit);
+        self.some &= !(u8::from(self.words[word] == 0) << word);
+        Some(64 * word + bit as usize)
+    }
+}
 
 /// A session's lanes, and what is known of their requests.
 pub struct SessionLanes {
@@ -46,8 +94,7 @@ pub struct SessionLanes {
 impl SessionLanes {
     /// The lanes of a new session.
     pub fn make() -> Result<SessionLanes> {
-        let none = [0; DOORBELL_WORDS];
-        Ok(SessionLanes { served: ServedLanes::make()?, backlog: none, waiting: none, next: 0 })
+        Ok(SessionLanes { served: ServedLanes::make()?, backlog: Lanes::default(), waiting: Lanes::default(), next: 0 })
     }
 
     /// The segment, to send to the client.
@@ -56,33 +103,20 @@ impl SessionLanes {
     }
 
     fn has_backlog(&self) -> bool {
-        self.backlog != [0; DOORBELL_WORDS]
+        !self.backlog.is_empty()
     }
 
+    #[inline]
     fn take_rung(&mut self) {
-        let rung = self.served.take_rung();
-        self.backlog.iter_mut().zip(rung).for_each(|(backlog, rung)| *backlog |= rung);
+        self.backlog.add_all(self.served.take_rung());
     }
 
     /// Takes the next lane out of the backlog, in turn.
+    #[inline]
     fn next(&mut self) -> Option<u16> {
-        let start = self.next / 64;
-        let from_here = self.backlog[start] & (u64::MAX << (self.next % 64));
-        let word = if from_here != 0 {
-            start
-        } else {
-            // Around the end, back to the lanes of this word before it.
-            (1..=DOORBELL_WORDS).map(|step| (start + step) % DOORBELL_WORDS).find(|word| self.backlog[*word] != 0)?
-        };
-        let bits = if from_here != 0 { from_here } else { self.backlog[word] };
-        let lane = 64 * word + bits.trailing_zeros() as usize;
-        self.backlog[word] &= !(1 << (lane % 64));
+        let lane = self.backlog.take_from(self.next)?;
         self.next = (lane + 1) % (64 * DOORBELL_WORDS);
         Some(lane as u16)
-    }
-
-    fn put_back(lanes: &mut Lanes, lane: u16) {
-        lanes[usize::from(lane / 64)] |= 1 << (lane % 64);
     }
 
     /// Whoever waits for an answer is told that there will be none.
@@ -269,7 +303,7 @@ impl Server {
     pub(super) fn wake_lanes(&mut self, index: usize) {
         let Some(lanes) = self.lanes(index) else { return };
         let waiting = std::mem::take(&mut lanes.waiting);
-        lanes.backlog.iter_mut().zip(waiting).for_each(|(backlog, waiting)| *backlog |= waiting);
+        lanes.backlog.add_all(waiting.words);
         if lanes.has_backlog() {
             self.lane_watch.left = true;
             self.watch(index);
@@ -278,7 +312,7 @@ impl Server {
 
     /// Whether requests of a session wait for the writer's ticket.
     pub(super) fn lanes_wait(&self, index: usize) -> bool {
-        lanes(&self.connections, index).is_some_and(|lanes| lanes.waiting != [0; DOORBELL_WORDS])
+        lanes(&self.connections, index).is_some_and(|lanes| !lanes.waiting.is_empty())
     }
 
     /// Does what has been posted, of every watched session a turn.
@@ -311,7 +345,7 @@ impl Server {
             let stuffed = session.is_stuffed();
             let Some(lanes) = &mut session.lanes else { return };
             // Taken in any case: a bit that stood would count as work that can be done.
-            if turn == 0 && lanes.served.is_rung() {
+            if turn == 0 {
                 lanes.take_rung();
             }
             if stuffed {
@@ -337,7 +371,7 @@ impl Server {
                 Done::Later => {
                     self.somebody_waits = true;
                     if let Some(lanes) = self.lanes(index) {
-                        SessionLanes::put_back(&mut lanes.waiting, lane);
+                        lanes.waiting.add(lane);
                     }
                 }
                 done => self.answer_lane(index, &request, done),
@@ -387,13 +421,12 @@ impl Server {
         }
         points::manager("lane: a large value is copied");
         session.uploads().add(request.head.number, target, &mut self.store.memory);
-        Done::Answer(0, Vec::new())
+        Done::Answer(Vec::new())
     }
 
     fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        if let Some(outcomes) = write_answer(session, &request.head, done, &mut self.lane_watch.replies) {
-            self.keep_outcomes(outcomes);
+        if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
             let end = self.lane_watch.replies.len();
             self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
         }
@@ -435,15 +468,15 @@ mod tests {
         let mut lanes = SessionLanes::make().unwrap();
         assert_eq!(lanes.next(), None);
         for lane in [1, 5, 63, 64, 200, 510] {
-            SessionLanes::put_back(&mut lanes.backlog, lane);
+            lanes.backlog.add(lane);
         }
         assert_eq!([lanes.next(), lanes.next(), lanes.next()], [Some(1), Some(5), Some(63)]);
         // Whoever comes back at once is last.
-        SessionLanes::put_back(&mut lanes.backlog, 1);
-        SessionLanes::put_back(&mut lanes.backlog, 5);
+        lanes.backlog.add(1);
+        lanes.backlog.add(5);
         let rest: Vec<u16> = std::iter::from_fn(|| lanes.next()).collect();
         assert_eq!(rest, [64, 200, 510, 1, 5]);
-        SessionLanes::put_back(&mut lanes.backlog, 3);
+        lanes.backlog.add(3);
         assert_eq!((lanes.next(), lanes.next()), (Some(3), None));
         assert!(!lanes.has_backlog());
     }

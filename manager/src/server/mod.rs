@@ -35,7 +35,7 @@ use hosts::Hosts;
 use housekeeping::Housekeeping;
 use lanes::{LaneWatch, SessionLanes};
 use session::{Given, Session};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -154,7 +154,7 @@ pub struct Server {
     unfinished: VecDeque<usize>,
     /// Sessions with answers that are not sent yet.
     unanswered: Vec<usize>,
-    /// An empty list, with room for the outcomes of the next call.
+    /// The outcomes of the commit that has been done last, until they are written down.
     outcomes: Vec<Outcome>,
     ticket: Option<Ticket>,
     /// Sessions that wait for the ticket: with lane and number of their call.
@@ -252,6 +252,7 @@ impl Server {
         if let Some((name, _)) = self.name.take() {
             name.remove()?;
         }
+        self.store.segments.forget_blocks();
         drop(self.alive.take());
         Ok(())
     }
@@ -273,10 +274,9 @@ impl Server {
     }
 
     fn round(&mut self) {
-        let happened = self.poller.take_happenings();
         // A new connection comes last: it may get the place of one that has just ended, and of which more is reported here.
         let mut comes = false;
-        for happening in happened {
+        while let Some(happening) = self.poller.next_happening() {
             let index = (happening.token >> 2) as usize;
             match happening.token & 3 {
                 token::LISTENER => comes = true,
@@ -582,6 +582,3 @@ fn make_arena(capacity_bytes: u64) -> Result<ArenaWriter> {
     sys::back(&fd, header)?;
     ArenaWriter::map(fd, len)
 }
-
-/// A table of sessions by lane, small.
-type ByLane<T> = HashMap<u16, T>;

@@ -32,7 +32,7 @@ impl Server {
         for single in series.singles() {
             let Ok(single) = single else { return Done::Nonsense };
             points::manager("series: before an operation");
-            match self.apply(index, &single, None) {
+            match self.apply(index, &single, false) {
                 Some(Ok(())) => {}
                 Some(Err(Rejected::Failed(error))) => settled.failed.push((settled.tried, self.explain_full(error))),
                 // There are no conditions.
@@ -46,8 +46,8 @@ impl Server {
         }
         self.effort = steps * STEP_BYTES;
         points::manager("series: applied, not published");
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        settled.write(&mut outcomes);
-        Done::Answer(self.store.version() + u64::from(self.store.has_unpublished()), outcomes)
+        self.outcomes.clear();
+        settled.write(&mut self.outcomes);
+        Done::Committed(self.store.version() + u64::from(self.store.has_unpublished()))
     }
 }

@@ -3,8 +3,8 @@
 //! Requests are gathered in a buffer and done one after the other; an upload's bytes go from the socket straight into the
 //! arena. All that a session holds (references, uploads, lent versions, pins in its page) goes with it.
 
+use super::TURN_BYTES;
 use super::lanes::SessionLanes;
-use super::{ByLane, TURN_BYTES};
 use crate::store::Store;
 use crate::upload::{self, Upload, Uploads};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -49,8 +49,8 @@ pub struct Session {
     interest: Interest,
     /// Objects it holds, and how often.
     held: HashMap<u64, u64>,
-    /// For each lane, the call whose reply lent values, and the version they are in.
-    lent: ByLane<(u64, u64)>,
+    /// For each lane that has been lent values, the call whose reply did it, and the version they are in; 0: that is over.
+    lent: Vec<(u64, u64)>,
     /// It must wait until somebody else gives the writer's ticket back.
     pub waits_for_ticket: bool,
     /// Its lanes, if it has any.
@@ -98,7 +98,7 @@ impl Session {
             descriptors: VecDeque::new(),
             interest: Interest::READ,
             held: HashMap::new(),
-            lent: ByLane::default(),
+            lent: Vec::new(),
             waits_for_ticket: false,
             lanes,
         }
@@ -300,26 +300,34 @@ impl Session {
     }
 
     /// A call of a lane has begun: what the one before lent is over.
+    #[inline]
     pub fn begin_call(&mut self, lane: u16) {
-        self.lent.remove(&lane);
+        if let Some((_, version)) = self.lent.get_mut(usize::from(lane)) {
+            *version = 0;
+        }
     }
 
     /// The reply to a call lends values of this version.
+    #[inline]
     pub fn lend(&mut self, lane: u16, call: u64, version: u64) {
-        self.lent.insert(lane, (call, version));
+        let lane = usize::from(lane);
+        if lane >= self.lent.len() {
+            self.lent.resize(lane + 1, (0, 0));
+        }
+        self.lent[lane] = (call, version);
     }
 
     /// What the session pins: lent versions that are not acknowledged, then what its page says.
     pub fn pins(&mut self, newest: u64, found: &mut Vec<Pinned>) {
         let Some(page) = &self.pins else { return };
         // First the acknowledgements, then the pins that were made before them.
-        self.lent.retain(|lane, (call, version)| {
-            let lent = page.acknowledged(*lane) < *call;
-            if lent {
+        for (lane, (call, version)) in (0..).zip(&mut self.lent).filter(|(_, (_, version))| *version != 0) {
+            if page.acknowledged(lane) < *call {
                 found.push(Pinned::At(*version));
+            } else {
+                *version = 0;
             }
-            lent
-        });
+        }
         page.scan(newest, |pin| found.push(pin));
     }
 

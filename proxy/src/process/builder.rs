@@ -174,7 +174,7 @@ impl ProcessBuilder {
         self.start(function, arguments)
     }
 
-    fn start<F, A, M>(self, function: F, arguments: A) -> Result<Process<F::Output>>
+    pub(super) fn start<F, A, M>(self, function: F, arguments: A) -> Result<Process<F::Output>>
     where
         F: Task<A, M>,
         A: Shared,

@@ -243,7 +243,7 @@ impl ChildProcess {
         Ok(Report::Returned { archive: message.value, _held: held })
     }
 
-    fn who(&self) -> String {
+    pub(super) fn who(&self) -> String {
         format!("{} (pid {}, running `{}`)", self.name(), self.pid(), self.0.function)
     }
 
@@ -476,9 +476,13 @@ pub fn active_children() -> Vec<ChildProcess> {
 /// # }
 /// ```
 pub fn wait_any(processes: &[&ChildProcess], timeout: impl Into<Option<Duration>>) -> Result<Vec<usize>> {
-    let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+    wait_until_any(processes, None, timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
+}
+
+/// The same, or until another descriptor is readable.
+pub(super) fn wait_until_any(processes: &[&ChildProcess], also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Result<Vec<usize>> {
     loop {
-        let (mut ended, mut watched) = (Vec::new(), Vec::new());
+        let (mut ended, mut watched) = (Vec::new(), Vec::from_iter(also));
         for (place, process) in processes.iter().enumerate() {
             if process.settle()?.end.is_some() {
                 ended.push(place);
@@ -488,7 +492,10 @@ pub fn wait_any(processes: &[&ChildProcess], timeout: impl Into<Option<Duration>
                 watched.push(process.0.channel.as_fd());
             }
         }
-        if !ended.is_empty() || processes.is_empty() || !wait_readable_any(&watched, deadline)? {
+        if !ended.is_empty() || processes.is_empty() && also.is_none() || !wait_readable_any(&watched, deadline)? {
+            return Ok(ended);
+        }
+        if also.is_some_and(|also| !matches!(wait_readable(&[also], Some(Instant::now())), Ok(0))) {
             return Ok(ended);
         }
     }

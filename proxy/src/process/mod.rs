@@ -13,6 +13,8 @@
 //! over children: what they say is read when the parent next asks for one of them, starts another, or joins them. A child's end is
 //! its pidfd's, its result comes through the socket; so somebody else's `waitpid` costs nothing but the exit code.
 //!
+//! On top of that, [`supervise`] starts children again when they end.
+//!
 //! Who writes what: each side its end of the socket; the parent's view of a child is under one lock (`children`).
 mod builder;
 mod children;
@@ -21,12 +23,14 @@ mod message;
 mod orders;
 mod parcel;
 mod run;
+mod supervise;
 mod task;
 
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children, wait_any};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use run::run;
+pub use supervise::{ChildSpec, Outcome, Restart, RestartStrategy, Supervisor, SupervisorEvent, SupervisorStopper};
 pub use task::Task;
 
 /// The role in which a child is started.

@@ -191,7 +191,7 @@ impl<T: Shared> Queue<T> {
         if ready.queue().task_done(ready.me)? {
             return Ok(());
         }
-        let text = "task_done was called more often than this process has received items";
+        let text = "task_done was called more often than this process has received items: call it once for each";
         Err(Error::new(ErrorKind::OutOfRange, text))
     }
 

@@ -8,9 +8,10 @@ use crate::request::{Request, ids};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
+use commonhold_ipc::line::Side;
 use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, fingerprint, to_owned, with_scratch};
-use commonhold_ipc::wire::remote::{Answer, Ask, Asked, parse_result, range_word};
+use commonhold_ipc::wire::remote::{Answer, Ask, Asked, REACH_HOST, REACH_MEMORY, parse_result, range_word};
 use commonhold_ipc::wire::reply::parse_error;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
 use std::cell::RefCell;
@@ -78,15 +79,25 @@ pub(super) fn reach(session: &Arc<SessionCore>, to: To) -> Result<(Line, u64)> {
     {
         return Ok((line, host));
     }
+    reach_anew(session, to, session.lane_road().is_some())
+}
+
+/// The same by a line that nobody has used yet, with memory or without.
+fn reach_anew(session: &Arc<SessionCore>, to: To, with_memory: bool) -> Result<(Line, u64)> {
     let (kind, number) = match to {
         To::Object(id) => (0, id),
-        To::Host(host) => (1, host),
+        To::Host(host) => (REACH_HOST, host),
     };
     let mut request = Request::new(Call::Reach);
-    request.payload().push(kind);
+    request.payload().push(kind | if with_memory { REACH_MEMORY } else { 0 });
     request.payload().extend_from_slice(&number.to_le_bytes());
-    let (host, end) = session.call_for_descriptor(&mut request)?;
-    Ok((Line::new(end)?, host))
+    let reached = session.call_for_descriptor(&mut request);
+    let line = reached.and_then(|(host, end)| Ok((Line::new(end, with_memory.then_some(Side::Client))?, host)));
+    match line {
+        // What cannot be had or mapped is not needed.
+        Err(error) if with_memory && error.kind() == ErrorKind::System => reach_anew(session, to, false),
+        line => line,
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------------- chains
@@ -220,17 +231,19 @@ pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
     Ok(frame)
 }
 
-/// The result of a call. `say` sends the host what the answer asks for.
-pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): Frame, say: impl FnOnce(&[u8]) -> Result<()>) -> Result<R> {
+/// The result of a call. `say` sends the host what the answer asks for; one that is gone does not need it.
+pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): Frame, say: impl FnOnce(&[u8])) -> Result<R> {
     let mut read = Reader::new(&payload);
     match Answer::from_code(head.code) {
         Some(Answer::Done) => {
             let (handles, archive) = parse_result(&payload).ok_or_else(|| malformed("result"))?;
-            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>()?;
+            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>();
+            // Its host holds them until it is told: they are gone if it is.
+            let held = held.map_err(|error| if error.kind() == ErrorKind::NotFound { host_gone(session) } else { error })?;
             let value = to_owned::<R>(access::<R>(archive)?, Some(session.clone()));
             points::client("remote: answered, not yet taken");
             if !held.is_empty() {
-                say(&taken(head.number)?)?;
+                say(&taken(head.number)?);
                 points::client("remote: taken");
             }
             Ok(value)
@@ -257,10 +270,12 @@ pub(super) fn host_gone(session: &SessionCore) -> Error {
 
 /// Waits for a frame, and looks whether the manager lives now and then.
 pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
-    loop {
+    let until = || {
         let look = Instant::now() + LOOK;
-        let until = deadline.map_or(look, |deadline| deadline.min(look));
-        match line.wait(Some(until))? {
+        Some(deadline.map_or(look, |deadline| deadline.min(look)))
+    };
+    loop {
+        match line.wait(until)? {
             Got::Frame(frame) => return Ok(Some(frame)),
             Got::Ended => return Err(host_gone(session)),
             Got::Nothing if !session.is_alive() => return Err(disconnected()),
@@ -272,7 +287,8 @@ pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Inst
 
 /// The deadline that a time-out of now means; none if it is later than any clock shows.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    Instant::now().checked_add(timeout?)
+    let timeout = timeout?;
+    Instant::now().checked_add(timeout)
 }
 
 /// The error of a call that took too long.
@@ -349,7 +365,7 @@ impl Caller {
         let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
         let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;
         let is_ours = frame.0.number == number;
-        let value = result(session, frame, |bytes| line.send(bytes, None).map(|_| ()));
+        let value = result(session, frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
             session.remotes.give(home.host, line);
         }
@@ -362,7 +378,13 @@ impl Caller {
         if let Some(stream) = self.object.remote().get().and_then(|home| home.stream.get()) {
             return Ok((session, stream.clone()));
         }
-        let (line, home) = self.line(session)?;
+        let to = self.object.remote().get().map_or(To::Object(self.object.id()), |home| To::Host(home.host));
+        // By a socket: any number of threads wait there.
+        let (line, host) = reach_anew(session, to, false).map_err(|error| match to {
+            To::Host(host) => self.explain(session, host, error),
+            To::Object(_) => error,
+        })?;
+        let home = self.object.remote().get_or_init(|| Home { host, stream: OnceLock::new() });
         Ok((session, home.stream.get_or_init(|| Arc::new(Stream::new(session.clone(), line))).clone()))
     }
 

@@ -163,11 +163,16 @@ fn call_function<R: Shared>(
             }
             other => other?,
         };
+        if line.road().has_hung_up() {
+            // Kept from an earlier call, and closed since: nothing was asked yet.
+            forget(core, host);
+            continue;
+        }
         let question = Question { ask: Ask::Run, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
         let mut prepared = Prepared::new(core, &question, &write)?;
         let number = line.next_number();
         if line.send(prepared.number(number)?, None).is_err() {
-            // Kept from an earlier call, and closed since: nothing was asked yet.
+            // The same, just now.
             forget(core, host);
             continue;
         }
@@ -177,7 +182,7 @@ fn call_function<R: Shared>(
         }
         let frame = answered?;
         let is_ours = frame.0.number == number;
-        let value = result(core, frame, |bytes| line.send(bytes, None).map(|_| ()));
+        let value = result(core, frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
             core.remotes.give(host, line);
         }

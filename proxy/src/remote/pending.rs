@@ -4,12 +4,11 @@
 //! reads, too: so neither side can wait for the other for ever.
 
 use super::call::{Prepared, host_gone, lock, result};
-use super::line::{Frame, Got, Incoming, Line};
+use super::line::{Frame, Got, Incoming, Line, Road};
 use crate::connection::disconnected;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::socket::Channel;
-use commonhold_ipc::sys::wait_either;
+use commonhold_ipc::socket::Spin;
 use commonhold_ipc::value::Shared;
 use std::collections::HashMap;
 use std::fmt;
@@ -42,7 +41,7 @@ struct Inbox {
 /// A line for calls ahead to one object.
 pub struct Stream {
     session: Arc<SessionCore>,
-    channel: Arc<Channel>,
+    road: Arc<Road>,
     writing: Mutex<()>,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
@@ -52,9 +51,9 @@ pub struct Stream {
 impl Stream {
     /// On this line.
     pub(super) fn new(session: Arc<SessionCore>, line: Line) -> Self {
-        let (channel, incoming) = line.split();
+        let (road, incoming) = line.split();
         let (writing, inbox, arrived) = (Mutex::new(()), Mutex::default(), Condvar::new());
-        Stream { session, channel, writing, inbox, arrived, incoming: Mutex::new(incoming) }
+        Stream { session, road, writing, inbox, arrived, incoming: Mutex::new(incoming) }
     }
 
     /// Sends a call; its number.
@@ -74,7 +73,7 @@ impl Stream {
         };
         let mut bytes = prepared.number_ahead(number, quiet)?;
         while !bytes.is_empty() {
-            match self.channel.send(bytes) {
+            match self.road.send(bytes) {
                 Ok(0) => self.make_room()?,
                 Ok(count) => bytes = &bytes[count..],
                 Err(_) => {
@@ -89,7 +88,7 @@ impl Stream {
     /// Waits for room to send, and reads meanwhile.
     fn make_room(&self) -> Result<()> {
         loop {
-            let (readable, writable) = wait_either(&self.channel, Some(Instant::now() + LOOK))?;
+            let (readable, writable) = self.road.wait_either(&mut Spin::new(), Some(Instant::now() + LOOK))?;
             if writable {
                 return Ok(());
             }
@@ -125,7 +124,7 @@ impl Stream {
         }
         inbox.reading = true;
         drop(inbox);
-        let got = lock(&self.incoming).wait(&self.channel, Some(until));
+        let got = lock(&self.incoming).wait(&self.road, || Some(until));
         let mut inbox = lock(&self.inbox);
         inbox.reading = false;
         let mut over = None;
@@ -195,7 +194,7 @@ impl Stream {
         let _right = lock(&self.writing);
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.channel.send(rest)? {
+            match self.road.send(rest)? {
                 0 => self.make_room()?,
                 count => rest = &rest[count..],
             }
@@ -242,7 +241,7 @@ impl<R: Shared> Pending<R> {
     pub fn get(self) -> Result<R> {
         self.stream.wait(self.number, None)?;
         let frame = self.stream.fetch(self.number).ok_or_else(|| host_gone(&self.stream.session))?;
-        result(&self.stream.session, frame, |bytes| self.stream.say(bytes))
+        result(&self.stream.session, frame, |bytes| drop(self.stream.say(bytes)))
     }
 
     /// Waits for the result, so long at the most.

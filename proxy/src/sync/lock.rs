@@ -128,7 +128,7 @@ pub struct LockGuard<'l> {
 impl<'l> LockGuard<'l> {
     /// Takes the lock at the beginning of a segment.
     #[inline(always)]
-    pub(super) fn take(session: &'l SessionCore, segment: &'l Segment, wait: Wait) -> Result<Option<Acquired<Self>>> {
+    pub(crate) fn take(session: &'l SessionCore, segment: &'l Segment, wait: Wait) -> Result<Option<Acquired<Self>>> {
         let (lock, me) = (sync::Lock::new(segment, HEADER_BYTES), session.claim());
         let taken = match (lock.try_take(me), wait) {
             (Some(taken), _) => Some(taken),

@@ -38,7 +38,7 @@ pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
 
 /// How long a caller waits.
 #[derive(Clone, Copy)]
-enum Wait {
+pub(crate) enum Wait {
     /// Not at all.
     Not,
     /// Until then; for ever if it is never.
@@ -125,7 +125,7 @@ pub struct Party {
 
 impl Party {
     /// Whose claim it is; none if that session is over.
-    fn of(session: &SessionCore, claim: Claim) -> Result<Option<Party>> {
+    pub(crate) fn of(session: &SessionCore, claim: Claim) -> Result<Option<Party>> {
         let thread = claim.thread();
         Ok(session.who(claim.session())?.map(|(pid, program)| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).ok();
@@ -201,3 +201,77 @@ macro_rules! lock_methods {
     };
 }
 use lock_methods;
+
+/// The ways to take the lock that stands at the beginning of a block of memory, for a type with `object`.
+macro_rules! block_lock_methods {
+    ($kind:ident, $what:literal) => {
+        fn take_lock(&self, wait: $crate::sync::Wait) -> Result<Option<Acquired<LockGuard<'_>>>> {
+            let (session, segment) = self.object.shared(Kind::$kind)?;
+            LockGuard::take(session, segment, wait)
+        }
+
+        #[doc = concat!("Takes the ", $what, "'s own lock, waiting for as long as it takes. It keeps out those who take it, too, and nobody else.")]
+        /// It is a [`Lock`](crate::Lock) like others: without a system call while nobody else wants it, and given back when its holder dies.
+        ///
+        /// # Errors
+        /// `Deadlock` if this thread has it already; `Corrupt` if a process has written over the lock's words; disconnected, at once, when
+        /// the manager ends.
+        pub fn lock(&self) -> Result<Acquired<LockGuard<'_>>> {
+            let taken = self.take_lock($crate::sync::Wait::Until(None))?;
+            taken.map_or_else(|| unreachable!("there is no deadline"), Ok)
+        }
+
+        /// Takes the lock if nobody has it.
+        ///
+        /// # Errors
+        /// Disconnected, when the manager has ended.
+        pub fn try_lock(&self) -> Result<Option<Acquired<LockGuard<'_>>>> {
+            self.take_lock($crate::sync::Wait::Not)
+        }
+
+        /// Takes the lock, or returns `None` when it has waited for `timeout`.
+        ///
+        /// # Errors
+        /// As [`lock`](Self::lock).
+        pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<Acquired<LockGuard<'_>>>> {
+            self.take_lock($crate::sync::Wait::Until($crate::sync::deadline_after(timeout)))
+        }
+
+        /// Runs `body` under the lock. It is given how the lock was got: after a holder's death what is in here may be half written.
+        ///
+        /// # Errors
+        /// As [`lock`](Self::lock), and `body`'s own.
+        ///
+        /// ```
+        /// # commonhold::init_in_tests!();
+        /// # fn main() -> commonhold::Result<()> {
+        /// # let manager = commonhold::Manager::start()?;
+        /// let pair = manager.array([10u64, 20])?;
+        /// let sum = pair.with_lock(|held| {
+        ///     if held.owner_died() {
+        ///         pair.fill(15)?;                           // whoever was killed in here: make it whole again
+        ///     }
+        ///     pair.set(0, pair.get(0)? - 1)?;
+        ///     pair.set(1, pair.get(1)? + 1)?;
+        ///     Ok(pair.get(0)? + pair.get(1)?)               // nobody who takes the lock sees anything else
+        /// })?;
+        /// assert_eq!(sum, 30);
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub fn with_lock<R>(&self, body: impl FnOnce(&Acquired<LockGuard<'_>>) -> Result<R>) -> Result<R> {
+            body(&self.lock()?)
+        }
+
+        /// Who has the lock now.
+        ///
+        /// # Errors
+        /// Disconnected, when the manager has ended.
+        pub fn lock_holder(&self) -> Result<Option<Party>> {
+            let (session, segment) = self.object.shared(Kind::$kind)?;
+            let holder = commonhold_ipc::sync::Lock::new(segment, commonhold_ipc::segment::HEADER_BYTES).holder()?;
+            holder.map_or(Ok(None), |claim| Party::of(session, claim))
+        }
+    };
+}
+pub(crate) use block_lock_methods;

@@ -18,16 +18,18 @@ pub use serve::{Access, Incoming, Passage};
 
 use super::Remote;
 use super::handle::text_of;
+use super::line::{Line, Road};
 use crate::client::Session;
 use crate::handle::{Handle, Object};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_END_MS, REMOTE_LINES_MAX};
+use commonhold_ipc::line::Side;
 use commonhold_ipc::socket::{Channel, Received};
 use commonhold_ipc::sys::wait_readable;
 use commonhold_ipc::task::Build;
-use commonhold_ipc::wire::remote::Tell;
+use commonhold_ipc::wire::remote::{LINE_MEMORY, Tell};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Words, malformed};
 use object::Slot;
@@ -45,8 +47,8 @@ pub struct Host {
     session: Session,
     objects: RwLock<HashMap<u64, Arc<Slot>>>,
     waits: Waits,
-    /// The sockets of its lines, to be shut down at the end.
-    lines: Mutex<HashMap<u64, Arc<Channel>>>,
+    /// Its lines, to be shut down at the end.
+    lines: Mutex<HashMap<u64, Arc<Road>>>,
     offered: Mutex<HashSet<&'static str>>,
     ending: AtomicBool,
 }
@@ -96,9 +98,9 @@ impl Host {
         }
     }
 
-    /// Serves a new line.
-    fn line(self: &Arc<Self>, number: u64, end: OwnedFd) {
-        let Ok(line) = super::line::Line::new(end) else { return };
+    /// Serves a new line. One that cannot be is closed, which its client sees.
+    fn line(self: &Arc<Self>, number: u64, end: OwnedFd, with_memory: bool) {
+        let Ok(line) = Line::new(end, with_memory.then_some(Side::Host)) else { return };
         {
             let mut lines = lock(&self.lines);
             if lines.len() >= REMOTE_LINES_MAX {
@@ -106,7 +108,7 @@ impl Host {
                 serve::refuse(line);
                 return;
             }
-            lines.insert(number, line.channel().clone());
+            lines.insert(number, line.road().clone());
         }
         let host = self.clone();
         let serve = move || {
@@ -144,7 +146,7 @@ impl Host {
                         number += 1;
                         // None: this process has no descriptor left. Its client waits no longer than it lives: close others.
                         if !fds.is_empty() {
-                            self.line(number, fds.remove(0));
+                            self.line(number, fds.remove(0), payload == [LINE_MEMORY]);
                         }
                     }
                     Some(Tell::Gone) => {
@@ -164,7 +166,7 @@ impl Host {
     fn end(self: &Arc<Self>) {
         self.ending.store(true, Ordering::Relaxed);
         // Callers see at once that it is over.
-        lock(&self.lines).values().for_each(|channel| channel.shut_down());
+        lock(&self.lines).values().for_each(|road| road.shut_down());
         let slots: Vec<_> = self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner).drain().collect();
         let (sender, ended) = std::sync::mpsc::channel::<()>();
         for (_, slot) in slots {

@@ -2,7 +2,7 @@
 
 use super::super::call::{Chain, in_chain};
 use super::super::create::over_time;
-use super::super::line::{AHEAD, Got, Line, seal};
+use super::super::line::{AHEAD, Got, Line, Road, seal};
 use super::Host;
 use super::not_here;
 use super::panics::{PanicReport, as_method};
@@ -12,8 +12,6 @@ use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REPLIES_PENDING_BYTES_MAX;
-use commonhold_ipc::socket::Channel;
-use commonhold_ipc::sys::has_hung_up;
 use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::{Shared, access, fingerprint, to_owned, with_scratch};
 use commonhold_ipc::wire::remote::{Answer, Ask, Asked, range, write_result};
@@ -213,7 +211,7 @@ fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Res
     // Until the method's own handles hold for themselves.
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
     let turn = slot.enter(&host.waits, asked.chain, alone)?;
-    if turn.waited && head.lane != AHEAD && has_hung_up(line.channel()).unwrap_or(false) {
+    if turn.waited && head.lane != AHEAD && line.road().has_hung_up() {
         return Ok(None);
     }
     slot.check()?;
@@ -231,7 +229,7 @@ fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Res
 #[doc(hidden)]
 pub struct Passage {
     host: Arc<Host>,
-    channel: Arc<Channel>,
+    road: Arc<Road>,
     head: Head,
     payload: AlignedVec<16>,
     done: Option<Result<Answered>>,
@@ -267,8 +265,8 @@ impl Passage {
         let begun = || {
             let mut frame = [0; HEAD_BYTES];
             seal(&mut frame, Answer::Begun as u8, false, self.head.number)?;
-            // A new line's socket has room for a head.
-            self.channel.send(&frame).map(|_| ())
+            // A line without an answer under way has room for a head.
+            self.road.send(&frame).map(|_| ())
         };
         run_alone(self.host.core(), begun, over_time, body)
     }
@@ -282,7 +280,7 @@ fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVec<16>) -> O
         Ok(entry) => entry,
         Err(error) => return Some(Outcome::failed(&error)),
     };
-    let mut passage = Passage { host: host.clone(), channel: line.channel().clone(), head: *head, payload, done: None };
+    let mut passage = Passage { host: host.clone(), road: line.road().clone(), head: *head, payload, done: None };
     let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
     if let Err(panic) = ran {
         return Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name())));

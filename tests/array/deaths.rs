@@ -1,0 +1,69 @@
+//! A process is killed at each of its counted points: what it said is there, what is half done is told, and nobody waits.
+
+use crate::players::{Part, Talk, World, line};
+use crate::support::until;
+use commonhold::{Array, SharedBytes, StripedCounter};
+use commonhold_ipc::points::CLIENT_VARIABLE;
+use std::time::Duration;
+
+pub const PARTS: &[(&str, Part)] = &[("change", change)];
+
+const ROUNDS: u64 = 3;
+
+/// Changes everything, one after the other, and says what is done.
+fn change(talk: &mut Talk) {
+    let (array, records): (Array<u64>, Array<[u64; 3]>) = (talk.hear_handle(), talk.hear_handle());
+    let (block, counter): (SharedBytes, StripedCounter) = (talk.hear_handle(), talk.hear_handle());
+    for round in 1..=ROUNDS {
+        array.fetch_add(0, 1).unwrap();
+        talk.say("added");
+        counter.add(1).unwrap();
+        talk.say("counted");
+        records.with_lock(|_| records.set(0, [round; 3])).unwrap();
+        block.with_lock(|_| block.write_at(3, &[round as u8; 21])).unwrap();
+    }
+    talk.say("done");
+}
+
+#[test]
+fn whoever_is_killed_loses_nothing_that_was_done() {
+    let world = World::of_processes();
+    for point in 1.. {
+        let manager = &world.manager;
+        let (array, records) = (manager.array([0u64]).unwrap(), manager.array([[0u64; 3]]).unwrap());
+        let (block, counter) = (manager.shared_bytes(32).unwrap(), manager.striped_counter(0).unwrap());
+        let handles = [line(&array), line(&records), line(&block), line(&counter)];
+        let mut player = world.doomed_player("change", &handles, CLIENT_VARIABLE, point);
+        let (mut added, mut counted) = (0, 0);
+        while let Some(said) = player.hear() {
+            match said.as_str() {
+                "added" => added += 1,
+                "counted" => counted += 1,
+                _ => break,
+            }
+        }
+        let killed = player.was_killed();
+        until("the session of the dead is over", || world.sessions() == 1);
+        // What it had said; and one more, if it was killed behind the instruction.
+        let more = |now: u64, said: u64| now == said || (killed && now == said + 1);
+        assert!(more(array.get(0).unwrap(), added) && more(counter.get().unwrap() as u64, counted), "point {point}");
+        let (died, record) = {
+            let held = records.lock_timeout(Duration::from_secs(20)).unwrap().expect("it is not kept by the dead");
+            (held.owner_died(), records.get(0).unwrap())
+        };
+        assert!(died || (record[0] == record[1] && record[1] == record[2]), "half a record, and nobody is told: {record:?}");
+        assert!(!records.lock().unwrap().owner_died(), "it is told once");
+        let (died, bytes) = {
+            let held = block.lock_timeout(Duration::from_secs(20)).unwrap().expect("it is not kept by the dead");
+            (held.owner_died(), block.read(3..24).unwrap())
+        };
+        assert!(died || bytes.iter().all(|byte| *byte == bytes[0]), "half a copy, and nobody is told: {bytes:?}");
+        manager.audit().unwrap();
+        if !killed {
+            println!("{} deaths", point - 1);
+            assert_eq!((added, counted, record, bytes[0]), (ROUNDS, ROUNDS, [ROUNDS; 3], ROUNDS as u8));
+            assert!(point > 30, "only {point} points");
+            return;
+        }
+    }
+}

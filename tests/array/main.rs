@@ -1,0 +1,24 @@
+//! Arrays, blocks of bytes and striped counters: one body of tests over threads of one process, children, and processes that have nothing
+//! to do with each other; then deaths at every counted point, and segments that somebody writes over.
+
+mod bodies;
+mod deaths;
+mod objects;
+#[allow(dead_code)] // The tests of locks use more of it.
+#[path = "../sync/players.rs"]
+mod players;
+mod scribbles;
+#[allow(dead_code)]
+#[path = "../support/mod.rs"]
+mod support;
+mod types;
+#[path = "../sync/vandal.rs"]
+mod vandal;
+
+commonhold::init_in_tests!();
+
+/// What players can be told to play.
+fn part(name: &str) -> players::Part {
+    let parts = [bodies::PARTS, deaths::PARTS].concat();
+    parts.into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no part {name}")).1
+}
