@@ -83,7 +83,10 @@ fn role_streaming_owner() {
     match stream_to_a_mortal() {
         Ok(0) => parent.say("done"),
         Ok(_) => parent.say("manager died"),
-        Err(error) if error.is_disconnected() => parent.say("manager died early"),
+        // It was dead before all was ready.
+        Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::NotFound | ErrorKind::System) => {
+            parent.say("manager died early");
+        }
         Err(error) => parent.say(format!("{error:?}")),
     }
 }
@@ -134,7 +137,7 @@ fn the_manager_dies_at_every_point_of_a_stream() {
             "done" => break,
             "manager died" => deaths += 1,
             _ => {
-                assert!(last == "manager died early" || last.contains("SIGKILL"), "point {point}: {last}");
+                assert_eq!(last, "manager died early", "point {point}");
                 early += 1;
             }
         }

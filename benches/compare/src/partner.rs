@@ -90,14 +90,7 @@ fn work(task: &[&str]) -> Result<()> {
             queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
             Ok(())
         }
-        ["session", token] => {
-            let counter: Counter = token.parse::<Token>()?.open()?;
-            counter.add(1)?;
-            ready();
-            loop {
-                std::thread::park();
-            }
-        }
+        ["session", token] => be_there(token),
         ["raw_lock", kind, file] => {
             let lock = rawlocks::existing(kind, file.as_ref())?;
             ready();
@@ -114,5 +107,15 @@ fn work(task: &[&str]) -> Result<()> {
             }
         }
         _ => Err(format!("not a partner's task: {task:?}").into()),
+    }
+}
+
+/// Has a session that has made a call, and does nothing more.
+fn be_there(token: &str) -> Result<()> {
+    let counter: Counter = token.parse::<Token>()?.open()?;
+    counter.add(1)?;
+    println!("ready");
+    loop {
+        std::thread::park();
     }
 }
