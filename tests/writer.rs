@@ -84,7 +84,7 @@ fn role_streaming_owner() {
         Ok(0) => parent.say("done"),
         Ok(_) => parent.say("manager died"),
         // It was dead before all was ready.
-        Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::NotFound | ErrorKind::System) => {
+        Err(error) if error.is_disconnected() || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::System) => {
             parent.say("manager died early");
         }
         Err(error) => parent.say(format!("{error:?}")),
