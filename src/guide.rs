@@ -10,10 +10,12 @@
 //! | the parts | |
 //! |---|---|
 //! | [`containers`] | dicts, lists, values, counters, namespaces; guards and snapshots |
+//! | [`raw_memory`] | arrays and bytes that processes write themselves; blocks with a name |
 //! | [`transactions`] | several writes as one |
 //! | [`queues`] | work and messages, leases |
 //! | [`locks`] | and the death of their owners |
 //! | [`processes`] | functions in processes; started again when they die |
+//! | [`pools`] | processes that stay, and call functions for whoever asks |
 //! | [`own_objects`] | your own types, called from any process |
 //!
 //! | to look up | |
@@ -35,6 +37,6 @@ macro_rules! chapters {
 
 chapters! {
     getting_started own_manager children unrelated_programs
-    containers transactions queues locks processes own_objects
+    containers raw_memory transactions queues locks processes pools own_objects
     deaths security performance testing troubleshooting from_python
 }

@@ -57,10 +57,11 @@ pub use commonhold_proxy::process::{
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
-    Acquired, Array, ArrayContent, ArrayIter, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition, Countable,
-    Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Lease, List, ListAt, ListIter, Lock, LockGuard, Namespace, Party, Permit,
-    Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot,
-    Stats, StripedCounter, Token, Transaction, Value, View, WriteGuard, Writer,
+    Acquired, Array, ArrayContent, ArrayIter, AsyncResult, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition,
+    Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock, LockGuard,
+    Namespace, Party, Permit, Pool, PoolBuilder, Progress, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref,
+    RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats, StripedCounter, Token, Transaction, Value, View, Watch, WriteGuard,
+    Writer,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

@@ -101,6 +101,8 @@ fn programs_by_themselves_print_what_is_expected() {
         "children",
         "process",
         "cpu_count",
+        "pool_squares",
+        "pool_progress",
         "tour",
         "queue_fifo",
         "crawler_frontier",
@@ -130,11 +132,39 @@ fn in_expected_order(name: &str, output: &mut Output, in_order: usize) {
 #[test]
 fn processes_side_by_side_print_in_any_order() {
     let directory = Directory::new("processes");
-    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5)] {
+    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5), ("pool_waits", 1)] {
         let mut output = run(name, &[], &directory.0);
         in_expected_order(name, &mut output, in_order);
         check(name, &output);
     }
+}
+
+#[test]
+fn a_tree_is_summed_whoever_is_killed() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = Directory::new("tree");
+    let tree = tempfile::tempdir().unwrap();
+    for (entry, files, bytes) in [("large", 3, 3 << 20), ("many", 120, 1000), ("none", 2, 0)] {
+        std::fs::create_dir_all(tree.path().join(entry).join("below")).unwrap();
+        for number in 0..files {
+            let content: Vec<u8> = (0..bytes).map(|at| (at * 31 + number * 7) as u8).collect();
+            let below = if number % 2 == 0 { "" } else { "below/" };
+            std::fs::write(tree.path().join(entry).join(format!("{below}{number}")), content).unwrap();
+        }
+    }
+    // Not UTF-8; and a link in a circle, which nobody follows.
+    std::fs::write(tree.path().join(std::ffi::OsStr::from_bytes(b"odd \xff name")), "x").unwrap();
+    std::os::unix::fs::symlink(tree.path(), tree.path().join("none/circle")).unwrap();
+    let path = tree.path().to_str().unwrap();
+    check("checksum_tree", &run("checksum_tree", &[path, "--workers", "3", "--kill-some", "--verify"], &directory.0));
+    let alone = run("checksum_tree", &[path, "--alone"], &directory.0);
+    let whole = expected("checksum_tree");
+    let table = whole.lines().rev().skip(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>();
+    assert_eq!(String::from_utf8_lossy(&alone.stdout).lines().collect::<Vec<_>>(), table);
+    let missing = run("checksum_tree", &["/does/not/exist"], &directory.0);
+    assert!(
+        missing.status.code() == Some(1) && String::from_utf8_lossy(&missing.stderr).contains("cannot read /does/not/exist: No such file")
+    );
 }
 
 #[test]
@@ -245,6 +275,9 @@ fn wrong_arguments_are_explained() {
         ("tour", vec!["--wrokers", "2"], "--workers"),
         ("unrelated_writer", vec!["--hour", "soon"], "--hour"),
         ("unrelated_reader", vec!["--patience"], "SECONDS"),
+        ("checksum_tree", vec![], "<DIRECTORY>"),
+        ("checksum_tree", vec![".", "--workers", "0"], "1..=64"),
+        ("checksum_tree", vec![".", "--alone", "--kill-some"], "--kill-some"),
     ];
     for (name, arguments, hint) in cases {
         let output = run(name, &arguments, &directory.0);
@@ -252,7 +285,7 @@ fn wrong_arguments_are_explained() {
         assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {text}");
         assert!(text.contains(hint) && text.contains("--help"), "{name} {arguments:?}: {text}");
     }
-    for name in ["tour", "unrelated_writer", "unrelated_reader"] {
+    for name in ["checksum_tree", "tour", "unrelated_writer", "unrelated_reader"] {
         let help = run(name, &["--help"], &directory.0);
         assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage"));
     }

@@ -353,6 +353,51 @@ fn who_dies_while_others_are_stopped_is_seen_in_its_turn() {
     tells(&mut supervisor, &rest);
 }
 
+#[test]
+fn whoever_is_killed_whenever_each_child_starts_and_ends_by_turns() {
+    let mut random = 7u64;
+    let mut below = move |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    };
+    for strategy in [RestartStrategy::OneForOne, RestartStrategy::OneForAll, RestartStrategy::RestForOne] {
+        let mut supervisor = idlers(strategy, &[Restart::Permanent; 4]);
+        let (mut runs, mut killed) = ([true; 4], Vec::new());
+        let mut hear = |event: SupervisorEvent| {
+            let (name, starts) = match &event {
+                SupervisorEvent::Restarted { name, .. } => (name, true),
+                SupervisorEvent::Ended { name, .. } | SupervisorEvent::Stopped { name, .. } => (name, false),
+                other => panic!("{other}"),
+            };
+            let place = "abcd".find(name.as_str()).unwrap();
+            assert_ne!(std::mem::replace(&mut runs[place], starts), starts, "{strategy:?}: {event}");
+        };
+        for _ in 0..12 {
+            let children = supervisor.children();
+            // None, while all of them are stopped.
+            for _ in 0..(below(2) + 1).min(children.len() as u64) {
+                let unlucky = &children[below(children.len() as u64) as usize];
+                unlucky.kill().unwrap();
+                killed.push(unlucky.clone());
+            }
+            for _ in 0..below(6) {
+                if let Some(event) = supervisor.step(Duration::ZERO).unwrap() {
+                    hear(event);
+                }
+            }
+        }
+        // A restart is over when all run again, and none that was killed.
+        while names(&supervisor) != "abcd" || supervisor.children().iter().any(|child| killed.contains(child)) {
+            hear(next(&mut supervisor));
+        }
+        while let Some(event) = supervisor.step(Duration::ZERO).unwrap() {
+            hear(event);
+        }
+        assert_eq!(runs, [true; 4]);
+        assert!(supervisor.children().iter().all(ChildProcess::is_alive));
+    }
+}
+
 // ---- Ends ----
 
 #[test]

@@ -209,11 +209,13 @@ impl Entry {
     }
 
     /// The ids of the handles in the value.
-    #[inline]
+    #[inline(always)]
     pub fn handles(&self, arena: &ArenaReader) -> Vec<u64> {
-        if !self.has_handles() {
-            return Vec::new();
-        }
+        if self.has_handles() { self.listed_handles(arena) } else { Vec::new() }
+    }
+
+    #[cold]
+    fn listed_handles(&self, arena: &ArenaReader) -> Vec<u64> {
         let shape = self.shape(arena);
         let list = self.block + shape.handles_at();
         (0..shape.handles).map(|i| arena.word(list + 8 + 8 * i)).collect()

@@ -13,9 +13,9 @@
 //! | 8–15 | bucket: number of its entries |
 //!
 //! - **Inner node**: 64 child words, by the 6 bits of its level. A bucket of depth *d* stands in 2^(6−d) of them.
-//! - **Bucket**: as many slots as its capacity: tag of the hash in the 16 upper bits, offset of the entry in the 48 lower
-//!   ones, 0 if empty. An entry's home is its tag scaled to the capacity; from there, the next free slot, around the end.
-//!   At most 7/8 are taken, so that every probe ends at an empty slot.
+//! - **Bucket**: as many slots as its capacity, of which the manager makes none above 64: tag of the hash in the 16 upper bits, offset of
+//!   the entry in the 48 lower ones, 0 if empty. An entry's home is its tag scaled to the capacity; from there, the next free slot, around
+//!   the end. At most 7/8 are taken, so that every probe ends at an empty slot.
 //! - **Collision leaf**, below level 7: number of entries, then their offsets. Only keys whose upper 48 bits of hash are equal.
 //!
 //! The root is a child word too, so a small dict is one bucket. Everything here is immutable once published; the writing

@@ -24,6 +24,7 @@ pub mod named;
 pub mod pin;
 pub mod points;
 pub mod poller;
+pub mod pool;
 pub mod queue;
 pub mod runtime;
 pub mod segment;

@@ -99,8 +99,9 @@ pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 /// Longest address of a local socket: `sockaddr_un` holds 108 bytes, one of them the end (or the start, if abstract).
 pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
-/// Descriptors taken from one received message; the welcome sends 3 at the most, and whatever comes beyond is closed on the spot.
-pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 4;
+/// Descriptors taken from one received message; the welcome sends 3 at the most, the orders of a pool's worker 5, and whatever comes
+/// beyond is closed on the spot.
+pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 5;
 /// Descriptors that one call may wait for: one bit each of the answer.
 pub const DESCRIPTORS_POLLED_MAX: usize = 64;
 /// Room of a session's lanes for payloads that do not fit into a slot: 64 threads that send 128 KiB each, or eight that send 1 MiB. What
@@ -143,6 +144,27 @@ pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
 pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
 /// Longest message of a panic, and longest backtrace, that a parent is told, cut there: both fit into the head of a message.
 pub const PROCESS_PANIC_BYTES_MAX: usize = 256 << 10;
+/// Workers of a pool at once: a line of memory each, and three descriptors of the owner's.
+pub const POOL_WORKERS_MAX: usize = 256;
+/// Tasks of a pool that are handed out at a time, each with 128 KiB of room that takes memory when it is used: 32 MiB. What is more waits
+/// in the owner's private memory.
+pub const POOL_SLOTS: usize = 256;
+/// Room in a pool's memory file for the large arguments that are on their way, and as much for the large results of each worker: that
+/// of a queue.
+pub const POOL_FILE_BYTES: u64 = QUEUE_BYTES_MAX;
+/// An argument or result above this does not go through the memory that is mapped: fifteen fit into a task's 64 KiB.
+pub const POOL_LARGE_BYTES: usize = 4 << 10;
+/// Of the memory for large arguments, or large results, what is kept when nothing is on its way; more is given back.
+pub const POOL_FILE_KEPT_BYTES: u64 = 16 << 20;
+/// Bytes of large arguments that a map or an iterator has on their way before it waits for results.
+pub const POOL_AHEAD_BYTES: u64 = 64 << 20;
+/// Workers in a row that may die before they look for a task, or cannot be started, until the pool gives up.
+pub const POOL_START_TRIES: u32 = 3;
+/// Workers in a row that may die while they have no task, until the pool gives up: nobody kills so many by hand.
+pub const POOL_IDLE_DEATHS_MAX: u32 = 64;
+/// Longest sleep of a worker, or of who waits for results, without a look, in milliseconds: what a process that was stopped with a
+/// wake-up in its hands can delay the others by, once.
+pub const POOL_LOOK_MS: u64 = LOCK_LOOK_MS;
 /// Largest frame on a line to a host: the arguments of one call, or its result, and as much as [`HANDLES_PER_VALUE_MAX`] handles need.
 pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLES_PER_VALUE_MAX;
 /// Bytes of each of the two rings in a line's memory, all of it there from the beginning: most calls fit whole, some dozens of small ones

@@ -27,7 +27,7 @@ mod spawn;
 pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_uid, possible_cpus,
+    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_cpus, own_uid, possible_cpus,
     process_name, raise_nofile_limit,
 };
 pub use memory::{
@@ -240,6 +240,9 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| no_such(Errno::SRCH))?;
     rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
         Errno::SRCH => no_such(errno),
+        Errno::MFILE | Errno::NFILE => {
+            Error::system(format!("there is no descriptor left for process {pid}: close some or raise `ulimit -n`"), errno)
+        }
         _ => Error::system(format!("could not get a descriptor for process {pid} (pidfd_open, Linux 5.3)"), errno),
     })
 }
@@ -478,6 +481,29 @@ pub fn read_at(file: impl AsFd, at: u64, target: &mut [u8]) -> bool {
 /// The number of the calling thread, which no other thread of this machine has while it lives.
 pub fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}
+
+/// A bell: a descriptor that becomes readable when it is [rung](ring_bell), by whatever process, until it is [silenced](silence_bell).
+pub fn bell() -> Result<OwnedFd> {
+    let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+    rustix::event::eventfd(0, flags)
+        .map_err(|errno| Error::system("cannot make a descriptor to be woken by: close some or raise `ulimit -n`", errno))
+}
+
+/// Rings a bell. One that rings already stays as it is.
+pub fn ring_bell(bell: impl AsFd) {
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+/// Silences a bell. Whether it had been rung.
+pub fn silence_bell(bell: impl AsFd) -> bool {
+    rustix::io::read(bell, &mut [0u8; 8]).is_ok()
 }
 
 /// Ends this process by SIGKILL, at this instruction: for tests of what the others see then.

@@ -107,22 +107,42 @@ impl Entry {
     /// # Errors
     /// `Corrupt` if there is none.
     pub fn at(offset: u64, name: &str) -> Result<&'static Entry> {
+        Self::find(offset).filter(|entry| entry.name() == name).ok_or_else(|| no_function(offset, name))
+    }
+
+    /// The same of a function whose name has this [hash](Self::name_hash): where there is no room for the name.
+    ///
+    /// # Errors
+    /// `Corrupt` if there is none.
+    pub fn at_hash(offset: u64, hash: u64) -> Result<&'static Entry> {
+        Self::find(offset).filter(|entry| entry.name_hash() == hash).ok_or_else(|| no_function(offset, "…"))
+    }
+
+    /// A hash of the function's name.
+    pub fn name_hash(&self) -> u64 {
+        rapidhash_v3(self.name().as_bytes())
+    }
+
+    fn find(offset: u64) -> Option<&'static Entry> {
         let image = image();
-        let none = || Error::new(ErrorKind::Corrupt, format!("at {offset:#x} there is no function `{name}` that a process could run"));
         let address = image.base.wrapping_add(offset as usize);
         if !image.holds(address) {
-            return Err(none());
+            return None;
         }
         let place = std::ptr::with_exposed_provenance::<[u64; 2]>(address);
         // SAFETY: the 32 bytes lie in a readable segment of the main executable (`holds`), which is never unmapped, and are
         // aligned. That a segment might be written meanwhile concerns no entry: those are constants, and others fail the mark.
         if unsafe { place.read_volatile() } != MARK {
-            return Err(none());
+            return None;
         }
         // SAFETY: what has the mark is a constant of type `Entry`, of this build's compiler (INV-18).
-        let entry = unsafe { &*place.cast::<Entry>() };
-        if entry.name() == name { Ok(entry) } else { Err(none()) }
+        Some(unsafe { &*place.cast::<Entry>() })
     }
+}
+
+#[cold]
+fn no_function(offset: u64, name: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("at {offset:#x} there is no function `{name}` that a process could run"))
 }
 
 impl fmt::Debug for Entry {

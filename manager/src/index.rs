@@ -12,6 +12,11 @@ use commonhold_ipc::index::{Bucket, CAPACITIES, Child, FAN_OUT, INNER_BYTES, Key
 use commonhold_ipc::index::{level_bits, slot_entry, slot_tag, slot_word, tag};
 use commonhold_ipc::map::ArenaReader;
 
+/// Index of the largest capacity that buckets get, 64 slots. Readers take larger ones as well; but a commit of one key copies its whole
+/// bucket, and buckets of 128 slots made that twice as much, for no level less in dicts of most sizes.
+const CLASS_MAX: u8 = 5;
+const _: () = assert!(CAPACITIES[CLASS_MAX as usize] == 64);
+
 /// Where a key is in an index, or where it would be.
 pub struct Path {
     root: u64,
@@ -225,7 +230,7 @@ impl IndexWriter<'_> {
                     self.link(path, path.depth, Child::Bucket(bucket));
                     return Ok(());
                 }
-                Child::Bucket(bucket) if usize::from(bucket.class) + 1 < CAPACITIES.len() => {
+                Child::Bucket(bucket) if bucket.class < CLASS_MAX => {
                     path.leaf = Child::Bucket(self.resized(&bucket, bucket.class + 1)?);
                 }
                 Child::Bucket(bucket) => self.split(path, &bucket)?,
@@ -276,7 +281,7 @@ impl IndexWriter<'_> {
             } else {
                 // Room for one more, so that the entry that led here fits if it comes to this side.
                 let fits = |class: &u8| capacity_limit(CAPACITIES[usize::from(*class)]) > slots.len() as u64;
-                let class = (0..CAPACITIES.len() as u8).find(fits).unwrap_or(CAPACITIES.len() as u8 - 1);
+                let class = (0..=CLASS_MAX).find(fits).unwrap_or(CLASS_MAX);
                 let mut half = self.new_bucket(class, bucket.depth + 1)?;
                 for slot in slots {
                     self.put(&mut half, slot);

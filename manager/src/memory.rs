@@ -41,7 +41,7 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
 
-/// Blocks of an attempt for which room is kept until the next one.
+/// Blocks of an attempt, or of a reclaim, for which room is kept until the next one.
 const LISTED_KEPT: usize = 32 * 1024;
 
 /// What is known of a block.
@@ -60,6 +60,8 @@ pub struct Memory {
     arena: Arc<ArenaWriter>,
     blocks: Allocator<ArenaBacking>,
     retired: Retired,
+    /// Blocks that nobody can see any more, by number, and that are not free yet.
+    doomed: Vec<u64>,
     /// The version that is being made.
     version: u64,
     /// Bytes that publishing will need for the catalog.
@@ -75,7 +77,16 @@ impl Memory {
     pub fn new(arena: Arc<ArenaWriter>, budget_bytes: u64, version: u64) -> Self {
         let usable = commonhold_ipc::arena::BLOCKS..arena.reader().len();
         let blocks = Allocator::new(ArenaBacking(arena.clone()), usable, budget_bytes);
-        Memory { arena, blocks, retired: Retired::new(), version, promised: 0, attempting: false, attempted: Vec::new() }
+        Memory {
+            arena,
+            blocks,
+            retired: Retired::new(),
+            doomed: Vec::new(),
+            version,
+            promised: 0,
+            attempting: false,
+            attempted: Vec::new(),
+        }
     }
 
     /// The arena, to write.
@@ -233,6 +244,14 @@ impl Memory {
 
     /// Frees what is retired and not held by these pins.
     pub fn reclaim(&mut self, pins: &mut Vec<Pinned>) {
+        self.reclaim_later(pins);
+        self.release_all();
+    }
+
+    /// Finds what is retired and not held by these pins. Small blocks of it are freed by [`release_one`](Self::release_one), one at a
+    /// time while nobody waits, and the rest with the next reclaim.
+    pub fn reclaim_later(&mut self, pins: &mut Vec<Pinned>) {
+        self.release_all();
         pins.sort_unstable_by_key(|pin| match pin {
             Pinned::At(v) => (*v, false),
             Pinned::From(v) => (*v, true),
@@ -245,8 +264,24 @@ impl Memory {
                 Pinned::From(v) => Pin::From(*v),
             })
             .collect();
-        let blocks = &mut self.blocks;
-        self.retired.reclaim(&pins, |number| blocks.release_number(number));
+        let Memory { blocks, retired, doomed, .. } = self;
+        retired.reclaim(&pins, |number| if blocks.is_large(number) { blocks.release_number(number) } else { doomed.push(number) });
+    }
+
+    /// Frees one of the blocks that the last reclaim has left to be freed.
+    #[inline]
+    pub fn release_one(&mut self) {
+        if let Some(number) = self.doomed.pop() {
+            self.blocks.release_number(number);
+        }
+    }
+
+    /// Frees all of them.
+    pub fn release_all(&mut self) {
+        for number in self.doomed.drain(..) {
+            self.blocks.release_number(number);
+        }
+        self.doomed.shrink_to(LISTED_KEPT);
     }
 
     /// Bytes that are retired and not free yet.
@@ -282,5 +317,36 @@ impl Memory {
     /// Checks the allocator's own books.
     pub fn check(&self) -> Result<(), String> {
         self.blocks.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonhold_ipc::sys;
+
+    #[test]
+    fn small_blocks_are_freed_later_and_large_ones_at_once() {
+        let len = 64 << 20;
+        let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", len).unwrap(), len).unwrap();
+        let mut memory = Memory::new(Arc::new(arena), len, 2);
+        let blocks: Vec<u64> = [64, 512, 1 << 20, 64].iter().map(|bytes| memory.allocate(*bytes).unwrap()).collect();
+        let held = memory.allocate(64).unwrap();
+        memory.advance();
+        blocks.iter().chain([&held]).for_each(|block| memory.retire(*block));
+        memory.advance();
+        let used = |memory: &Memory| (memory.usage().blocks, memory.retired_blocks());
+        memory.reclaim_later(&mut vec![Pinned::At(3)]);
+        assert_eq!(used(&memory), (5, 5), "all of them are seen in version 3");
+        memory.reclaim_later(&mut Vec::new());
+        assert_eq!(used(&memory), (4, 0));
+        memory.release_one();
+        assert_eq!(used(&memory), (3, 0));
+        // What is left of one reclaim goes with the next.
+        memory.reclaim_later(&mut Vec::new());
+        assert_eq!(used(&memory), (0, 0));
+        memory.release_one();
+        memory.check().unwrap();
+        assert_eq!(memory.usage().allocated_bytes, 0);
     }
 }

@@ -475,6 +475,12 @@ impl Store {
         self.memory.reclaim(pins);
     }
 
+    /// Finds what no pin holds, to be freed bit by bit: see [`Memory::reclaim_later`].
+    pub fn reclaim_later(&mut self, pins: &mut Vec<Pinned>) {
+        self.stuck = false;
+        self.memory.reclaim_later(pins);
+    }
+
     /// Whether [`rest`](Self::rest) has something to do that it can do.
     pub fn has_work(&self) -> bool {
         self.changed || (!self.stuck && (!self.demolition.is_empty() || self.objects.has_unheld()))

@@ -15,6 +15,7 @@ mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod pool;
 pub mod process;
 mod queue;
 pub mod remote;
@@ -42,6 +43,7 @@ pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
 #[cfg(feature = "shared-memory")]
 pub use named::SharedMemory;
+pub use pool::{AsyncResult, Imap, Pool, PoolBuilder, Progress, Watch};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};

@@ -217,6 +217,8 @@ impl System for Commonhold {
             | Row::DictSet64Cpu
             | Row::ListPush64Thinking
             | Row::IdleCpu => unreachable!("another row's work, or none"),
+            Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => crate::pools::run(row, plan),
+            Row::PoolWork | Row::PoolWorkOne | Row::PoolStart => crate::pools::run(row, plan),
         }
     }
 

@@ -47,7 +47,7 @@ fn small() -> Result<Small> {
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
         let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64);
-        !elsewhere && !row.is_about_locks() && row.item_bytes().is_none()
+        !elsewhere && !row.is_about_pools() && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -91,7 +91,7 @@ impl System for Hashmap {
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => array(row, plan),
             Row::CounterAdd | Row::CounterAddContended => count(row, plan),
-            _ => Err("a map in this process is not called".into()),
+            _ => Err("a map in this process has no pools, and is not called".into()),
         }
     }
 }

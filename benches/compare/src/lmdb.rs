@@ -82,6 +82,7 @@ fn open(directory: &TempDir) -> Result<Env> {
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
         !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
+            && !row.is_about_pools()
             && !row.is_about_locks()
             && !row.is_about_memory()
             && row.item_bytes().is_none()
@@ -132,8 +133,7 @@ impl System for Lmdb {
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
                 Err("there is no raw memory here".into())
             }
-            Row::ProcessSpawnJoin | Row::MethodCall64 => Err("it has no processes".into()),
-            _ => Err("it is not called".into()),
+            _ => Err("it has no processes, and is not called".into()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod lmdb;
 mod measure;
 mod partner;
 mod plot;
+mod pools;
 mod processes;
 mod python;
 mod rawlocks;

@@ -32,6 +32,8 @@ enum Measures {
     Locks,
     /// Starting processes.
     Processes,
+    /// The same, and pools of them.
+    Pools,
 }
 
 /// The interpreter.
@@ -55,7 +57,8 @@ impl Python {
 
     /// Starts an interpreter that starts processes by a method.
     pub fn start_processes(method: &str) -> Result<Option<Self>> {
-        Self::run_script(PROCESSES, method, Measures::Processes)
+        let measures = if method == "fork" { Measures::Pools } else { Measures::Processes };
+        Self::run_script(PROCESSES, method, measures)
     }
 
     fn run_manager_script(measures: Measures) -> Result<Option<Self>> {
@@ -114,9 +117,14 @@ impl Drop for Python {
 impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
-            Measures::Everything => !matches!(row, Row::ProcessSpawnJoin | Row::DictSet64Stream | Row::ListPush64Stream),
+            Measures::Everything => {
+                let without = matches!(row, Row::ProcessSpawnJoin | Row::DictSet64Stream | Row::ListPush64Stream);
+                !without && !row.is_about_pools()
+            }
             Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
+            // What its workers do in the other rows is Python, and so another work.
+            Measures::Pools => row == Row::ProcessSpawnJoin || row.is_about_pools() && !matches!(row, Row::PoolWork | Row::PoolWorkOne),
         }
     }
 

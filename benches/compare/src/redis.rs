@@ -247,7 +247,11 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_locks() && !row.is_about_memory() && row.item_bytes().is_none()
+        row != Row::ProcessSpawnJoin
+            && !row.is_about_pools()
+            && !row.is_about_locks()
+            && !row.is_about_memory()
+            && row.item_bytes().is_none()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
@@ -296,7 +300,7 @@ impl System for Redis {
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
                 Err("there is no raw memory here".into())
             }
-            Row::ProcessSpawnJoin => Err("it starts no processes".into()),
+            _ => Err("it starts no processes".into()),
         }
     }
 

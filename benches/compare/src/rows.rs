@@ -138,6 +138,27 @@ pub enum Row {
     /// Run a function with a number as argument in a process of its own, and wait for the process's end (and its result, but with Python)
     #[value(name = "process_spawn_join")]
     ProcessSpawnJoin,
+    /// Have a pool's worker run a function with a number, and wait for its result
+    #[value(name = "pool_task")]
+    PoolTask,
+    /// The same, with a result of 1 MiB; first and last byte are looked at
+    #[value(name = "pool_task_1m")]
+    PoolTask1m,
+    /// Map a function that does next to nothing over 10,000 numbers, as the pool cuts them into chunks by itself
+    #[value(name = "pool_map_10k")]
+    PoolMap10k,
+    /// The same, every number a task of its own
+    #[value(name = "pool_map_10k_chunk1")]
+    PoolMap10kChunk1,
+    /// Map 64 pieces of real work (some 0.2 ms each) over a pool of as many workers as there are processors
+    #[value(name = "pool_work")]
+    PoolWork,
+    /// The same over a pool of one worker: what the others are worth
+    #[value(name = "pool_work_one")]
+    PoolWorkOne,
+    /// Start a pool of as many workers as there are processors, until it has done its first task
+    #[value(name = "pool_start")]
+    PoolStart,
     /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO` where there are no objects)
     #[value(name = "method_call_64")]
     MethodCall64,
@@ -220,6 +241,8 @@ impl Row {
             Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
             Row::Queue64 | Row::Queue4k | Row::Queue1m => None,
+            Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => None,
+            Row::PoolWork | Row::PoolWorkOne | Row::PoolStart => None,
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => None,
         }
     }
@@ -237,6 +260,12 @@ impl Row {
     /// Whether it is about locks and their kin, which stores of data do not have.
     pub fn is_about_locks(self) -> bool {
         matches!(self, Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake)
+    }
+
+    /// Whether it is about pools of processes.
+    pub fn is_about_pools(self) -> bool {
+        use Row::{PoolMap10k, PoolMap10kChunk1, PoolStart, PoolTask, PoolTask1m, PoolWork, PoolWorkOne};
+        matches!(self, PoolTask | PoolTask1m | PoolMap10k | PoolMap10kChunk1 | PoolWork | PoolWorkOne | PoolStart)
     }
 
     /// Whether it is about raw memory, which stores of data do not have.
@@ -284,11 +313,13 @@ pub enum SystemName {
     RawSync,
     /// A robust process-shared mutex of the C library in a mapped file
     Pthread,
-    /// procspawn, the crate: processes only
+    /// rayon between threads of this process: the ceiling for pools, no sharing between processes
+    Rayon,
+    /// procspawn, the crate: processes and pools of them only
     Procspawn,
     /// Python's multiprocessing.Process by the method "spawn", a fresh interpreter: what ours does
     PythonSpawn,
-    /// The same by "fork": no new program is started, and locks that other threads hold stay locked
+    /// The same, and its Pool, by "fork": no new program is started, and locks that other threads hold stay locked
     PythonFork,
     /// The same by "forkserver": forked off a process that was started before
     PythonForkserver,
@@ -312,7 +343,7 @@ impl SystemName {
 
     /// Whether other processes can share its data: only those count as rivals.
     pub fn is_shared(self) -> bool {
-        !matches!(self, SystemName::Hashmap | SystemName::Crossbeam)
+        !matches!(self, SystemName::Hashmap | SystemName::Crossbeam | SystemName::Rayon)
     }
 }
 

@@ -47,6 +47,7 @@ pub fn start(name: SystemName) -> Result<Presence> {
         SystemName::PythonMp => here(boxed(crate::python::Python::start_locks()?), NO_PYTHON),
         SystemName::RawSync => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("raw_sync")?)),
         SystemName::Pthread => Presence::Here(Box::new(crate::rawlocks::RawLocks::new("pthread")?)),
+        SystemName::Rayon => Presence::Here(Box::new(crate::pools::Rayon)),
         SystemName::Procspawn => Presence::Here(Box::new(crate::processes::Procspawn)),
         SystemName::PythonSpawn => here(boxed(crate::python::Python::start_processes("spawn")?), NO_PYTHON),
         SystemName::PythonFork => here(boxed(crate::python::Python::start_processes("fork")?), NO_PYTHON),

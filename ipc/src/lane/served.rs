@@ -32,6 +32,14 @@ pub struct Answered {
     pub slept: bool,
 }
 
+/// The lanes that clients post on: all but the shared one.
+const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
+    let mut lanes = [u64::MAX; DOORBELL_WORDS];
+    lanes[0] &= !1;
+    lanes[DOORBELL_WORDS - 1] &= u64::MAX >> (64 * DOORBELL_WORDS - LANES);
+    lanes
+};
+
 /// The lanes of one session.
 pub struct ServedLanes {
     /// Doorbells and slots; the room is not mapped.
@@ -132,12 +140,10 @@ impl ServedLanes {
         for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
             if word.load(Ordering::Relaxed) != 0 {
                 // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
-                rung[at] = word.swap(0, Ordering::Acquire);
+                rung[at] = word.swap(0, Ordering::Acquire) & CLIENTS_LANES[at];
+                self.used[at] |= rung[at];
             }
         }
-        rung[0] &= !1;
-        rung[DOORBELL_WORDS - 1] &= u64::MAX >> (64 * DOORBELL_WORDS - LANES);
-        self.used.iter_mut().zip(rung).for_each(|(used, rung)| *used |= rung);
         rung
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::limits::PROGRAM_NAME_BYTES_MAX;
 
@@ -18,6 +18,12 @@ pub fn allowed_cpus() -> usize {
         // More processors than the mask has bits.
         Err(_) => std::thread::available_parallelism().map_or(1, |n| n.get()),
     }
+}
+
+/// The numbers of the processors that this thread may run on.
+pub fn own_cpus() -> Vec<u32> {
+    let set = sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(|cpu| cpu as u32).collect()
 }
 
 /// Processors that this machine may ever have: their numbers are below that. At least 1.

@@ -158,6 +158,18 @@ pub(crate) fn kind_of(code: u8) -> ErrorKind {
     KINDS.iter().find(|(known, _)| *known == code).map_or(ErrorKind::Other, |(_, kind)| *kind)
 }
 
+/// Bytes of the payload that lends one value without handles.
+pub const LENT_REPLY_BYTES: usize = 8 + 37;
+
+/// That payload, as [`Outcome::write`] would write it behind the version.
+#[inline(always)]
+pub fn lent_payload(version: u64, place: &Place) -> [u8; LENT_REPLY_BYTES] {
+    let mut payload = [0; LENT_REPLY_BYTES];
+    payload[..8].copy_from_slice(&version.to_le_bytes());
+    payload[8..].copy_from_slice(&placed::<37>(LENT, place));
+    payload
+}
+
 /// The payload of a call that was done, if it is one of those that almost all are: a version alone, where no outcome is wanted; or
 /// version and outcome of an operation that gave nothing, or lent a value without handles. Others are read part by part.
 #[inline(always)]
@@ -168,7 +180,7 @@ pub fn common_reply(payload: &[u8]) -> Option<(u64, Outcome)> {
     if let Ok(payload) = <&[u8; 9]>::try_from(payload) {
         return (payload[8] == NOTHING).then(|| (word(payload, 0), Outcome::Nothing));
     }
-    let payload = <&[u8; 45]>::try_from(payload).ok()?;
+    let payload = <&[u8; LENT_REPLY_BYTES]>::try_from(payload).ok()?;
     let plain = payload[8] == LENT && payload[41..] == [0; 4];
     plain.then(|| {
         let [offset, len, birth, block] = [9, 17, 25, 33].map(|at| word(payload, at));

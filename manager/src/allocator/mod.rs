@@ -159,6 +159,12 @@ impl<B: Backing> Allocator<B> {
         self.give(at, index);
     }
 
+    /// Whether the block of this number is one of whole pages.
+    #[inline]
+    pub fn is_large(&self, number: u64) -> bool {
+        self.slabs[(number >> 32) as usize].class == LARGE
+    }
+
     #[inline(always)]
     fn give(&mut self, at: u32, index: u32) {
         let slab = &mut self.slabs[at as usize];

@@ -5,6 +5,7 @@ use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::parcels;
 use crate::store::Rejected;
+use commonhold_ipc::block::Place;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
@@ -12,7 +13,7 @@ use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
 use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
-use commonhold_ipc::wire::reply::{Outcome, Status, write_error};
+use commonhold_ipc::wire::reply::{LENT_REPLY_BYTES, Outcome, Status, lent_payload, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -55,6 +56,16 @@ impl From<Result<Vec<Outcome>>> for Done {
 
 /// Appends the answer to a request to `answers`, as a frame, with the outcomes of the commit if it was one. Whether there is an answer.
 pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, committed: &mut Vec<Outcome>, answers: &mut Vec<u8>) -> bool {
+    if let Done::Committed(version) = done
+        && let [Outcome::Lent(place, handles)] = &committed[..]
+        && handles.is_empty()
+    {
+        // By far the most common.
+        session.lend(head.lane, head.number, version);
+        answers.extend_from_slice(&lent_reply(head, version, place));
+        committed.clear();
+        return true;
+    }
     let start = answers.len();
     let mut begin = |version: u64| {
         // The head's room, and the version.
@@ -102,6 +113,16 @@ pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, commi
     let head = Head { len, code: status as u8, quiet: false, lane: head.lane, number: head.number };
     answers[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes());
     true
+}
+
+/// The frame that lends one value without handles.
+#[inline]
+fn lent_reply(head: &Head, version: u64, place: &Place) -> [u8; HEAD_BYTES + LENT_REPLY_BYTES] {
+    let mut frame = [0; HEAD_BYTES + LENT_REPLY_BYTES];
+    let head = Head { len: LENT_REPLY_BYTES as u32, code: Status::Done as u8, quiet: false, lane: head.lane, number: head.number };
+    frame[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
+    frame[HEAD_BYTES..].copy_from_slice(&lent_payload(version, place));
+    frame
 }
 
 impl Server {
@@ -302,7 +323,7 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+    pub(super) fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         if self.waits_for_ticket(index) {
             return Done::Later;
         }
@@ -315,7 +336,9 @@ impl Server {
         match applied {
             // The version that is being made, if this changed anything: published before the answer is sent.
             Ok(()) => {
-                self.hand_over(index);
+                if self.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Lent(_, handles) if !handles.is_empty())) {
+                    self.hand_over(index);
+                }
                 Done::Committed(self.store.version() + u64::from(self.store.has_unpublished()))
             }
             // What could not be read to its end does not get so far as to lose, or to fail.
@@ -362,13 +385,10 @@ impl Server {
     }
 
     /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
-    #[inline]
+    #[cold]
     fn hand_over(&mut self, index: usize) {
         for outcome in &self.outcomes {
             let Outcome::Lent(_, handles) = outcome else { continue };
-            if handles.is_empty() {
-                continue;
-            }
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
             for id in handles {
                 if self.store.retain(*id).is_ok() {
@@ -518,7 +538,14 @@ impl Server {
 
     /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
     /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
+    #[inline]
     pub(super) fn pass_ticket_on(&mut self) {
+        if self.ticket.is_some() || self.somebody_waits || !self.ticket_queue.is_empty() {
+            self.pass_ticket();
+        }
+    }
+
+    fn pass_ticket(&mut self) {
         if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
             self.ticket = None;
         }
@@ -565,6 +592,7 @@ impl Server {
     fn audit(&mut self) -> Done {
         self.effort = TURN_BYTES;
         self.store.publish();
+        self.store.memory.release_all();
         let uploads: Vec<u64> = self
             .connections
             .iter()

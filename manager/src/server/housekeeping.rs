@@ -60,17 +60,24 @@ impl Server {
     /// After each round.
     pub(super) fn keep_house(&mut self) {
         let much = if self.housekeeping.fencing { RECLAIM_BYTES_FENCING } else { RECLAIM_BYTES };
-        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + much {
-            self.reclaim();
+        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + much
+            && let Some(mut pins) = self.pinned()
+        {
+            self.store.reclaim_later(&mut pins);
+            self.housekeeping.held_bytes = self.store.memory.retired_bytes();
         }
         if self.store.has_work() {
             self.store.rest();
         }
-        self.hosts.gone(self.store.take_gone());
+        let gone = self.store.take_gone();
+        if !gone.is_empty() {
+            self.hosts.gone(gone);
+        }
     }
 
     /// Nothing is left to do but this.
     pub(super) fn before_sleep(&mut self) {
+        self.store.memory.release_all();
         let now = Instant::now();
         let news = self.store.memory.retired_bytes() != self.housekeeping.held_bytes;
         let house = &mut self.housekeeping;
@@ -123,8 +130,16 @@ impl Server {
 
     /// Frees what nobody pins.
     pub(super) fn reclaim(&mut self) {
+        if let Some(mut pins) = self.pinned() {
+            self.store.reclaim(&mut pins);
+            self.housekeeping.held_bytes = self.store.memory.retired_bytes();
+        }
+    }
+
+    /// All that anybody pins; nothing can be said of it if readers cannot be fenced.
+    fn pinned(&mut self) -> Option<Vec<Pinned>> {
         if !self.fence_readers() {
-            return;
+            return None;
         }
         let newest = self.store.version();
         let mut pins = Vec::new();
@@ -136,8 +151,7 @@ impl Server {
             }
         }
         points::manager("reclaim: pins are known");
-        self.store.reclaim(&mut pins);
-        self.housekeeping.held_bytes = self.store.memory.retired_bytes();
+        Some(pins)
     }
 
     /// The oldest version that anybody pins, and who.

@@ -238,7 +238,7 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_spins, lane_watch, connections, .. } = self;
+        let Server { poller, spin, lane_spins, lane_watch, connections, store, .. } = self;
         let spins = lane_spins.with_peer(std::mem::take(&mut lane_watch.met_awake));
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
@@ -252,8 +252,13 @@ impl Server {
         } else {
             spins.wait_in_memory(|| {
                 looks += 1;
+                if lane_watch.is_rung(connections) {
+                    return true;
+                }
+                // Nobody waits for it.
+                store.memory.release_one();
                 // The sockets are asked by a system call.
-                lane_watch.is_rung(connections) || (looks.is_multiple_of(LOOKS_PER_POLL) && look())
+                looks.is_multiple_of(LOOKS_PER_POLL) && look()
             })
         };
         if let Some(error) = failed {
@@ -382,10 +387,16 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
-            Some(Call::Commit | Call::Series) => {
+            Some(call @ (Call::Commit | Call::Series)) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
-                let copied = self.lanes(index).is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
-                let done = if copied { self.call(index, &request.head, &payload) } else { Done::Nonsense };
+                let Some(session) = self.session(index) else { return Done::Nonsense };
+                let copied = session.lanes.as_ref().is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+                session.begin_call(request.head.lane);
+                let done = match call {
+                    _ if !copied => Done::Nonsense,
+                    Call::Series => self.series(index, &payload),
+                    _ => self.commit(index, &request.head, &payload),
+                };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
                     self.lane_watch.request = payload;
                 }

@@ -11,7 +11,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::handshake::Admission;
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, REPLIES_PENDING_BYTES_MAX, UPLOADS_PER_SESSION_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::map::ArenaWriter;
-use commonhold_ipc::pin::{PinScan, Pinned};
+use commonhold_ipc::pin::{BLOCKS, PinScan, Pinned};
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::socket::{Channel, Received};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, UPLOAD_HEAD_BYTES, UploadHead};
@@ -311,6 +311,10 @@ impl Session {
     #[inline]
     pub fn lend(&mut self, lane: u16, call: u64, version: u64) {
         let lane = usize::from(lane);
+        if lane >= BLOCKS {
+            // No client of ours has such a lane, and nobody could acknowledge what it was lent.
+            return;
+        }
         if lane >= self.lent.len() {
             self.lent.resize(lane + 1, (0, 0));
         }

@@ -3,7 +3,7 @@
 use super::ROLE;
 use super::children::{ChildProcess, Process};
 use super::identity::{current_process, next_place};
-use super::message::{Kind, send};
+use super::message::{HANDED_MAX, Kind, send};
 use super::orders::{Orders, Settings};
 use super::parcel::Parcel;
 use super::task::{Task, assert_no_captures, entry};
@@ -15,7 +15,7 @@ use commonhold_ipc::task::Build;
 use commonhold_ipc::value::Shared;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -46,6 +46,7 @@ pub struct ProcessBuilder {
     environment: BTreeMap<OsString, Option<OsString>>,
     streams: [Stream; 3],
     settings: Settings,
+    handed: Vec<OwnedFd>,
 }
 
 impl Process<()> {
@@ -158,6 +159,13 @@ impl ProcessBuilder {
         self
     }
 
+    /// Hands it descriptors, at the most [`HANDED_MAX`], which it finds by [`handed`](super::run::handed).
+    pub(crate) fn hand(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        assert!(descriptors.len() <= HANDED_MAX, "as many as a message has room for");
+        self.handed = descriptors;
+        self
+    }
+
     /// Runs a function in a process that is so. See [`Process::spawn`].
     ///
     /// # Errors
@@ -219,7 +227,8 @@ impl ProcessBuilder {
             settings: self.settings,
             label,
         };
-        match send(&channel, Kind::Orders, &orders.into_wire(), &value, &[parent_pidfd.as_fd()]) {
+        let fds: Vec<_> = std::iter::once(&parent_pidfd).chain(&self.handed).map(AsFd::as_fd).collect();
+        match send(&channel, Kind::Orders, &orders.into_wire(), &value, &fds) {
             // It is dead already: that shows at its join.
             Err(error) if !error.is_disconnected() => {
                 let _ = spawned.signal(Signal::KILL).and_then(|_| spawned.wait(None));

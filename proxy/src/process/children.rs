@@ -150,6 +150,11 @@ impl ChildProcess {
         }
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn end(&self) -> Result<Option<End>> {
+        Ok(self.settle()?.end)
+    }
+
     /// Asks it to end: SIGTERM. Nothing if it has ended.
     ///
     /// # Errors

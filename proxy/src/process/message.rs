@@ -14,7 +14,7 @@
 //! sender need not wait for anybody to read it, and may even end before.
 
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::{PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::limits::{DESCRIPTORS_PER_MESSAGE_MAX, PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::{Channel, Received};
 use commonhold_ipc::sys::{memfd_sealed, wait_readable};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
@@ -29,8 +29,11 @@ const HEADER_BYTES: usize = 16;
 const HEAD_IN_FILE: u8 = 1;
 const VALUE_IN_FILE: u8 = 2;
 
-/// Descriptors of one message: a pidfd, and two files.
-const DESCRIPTORS_MAX: usize = 3;
+/// Descriptors that a parent may hand its child beside its pidfd.
+pub(super) const HANDED_MAX: usize = 2;
+/// Descriptors of one message: a pidfd, those that are handed over, and two files.
+const DESCRIPTORS_MAX: usize = 3 + HANDED_MAX;
+const _: () = assert!(DESCRIPTORS_MAX <= DESCRIPTORS_PER_MESSAGE_MAX);
 
 /// How long a sender waits for room. Messages fit into an empty socket, so there is room unless the system has next to none.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3600);

@@ -29,9 +29,12 @@ mod task;
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children, wait_any};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
+pub(crate) use parcel::{Label, hold, label_of, unpack};
 pub use run::run;
+pub(crate) use run::{PanicReport, handed, panic_report};
 pub use supervise::{ChildSpec, Outcome, Restart, RestartStrategy, Supervisor, SupervisorEvent, SupervisorStopper};
 pub use task::Task;
+pub(crate) use task::assert_no_captures;
 
 /// The role in which a child is started.
 pub const ROLE: &str = "process";

@@ -11,7 +11,7 @@ use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, access, to_owned};
 
 /// Handles as (manager, id), and their managers as (number, address, key).
-pub(super) type Label = (Vec<(u64, u64)>, Vec<(u64, String, Option<Vec<u8>>)>);
+pub(crate) type Label = (Vec<(u64, u64)>, Vec<(u64, String, Option<Vec<u8>>)>);
 
 /// A value, ready to be sent.
 pub(super) struct Parcel {
@@ -27,28 +27,37 @@ impl Parcel {
     /// # Errors
     /// `TooLarge`; `Disconnected` if it has a handle of a manager that is gone, or that this process has no connection to.
     pub(super) fn pack<T: Shared>(value: &T) -> Result<Parcel> {
-        let (value, mut handles) = Packed::pack(value)?;
-        handles.sort_unstable();
-        handles.dedup();
-        let (mut held, mut managers) = (Vec::new(), Vec::<(u64, String, Option<Vec<u8>>)>::new());
-        for (manager, id) in &handles {
-            let session = SessionCore::of_manager(*manager).ok_or_else(|| {
-                let text = format!("a handle on object {id} of a manager that this process has no connection to cannot be passed on");
-                Error::new(ErrorKind::Disconnected, text)
-            })?;
-            session.check()?;
-            held.push(Stored::new(&session, *id)?);
-            if managers.last().is_none_or(|(last, ..)| last != manager) {
-                let key = session.authkey.as_ref().map(|key| key.as_bytes().to_vec());
-                managers.push((*manager, session.address.to_string(), key));
-            }
-        }
-        Ok(Parcel { value, label: (handles, managers), held })
+        let (value, handles) = Packed::pack(value)?;
+        let (label, held) = label_of(handles)?;
+        Ok(Parcel { value, label, held })
     }
 }
 
+/// The label of a value with these handles, as (manager, id), and what keeps their objects alive.
+///
+/// # Errors
+/// `Disconnected` if a manager is gone, or this process has no connection to it.
+pub(crate) fn label_of(mut handles: Vec<(u64, u64)>) -> Result<(Label, Vec<Stored>)> {
+    handles.sort_unstable();
+    handles.dedup();
+    let (mut held, mut managers) = (Vec::new(), Vec::<(u64, String, Option<Vec<u8>>)>::new());
+    for (manager, id) in &handles {
+        let session = SessionCore::of_manager(*manager).ok_or_else(|| {
+            let text = format!("a handle on object {id} of a manager that this process has no connection to cannot be passed on");
+            Error::new(ErrorKind::Disconnected, text)
+        })?;
+        session.check()?;
+        held.push(Stored::new(&session, *id)?);
+        if managers.last().is_none_or(|(last, ..)| last != manager) {
+            let key = session.authkey.as_ref().map(|key| key.as_bytes().to_vec());
+            managers.push((*manager, session.address.to_string(), key));
+        }
+    }
+    Ok(((handles, managers), held))
+}
+
 /// Holds the objects of a label, through sessions of this process.
-pub(super) fn hold((handles, managers): &Label) -> Result<Vec<Stored>> {
+pub(crate) fn hold((handles, managers): &Label) -> Result<Vec<Stored>> {
     let mut held = Vec::new();
     for (number, address, key) in managers {
         let session = match SessionCore::of_manager(*number) {
@@ -71,6 +80,6 @@ pub(super) fn hold((handles, managers): &Label) -> Result<Vec<Stored>> {
 }
 
 /// Makes the value of its bytes. The handles in it are bound at once if their objects are held.
-pub(super) fn unpack<T: Shared>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn unpack<T: Shared>(bytes: &[u8]) -> Result<T> {
     Ok(to_owned::<T>(access::<T>(bytes)?, None))
 }

@@ -17,7 +17,7 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const FAILED: i32 = 1;
 const WATCHER_STACK_BYTES: usize = 64 << 10;
 
 /// How the parent is told of a panic: its message, its place, its backtrace.
-pub(super) type PanicReport = (String, String, String);
+pub(crate) type PanicReport = (String, String, String);
 
 /// Runs what the process at the other end of the channel orders, and ends this process. Never returns.
 pub fn run(channel: Channel) -> ! {
@@ -41,6 +41,16 @@ pub fn run(channel: Channel) -> ! {
     });
     points::client("process: before it exits");
     std::process::exit(code)
+}
+
+thread_local! {
+    /// Descriptors that came with the orders.
+    static HANDED: Cell<Vec<OwnedFd>> = const { Cell::new(Vec::new()) };
+}
+
+/// The descriptors that this process was [handed](super::ProcessBuilder::hand): once, on its main thread.
+pub(crate) fn handed() -> Vec<OwnedFd> {
+    HANDED.take()
 }
 
 type Failure = Box<(Arc<Channel>, Error)>;
@@ -82,7 +92,9 @@ impl Passage {
             .filter(|message| message.kind == Kind::Orders)
             .ok_or_else(ended)?;
         let orders = Orders::read(&message.head)?;
-        let pidfd = message.fds.into_iter().next().ok_or_else(malformed)?;
+        let mut fds = message.fds.into_iter();
+        let pidfd = fds.next().ok_or_else(malformed)?;
+        HANDED.set(fds.collect());
         sys::ignore_broken_pipes()?;
         if let Ok(name) = CString::new(orders.name.as_str()) {
             sys::set_process_name(&name);
@@ -217,7 +229,7 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
     cut(text.unwrap_or("(what it says is no text)"))
 }
 
-fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {
+pub(crate) fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {
     let (place, backtrace) = PANIC.take().unwrap_or_default();
     (message_of(payload), place, backtrace)
 }

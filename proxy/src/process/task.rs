@@ -69,7 +69,7 @@ tasks! {
 
 /// Stops the compiler at a function that carries something with it: in the function that the user calls, and nowhere deeper, so that
 /// there is one message, and it shows the user's line.
-pub(super) const fn assert_no_captures<F>() {
+pub(crate) const fn assert_no_captures<F>() {
     assert!(
         size_of::<F>() == 0,
         "this closure captures variables of its surroundings (or is a function pointer): another process does not have them. \

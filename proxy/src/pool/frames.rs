@@ -1,0 +1,371 @@
+//! Arguments and results on their way between a pool's owner and its workers.
+//!
+//! | bytes of a frame | what |
+//! |---|---|
+//! | 0..8 | kind; + 256: the body is in the memory file |
+//! | 8..16 | length of the body |
+//! | 16.. | the body, filled up to a multiple of 16; or where in the memory file it is |
+//!
+//! A value with handles in it has the label of these in a frame before its own. Bodies up to
+//! [`POOL_LARGE_BYTES`](commonhold_ipc::limits::POOL_LARGE_BYTES) go with their frames, larger ones are written straight into the memory
+//! file, and read out of it: by system calls, so that nobody has a reference to what another process may still write.
+
+use crate::process::{Label, hold, label_of, unpack};
+use crate::session::Stored;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_FILE_KEPT_BYTES, POOL_LARGE_BYTES, VALUE_BYTES_MAX};
+use commonhold_ipc::pool::FILE_BASE;
+use commonhold_ipc::sys::{punch, read_at};
+use commonhold_ipc::value::{Ser, Shared, with_scratch};
+use rkyv::util::AlignedVec;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+const HEADER_BYTES: usize = 16;
+const IN_FILE: u64 = 256;
+/// Memory of large bodies is given out in pages.
+const PAGE: u64 = 4096;
+
+/// Most bytes that the frames of one value take beside what is in the file.
+pub(super) const FRAMES_BYTES_MAX: usize = 2 * (HEADER_BYTES + POOL_LARGE_BYTES);
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An argument or a result.
+    Value = 1,
+    /// The handles in the value that follows.
+    Label = 2,
+    /// The report of a panic.
+    Panic = 3,
+    /// An error in place of a result.
+    Failed = 4,
+}
+
+/// Who has which bytes of one part of the memory file.
+pub(super) struct Space {
+    file: Arc<File>,
+    base: u64,
+    /// Start and length of what is in use.
+    used: BTreeMap<u64, u64>,
+    /// Bytes up to here may have memory behind them.
+    touched: u64,
+    in_use: u64,
+}
+
+impl Space {
+    /// The part for the owner's arguments (0), or for the results of worker n (n + 1).
+    pub(super) fn new(file: Arc<File>, part: u64) -> Space {
+        Space { file, base: FILE_BASE + part * POOL_FILE_BYTES, used: BTreeMap::new(), touched: 0, in_use: 0 }
+    }
+
+    /// Bytes that are in use.
+    pub(super) fn in_use(&self) -> u64 {
+        self.in_use
+    }
+
+    /// Room for so many bytes.
+    pub(super) fn take(&mut self, bytes: u64) -> Result<u64> {
+        let bytes = bytes.next_multiple_of(PAGE).max(PAGE);
+        let mut at = 0;
+        for (start, len) in &self.used {
+            if start - at >= bytes {
+                break;
+            }
+            at = start + len;
+        }
+        if at + bytes > POOL_FILE_BYTES {
+            let text = format!("{} bytes of large values are on their way in this pool, and {bytes} more have no room", self.in_use);
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        self.used.insert(at, bytes);
+        self.in_use += bytes;
+        self.touched = self.touched.max(at + bytes);
+        Ok(self.base + at)
+    }
+
+    /// What was taken is free again.
+    pub(super) fn give_back(&mut self, at: u64) {
+        let Some(bytes) = at.checked_sub(self.base).and_then(|at| self.used.remove(&at)) else { return };
+        self.in_use -= bytes;
+        if self.used.is_empty() && self.touched > POOL_FILE_KEPT_BYTES {
+            // Memory that stays is only memory.
+            let _ = punch(&*self.file, self.base + POOL_FILE_KEPT_BYTES..self.base + self.touched);
+            self.touched = POOL_FILE_KEPT_BYTES;
+        }
+    }
+
+    /// All of it is free, and its memory given back: who used it is dead.
+    pub(super) fn clear(file: &File, part: u64) {
+        let base = FILE_BASE + part * POOL_FILE_BYTES;
+        let _ = punch(file, base..base + POOL_FILE_BYTES);
+    }
+}
+
+/// Values that are being packed.
+#[derive(Default)]
+pub(super) struct Packing {
+    /// Their frames.
+    pub(super) bytes: Vec<u8>,
+    /// Where their large bodies are.
+    pub(super) regions: Vec<u64>,
+    /// Keeps the objects of handles among them.
+    pub(super) held: Vec<Stored>,
+}
+
+impl Packing {
+    /// Adds a value. What was added before stays if this fails.
+    pub(super) fn add<T: Shared>(&mut self, value: &T, space: &mut dyn Room) -> Result<()> {
+        let (small, handles) = with_scratch(|ser| -> Result<_> {
+            let Some(range) = ser.put_up_to::<T>(value, POOL_LARGE_BYTES as u64)? else { return Ok((None, Vec::new())) };
+            if ser.handles().is_empty() {
+                self.put(Kind::Value, &ser.bytes()[range]);
+                return Ok((Some(Vec::new()), Vec::new()));
+            }
+            Ok((Some(ser.bytes()[range].to_vec()), ser.handles().to_vec()))
+        })?;
+        match small {
+            Some(_) if handles.is_empty() => Ok(()),
+            Some(bytes) => {
+                self.add_label(handles, space)?;
+                self.put(Kind::Value, &bytes);
+                Ok(())
+            }
+            None => {
+                let (at, len, handles) = write_large(value, space)?;
+                self.regions.push(at);
+                if !handles.is_empty() {
+                    self.add_label(handles, space)?;
+                }
+                self.put_place(Kind::Value, at, len);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a value to frames that are not on a board, and so may be long.
+    pub(super) fn add_whole<T: Shared>(&mut self, value: &T) -> Result<()> {
+        let (bytes, handles) = with_scratch(|ser| -> Result<_> {
+            let range = ser.put::<T>(value)?;
+            Ok((ser.bytes()[range].to_vec(), ser.handles().to_vec()))
+        })?;
+        if !handles.is_empty() {
+            let (label, mut held) = label_of(handles)?;
+            with_scratch(|ser| ser.put::<Label>(&label).map(|range| self.put(Kind::Label, &ser.bytes()[range])))?;
+            self.held.append(&mut held);
+        }
+        self.put(Kind::Value, &bytes);
+        Ok(())
+    }
+
+    fn add_label(&mut self, handles: Vec<(u64, u64)>, space: &mut dyn Room) -> Result<()> {
+        let (label, mut held) = label_of(handles)?;
+        self.add_other::<Label>(Kind::Label, &label, space)?;
+        self.held.append(&mut held);
+        Ok(())
+    }
+
+    /// Adds what is not an argument or result, and has no handles.
+    pub(super) fn add_other<T: Shared>(&mut self, kind: Kind, value: &T, space: &mut dyn Room) -> Result<()> {
+        with_scratch(|ser| {
+            let range = ser.put::<T>(value)?;
+            let bytes = &ser.bytes()[range];
+            if bytes.len() <= POOL_LARGE_BYTES {
+                self.put(kind, bytes);
+                return Ok(());
+            }
+            let at = space.write(bytes)?;
+            self.regions.push(at);
+            self.put_place(kind, at, bytes.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn header(&mut self, kind: u64, len: u64) {
+        self.bytes.extend_from_slice(&kind.to_le_bytes());
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+    }
+
+    fn put(&mut self, kind: Kind, body: &[u8]) {
+        self.header(kind as u64, body.len() as u64);
+        self.bytes.extend_from_slice(body);
+        self.bytes.resize(self.bytes.len().next_multiple_of(HEADER_BYTES), 0);
+    }
+
+    fn put_place(&mut self, kind: Kind, at: u64, len: u64) {
+        self.header(kind as u64 | IN_FILE, len);
+        self.header(at, 0);
+    }
+}
+
+/// Where large bodies are put.
+pub(super) trait Room {
+    /// Room for so many bytes.
+    fn take(&mut self, bytes: u64) -> Result<u64>;
+    /// It was not needed.
+    fn give_back(&mut self, at: u64);
+    /// The file that it is in.
+    fn file(&self) -> Arc<File>;
+    /// Writes bytes there.
+    fn write(&mut self, bytes: &[u8]) -> Result<u64> {
+        let at = self.take(bytes.len() as u64)?;
+        self.file().write_all_at(bytes, at).inspect_err(|_| self.give_back(at))?;
+        Ok(at)
+    }
+}
+
+impl Room for Space {
+    fn take(&mut self, bytes: u64) -> Result<u64> {
+        Space::take(self, bytes)
+    }
+
+    fn give_back(&mut self, at: u64) {
+        Space::give_back(self, at);
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+}
+
+/// Writes a value straight into the memory file: where, how long, and what handles are in it.
+#[cold]
+fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, Vec<(u64, u64)>)> {
+    let mut count = Ser::count();
+    count.put::<T>(value)?;
+    let len = count.written();
+    let start = space.take(len)?;
+    let (file, mut at) = (space.file(), start);
+    let mut stream = Ser::stream(Box::new(move |bytes| {
+        file.write_all_at(bytes, at)?;
+        at += bytes.len() as u64;
+        Ok(())
+    }));
+    let written = stream.put::<T>(value).and_then(|_| stream.finish());
+    match written {
+        Ok(written) if written == len => Ok((start, len, stream.handles().to_vec())),
+        written => {
+            space.give_back(start);
+            written?;
+            Err(Error::new(ErrorKind::Other, "a value has changed while it was written for another process"))
+        }
+    }
+}
+
+/// A frame's body.
+pub(super) enum Body {
+    /// In these bytes of the frames.
+    Here(std::ops::Range<usize>),
+    /// It was in the file.
+    Read(AlignedVec<16>),
+}
+
+impl Body {
+    /// Its bytes.
+    pub(super) fn bytes<'a>(&'a self, frames: &'a [u8]) -> &'a [u8] {
+        match self {
+            Body::Here(range) => &frames[range.clone()],
+            Body::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// Goes through frames, which are foreign.
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+    file: &'a File,
+    at: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// From the first on.
+    pub(super) fn new(bytes: &'a [u8], file: &'a File) -> Self {
+        Frames { bytes, file, at: 0 }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn word(&self, at: usize) -> Result<u64> {
+        let bytes = self.bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or_else(malformed)?;
+        Ok(u64::from_le_bytes(*bytes))
+    }
+
+    fn header(&mut self) -> Result<(Kind, bool, u64)> {
+        let (word, len) = (self.word(self.at)?, self.word(self.at + 8)?);
+        self.at += HEADER_BYTES;
+        let kinds = [Kind::Value, Kind::Label, Kind::Panic, Kind::Failed];
+        let kind = kinds.into_iter().find(|kind| *kind as u64 == word & !IN_FILE).ok_or_else(malformed)?;
+        if len > VALUE_BYTES_MAX {
+            return Err(malformed());
+        }
+        Ok((kind, word & IN_FILE != 0, len))
+    }
+
+    fn next(&mut self) -> Result<(Kind, Body)> {
+        let (kind, in_file, len) = self.header()?;
+        if !in_file {
+            let end = self.at.checked_add(len as usize).filter(|end| *end <= self.bytes.len()).ok_or_else(malformed)?;
+            let range = self.at..end;
+            self.at = end.next_multiple_of(HEADER_BYTES);
+            return Ok((kind, Body::Here(range)));
+        }
+        let at = self.word(self.at)?;
+        self.at += HEADER_BYTES;
+        let mut bytes = AlignedVec::with_capacity(len as usize);
+        bytes.resize(len as usize, 0);
+        if !read_at(self.file, at, &mut bytes) {
+            return Err(malformed());
+        }
+        Ok((kind, Body::Read(bytes)))
+    }
+
+    /// Passes over a value, whatever is in it.
+    pub(super) fn skip(&mut self) -> Result<()> {
+        loop {
+            let (kind, in_file, len) = self.header()?;
+            let body = if in_file { HEADER_BYTES } else { (len as usize).next_multiple_of(HEADER_BYTES) };
+            self.at = self.at.checked_add(body).ok_or_else(malformed)?;
+            if kind != Kind::Label {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next value, or what stands for it. Its handles' objects are held by what is added to `held`.
+    /// Whether that can be done or not, the next one is that behind it, or there is none.
+    pub(super) fn value(&mut self, held: &mut Vec<Stored>) -> Result<(Kind, Body)> {
+        let start = self.at;
+        let value = self.try_value(held);
+        if value.is_err() {
+            self.at = start;
+            if self.skip().is_err() {
+                self.at = usize::MAX;
+            }
+        }
+        value
+    }
+
+    /// Whether what has been read so far was there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.at <= self.bytes.len()
+    }
+
+    fn try_value(&mut self, held: &mut Vec<Stored>) -> Result<(Kind, Body)> {
+        let (mut kind, mut body) = self.next()?;
+        if kind == Kind::Label {
+            held.append(&mut hold(&unpack::<Label>(body.bytes(self.bytes))?)?);
+            (kind, body) = self.next()?;
+        }
+        if kind == Kind::Label { Err(malformed()) } else { Ok((kind, body)) }
+    }
+}
+
+#[cold]
+fn malformed() -> Error {
+    Error::new(ErrorKind::Corrupt, "a task of a pool, or its result, cannot be read: a process that uses the pool has written over it")
+}

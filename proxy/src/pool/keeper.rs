@@ -1,0 +1,296 @@
+//! The keeper: a thread of each pool that sleeps until something happens that no caller takes care of.
+//!
+//! It sees workers end, by their sentinels, and puts others into their places; it ends those whose call takes longer than it may; it
+//! collects results while nobody waits for any, and runs callbacks. While callers wait, workers do not wake it: it costs nothing then.
+
+use super::frames::Space;
+use super::job::lock;
+use super::owner::{Chunk, Owner, State};
+use super::wait::IS_KEEPER;
+use super::worker::work;
+use crate::process::Process;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::{DESCRIPTORS_POLLED_MAX, POOL_IDLE_DEATHS_MAX, POOL_LOOK_MS, POOL_START_TRIES};
+use commonhold_ipc::pool::State as SlotState;
+use commonhold_ipc::sys::{End, monotonic_ns, silence_bell, wait_readable, wait_readable_any};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A worker, as its owner sees it.
+pub(super) struct Hand {
+    pub(super) process: Arc<Process<Result<()>>>,
+    /// It was told to take no more tasks.
+    sent_away: bool,
+    /// Its call takes too long, and it was killed for it.
+    condemned: bool,
+    /// Since when it has had a task without saying that its call began.
+    silent: Option<(u64, Instant)>,
+}
+
+/// How the last starts have gone.
+#[derive(Default)]
+struct Starts {
+    /// Workers in a row that died before they looked for a task, or could not be started.
+    failed: u32,
+    /// Workers in a row that died while they did nothing.
+    idle_deaths: u32,
+    /// One could not be started: it is tried again.
+    again: bool,
+}
+
+/// The keeper's whole life.
+pub(super) fn keep(owner: &Owner) {
+    IS_KEEPER.set(true);
+    let mut starts = Starts::default();
+    loop {
+        owner.replace(&mut starts);
+        let hands = owner.hands();
+        if hands.is_empty() && owner.is_over() {
+            return;
+        }
+        let look = starts.again.then(|| Instant::now() + Duration::from_millis(POOL_LOOK_MS));
+        let deadline = owner.end_the_late().into_iter().chain(look).min();
+        let descriptors: Vec<_> = std::iter::once(owner.bell.as_fd()).chain(hands.iter().map(|(_, hand)| hand.sentinel())).collect();
+        if let Err(error) = wait_readable_any(&descriptors, deadline) {
+            owner.give_up(&error);
+        }
+        if silence_bell(&owner.bell) {
+            owner.collect();
+            owner.rearm();
+        }
+        owner.reap(&hands, &mut starts);
+        owner.call_back();
+    }
+}
+
+type Hands = Vec<(usize, Arc<Process<Result<()>>>)>;
+
+impl Owner {
+    /// Starts the first workers.
+    ///
+    /// # Errors
+    /// What keeps one from being started.
+    pub(super) fn start_all(&self) -> Result<()> {
+        let wanted = lock(&self.state).wanted;
+        (0..wanted).try_for_each(|place| self.start(place))
+    }
+
+    /// Ends the workers where there is no keeper to do so.
+    pub(super) fn bury_all(&self) {
+        for (_, process) in self.hands() {
+            let _ = process.kill().and_then(|()| process.wait(None));
+        }
+    }
+
+    fn start(&self, place: usize) -> Result<()> {
+        self.board().open_place(place);
+        let number = self.next_number();
+        let descriptor = |fd: std::os::fd::BorrowedFd<'_>| {
+            fd.try_clone_to_owned()
+                .map_err(|error| Error::system("cannot copy a descriptor for a pool's worker: close some or raise `ulimit -n`", error))
+        };
+        let handed = vec![descriptor(self.file.as_fd())?, descriptor(self.bell.as_fd())?];
+        let settings = &self.settings;
+        let mut builder = Process::builder().daemon(true).name(format!("{}-{number}", settings.name)).hand(handed);
+        for (name, value) in &settings.environment {
+            builder = builder.env(name, value);
+        }
+        if let Some(cpus) = &settings.cpus {
+            let own = if settings.one_cpu_each { &cpus[place % cpus.len()..][..1] } else { &cpus[..] };
+            builder = builder.cpus(own.iter().copied());
+        }
+        let initializer = settings.initializer.as_ref().map(|initializer| initializer.orders());
+        let process = builder.spawn(work, (place as u32, settings.calls_most, settings.time_limit.is_some(), initializer))?;
+        let hand = Hand { process: Arc::new(process), sent_away: false, condemned: false, silent: None };
+        lock(&self.state).hands[place] = Some(hand);
+        Ok(())
+    }
+
+    fn next_number(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.started += 1;
+        state.started
+    }
+
+    fn hands(&self) -> Hands {
+        let state = lock(&self.state);
+        let hands = state.hands.iter().enumerate();
+        hands.filter_map(|(place, hand)| Some((place, hand.as_ref()?.process.clone()))).collect()
+    }
+
+    fn is_over(&self) -> bool {
+        let mut state = lock(&self.state);
+        let over = state.broken.is_some() && state.closed || state.is_done();
+        if over {
+            state.ended = true;
+            self.changed.notify_all();
+        }
+        over
+    }
+
+    /// Sees that there are as many workers as there shall be.
+    fn replace(&self, starts: &mut Starts) {
+        starts.again = false;
+        loop {
+            let (place, alive) = {
+                let mut state = lock(&self.state);
+                self.send_away(&mut state);
+                let State { hands, reading, wanted, .. } = &*state;
+                let over = state.broken.is_some() || state.is_done();
+                let place = (0..*wanted).find(|place| !over && hands[*place].is_none() && reading[*place] == 0);
+                (place, hands.iter().flatten().count())
+            };
+            let Some(place) = place else { return };
+            Space::clear(&self.file, place as u64 + 1);
+            let Err(error) = self.start(place) else { continue };
+            starts.failed += 1;
+            if alive == 0 && starts.failed >= POOL_START_TRIES {
+                let text = format!("the pool has no workers left, and no other can be started: {error}");
+                return self.give_up(&Error::caused(error.kind(), text, error));
+            }
+            starts.again = true;
+            return;
+        }
+    }
+
+    /// Tells those to leave who are too many. In a pool where nothing works any more, or all is done, all are.
+    fn send_away(&self, state: &mut State) {
+        let (over, wanted) = (state.is_done(), state.wanted);
+        for (place, hand) in state.hands.iter_mut().enumerate() {
+            let Some(hand) = hand else { continue };
+            if state.broken.is_some() {
+                // It is gone, or will be.
+                let _ = hand.process.kill();
+            } else if (over || place >= wanted) && !hand.sent_away {
+                hand.sent_away = true;
+                self.board().send_away(place);
+            }
+        }
+    }
+
+    /// Kills the workers whose call takes too long. When to look again.
+    fn end_the_late(&self) -> Option<Instant> {
+        let limit = self.settings.time_limit?;
+        let (now, now_ns) = (Instant::now(), monotonic_ns());
+        let mut next: Option<Instant> = None;
+        let mut state = lock(&self.state);
+        let State { slots, hands, .. } = &mut *state;
+        let mut is_busy = false;
+        for slot in (0..slots.len()).filter(|slot| slots[*slot].is_some()) {
+            is_busy = true;
+            let SlotState::Taken(place) = self.board().state(slot) else { continue };
+            let Some(Some(hand)) = hands.get_mut(place) else { continue };
+            let began = self.board().work_began(place);
+            let spent = if began == 0 {
+                let word = self.board().state_word(slot);
+                let (known, since) = hand.silent.unwrap_or((word, now));
+                let since = if known == word { since } else { now };
+                hand.silent = Some((word, since));
+                now - since
+            } else {
+                Duration::from_nanos(now_ns.saturating_sub(began))
+            };
+            match limit.checked_sub(spent).filter(|left| !left.is_zero()) {
+                Some(left) => next = Some(next.map_or(now + left, |next| next.min(now + left))),
+                None => {
+                    hand.condemned = true;
+                    let _ = hand.process.kill();
+                }
+            }
+        }
+        // A call that begins after this look has all its time.
+        next.or_else(|| is_busy.then(|| now + limit))
+    }
+
+    /// Sees which workers have ended.
+    fn reap(&self, hands: &Hands, starts: &mut Starts) {
+        for some in hands.chunks(DESCRIPTORS_POLLED_MAX) {
+            let sentinels: Vec<_> = some.iter().map(|(_, process)| process.sentinel()).collect();
+            let Ok(ended) = wait_readable(&sentinels, Some(Instant::now())) else { continue };
+            for (number, (place, process)) in some.iter().enumerate() {
+                if ended & 1 << number != 0 {
+                    self.bury(*place, process, starts);
+                }
+            }
+        }
+    }
+
+    /// A worker has ended.
+    fn bury(&self, place: usize, process: &Process<Result<()>>, starts: &mut Starts) {
+        let end = process.end().ok().flatten().unwrap_or(End::Unknown);
+        let outcome = process.join();
+        let was_starting = self.board().is_starting(place);
+        let condemned = lock(&self.state).hands[place].as_ref().is_some_and(|hand| hand.condemned);
+        let mut busy = false;
+        self.recover(place, |chunk, done| {
+            busy = true;
+            self.epitaph(process, end, &outcome, condemned, chunk, done)
+        });
+        let sent_away = lock(&self.state).hands[place].take().is_some_and(|hand| hand.sent_away);
+        match outcome {
+            Ok(Ok(())) => (starts.failed, starts.idle_deaths) = (0, 0),
+            Ok(Err(error)) if !was_starting => self.give_up(&error),
+            Ok(Err(error)) | Err(error) if was_starting && !sent_away => {
+                starts.failed += 1;
+                if starts.failed >= POOL_START_TRIES {
+                    let text = format!("{} workers of the pool in a row have ended before their first task: {error}", starts.failed);
+                    self.give_up(&Error::caused(error.kind(), text, error));
+                }
+            }
+            _ if busy => (starts.failed, starts.idle_deaths) = (0, 0),
+            _ => {
+                starts.idle_deaths += 1;
+                if starts.idle_deaths >= POOL_IDLE_DEATHS_MAX {
+                    let text =
+                        format!("{} workers of the pool in a row have died without a task: {}", starts.idle_deaths, who(process, end));
+                    self.give_up(&Error::new(ErrorKind::Died, text));
+                }
+            }
+        }
+    }
+
+    /// Why a call has no result.
+    fn epitaph(
+        &self,
+        process: &Process<Result<()>>,
+        end: End,
+        outcome: &Result<Result<()>>,
+        condemned: bool,
+        chunk: &Chunk,
+        done: u32,
+    ) -> Error {
+        let number = chunk.first + u64::from(chunk.over + done);
+        let what = format!("while it ran `{}` with argument {number}", chunk.job.entry.name());
+        match (outcome, self.settings.time_limit) {
+            (Err(error), _) if error.is_panic() => {
+                // (With panic=abort.)
+                Error::caused(error.kind(), format!("{error}, {what}"), error.clone())
+            }
+            (_, Some(limit)) if condemned => {
+                let text = format!("{} (pid {}) was ended {what}: longer than {limit:?}", process.name(), process.pid());
+                Error::new(ErrorKind::TimedOut, text)
+            }
+            _ => Error::new(ErrorKind::Died, format!("{} {what}", who(process, end))),
+        }
+    }
+
+    /// Runs the callbacks of jobs that are finished.
+    fn call_back(&self) {
+        loop {
+            let callbacks = std::mem::take(&mut lock(&self.state).callbacks);
+            if callbacks.is_empty() {
+                return;
+            }
+            for (job, callback) in callbacks {
+                // A panic was reported by its hook; the others have their turn.
+                let _ = catch_unwind(AssertUnwindSafe(|| callback(&job)));
+            }
+        }
+    }
+}
+
+fn who(process: &Process<Result<()>>, end: End) -> String {
+    format!("{} (pid {}) {end}", process.name(), process.pid())
+}

@@ -1,0 +1,517 @@
+//! The owner's side of a pool: what is handed out to whom, and what comes back.
+//!
+//! Everything is under one lock, which nobody holds while it waits, calls a manager, starts a process or reads large results. Who
+//! waits for results does the work itself ([`Owner::collect`]); so a caller that looks finds its result as soon as it is there. The
+//! *keeper*, a thread of the pool's own, does what must be done while nobody waits: it sees workers die, replaces them, ends those whose
+//! call takes too long, and collects for those who wait for nothing (`keeper`).
+//!
+//! | a chunk of calls is | where | who moves it on |
+//! |---|---|---|
+//! | waiting for a slot | `backlog` | whoever frees a slot |
+//! | handed out | `slots`, and on the board | a worker |
+//! | being collected | with the collector, its slot's worker counted in `reading` | the collector |
+//!
+//! A worker's place is not given to another process while somebody reads what the last one has left.
+
+use super::frames::{Packing, Room, Space};
+use super::job::{Callback, Job, Piece, lock};
+use super::keeper::Hand;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::fork::Stamp;
+use commonhold_ipc::limits::{POOL_AHEAD_BYTES, POOL_SLOTS};
+use commonhold_ipc::map::Segment;
+use commonhold_ipc::pool::{Board, State as SlotState, Task};
+use commonhold_ipc::sync::scribbled;
+use commonhold_ipc::sys::ring_bell;
+use rkyv::util::AlignedVec;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// Calls side by side, ready to be handed out.
+pub(super) struct Chunk {
+    pub(super) job: Arc<Job>,
+    /// Number of the first of all its calls.
+    pub(super) first: u64,
+    /// All its calls.
+    pub(super) calls: u32,
+    /// How many of them are over.
+    pub(super) over: u32,
+    /// How often the next one has been begun in vain.
+    pub(super) attempts: u32,
+    pub(super) packing: Packing,
+}
+
+impl Chunk {
+    fn rest(&self) -> u32 {
+        self.calls - self.over
+    }
+}
+
+/// A chunk that is on the board.
+pub(super) struct HandedOut {
+    pub(super) chunk: Chunk,
+    /// Its position; none: the board has had no room yet.
+    position: Option<u64>,
+}
+
+pub(super) struct State {
+    pub(super) slots: Vec<Option<HandedOut>>,
+    free: Vec<usize>,
+    backlog: VecDeque<Chunk>,
+    /// Slots that are filled and not on the board.
+    unpublished: Vec<usize>,
+    /// Collectors that read what the worker of a place has left.
+    pub(super) reading: Vec<u32>,
+    pub(super) hands: Vec<Option<Hand>>,
+    /// How many workers there shall be.
+    pub(super) wanted: usize,
+    /// How many there have been.
+    pub(super) started: u64,
+    /// Jobs that are not finished, and those of them that nobody need wait for.
+    pub(super) jobs: usize,
+    pub(super) jobs_async: usize,
+    /// Callers that wait, and those of them who want to be woken for every result.
+    pub(super) waiting: usize,
+    pub(super) waiting_closely: usize,
+    pub(super) keeper_is_wanted: bool,
+    pub(super) closed: bool,
+    /// Why nothing works any more.
+    pub(super) broken: Option<Error>,
+    /// The keeper has nothing more to do, and all workers are gone.
+    pub(super) ended: bool,
+    pub(super) callbacks: Vec<(Arc<Job>, Callback)>,
+}
+
+/// What the pool's handles, its jobs and its keeper share.
+pub(super) struct Owner {
+    pub(super) stamp: Stamp,
+    pub(super) segment: Segment,
+    pub(super) file: Arc<File>,
+    pub(super) bell: OwnedFd,
+    pub(super) settings: super::builder::Settings,
+    pub(super) state: Mutex<State>,
+    pub(super) arguments: Mutex<Space>,
+    pub(super) changed: Condvar,
+}
+
+/// Large arguments are put where all threads of the owner put theirs.
+pub(super) struct Arguments<'c>(pub(super) &'c Owner);
+
+impl Room for Arguments<'_> {
+    fn take(&mut self, bytes: u64) -> Result<u64> {
+        lock(&self.0.arguments).take(bytes)
+    }
+
+    fn give_back(&mut self, at: u64) {
+        lock(&self.0.arguments).give_back(at);
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.0.file.clone()
+    }
+}
+
+/// What became of a chunk that is taken off the board.
+struct Collected {
+    slot: usize,
+    chunk: Chunk,
+    worker: usize,
+    /// Why the call that was running will have no result.
+    failure: Option<Error>,
+}
+
+impl State {
+    pub(super) fn new(wanted: usize) -> State {
+        State {
+            slots: (0..POOL_SLOTS).map(|_| None).collect(),
+            // The last one is used next, and so the lowest: what has memory already is used again.
+            free: (0..POOL_SLOTS).rev().collect(),
+            backlog: VecDeque::new(),
+            unpublished: Vec::new(),
+            reading: vec![0; wanted],
+            hands: (0..wanted).map(|_| None).collect(),
+            wanted,
+            started: 0,
+            jobs: 0,
+            jobs_async: 0,
+            waiting: 0,
+            waiting_closely: 0,
+            keeper_is_wanted: false,
+            closed: false,
+            broken: None,
+            ended: false,
+            callbacks: Vec::new(),
+        }
+    }
+
+    /// Whether nothing is to be done any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.closed && self.jobs == 0 && self.backlog.is_empty() && self.free.len() == POOL_SLOTS
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.broken {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Owner {
+    pub(super) fn board(&self) -> Board<'_, Segment> {
+        Board::new(&self.segment)
+    }
+
+    /// Begins a job.
+    ///
+    /// # Errors
+    /// `UsedAfterFork`, `Closed`, or why the pool does not work any more.
+    pub(super) fn begin(&self, job: &Job) -> Result<()> {
+        self.stamp.check()?;
+        let mut state = lock(&self.state);
+        state.check()?;
+        if state.closed {
+            return Err(Error::new(ErrorKind::Closed, "the pool is closed: it takes no more tasks"));
+        }
+        state.jobs += 1;
+        state.jobs_async += usize::from(job.is_async);
+        self.tune(&mut state);
+        Ok(())
+    }
+
+    fn end(&self, state: &mut State, job: &Job) {
+        if !job.is_over_now() {
+            return;
+        }
+        state.jobs -= 1;
+        state.jobs_async -= usize::from(job.is_async);
+        if state.is_done() {
+            ring_bell(&self.bell);
+        }
+    }
+
+    /// A job that was begun is over for its caller: what it has not begun is called off.
+    pub(super) fn finish(&self, job: &Arc<Job>) {
+        if !self.stamp.is_current() {
+            return;
+        }
+        let is_complete = job.is_complete();
+        job.cancel();
+        let mut state = lock(&self.state);
+        if !is_complete {
+            self.call_off(&mut state, job);
+        }
+        self.end(&mut state, job);
+        self.tune(&mut state);
+    }
+
+    /// Takes what a job has not begun away from the workers.
+    fn call_off(&self, state: &mut State, job: &Arc<Job>) {
+        let (mine, others) = std::mem::take(&mut state.backlog).into_iter().partition(|chunk| Arc::ptr_eq(&chunk.job, job));
+        state.backlog = others;
+        let mut over: Vec<Chunk> = Vec::from_iter::<VecDeque<Chunk>>(mine);
+        for slot in 0..POOL_SLOTS {
+            let is_open = |handed: &HandedOut| {
+                Arc::ptr_eq(&handed.chunk.job, job) && handed.position.is_none_or(|position| self.board().call_off(slot, position))
+            };
+            if let Some(handed) = state.slots[slot].take_if(|handed| is_open(handed)) {
+                state.unpublished.retain(|other| *other != slot);
+                state.free.push(slot);
+                over.push(handed.chunk);
+            }
+        }
+        over.into_iter().for_each(|chunk| self.let_go(chunk));
+        self.refill(state);
+    }
+
+    /// Frees what a chunk takes that will not be handed out any more.
+    pub(super) fn let_go(&self, chunk: Chunk) {
+        let mut arguments = (!chunk.packing.regions.is_empty()).then(|| lock(&self.arguments));
+        for at in &chunk.packing.regions {
+            arguments.iter_mut().for_each(|arguments| arguments.give_back(*at));
+        }
+    }
+
+    /// Hands a chunk out, or keeps it until there is room. Its job was begun.
+    ///
+    /// # Errors
+    /// Why the pool does not work any more.
+    pub(super) fn submit(&self, chunk: Chunk) -> Result<()> {
+        let mut state = lock(&self.state);
+        if let Err(error) = state.check() {
+            drop(state);
+            self.let_go(chunk);
+            return Err(error);
+        }
+        if state.backlog.is_empty()
+            && let Some(slot) = state.free.pop()
+        {
+            self.hand_out(&mut state, slot, chunk);
+        } else {
+            state.backlog.push_back(chunk);
+        }
+        Ok(())
+    }
+
+    fn hand_out(&self, state: &mut State, slot: usize, mut chunk: Chunk) {
+        let bytes = std::mem::take(&mut chunk.packing.bytes);
+        let (function, name) = chunk.job.function;
+        let (calls, stops, arguments) = (chunk.calls, chunk.job.stops, bytes.len() as u32);
+        let task = Task { function, name, calls, first: 0, arguments, stops };
+        self.board().fill(slot, &task, &bytes);
+        self.put_up(state, slot, chunk);
+    }
+
+    /// Puts what is in a slot on the board, from the first call on that is not over.
+    fn put_up(&self, state: &mut State, slot: usize, chunk: Chunk) {
+        let position = self.board().publish(slot, chunk.calls, chunk.over);
+        if position.is_none() {
+            state.unpublished.push(slot);
+        }
+        state.slots[slot] = Some(HandedOut { chunk, position });
+        self.board().wake(state.hands.len());
+    }
+
+    /// Hands out what has waited for room.
+    fn refill(&self, state: &mut State) {
+        for slot in std::mem::take(&mut state.unpublished) {
+            if let Some(handed) = state.slots[slot].take() {
+                self.put_up(state, slot, handed.chunk);
+            }
+        }
+        while !state.backlog.is_empty() {
+            let Some(slot) = state.free.pop() else { return };
+            let Some(chunk) = state.backlog.pop_front() else { return };
+            self.hand_out(state, slot, chunk);
+        }
+    }
+
+    /// Takes what is done off the board, and brings it to those who have asked for it. Whether there was anything.
+    pub(super) fn collect(&self) -> bool {
+        let board = self.board();
+        let mut collected = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            let State { slots, reading, .. } = &mut *state;
+            board.silence(|slot| {
+                if let SlotState::Done(worker) = board.state(slot)
+                    && worker < reading.len()
+                    && let Some(handed) = slots[slot].take()
+                {
+                    reading[worker] += 1;
+                    collected.push(Collected { slot, chunk: handed.chunk, worker, failure: None });
+                }
+            });
+        }
+        let any = !collected.is_empty();
+        self.settle(collected);
+        any
+    }
+
+    /// Takes what a worker has left that is dead off the board. `failure` says why a call has no result.
+    pub(super) fn recover(&self, place: usize, mut failure: impl FnMut(&Chunk, u32) -> Error) {
+        let board = self.board();
+        let mut collected = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            let State { slots, reading, .. } = &mut *state;
+            for (slot, handed) in slots.iter_mut().enumerate() {
+                let failed = match board.state(slot) {
+                    SlotState::Taken(worker) if worker == place => true,
+                    SlotState::Done(worker) if worker == place => false,
+                    _ => continue,
+                };
+                if let Some(HandedOut { chunk, .. }) = handed.take() {
+                    reading[place] += 1;
+                    let done = board.progress(slot).calls;
+                    let failure = (failed && done < chunk.rest()).then(|| failure(&chunk, done));
+                    collected.push(Collected { slot, chunk, worker: place, failure });
+                }
+            }
+        }
+        self.settle(collected);
+    }
+
+    /// Reads the results of chunks, delivers them, and hands out again what is left of the chunks.
+    fn settle(&self, collected: Vec<Collected>) {
+        if collected.is_empty() {
+            return;
+        }
+        let mut settled = Vec::with_capacity(collected.len());
+        let mut ready = Vec::new();
+        for mut one in collected {
+            for piece in self.pieces(&mut one) {
+                let (finished, callback) = one.chunk.job.deliver(piece);
+                if finished {
+                    ready.push((one.chunk.job.clone(), callback));
+                }
+            }
+            settled.push(one);
+        }
+        let mut state = lock(&self.state);
+        for one in settled {
+            state.reading[one.worker] -= 1;
+            // (In a broken pool everything was failed already.)
+            if one.chunk.rest() > 0 && !one.chunk.job.is_cancelled() && state.broken.is_none() {
+                self.put_up(&mut state, one.slot, one.chunk);
+                continue;
+            }
+            self.board().free(one.slot);
+            state.free.push(one.slot);
+            self.let_go(one.chunk);
+            if self.board().is_leaving(one.worker) {
+                self.board().wake_worker(one.worker);
+            }
+            if state.hands[one.worker].is_none() {
+                // The keeper waits for this place.
+                ring_bell(&self.bell);
+            }
+        }
+        self.done(&mut state, ready);
+        self.refill(&mut state);
+        if state.is_done() {
+            ring_bell(&self.bell);
+        }
+        drop(state);
+        self.board().callers().notify_all();
+    }
+
+    /// Jobs are finished.
+    fn done(&self, state: &mut State, ready: Vec<(Arc<Job>, Option<Callback>)>) {
+        for (job, callback) in ready {
+            if job.is_async {
+                // Of others the caller says when they are over.
+                if !job.is_complete() {
+                    self.call_off(state, &job);
+                }
+                self.end(state, &job);
+            }
+            if let Some(callback) = callback {
+                state.callbacks.push((job, callback));
+                ring_bell(&self.bell);
+            }
+        }
+        self.tune(state);
+    }
+
+    /// What has come of a chunk: the results that are there, and the failure of the call that was running.
+    fn pieces(&self, one: &mut Collected) -> Vec<Piece> {
+        let chunk = &mut one.chunk;
+        let progress = self.board().progress(one.slot);
+        let mut pieces = Vec::with_capacity(1);
+        let function = chunk.job.entry.name();
+        let calls = progress.calls.min(chunk.rest());
+        if calls > 0 {
+            let mut frames = AlignedVec::new();
+            let first = chunk.first + u64::from(chunk.over);
+            pieces.push(match self.board().results(one.slot, &progress, &mut frames) {
+                Ok(()) => Piece::read(first, calls, frames, &self.file, || format!("`{function}` in a pool's worker")),
+                Err(error) => Piece::failed(first, calls, &error),
+            });
+            chunk.over += calls;
+            chunk.attempts = 0;
+        } else if one.failure.is_none() {
+            // Done, and nothing was done: no worker of ours writes that.
+            one.failure = Some(scribbled("pool"));
+            chunk.attempts = u32::MAX;
+        }
+        if let Some(failure) = one.failure.take() {
+            if chunk.attempts < self.settings.retries {
+                chunk.attempts += 1;
+            } else {
+                pieces.push(Piece::failed(chunk.first + u64::from(chunk.over), 1, &failure));
+                chunk.over += 1;
+                chunk.attempts = 0;
+            }
+        }
+        pieces
+    }
+
+    /// Has something done when a job is finished: by the keeper, or here and now, if that has ended.
+    pub(super) fn call_back_when(&self, job: &Arc<Job>, callback: Callback) {
+        let Some(callback) = job.when_finished(callback) else { return };
+        let mut state = lock(&self.state);
+        if state.ended {
+            drop(state);
+            return callback(job);
+        }
+        state.callbacks.push((job.clone(), callback));
+        drop(state);
+        ring_bell(&self.bell);
+    }
+
+    /// Nothing works any more: everything that was asked for fails with this error.
+    pub(super) fn give_up(&self, error: &Error) {
+        let mut state = lock(&self.state);
+        if state.broken.is_some() {
+            return;
+        }
+        state.broken = Some(error.clone());
+        let mut chunks: Vec<Chunk> = std::mem::take(&mut state.backlog).into();
+        for slot in 0..POOL_SLOTS {
+            if let Some(handed) = state.slots[slot].take() {
+                // A worker that has it goes on until it is killed.
+                self.board().free(slot);
+                state.free.push(slot);
+                chunks.push(handed.chunk);
+            }
+        }
+        state.unpublished.clear();
+        let mut ready = Vec::new();
+        for chunk in chunks {
+            let (finished, callback) = chunk.job.fail(error);
+            if finished {
+                ready.push((chunk.job.clone(), callback));
+            }
+            self.let_go(chunk);
+        }
+        self.done(&mut state, ready);
+        drop(state);
+        ring_bell(&self.bell);
+        self.changed.notify_all();
+        self.board().callers().notify_all();
+    }
+
+    /// No more jobs are taken.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        self.tune(&mut state);
+        ring_bell(&self.bell);
+    }
+
+    /// Gives it another number of workers.
+    pub(super) fn resize(&self, workers: usize) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.check()?;
+        if state.closed {
+            return Err(Error::new(ErrorKind::Closed, "the pool is closed, and its workers end: it gets no others"));
+        }
+        state.wanted = workers;
+        let places = workers.max(state.hands.len());
+        state.hands.resize_with(places, || None);
+        state.reading.resize(places, 0);
+        drop(state);
+        ring_bell(&self.bell);
+        Ok(())
+    }
+
+    /// Calls of a job that are done in tasks that are not.
+    pub(super) fn running(&self, job: &Arc<Job>) -> u64 {
+        let state = lock(&self.state);
+        let mine = |handed: &&HandedOut| Arc::ptr_eq(&handed.chunk.job, job);
+        let slots = state.slots.iter().enumerate().filter_map(|(slot, handed)| Some((slot, handed.as_ref().filter(mine)?)));
+        slots.map(|(slot, handed)| u64::from(self.board().progress(slot).calls.min(handed.chunk.rest()))).sum()
+    }
+
+    /// Whether another chunk of a job should be handed out now.
+    pub(super) fn has_room(&self, on_their_way: u64) -> bool {
+        if on_their_way == 0 {
+            return true;
+        }
+        let state = lock(&self.state);
+        !state.free.is_empty() && state.backlog.is_empty() && lock(&self.arguments).in_use() < POOL_AHEAD_BYTES
+    }
+}
