@@ -107,7 +107,7 @@ fn run(cli: &Cli) -> commonhold::Result<()> {
     println!("{} workers at http://{address}", workers.len());
     if cli.stay {
         loop {
-            let ended = commonhold::wait_any(&workers.iter().map(|worker| &**worker).collect::<Vec<_>>(), None)?;
+            let ended = commonhold::wait(&workers.iter().map(|worker| worker as &dyn commonhold::Waitable).collect::<Vec<_>>(), None)?;
             for number in ended {
                 workers[number] = start(number)?;
             }
@@ -117,7 +117,10 @@ fn run(cli: &Cli) -> commonhold::Result<()> {
     println!("{}", without_name(&page("/")?));
     if cli.kill {
         assert_eq!(page("/die")?, "");
-        let ended = commonhold::wait_any(&workers.iter().map(|worker| &**worker).collect::<Vec<_>>(), Duration::from_secs(30))?;
+        let ended = commonhold::wait(
+            &workers.iter().map(|worker| worker as &dyn commonhold::Waitable).collect::<Vec<_>>(),
+            Duration::from_secs(30),
+        )?;
         for number in ended {
             println!("a worker died: {:?}", workers[number].join().expect_err("it was killed").kind());
             workers[number] = start(number)?;

@@ -53,15 +53,14 @@ pub use commonhold_proxy::SharedMemory;
 pub use commonhold_proxy::process::{
     ChildProcess, ChildSpec, ChildrenGuard, CurrentProcess, Outcome, ParentProcess, Process, ProcessBuilder, Restart, RestartStrategy,
     Supervisor, SupervisorEvent, SupervisorStopper, Task, active_children, cpu_count, current_process, join_children, parent_process,
-    wait_any,
 };
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
     Acquired, Array, ArrayContent, ArrayIter, AsyncResult, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition,
-    Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock, LockGuard,
-    Namespace, Party, Permit, Pool, PoolBuilder, Progress, Queue, QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref,
-    RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats, StripedCounter, Token, Transaction, Value, View, Watch, WriteGuard,
-    Writer,
+    Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock,
+    LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Pool, PoolBuilder, Progress, Queue, QueueIter,
+    QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats,
+    StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, Writer, wait,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

@@ -2,7 +2,7 @@
 
 use commonhold::{
     ChildProcess, Dict, Error, ErrorKind, List, Manager, Process, ResourceLimit, Shared, Stream, active_children, cpu_count,
-    current_process, parent_process, wait_any,
+    current_process, parent_process, wait,
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -451,12 +451,12 @@ fn close_is_for_what_has_ended() {
 #[test]
 fn several_are_waited_for_at_once() {
     let (a, b) = (Idle::spawn(), Idle::spawn());
-    assert_eq!(wait_any(&[&a.0, &b.0], Duration::ZERO).unwrap(), []);
-    assert_eq!(wait_any(&[], None).unwrap(), []);
+    assert_eq!(wait(&[&a.0, &b.0], Duration::ZERO).unwrap(), []);
+    assert_eq!(wait(&[], None).unwrap(), []);
     let c = Process::spawn(|| 7u8, ()).unwrap();
-    assert_eq!(wait_any(&[&a.0, &c, &b.0], None).unwrap(), [1]);
+    assert_eq!(wait(&[&a.0, &c, &b.0], None).unwrap(), [1]);
     b.0.kill().unwrap();
-    until("both have ended", || wait_any(&[&a.0, &c, &b.0], None).unwrap() == [1, 2]);
+    until("both have ended", || wait(&[&a.0, &c, &b.0], None).unwrap() == [1, 2]);
     assert_ne!(commonhold_ipc::sys::wait_readable(&[c.as_fd()], None).unwrap(), 0);
 }
 

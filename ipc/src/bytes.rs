@@ -12,9 +12,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-/// The parts of a range of bytes that lie in one word each: the word's number, and which of its bytes.
+/// Some bytes of one word: its number, and which of its bytes.
+type Part = (usize, Range<usize>);
+
+/// A range of bytes: what lies in a first word that is not all of it, the whole words, and what lies in a last one.
 #[inline]
-fn parts(range: Range<usize>) -> (Option<(usize, Range<usize>)>, Range<usize>, Option<(usize, Range<usize>)>) {
+fn parts(range: Range<usize>) -> (Option<Part>, Range<usize>, Option<Part>) {
     let (start, end) = (range.start, range.end.max(range.start));
     let (first, last) = (start / 8, end / 8);
     if first == last {

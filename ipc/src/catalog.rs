@@ -10,10 +10,10 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | id, 0 in an empty slot |
-//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own |
+//! | 8 | 8 | root: dict: child word of its index; list: child word of its sequence; value: offset of its block; counter: the number; condition: id of the lock that it is used with, 0: its own; end of a pipe: id of the queue that it receives from, 0: none |
 //! | 16 | 8 | number of entries or elements; shared bytes: how many |
 //! | 24 | 8 | version of the last change |
-//! | 32 | 8 | dict: next insertion number |
+//! | 32 | 8 | dict: next insertion number; end of a pipe: id of the queue that it sends into, 0: none |
 //! | 40 | 8 | offset of the descriptor: fingerprint, length of the type's text, the text |
 //! | 48 | 1 | kind |
 //! | 49 | 1 | list: inner levels of its sequence |
@@ -94,6 +94,8 @@ pub enum Kind {
     SharedMemory = 33,
     /// An object of a user's type, in a host process.
     Remote = 64,
+    /// One end of a pipe: which queues it is made of, see `manager::pipes`.
+    PipeEnd = 65,
 }
 
 impl Kind {
@@ -120,6 +122,7 @@ impl Kind {
             32 => Kind::StripedCounter,
             33 => Kind::SharedMemory,
             64 => Kind::Remote,
+            65 => Kind::PipeEnd,
             _ => return None,
         })
     }
@@ -156,6 +159,7 @@ impl Kind {
             Kind::StripedCounter => "StripedCounter",
             Kind::SharedMemory => "SharedMemory",
             Kind::Remote => "Remote",
+            Kind::PipeEnd => "PipeEnd",
         }
     }
 }
@@ -171,7 +175,7 @@ pub struct Record {
     pub len: u64,
     /// Version of the last change.
     pub modified: u64,
-    /// Next insertion number of a dict.
+    /// Next insertion number of a dict; the second queue of an end of a pipe.
     pub next_insertion: u64,
     /// Offset of the descriptor.
     pub descriptor: u64,

@@ -81,6 +81,8 @@ pub const QUEUE_BYTES_DEFAULT: u64 = 4 << 30;
 pub const QUEUE_IN_HANDS_MIN: u64 = 64;
 /// Most of them; between the two it is the queue's capacity.
 pub const QUEUE_IN_HANDS_MAX: u64 = 65_536;
+/// Items that may wait in each direction of a pipe that nobody made a maximum for: its cells and first items take 32 KiB.
+pub const PIPE_CAPACITY_DEFAULT: u64 = 128;
 /// Bytes of a thread's buffer for received items that are kept between uses: a fresh one would cost 250 ns a page at each.
 pub const QUEUE_INBOX_BYTES_KEPT_MAX: usize = 4 << 20;
 /// Items with handles in them that wait in all queues of a manager: some 100 bytes each of its private memory.
@@ -102,6 +104,8 @@ pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
 /// Descriptors taken from one received message; the welcome sends 3 at the most, the orders of a pool's worker 5, and whatever comes
 /// beyond is closed on the spot.
 pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 5;
+/// Words of shared memory that one thread may sleep on at once, by the kernel's word (`FUTEX_WAITV_MAX`).
+pub const WORDS_SLEPT_ON_MAX: usize = 128;
 /// Descriptors that one call may wait for: one bit each of the answer.
 pub const DESCRIPTORS_POLLED_MAX: usize = 64;
 /// Room of a session's lanes for payloads that do not fit into a slot: 64 threads that send 128 KiB each, or eight that send 1 MiB. What

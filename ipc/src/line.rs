@@ -44,7 +44,7 @@ use crate::socket::{Channel, Received, Spin};
 use crate::sys;
 use rkyv::util::AlignedVec;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Instant;
 
 /// Offset of a side's words, each side's on cache lines of its own, two of which are fetched together.
@@ -365,6 +365,8 @@ pub fn line_memory() -> Result<OwnedFd> {
 pub struct LineEnd {
     end: End<Segment>,
     socket: Channel,
+    /// Whether the other side slept when this one sent last.
+    has_rung: AtomicBool,
 }
 
 impl LineEnd {
@@ -372,7 +374,7 @@ impl LineEnd {
     pub fn map(memory: &OwnedFd, socket: Channel, side: Side) -> Result<LineEnd> {
         let segment = Segment::map(memory, LINE_BYTES, Access::ReadWrite)?.keep_from_children()?;
         segment.keep_from_dumps()?;
-        Ok(LineEnd { end: End::new(segment, side), socket })
+        Ok(LineEnd { end: End::new(segment, side), socket, has_rung: AtomicBool::new(false) })
     }
 
     /// Its socket.
@@ -395,7 +397,17 @@ impl LineEnd {
         if must_ring {
             self.ring()?;
         }
+        if count > 0 {
+            self.has_rung.store(must_ring, Ordering::Relaxed);
+        }
         Ok(count)
+    }
+
+    /// Whether the other side slept when this one sent last. What it says next takes a wake-up longer: whether it pays to look for that is
+    /// another question than whether it pays where nobody sleeps.
+    #[inline]
+    pub fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::Relaxed)
     }
 
     /// Copies what has come behind what `out` has, at most so many bytes.

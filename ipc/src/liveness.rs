@@ -144,6 +144,35 @@ pub fn sleep_until(word: &AtomicU32, expected: u32, alive: &AtomicU32, deadline:
     }
 }
 
+/// Sleeps while every word holds what stands beside it and all the managers live, at the longest until the deadline. `false`: the
+/// deadline passed. A manager's death is passed on to its other sleepers.
+pub fn sleep_until_any(words: &[(&AtomicU32, u32)], lives: &[&AtomicU32], deadline: Option<Instant>) -> Result<bool> {
+    // SYNC: as in `sleep_until`.
+    let pass_on = || {
+        let dead = lives.iter().filter(|alive| !is_alive(alive.load(Ordering::Acquire)));
+        dead.fold(false, |_, alive| {
+            sys::futex_wake_all(alive);
+            true
+        })
+    };
+    loop {
+        let alive = lives.iter().map(|alive| (*alive, alive.load(Ordering::Acquire)));
+        let all: Vec<_> = words.iter().copied().chain(alive).collect();
+        if pass_on() {
+            return Ok(true);
+        }
+        let slice = Instant::now() + Duration::from_millis(SLEEP_SLICE_MS);
+        let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+        let awake = sys::futex_wait_any(&all, Some(until))?;
+        if pass_on() || awake {
+            return Ok(true);
+        }
+        if deadline == Some(until) {
+            return Ok(false);
+        }
+    }
+}
+
 /// Wakes all who sleep on the word of a dead manager. What it did before its death counts: a changed word is a changed word.
 #[cold]
 fn pass_on(word: &AtomicU32, expected: u32, alive: &AtomicU32) -> Slept {

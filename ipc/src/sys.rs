@@ -1,12 +1,12 @@
 //! Every system call of commonhold, each behind a safe function.
 //!
-//! Five rooms: here what needs `unsafe` (and what belongs beside it), in `sys/memory.rs` the memory files, in `sys/barrier.rs` memory
-//! barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how processes are started. Most of it is
-//! rustix's; libc fills the gaps, nix has `posix_spawn`.
+//! Six rooms: here what needs `unsafe` (and what belongs beside it), in `sys/futex.rs` sleeping on words, in `sys/memory.rs` the memory
+//! files, in `sys/barrier.rs` memory barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how
+//! processes are started. Most of it is rustix's; libc fills the gaps, nix has `posix_spawn`.
 //!
 //! | call | since Linux | without it |
 //! |---|---|---|
-//! | `futex_waitv` | 5.16 | sleeps end every 20 ms to look at the second word |
+//! | `futex_waitv` | 5.16 | sleeps end every 20 ms to look at the other words |
 //! | `pidfd_open` | 5.3 | needed |
 //! | `waitid` of a pidfd | 5.4 | how a process ended is unknown |
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
@@ -20,11 +20,13 @@
 #![allow(unsafe_code)] // The workspace's place for raw system calls: each is wrapped in a safe function.
 
 mod barrier;
+mod futex;
 mod machine;
 mod memory;
 mod spawn;
 
 pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
+pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
 pub(crate) use machine::cut_short;
 pub use machine::{
     address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_cpus, own_uid, possible_cpus,
@@ -41,18 +43,16 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
 use memmap2::MmapRaw;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
-use rustix::thread::futex;
-use rustix::time::ClockId;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{DESCRIPTORS_POLLED_MAX, SLEEP_SLICE_WITHOUT_WAITV_MS};
+use crate::limits::DESCRIPTORS_POLLED_MAX;
 
 // ---------------------------------------------------------------------------------------------------------------------- words
 
@@ -64,118 +64,6 @@ fn word_in_mapping(map: &MmapRaw, offset: usize) -> &AtomicU32 {
     // SAFETY: the four bytes lie inside of the mapping (asserted), which lives as long as the reference; mappings begin at a page,
     // so the word is aligned. Other processes change it, but only as an atomic; nobody has a plain reference into a `MmapRaw`.
     unsafe { AtomicU32::from_ptr(map.as_mut_ptr().add(offset).cast()) }
-}
-
-// -------------------------------------------------------------------------------------------------------------------- futexes
-
-/// Why a sleep on one or two words ended. Whatever it says, look at the words again: wake-ups can be meant for somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitOutcome {
-    /// Somebody woke sleepers of the first (or only) word.
-    Woken,
-    /// Somebody woke sleepers of the second word.
-    WokenBySecond,
-    /// A word was no longer what was expected, so there was no sleep, or it ended.
-    Changed,
-    /// The deadline passed.
-    TimedOut,
-}
-
-/// Wakes up to `count` sleepers of `word`, in any process, and returns how many there were.
-pub fn futex_wake(word: &AtomicU32, count: u32) -> usize {
-    // The kernel's counter is signed. There is no failure that a caller could act on: an unmapped word would be a bug.
-    futex::wake(word, futex::Flags::empty(), count.min(i32::MAX as u32)).unwrap_or(0)
-}
-
-/// Wakes all sleepers of `word`.
-pub fn futex_wake_all(word: &AtomicU32) -> usize {
-    futex_wake(word, u32::MAX)
-}
-
-/// Sleeps while `word` holds `expected`, until woken or until the deadline.
-pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<WaitOutcome> {
-    let timeout = deadline.map(monotonic);
-    loop {
-        match futex::wait_bitset(word, futex::Flags::empty(), expected, timeout.as_ref(), std::num::NonZeroU32::MAX) {
-            Ok(()) => return Ok(WaitOutcome::Woken),
-            Err(Errno::AGAIN) => return Ok(WaitOutcome::Changed),
-            Err(Errno::TIMEDOUT) => return Ok(WaitOutcome::TimedOut),
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(Error::system("could not sleep on a word of shared memory", errno)),
-        }
-    }
-}
-
-/// Sleeps while `word_a` holds `expected_a` *and* `word_b` holds `expected_b`, until either is woken or until the deadline.
-pub fn futex_wait_either(
-    word_a: &AtomicU32,
-    expected_a: u32,
-    word_b: &AtomicU32,
-    expected_b: u32,
-    deadline: Option<Instant>,
-) -> Result<WaitOutcome> {
-    static WITHOUT_WAITV: AtomicBool = AtomicBool::new(false);
-    if WITHOUT_WAITV.load(Ordering::Relaxed) {
-        return wait_in_slices(word_a, expected_a, word_b, expected_b, deadline);
-    }
-    let waiter = |word: &AtomicU32, expected: u32| {
-        let mut wait = futex::Wait::new();
-        wait.val = u64::from(expected);
-        wait.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
-        wait.flags = futex::WaitFlags::SIZE_U32;
-        wait
-    };
-    let waiters = [waiter(word_a, expected_a), waiter(word_b, expected_b)];
-    let timeout = deadline.map(monotonic);
-    loop {
-        match futex::waitv(&waiters, futex::WaitvFlags::empty(), timeout.as_ref(), ClockId::Monotonic) {
-            Ok(0) => return Ok(WaitOutcome::Woken),
-            Ok(_) => return Ok(WaitOutcome::WokenBySecond),
-            Err(Errno::AGAIN) => return Ok(WaitOutcome::Changed),
-            Err(Errno::TIMEDOUT) => return Ok(WaitOutcome::TimedOut),
-            Err(Errno::INTR) => continue,
-            // EPERM: what filters of system calls answer (seccomp) to a number that they do not know.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                WITHOUT_WAITV.store(true, Ordering::Relaxed);
-                return wait_in_slices(word_a, expected_a, word_b, expected_b, deadline);
-            }
-            Err(errno) => return Err(Error::system("could not sleep on two words of shared memory", errno)),
-        }
-    }
-}
-
-/// [`futex_wait_either`] without `futex_waitv`: sleeps on the first word, and looks at the second every few milliseconds.
-fn wait_in_slices(
-    word_a: &AtomicU32,
-    expected_a: u32,
-    word_b: &AtomicU32,
-    expected_b: u32,
-    deadline: Option<Instant>,
-) -> Result<WaitOutcome> {
-    loop {
-        // SYNC: pairs with the Release store of whoever changes the second word and then wakes.
-        if word_b.load(Ordering::Acquire) != expected_b {
-            return Ok(WaitOutcome::Changed);
-        }
-        let slice = Instant::now() + Duration::from_millis(SLEEP_SLICE_WITHOUT_WAITV_MS);
-        let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-        match futex_wait(word_a, expected_a, Some(until))? {
-            WaitOutcome::TimedOut if deadline != Some(until) => continue,
-            outcome => return Ok(outcome),
-        }
-    }
-}
-
-/// The same moment as the kernel counts it.
-fn monotonic(deadline: Instant) -> Timespec {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let now = rustix::time::clock_gettime(ClockId::Monotonic);
-    let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());
-    let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-    Timespec {
-        tv_sec: now.tv_sec.saturating_add(seconds).saturating_add(nanoseconds / 1_000_000_000),
-        tv_nsec: nanoseconds % 1_000_000_000,
-    }
 }
 
 // ------------------------------------------------------------------------------------------------------------- robust futexes
@@ -485,7 +373,7 @@ pub fn thread_id() -> u32 {
 
 /// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
 pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 

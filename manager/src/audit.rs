@@ -12,6 +12,7 @@
 //! Walks keep their own stack, and end: a block is entered once, so links in a circle are found as a block named twice.
 
 use crate::demolition::Piece;
+use crate::pipes;
 use crate::store::Store;
 use commonhold_ipc::arena::{self, Root};
 use commonhold_ipc::block::{Entry, HEAD_BYTES, LARGE_VALUE_BYTES, element_bytes, element_handles, element_place};
@@ -245,6 +246,10 @@ impl<'s> Audit<'s> {
                 self.element(record.root, id)?;
                 let len = element_place(self.reader(), record.root).len;
                 ensure(len == record.len, || format!("object {id} says {} bytes: its value has {len}", record.len))
+            }
+            Kind::PipeEnd => {
+                pipes::queues(record).for_each(|queue| *self.edges.entry(id).or_default().entry(queue).or_default() += 1);
+                ensure(record.len == 0, || format!("object {id}, an end of a pipe, says {} elements", record.len))
             }
             Kind::Remote => ensure(record.root == 0 && record.len == 0, || format!("object {id}, which a host has, has contents here")),
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),

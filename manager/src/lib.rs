@@ -15,6 +15,7 @@ pub mod memory;
 mod names;
 pub mod objects;
 pub mod parcels;
+mod pipes;
 pub mod recovery;
 pub mod segments;
 pub mod sequence;

@@ -103,6 +103,6 @@ pub fn recover(kind: Kind, segment: &Segment, session: u64, held: bool) {
         }
         // Nothing in it is anybody's.
         Kind::StripedCounter => {}
-        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::SharedMemory | Kind::Remote => {}
+        Kind::Dict | Kind::List | Kind::Value | Kind::Namespace | Kind::Counter | Kind::SharedMemory | Kind::Remote | Kind::PipeEnd => {}
     }
 }

@@ -204,6 +204,16 @@ impl Segments {
         Plan::of(&entry.segment, entry.segment.bytes()).map_or_else(|_| HashSet::new(), |plan| Queue::new(&entry.segment, &plan).tickets())
     }
 
+    /// Nothing can be sent into a queue any more.
+    pub fn close(&self, id: u64) {
+        if let Some(entry) = self.entries.get(&id)
+            && let Ok(plan) = Plan::of(&entry.segment, entry.segment.bytes())
+        {
+            // Words that make no sense are an error to all who use it.
+            let _ = Queue::new(&entry.segment, &plan).close();
+        }
+    }
+
     /// An object is gone.
     pub fn remove(&mut self, id: u64) {
         if let Some(block) = self.blocks.remove(&id) {
@@ -229,6 +239,11 @@ impl Segments {
     pub fn elements(&self, id: u64) -> u64 {
         let block = self.blocks.get(&id).map_or(0, NamedBlock::bytes);
         self.entries.get(&id).map_or(block, |entry| entry.elements)
+    }
+
+    /// Bytes of memory behind an object's; 0 if it has none.
+    pub fn backed(&self, id: u64) -> u64 {
+        self.entries.get(&id).map_or(0, |entry| entry.backed)
     }
 
     /// Whether an object has one.

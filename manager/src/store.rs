@@ -191,7 +191,10 @@ impl Store {
         if !matches!(new.value_align, 0 | 8 | 16) || new.element_bytes > inline_max || (kind == Kind::Dict && new.value_align == 0) {
             return Err(commonhold_ipc::wire::malformed("description of an object"));
         }
-        let lock = self.lock_of(kind, new.parameters)?;
+        let (root, other) = match kind {
+            Kind::PipeEnd => self.queues_of_end(new.parameters)?,
+            _ => (self.lock_of(kind, new.parameters)?, 0),
+        };
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
         let made = self.make_outside(id, kind, new.parameters);
@@ -209,10 +212,10 @@ impl Store {
         let version = self.memory.version();
         self.objects.add(Record {
             id,
-            root: lock,
+            root,
             len,
             modified: version,
-            next_insertion: 0,
+            next_insertion: other,
             descriptor,
             kind,
             height: 0,
@@ -223,9 +226,7 @@ impl Store {
         self.is_dirty(id);
         self.changed = true;
         self.objects.hold(id)?;
-        if lock != 0 {
-            self.objects.settle([(id, lock, 1)].into_iter());
-        }
+        self.objects.settle([root, other].into_iter().filter(|to| *to != 0).map(|to| (id, to, 1)));
         Ok(id)
     }
 
@@ -526,6 +527,10 @@ impl Store {
 
     /// Drops an object, if there is room to do so.
     fn drop_object(&mut self, id: u64) -> bool {
+        // First of all: it needs no room.
+        if let Some(end) = self.objects.get(id).filter(|object| object.record.kind == Kind::PipeEnd) {
+            self.hang_up(&end.record);
+        }
         // Without room for the catalog's path the object stays, and is looked at again.
         if self.memory.reserve_removal().is_err() {
             self.objects.notice(id);

@@ -48,6 +48,11 @@ impl Object {
         Object::new(session.manager(), id, Some(session.clone()), Some(session.clone()))
     }
 
+    /// An object that the manager names, which another one keeps alive that this process holds.
+    pub fn related(session: &Arc<SessionCore>, id: u64) -> Arc<Self> {
+        Arc::new(Object::new(session.manager(), id, Some(session.clone()), None))
+    }
+
     fn new(manager: u64, id: u64, session: Option<Arc<SessionCore>>, bound: Option<Arc<SessionCore>>) -> Self {
         let once = |session: Option<_>| session.map_or_else(OnceLock::new, OnceLock::from);
         Object {
@@ -157,7 +162,7 @@ impl Object {
     pub fn companion(&self) -> Result<Option<&Arc<Object>>> {
         if self.companion.get().is_none() {
             let (session, _hold, record) = self.look()?;
-            let companion = (record.root != 0).then(|| Arc::new(Object::new(self.manager, record.root, Some(session.clone()), None)));
+            let companion = (record.root != 0).then(|| Object::related(session, record.root));
             let _ = self.companion.set(companion);
         }
         Ok(self.companion.get().and_then(Option::as_ref))

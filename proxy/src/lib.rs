@@ -15,6 +15,7 @@ mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod pipe;
 mod pool;
 pub mod process;
 mod queue;
@@ -30,6 +31,7 @@ mod striped;
 mod sync;
 mod transaction;
 mod upload;
+mod wait;
 mod watch;
 mod write;
 mod writer;
@@ -43,6 +45,7 @@ pub use handle::{Handle, Token};
 pub use list::{Iter as ListIter, List, Slice};
 #[cfg(feature = "shared-memory")]
 pub use named::SharedMemory;
+pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use pool::{AsyncResult, Imap, Pool, PoolBuilder, Progress, Watch};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
@@ -53,6 +56,7 @@ pub use sync::{
     WriteGuard,
 };
 pub use transaction::{Countable, Readable, Transaction};
+pub use wait::{Waitable, wait};
 pub use writer::Writer;
 
 /// What `__handle_value!` refers to.

@@ -8,7 +8,6 @@ mod objects;
 #[path = "../sync/players.rs"]
 mod players;
 mod scribbles;
-#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 mod types;

@@ -1,6 +1,6 @@
 //! What goes in, what comes out, and who waits for whom.
 use crate::support::{PATIENCE, PROMPT, until};
-use commonhold::{Dict, ErrorKind, Handle, List, Manager, Process, Shared, current_manager};
+use commonhold::{Counter, Dict, ErrorKind, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,55 @@ fn a_proxy_is_a_handle_like_all_others() {
     let hosts: Vec<_> = manager.sessions().unwrap().into_iter().filter(|session| session.is_host).collect();
     assert_eq!(found.host, Some(hosts[0].number));
     assert_eq!(hosts.len(), 1);
+}
+
+struct Clerk {
+    orders: Queue<u64>,
+}
+
+#[commonhold::remote]
+impl Clerk {
+    pub fn new(orders: Queue<u64>) -> Self {
+        Clerk { orders }
+    }
+
+    /// Moves what waits in its own queue to another one, under a lock that its callers use as well.
+    pub fn hand_over(&mut self, to: Queue<u64>, desk: Lock, total: Counter) -> commonhold::Result<u64> {
+        let mut moved = 0;
+        while let Some(order) = self.orders.try_recv()? {
+            let guard = desk.lock()?;
+            to.send(order)?;
+            total.add(order as i64)?;
+            drop(guard);
+            moved += 1;
+        }
+        Ok(moved)
+    }
+}
+
+#[test]
+fn methods_use_queues_and_locks_of_their_own_and_of_their_callers() {
+    let manager = crate::manager();
+    let (orders, done) = (manager.queue::<u64>(1000).unwrap(), manager.queue::<u64>(1000).unwrap());
+    let (desk, total) = (manager.lock().unwrap(), manager.counter(0).unwrap());
+    let clerks: Vec<_> = (0..3).map(|_| manager.create(Clerk::new, (orders.clone(),)).unwrap()).collect();
+    (1..=300).for_each(|order| orders.send(order).unwrap());
+    std::thread::scope(|scope| {
+        let moved: Vec<_> = clerks
+            .iter()
+            .map(|clerk| scope.spawn(|| clerk.hand_over(done.clone(), desk.clone(), total.clone()).unwrap().unwrap()))
+            .collect();
+        // Its callers are at the desk, too.
+        for _ in 0..50 {
+            drop(desk.lock().unwrap());
+        }
+        assert_eq!(moved.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>(), 300);
+    });
+    assert_eq!(total.get().unwrap(), 300 * 301 / 2);
+    let mut got: Vec<u64> = (0..300).map(|_| done.recv().unwrap().unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, (1..=300).collect::<Vec<_>>());
+    manager.audit().unwrap();
 }
 
 fn hammer(store: StoreProxy, times: u64) -> commonhold::Result<u64> {

@@ -112,3 +112,39 @@ fn an_orderly_end_drops_what_is_left() {
     std::fs::remove_file(&file).unwrap();
     assert!(server.end_within(crate::support::PATIENCE).is_some());
 }
+
+#[test]
+fn what_there_is_is_listed_with_its_size_and_who_holds_it() {
+    let manager = crate::manager();
+    let book = manager.dict([("ada".to_string(), "here".to_string())]).unwrap();
+    let list = manager.list([1u64, 2, 3]).unwrap();
+    let (queue, lock) = (manager.queue::<u64>(100).unwrap(), manager.lock().unwrap());
+    let shelf: Dict<String, commonhold::Lock> = manager.dict([("lock".to_string(), lock.clone())]).unwrap();
+    let guest = guest(&manager, "bob", &book);
+    manager.publish("queue", &queue).unwrap();
+    let sessions = manager.sessions().unwrap();
+    let (hosts, ours): (Vec<_>, Vec<_>) = sessions.iter().partition(|session| session.is_host);
+    assert_eq!((hosts.len(), ours.len(), ours[0].pid), (1, 1, std::process::id()));
+    let (host, ours) = (hosts[0].number, ours[0].number);
+    let objects = manager.objects().unwrap();
+    let found = |id: u64| objects.iter().find(|object| object.id == id).unwrap();
+    let held = |id: u64, by: u64| found(id).holders.iter().any(|(session, times)| *session == by && *times > 0);
+    for (id, kind, type_text, len) in [
+        (book.id(), "Dict", "String", 2),
+        (list.id(), "List", "u64", 3),
+        (queue.id(), "Queue", "u64", 0),
+        (lock.id(), "Lock", "", 0),
+        (shelf.id(), "Dict", "Lock", 1),
+        (guest.id(), "Remote", "Guest", 0),
+    ] {
+        let object = found(id);
+        assert_eq!((object.kind.as_str(), object.len), (kind, len), "{object:?}");
+        assert!(object.type_text.contains(type_text), "{object:?}");
+        assert!(held(id, ours) && object.references > 0, "{object:?}");
+        // What lies in memory of its own says how much that is.
+        assert_eq!(object.bytes > 0, matches!(kind, "Queue" | "Lock"), "{object:?}");
+    }
+    assert!(held(book.id(), host) && !held(list.id(), host), "its guest has a handle on it");
+    assert_eq!((found(queue.id()).names.as_slice(), found(lock.id()).inside), (&["queue".to_string()][..], 1));
+    assert!(found(queue.id()).bytes > found(lock.id()).bytes);
+}

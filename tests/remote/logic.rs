@@ -1,5 +1,5 @@
 //! Logic beside the data: alone, in time, all or nothing.
-use commonhold::{Dict, Error, ErrorKind, List, Manager, Process, Transaction};
+use commonhold::{Dict, Error, ErrorKind, List, Process, Transaction};
 use std::time::Duration;
 
 type Account = (Dict<String, i64>, String, String, i64);

@@ -6,11 +6,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared};
+use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared, Transaction};
 
 use crate::Result;
 use crate::partner::Partner;
-use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
 use crate::scale::all_clients;
 use crate::situations::{children, memory_bytes};
 use crate::systems::System;
@@ -211,6 +211,9 @@ impl System for Commonhold {
             Row::ManagerStart => start(plan),
             Row::ProcessSpawnJoin => spawn_join(plan),
             Row::MethodCall64 => self.call(plan),
+            Row::MethodCall100 => self.call_100(plan),
+            Row::UpdateRun => self.update(plan, "update_run", update_by_run),
+            Row::UpdateTransaction => self.update(plan, "update_transaction", update_by_transaction),
             Row::DictSet64Thinking
             | Row::DictSet64OneCore
             | Row::DictSet64SocketOneCore
@@ -415,6 +418,25 @@ impl Commonhold {
         })
     }
 
+    fn call_100(&self, plan: Plan) -> Result<Vec<f64>> {
+        let echoes = (0..OBJECTS).map(|_| self.manager.create(Echo::new, ())).collect::<::commonhold::Result<Vec<_>>>()?;
+        let small = small()?;
+        plan.time(|| {
+            let pending = echoes.iter().map(|echo| echo.call_async().echo(small)).collect::<::commonhold::Result<Vec<_>>>()?;
+            pending.into_iter().try_for_each(|pending| pending.get().map(|bytes| touch(&bytes)))?;
+            Ok(())
+        })
+    }
+
+    fn update(&self, plan: Plan, partner: &str, update: fn(&Dict<u64, u64>) -> ::commonhold::Result<u64>) -> Result<Vec<f64>> {
+        let dict = self.manager.dict([(0, 0)])?;
+        let _partner = Partner::start(&[partner.to_owned(), dict.token()?.to_string()])?;
+        plan.time(|| {
+            update(&dict)?;
+            Ok(())
+        })
+    }
+
     fn snapshot(&self, plan: Plan) -> Result<Vec<f64>> {
         let mut indices = Indices::below(ENTRIES);
         plan.time(|| {
@@ -424,6 +446,22 @@ impl Commonhold {
             Ok(())
         })
     }
+}
+
+fn increment(tx: &Transaction<'_>, dict: Dict<u64, u64>) -> ::commonhold::Result<u64> {
+    let next = tx.get(&dict, 0)?.map_or(0, |number| *number) + 1;
+    tx.insert(&dict, 0, next)?;
+    Ok(next)
+}
+
+/// Makes a dict's number greater by logic beside the data.
+pub fn update_by_run(dict: &Dict<u64, u64>) -> ::commonhold::Result<u64> {
+    dict.session()?.run(increment, dict)
+}
+
+/// The same by a transaction of this process.
+pub fn update_by_transaction(dict: &Dict<u64, u64>) -> ::commonhold::Result<u64> {
+    dict.session()?.transaction(|tx| increment(tx, dict.clone()))
 }
 
 fn get_large(dict: &Dict<u64, Vec<u8>>, count: u64, plan: Plan) -> Result<Vec<f64>> {

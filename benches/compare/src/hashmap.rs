@@ -46,7 +46,7 @@ fn small() -> Result<Small> {
 
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
-        let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64);
+        let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin) || row.is_about_methods();
         !elsewhere && !row.is_about_pools() && !row.is_about_locks() && row.item_bytes().is_none()
     }
 
@@ -84,9 +84,8 @@ impl System for Hashmap {
             Row::ListGet => self.list_get(plan),
             Row::Snapshot => self.snapshot(plan),
             Row::BytesPerEntry => bytes_per_entry(),
-            Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => {
-                Err("a map in this process has neither managers nor processes".into())
-            }
+            Row::ManagerStart | Row::ProcessSpawnJoin => Err("a map in this process has neither managers nor processes".into()),
+            Row::MethodCall64 | Row::MethodCall100 | Row::UpdateRun | Row::UpdateTransaction => Err("nothing is called elsewhere".into()),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => array(row, plan),

@@ -81,7 +81,8 @@ fn open(directory: &TempDir) -> Result<Env> {
 
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
-        !matches!(row, Row::ProcessSpawnJoin | Row::MethodCall64)
+        row != Row::ProcessSpawnJoin
+            && !row.is_about_methods()
             && !row.is_about_pools()
             && !row.is_about_locks()
             && !row.is_about_memory()

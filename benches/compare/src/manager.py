@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import multiprocessing.managers
+import multiprocessing.pool
 import os
 import random
 import sys
@@ -218,6 +219,14 @@ class Rows:
         echo = self.manager.Echo()
         one = value(SIZES["list_64"][1])
         return timed(groups, operations, lambda: touch(echo.join((one,))))
+
+    def method_call_100(self, groups, operations):
+        echoes = [self.manager.Echo() for _ in range(100)]
+        one = value(SIZES["list_64"][1])
+        with multiprocessing.pool.ThreadPool(len(echoes)) as threads:
+            call = lambda echo: touch(echo.join((one,)))  # noqa: E731
+            threads.map(call, echoes, 1)
+            return timed(groups, operations, lambda: threads.map(call, echoes, 1))
 
     def snapshot(self, groups, operations):
         made = self.data["dict_64"]

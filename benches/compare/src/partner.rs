@@ -2,11 +2,11 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Counter, Event, Lock, Queue, StripedCounter, Token};
+use ::commonhold::{Barrier, Counter, Dict, Event, Lock, Queue, StripedCounter, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::commonhold::Small;
+use crate::commonhold::{Small, update_by_run, update_by_transaction};
 use crate::rawlocks;
 use crate::workload::touch;
 
@@ -45,6 +45,14 @@ pub fn be_partner() -> Option<Result<()>> {
     Some(work(&task.split(' ').collect::<Vec<_>>()))
 }
 
+fn update_on_and_on(token: &str, update: fn(&Dict<u64, u64>) -> ::commonhold::Result<u64>) -> Result<()> {
+    let dict: Dict<u64, u64> = token.parse::<Token>()?.open()?;
+    println!("ready");
+    loop {
+        update(&dict)?;
+    }
+}
+
 fn work(task: &[&str]) -> Result<()> {
     let ready = || println!("ready");
     match task {
@@ -78,6 +86,8 @@ fn work(task: &[&str]) -> Result<()> {
                 barrier.wait()?;
             }
         }
+        ["update_run", token] => update_on_and_on(token, update_by_run),
+        ["update_transaction", token] => update_on_and_on(token, update_by_transaction),
         ["queue_small", token] => {
             let queue: Queue<Small> = token.parse::<Token>()?.open()?;
             ready();

@@ -118,8 +118,9 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => {
-                let without = matches!(row, Row::ProcessSpawnJoin | Row::DictSet64Stream | Row::ListPush64Stream);
-                !without && !row.is_about_pools()
+                let process = matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction);
+                let stream = matches!(row, Row::DictSet64Stream | Row::ListPush64Stream);
+                !process && !stream && !row.is_about_pools()
             }
             Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.item_bytes().is_some(),
             Measures::Processes => row == Row::ProcessSpawnJoin,

@@ -4,6 +4,7 @@
 //! that row copies the whole hash. The server's directory holds nothing but its socket and is removed once we are connected.
 use std::cell::{Cell, RefCell};
 use std::process::{ChildStdin, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::Result;
 use crate::child::{Helper, Lines};
 use crate::commonhold::{EACH, TOGETHER};
 use crate::resp::{Connection, Reply};
-use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
+use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
 use crate::situations::memory_bytes;
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
@@ -31,6 +32,8 @@ const STREAM: u32 = 128;
 /// A server and the connection to it. The pipes are held because the server would find them broken otherwise.
 pub struct Redis {
     connection: Connection,
+    /// Whoever is in the way.
+    rival: Connection,
     /// Others, for rows with several clients, and what each of them costs the server.
     others: Vec<Connection>,
     connection_bytes: f64,
@@ -67,8 +70,9 @@ impl Redis {
             other.call(&[b"PING"], |_| {})?;
         }
         let connection_bytes = (memory()? - before).max(0.0) / EACH as f64;
+        let rival = Connection::open(&socket)?;
         directory.close()?;
-        Ok(Some(Redis { connection, others, connection_bytes, server, _stdin: stdin, _log: log }))
+        Ok(Some(Redis { connection, rival, others, connection_bytes, server, _stdin: stdin, _log: log }))
     }
 
     fn expect(&mut self, wanted: Reply) -> Result<()> {
@@ -229,6 +233,33 @@ impl Redis {
         plan.time(|| found(self.connection.call(&[b"ECHO", &value], touch)?))
     }
 
+    fn echo_100(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        plan.time(|| {
+            (0..OBJECTS).for_each(|_| self.connection.queue(&[b"ECHO", &value]));
+            self.connection.flush()?;
+            (0..OBJECTS).try_for_each(|_| found(self.connection.reply(touch)?))
+        })
+    }
+
+    /// An update, while somebody else does the same all the time.
+    fn update(&mut self, plan: Plan, update: fn(&mut Connection) -> Result<()>) -> Result<Vec<f64>> {
+        let Redis { connection, rival, .. } = self;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let rival = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    update(rival).map_err(|error| error.to_string())?;
+                }
+                Ok::<(), String>(())
+            });
+            let times = plan.time(|| update(connection));
+            stop.store(true, Ordering::Relaxed);
+            rival.join().map_err(|_| "the rival has panicked")??;
+            times
+        })
+    }
+
     fn used_bytes(&mut self) -> Result<f64> {
         let mut text = String::new();
         self.connection.call(&[b"INFO", b"memory"], |bytes| text = String::from_utf8_lossy(bytes).into_owned())?;
@@ -295,6 +326,9 @@ impl System for Redis {
             Row::BytesPerEntry => self.bytes_per_entry(),
             Row::ManagerStart => start(plan),
             Row::MethodCall64 => self.echo(plan),
+            Row::MethodCall100 => self.echo_100(plan),
+            Row::UpdateRun => self.update(plan, run_script),
+            Row::UpdateTransaction => self.update(plan, transaction),
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::Queue64 | Row::Queue4k | Row::Queue1m => Err("there are no queues here".into()),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
@@ -311,6 +345,30 @@ impl System for Redis {
 
 fn found(reply: Reply) -> Result<()> {
     if reply == Reply::Bulk { Ok(()) } else { Err(format!("redis answered {reply:?} instead of a value").into()) }
+}
+
+const NUMBER: &[u8] = b"number";
+
+fn run_script(connection: &mut Connection) -> Result<()> {
+    let script = b"return redis.call('SET', KEYS[1], (redis.call('GET', KEYS[1]) or 0) + 1)";
+    connection.call(&[b"EVAL", script, b"1", NUMBER], |_| {}).map(|_| ())
+}
+
+fn transaction(connection: &mut Connection) -> Result<()> {
+    loop {
+        connection.call(&[b"WATCH", NUMBER], |_| {})?;
+        let mut number = 0u64;
+        connection.call(&[b"GET", NUMBER], |bytes| number = String::from_utf8_lossy(bytes).parse().unwrap_or(0))?;
+        connection.queue(&[b"MULTI"]);
+        connection.queue(&[b"SET", NUMBER, (number + 1).to_string().as_bytes()]);
+        connection.queue(&[b"EXEC"]);
+        connection.flush()?;
+        connection.reply(|_| {})?;
+        connection.reply(|_| {})?;
+        if connection.reply(|_| {})? != Reply::Nil {
+            return Ok(());
+        }
+    }
 }
 
 fn start(plan: Plan) -> Result<Vec<f64>> {

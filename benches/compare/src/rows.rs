@@ -14,6 +14,8 @@ pub const ENTRIES_1M: u64 = 16;
 pub const BATCH: u64 = 10_000;
 /// Size of a small value and of a list's element.
 pub const SMALL: usize = 64;
+/// Objects that are called at once.
+pub const OBJECTS: usize = 100;
 /// Elements of an array.
 pub const ELEMENTS: u64 = 1000;
 /// Items that may wait in a queue.
@@ -162,6 +164,15 @@ pub enum Row {
     /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO` where there are no objects)
     #[value(name = "method_call_64")]
     MethodCall64,
+    /// The same of each of 100 objects, all calls at once, until the last is answered (one pipeline of `ECHO`; 100 threads of Python)
+    #[value(name = "method_call_100")]
+    MethodCall100,
+    /// Read a number and write it back one greater, as somebody else does all the time, by logic that runs beside the data (`EVAL`)
+    #[value(name = "update_run")]
+    UpdateRun,
+    /// The same by an optimistic transaction (`WATCH`, `MULTI`, `EXEC`)
+    #[value(name = "update_transaction")]
+    UpdateTransaction,
 }
 
 /// What a figure counts.
@@ -238,7 +249,8 @@ impl Row {
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
             Row::ListGet => Some(DataSet::List64),
-            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin | Row::MethodCall64 => None,
+            Row::ListPush64 | Row::BytesPerEntry | Row::ManagerStart | Row::ProcessSpawnJoin => None,
+            Row::MethodCall64 | Row::MethodCall100 | Row::UpdateRun | Row::UpdateTransaction => None,
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => None,
             Row::Queue64 | Row::Queue4k | Row::Queue1m => None,
             Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => None,
@@ -255,6 +267,11 @@ impl Row {
             Row::Queue1m => Some(1 << 20),
             _ => None,
         }
+    }
+
+    /// Whether it is about code that runs where the data is.
+    pub fn is_about_methods(self) -> bool {
+        matches!(self, Row::MethodCall64 | Row::MethodCall100 | Row::UpdateRun | Row::UpdateTransaction)
     }
 
     /// Whether it is about locks and their kin, which stores of data do not have.

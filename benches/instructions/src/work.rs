@@ -38,12 +38,27 @@ pub enum Work {
     Push,
     /// A set in a batch of forty
     Batch,
+    /// A method's call, 64 bytes there and back
+    Method,
     /// `array.get`
     Element,
     /// `array.fetch_add`
     ElementAdd,
     /// `striped_counter.add`
     Count,
+}
+
+/// An object that gives back what it is given.
+struct Echo;
+
+#[commonhold::remote]
+impl Echo {
+    pub fn new() -> Self {
+        Echo
+    }
+    pub fn echo(&mut self, bytes: [u8; 64]) -> [u8; 64] {
+        bytes
+    }
 }
 
 /// Whose instructions are counted.
@@ -66,6 +81,7 @@ impl Work {
             Work::Set => "dict set, 64 B",
             Work::Push => "list push, 64 B",
             Work::Batch => "a set in a batch of 40",
+            Work::Method => "call of a method, 64 B",
             Work::Element => "array get",
             Work::ElementAdd => "array fetch_add",
             Work::Count => "striped counter add",
@@ -75,7 +91,7 @@ impl Work {
     /// How many operations lie between two marks.
     pub fn operations(self) -> u64 {
         match self {
-            Work::Set | Work::Push => 2,
+            Work::Set | Work::Push | Work::Method => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
         }
@@ -91,6 +107,7 @@ impl Work {
         let dict = manager.dict((0..ENTRIES).map(|key| (key, value)))?;
         let list = manager.list((0..ENTRIES).map(|_| value))?;
         let snapshot = manager.snapshot()?;
+        let echo = manager.create(Echo::new, ())?;
         // Far apart, so that neither path nor bucket is shared by neighbours.
         let mut keys = (0..ENTRIES).cycle().step_by(7_919);
         let work = |operations: u64| -> Result<()> {
@@ -122,6 +139,11 @@ impl Work {
                 Work::Push => {
                     for _ in 0..operations {
                         list.push(value)?;
+                    }
+                }
+                Work::Method => {
+                    for _ in 0..operations {
+                        std::hint::black_box(echo.echo(value)?);
                     }
                 }
                 Work::Element | Work::ElementAdd | Work::Count => unreachable!("they have a ground of their own"),

@@ -301,6 +301,28 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         })
     }
 
+    /// Whether receiving would not wait: there is an item, or there never will be one.
+    pub fn is_receivable(&self, me: Claim) -> Result<bool> {
+        for which in [plan::RETURNED, plan::MAIN] {
+            match self.ring(which).peek(self.plan.items, |index, position| !self.is_gone_from(which, index, position))? {
+                Next::Item(_) => return Ok(true),
+                Next::Closed if which == plan::MAIN => return Ok(!self.may_come_back(me)),
+                Next::Nothing | Next::Closed => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether somebody else has an item that may come back, or one has.
+    fn may_come_back(&self, me: Claim) -> bool {
+        (0..self.backed_items()).any(|index| match State::of(self.state(index).load()) {
+            State::Taken(claim) => claim != me,
+            State::Leased(claim) => claim != me && !self.is_delivered(index),
+            State::Published(which, _) => which != plan::DEAD,
+            State::Free | State::Busy(_) => false,
+        })
+    }
+
     /// Closed and empty: it is over unless somebody else has an item that may come back.
     #[cold]
     fn take_last(&self, me: Claim, mine: u64) -> Result<Took> {
@@ -308,13 +330,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             // Who closed it has died before it could tell.
             self.tell_closed();
         }
-        let others = (0..self.backed_items()).any(|index| match State::of(self.state(index).load()) {
-            State::Taken(claim) => claim != me,
-            State::Leased(claim) => claim != me && !self.is_delivered(index),
-            State::Published(which, _) => which != plan::DEAD,
-            State::Free | State::Busy(_) => false,
-        });
-        if others {
+        if self.may_come_back(me) {
             // It may have come back since the first look.
             return Ok(match self.take_from(plan::RETURNED, mine)? {
                 Next::Item(index) => Took::Item(index),

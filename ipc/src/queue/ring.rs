@@ -175,14 +175,33 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
     /// The next item that `claim` gets.
     #[inline]
     pub fn next(&self, items: u32, claim: impl Fn(u32, u64) -> bool) -> Result<Next> {
+        self.first(items, |index, head, word| {
+            let mine = claim(index, head);
+            self.pass(head, word);
+            mine
+        })
+    }
+
+    /// What [`next`](Self::next) would come to, without taking it. `is_there` says of an item whether it still is where it was published.
+    pub fn peek(&self, items: u32, is_there: impl Fn(u32, u64) -> bool) -> Result<Next> {
+        self.first(items, |index, head, word| {
+            let there = is_there(index, head);
+            if !there {
+                self.pass(head, word);
+            }
+            there
+        })
+    }
+
+    /// The first item of which `is_it` says so; it passes the head's if that is gone.
+    #[inline(always)]
+    fn first(&self, items: u32, is_it: impl Fn(u32, u64, u64) -> bool) -> Result<Next> {
         for _ in 0..TRIES {
             let head = self.head().load();
             let word = self.cell(head).load();
             match self.look(head, word) {
                 Cell::Item(index) if index < items => {
-                    let mine = claim(index, head);
-                    self.pass(head, word);
-                    if mine {
+                    if is_it(index, head, word) {
                         return Ok(Next::Item(index));
                     }
                 }

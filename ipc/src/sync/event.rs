@@ -41,7 +41,8 @@ impl<'m, M: Memory + ?Sized> Event<'m, M> {
         self.memory.word(self.at + CHANGES)
     }
 
-    fn waiters(&self) -> Eventcount<'m, M> {
+    /// Who waits for it to be set.
+    pub fn waiters(&self) -> Eventcount<'m, M> {
         Eventcount::new(self.memory, self.at + WAITERS)
     }
 

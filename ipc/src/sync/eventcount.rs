@@ -43,7 +43,8 @@ impl<'m, M: Memory + ?Sized> Eventcount<'m, M> {
         Eventcount { memory, at }
     }
 
-    fn word(&self) -> &'m M::Half {
+    /// What one sleeps on.
+    pub fn word(&self) -> &'m M::Half {
         self.memory.half(self.at)
     }
 

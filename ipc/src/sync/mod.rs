@@ -24,12 +24,14 @@ mod lock;
 mod roster;
 pub mod rwlock;
 pub mod semaphore;
+mod several;
 pub mod turns;
 
 pub use claim::{Claim, FLAGS};
 pub use eventcount::Eventcount;
 pub use lock::{LOCK_BYTES, Lock, Taken};
 pub use roster::Roster;
+pub use several::{Sleeper, wait_for_any};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Slept;

@@ -2,7 +2,9 @@
 use super::*;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 fn after(ms: u64) -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(ms))
@@ -14,8 +16,8 @@ fn a_changed_word_is_not_slept_on() {
     assert_eq!(futex_wait(&a, 0, None).unwrap(), WaitOutcome::Changed);
     assert_eq!(futex_wait_either(&a, 0, &b, 2, None).unwrap(), WaitOutcome::Changed);
     assert_eq!(futex_wait_either(&a, 1, &b, 0, None).unwrap(), WaitOutcome::Changed);
-    assert_eq!(wait_in_slices(&a, 0, &b, 2, None).unwrap(), WaitOutcome::Changed);
-    assert_eq!(wait_in_slices(&a, 1, &b, 0, None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(futex::wait_in_slices(&a, 0, &[(&b, 2)], None).unwrap(), WaitOutcome::Changed);
+    assert_eq!(futex::wait_in_slices(&a, 1, &[(&b, 0)], None).unwrap(), WaitOutcome::Changed);
 }
 
 #[test]
@@ -26,7 +28,7 @@ fn deadlines_end_sleeps_and_are_not_early() {
     assert!(start.elapsed() >= Duration::from_millis(30));
     assert_eq!(futex_wait_either(&a, 0, &b, 0, after(30)).unwrap(), WaitOutcome::TimedOut);
     assert!(start.elapsed() >= Duration::from_millis(60));
-    assert_eq!(wait_in_slices(&a, 0, &b, 0, after(30)).unwrap(), WaitOutcome::TimedOut);
+    assert_eq!(futex::wait_in_slices(&a, 0, &[(&b, 0)], after(30)).unwrap(), WaitOutcome::TimedOut);
     assert!(start.elapsed() >= Duration::from_millis(90));
     assert_eq!(futex_wait(&a, 0, Some(start)).unwrap(), WaitOutcome::TimedOut);
 }
@@ -53,7 +55,7 @@ fn either_word_wakes() {
         let outcome = wakes(second, |a, b| futex_wait_either(a, 0, b, 0, None));
         let woken = if second { WaitOutcome::WokenBySecond } else { WaitOutcome::Woken };
         assert!(outcome == woken || outcome == WaitOutcome::Changed, "{outcome:?}");
-        wakes(second, |a, b| wait_in_slices(a, 0, b, 0, None));
+        wakes(second, |a, b| futex::wait_in_slices(a, 0, &[(b, 0)], None));
     }
     wakes(false, |a, _| futex_wait(a, 0, None));
 }

@@ -3,7 +3,6 @@
 use super::session::{Next, Session};
 use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
-use crate::parcels;
 use crate::store::Rejected;
 use commonhold_ipc::block::Place;
 use commonhold_ipc::catalog::Kind;
@@ -11,7 +10,6 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
 use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
-use commonhold_ipc::queue::Region;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{LENT_REPLY_BYTES, Outcome, Status, lent_payload, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
@@ -279,43 +277,6 @@ impl Server {
         Done::Answer(Vec::new())
     }
 
-    /// What the handles in a queue's items refer to.
-    fn parcel(&mut self, index: usize, call: Call, payload: &[u8]) -> Done {
-        let Some((queue, mut words)) = Words::new(payload).and_then(parcels::parse) else { return Done::Nonsense };
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        if !session.holds(queue) {
-            return if call == Call::Forget { Done::NoAnswer } else { Done::Failed(gone(queue)) };
-        }
-        let done = match call {
-            Call::Pack => self.store.pack(queue, words, session.number()).map(|number| vec![Outcome::Number(number)]),
-            Call::Unpack => self.store.unpack(queue, words.next().unwrap_or_default(), session.number()).map(|ids| {
-                ids.iter().for_each(|id| session.hold(*id));
-                ids.into_iter().map(Outcome::Number).collect()
-            }),
-            _ => {
-                words.for_each(|number| self.store.forget_parcel(queue, number));
-                return Done::NoAnswer;
-            }
-        };
-        done.into()
-    }
-
-    /// More memory for a queue.
-    fn grow(&mut self, index: usize, payload: &[u8]) -> Done {
-        let words: Option<[u64; 3]> = Words::new(payload).and_then(|words| words.iter().collect::<Vec<_>>().try_into().ok());
-        let Some((id, region, wanted)) = words.and_then(|[id, code, wanted]| Some((id, Region::from_code(code)?, wanted))) else {
-            return Done::Nonsense;
-        };
-        let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
-        if !session.holds(id) {
-            return Done::Failed(gone(id));
-        }
-        match self.store.segments.grow(id, region, wanted) {
-            Ok(()) => Done::Answer(Vec::new()),
-            Err(error) => Done::Failed(error),
-        }
-    }
-
     fn with_id(&mut self, payload: &[u8], then: impl FnOnce(&mut Self, u64) -> Done) -> Done {
         match whole(payload, "id", Reader::u64) {
             Ok(id) => then(self, id),
@@ -423,6 +384,7 @@ impl Server {
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
         self.may_create(index, new.kind)?;
+        self.may_join(index, new)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.make_room();

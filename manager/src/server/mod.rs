@@ -9,6 +9,7 @@ mod hosts;
 mod housekeeping;
 mod lanes;
 mod overview;
+mod queues;
 mod series;
 mod session;
 

@@ -1,6 +1,6 @@
 //! What there is, for people and programs that ask: objects and sessions, as text.
 //!
-//! An object is a line of words, `<id> <kind> <length> <references> <inside> <host>`, then its holders as `<session>:<count>` with
+//! An object is a line of words, `<id> <kind> <length> <bytes> <references> <inside> <host>`, then its holders as `<session>:<count>` with
 //! commas between, or `-`; then each of its names, and its type, with their length in bytes before them. A session is a line
 //! `<number> <pid> <objects> <references> <host> <program>`.
 
@@ -34,7 +34,8 @@ impl Server {
             let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
             let host = self.hosts.home(id).unwrap_or(0);
             // A string takes what is written to it.
-            let _ = write!(text, "{id} {} {} {} {} {host} {holders}", record.kind.name(), record.len, object.held(), object.inside());
+            let (kind, len, bytes) = (record.kind.name(), record.len, self.store.segments.backed(id));
+            let _ = write!(text, "{id} {kind} {len} {bytes} {} {} {host} {holders}", object.held(), object.inside());
             let own = names.get(&id).map_or(&[][..], Vec::as_slice);
             let _ = write!(text, " {}", own.len());
             own.iter().for_each(|name| text.push_str(&format!(" {} {name}", name.len())));

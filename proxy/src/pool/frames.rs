@@ -230,9 +230,12 @@ impl Room for Space {
     }
 }
 
+/// The handles in a value, by manager and object.
+type Handles = Vec<(u64, u64)>;
+
 /// Writes a value straight into the memory file: where, how long, and what handles are in it.
 #[cold]
-fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, Vec<(u64, u64)>)> {
+fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, Handles)> {
     let mut count = Ser::count();
     count.put::<T>(value)?;
     let len = count.written();

@@ -4,10 +4,11 @@ use super::message::{Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
 use super::run::PanicReport;
 use crate::session::Stored;
+use crate::wait::{Places, Source};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::socket::Channel;
-use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable, wait_readable_any};
+use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable};
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
 use std::fmt;
@@ -131,13 +132,16 @@ impl ChildProcess {
             if self.settle()?.end.is_some() {
                 return Ok(true);
             }
-            let both = [self.sentinel(), self.0.channel.as_fd()];
-            // SYNC: Relaxed: who does not see it yet looks once more for nothing.
-            let watched = if self.0.silent.load(Ordering::Relaxed) { &both[..1] } else { &both[..] };
-            if wait_readable(watched, deadline)? == 0 {
+            if wait_readable(self.watched(&[self.sentinel(), self.0.channel.as_fd()]), deadline)? == 0 {
                 return Ok(false);
             }
         }
+    }
+
+    /// Of sentinel and channel, what to watch: not the channel of one that will say no more.
+    fn watched<'f, 'd>(&self, both: &'f [BorrowedFd<'d>; 2]) -> &'f [BorrowedFd<'d>] {
+        // SYNC: Relaxed: who does not see it yet looks once more for nothing.
+        if self.0.silent.load(Ordering::Relaxed) { &both[..1] } else { both }
     }
 
     /// The code that it has exited with, 101 if its function has panicked; minus the number of the signal that has killed it. None
@@ -213,6 +217,10 @@ impl ChildProcess {
             }
         }
         Ok(state)
+    }
+
+    fn is_laden(&self) -> bool {
+        !lock(&self.0.state).luggage.is_empty()
     }
 
     fn listen(&self, state: &mut State) -> Result<()> {
@@ -314,6 +322,28 @@ impl PartialEq for ChildProcess {
 }
 
 impl Eq for ChildProcess {}
+
+/// Ready when the process has ended. Its result is taken over meanwhile.
+impl Source for ChildProcess {
+    fn is_ready(&self) -> bool {
+        self.settle().map_or(true, |state| state.end.is_some())
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        let both = [self.sentinel(), self.0.channel.as_fd()];
+        self.watched(&both).iter().for_each(|descriptor| places.add_descriptor(*descriptor));
+    }
+}
+
+impl<T: Shared> Source for Process<T> {
+    fn is_ready(&self) -> bool {
+        self.child.is_ready()
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.child.prepare(places);
+    }
+}
 
 /// Becomes readable when the process ends: see [`ChildProcess::sentinel`].
 impl AsFd for ChildProcess {
@@ -433,6 +463,31 @@ impl<T: Shared> Drop for Process<T> {
     }
 }
 
+/// A child that was given objects which this process holds until the child says that it does. Ready when it has said so, or has ended.
+pub(crate) struct Laden(ChildProcess);
+
+/// Whether there is such a child, as far as this process has heard.
+pub(crate) fn has_laden() -> bool {
+    CHILDREN.lock().iter().any(ChildProcess::is_laden)
+}
+
+/// The children that are so. Who waits for the end of a pipe waits for them as well: it may be this process that holds the other end.
+pub(crate) fn laden() -> Vec<Laden> {
+    // Looked at without the lock.
+    let laden: Vec<_> = CHILDREN.lock().iter().filter(|child| child.is_laden()).cloned().map(Laden).collect();
+    laden.into_iter().filter(|child| !child.is_ready()).collect()
+}
+
+impl Source for Laden {
+    fn is_ready(&self) -> bool {
+        self.0.look().map_or(true, |state| state.luggage.is_empty())
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.0.prepare(places);
+    }
+}
+
 /// Forgets children that have ended, and so lets go of what they were given.
 fn forget_ended() {
     // Results are left to whoever wants them.
@@ -462,48 +517,6 @@ fn forget_ended() {
 pub fn active_children() -> Vec<ChildProcess> {
     forget_ended();
     CHILDREN.lock().clone()
-}
-
-/// Waits until one of several processes has ended, and says which have, by their places. Empty: none has after `timeout`; `None`
-/// waits for ever.
-///
-/// # Errors
-/// As [`ChildProcess::wait`].
-///
-/// ```
-/// # commonhold::init_in_tests!();
-/// # fn main() -> commonhold::Result<()> {
-/// use commonhold::{Process, parent_process, wait_any};
-/// let slow = Process::builder().daemon(true).spawn(|| parent_process().unwrap().wait(None).map(drop), ())?;
-/// let quick = Process::spawn(|| 5, ())?;
-/// assert_eq!(wait_any(&[&slow, &quick], None)?, [1]);
-/// # Ok(())
-/// # }
-/// ```
-pub fn wait_any(processes: &[&ChildProcess], timeout: impl Into<Option<Duration>>) -> Result<Vec<usize>> {
-    wait_until_any(processes, None, timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
-}
-
-/// The same, or until another descriptor is readable.
-pub(super) fn wait_until_any(processes: &[&ChildProcess], also: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Result<Vec<usize>> {
-    loop {
-        let (mut ended, mut watched) = (Vec::new(), Vec::from_iter(also));
-        for (place, process) in processes.iter().enumerate() {
-            if process.settle()?.end.is_some() {
-                ended.push(place);
-            }
-            watched.push(process.sentinel());
-            if !process.0.silent.load(Ordering::Relaxed) {
-                watched.push(process.0.channel.as_fd());
-            }
-        }
-        if !ended.is_empty() || processes.is_empty() && also.is_none() || !wait_readable_any(&watched, deadline)? {
-            return Ok(ended);
-        }
-        if also.is_some_and(|also| !matches!(wait_readable(&[also], Some(Instant::now())), Ok(0))) {
-            return Ok(ended);
-        }
-    }
 }
 
 /// Waits for all children of this process that are not daemonic: what Python does at a program's end. Rust runs nothing after `main`,

@@ -108,6 +108,13 @@ impl ParentProcess {
     }
 }
 
+/// Becomes readable when it ends: see [`ParentProcess::sentinel`].
+impl AsFd for ParentProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sentinel()
+    }
+}
+
 impl std::fmt::Debug for ParentProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "<ParentProcess {} pid {}>", self.name(), self.pid())

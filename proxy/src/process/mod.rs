@@ -27,7 +27,8 @@ mod supervise;
 mod task;
 
 pub use builder::ProcessBuilder;
-pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children, wait_any};
+pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children};
+pub(crate) use children::{has_laden, laden};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub(crate) use parcel::{Label, hold, label_of, unpack};
 pub use run::run;

@@ -14,11 +14,12 @@ pub use receive::QueueIter;
 use crate::handle::{Object, debug, handle};
 use crate::session::SessionCore;
 use crate::sync::{Patience, deadline_after};
+use crate::wait::{Places, Source};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{self, Plan};
-use commonhold_ipc::sync::Claim;
+use commonhold_ipc::sync::{Claim, Eventcount};
 use commonhold_ipc::value::{Shared, text};
 use std::fmt;
 use std::marker::PhantomData;
@@ -86,7 +87,7 @@ impl<'q> Ready<'q> {
 
 /// How long an operation may wait.
 #[derive(Clone, Copy)]
-enum Until {
+pub(crate) enum Until {
     /// Not at all.
     Now,
     /// To a moment; none: for ever.
@@ -228,6 +229,45 @@ impl<T: Shared> Queue<T> {
     }
 }
 
+impl<T: Shared> Queue<T> {
+    /// Says what wakes who waits for room.
+    pub(crate) fn prepare_to_send<'w>(&'w self, places: &mut Places<'w>) {
+        self.prepare_on(places, queue::Queue::space);
+    }
+
+    fn prepare_on<'w>(&'w self, places: &mut Places<'w>, which: fn(&queue::Queue<'w, Segment>) -> Eventcount<'w, Segment>) {
+        if let Ok(ready) = self.ready()
+            && let Ok(alive) = ready.session.alive_word()
+        {
+            let events = which(&ready.queue());
+            let prepared = events.prepare();
+            places.add_word(events.word(), prepared, alive);
+        }
+    }
+}
+
+/// Ready when an item can be received, or there never will be one.
+impl<T: Shared> Source for Queue<T> {
+    fn is_ready(&self) -> bool {
+        // What fails would fail in `recv`, which says why.
+        self.ready().and_then(|ready| ready.queue().is_receivable(ready.me)).unwrap_or(true)
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.prepare_on(places, queue::Queue::items);
+    }
+
+    fn pass_on(&self) {
+        if let Ok(ready) = self.ready() {
+            ready.queue().items().notify_one();
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+}
+
 impl<T: Shared> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(f, text::<Self>(), &self.object, self.len().ok().map(|len| len as u64))
@@ -242,6 +282,6 @@ fn closed() -> Error {
 
 /// The error of waiting in vain.
 #[cold]
-fn timed_out(what: &str) -> Error {
+pub(crate) fn timed_out(what: &str) -> Error {
     Error::new(ErrorKind::TimedOut, format!("{what} within the time that was given"))
 }

@@ -203,7 +203,7 @@ impl<T: Shared> Queue<T> {
     }
 
     #[inline]
-    fn send_until(&self, item: &impl AsShared<T>, until: Until) -> Result<bool> {
+    pub(crate) fn send_until(&self, item: &impl AsShared<T>, until: Until) -> Result<bool> {
         let ready = self.ready()?;
         if let Some(short) = item.short() {
             return ready.send(&short.bytes(), 0, until);

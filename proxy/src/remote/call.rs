@@ -30,14 +30,42 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Where an object's methods run.
 pub struct Home {
     host: u64,
+    lines: Arc<Lines>,
     stream: OnceLock<Arc<Stream>>,
+}
+
+impl Home {
+    fn new(session: &SessionCore, host: u64) -> Self {
+        Home { host, lines: session.remotes.lines(host), stream: OnceLock::new() }
+    }
+}
+
+/// Lines to a host without a call.
+#[derive(Default)]
+pub(super) struct Lines(Mutex<Vec<Line>>);
+
+impl Lines {
+    /// One that this process does not use.
+    #[inline]
+    fn take(&self) -> Option<Line> {
+        lock(&self.0).pop()
+    }
+
+    /// One whose call is over.
+    #[inline]
+    pub(super) fn give(&self, line: Line) {
+        let mut lines = lock(&self.0);
+        if lines.len() < REMOTE_LINES_KEPT_MAX {
+            lines.push(line);
+        }
+    }
 }
 
 /// What a session has with hosts.
 #[derive(Default)]
 pub struct Remotes {
     /// Lines without a call, by host.
-    idle: Mutex<HashMap<u64, Vec<Line>>>,
+    idle: Mutex<HashMap<u64, Arc<Lines>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
     /// Whether this program wants a host here though somebody else has started the manager.
@@ -45,23 +73,18 @@ pub struct Remotes {
 }
 
 impl Remotes {
-    /// A line to a host that this process has and does not use.
-    fn take(&self, host: u64) -> Option<Line> {
-        lock(&self.idle).get_mut(&host)?.pop()
-    }
-
-    /// A line whose call is over.
-    pub(super) fn give(&self, host: u64, line: Line) {
-        let mut idle = lock(&self.idle);
-        let lines = idle.entry(host).or_default();
-        if lines.len() < REMOTE_LINES_KEPT_MAX {
-            lines.push(line);
-        }
+    /// Lines to a host that this process has and does not use.
+    pub(super) fn lines(&self, host: u64) -> Arc<Lines> {
+        lock(&self.idle).entry(host).or_default().clone()
     }
 
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
-        lock(&self.idle).remove(&host);
+        let lines = lock(&self.idle).remove(&host);
+        // Objects whose home it was keep what they have of it.
+        if let Some(lines) = lines {
+            lock(&lines.0).clear();
+        }
     }
 }
 
@@ -75,7 +98,7 @@ pub(super) enum To {
 /// A line, and the number of the host at its other end.
 pub(super) fn reach(session: &Arc<SessionCore>, to: To) -> Result<(Line, u64)> {
     if let To::Host(host) = to
-        && let Some(line) = session.remotes.take(host)
+        && let Some(line) = session.remotes.lines(host).take()
     {
         return Ok((line, host));
     }
@@ -119,7 +142,9 @@ pub(super) fn in_chain<R>(chain: Chain, body: impl FnOnce() -> R) -> R {
     struct Back(Chain);
     impl Drop for Back {
         fn drop(&mut self) {
-            let _ = CHAIN.try_with(|own| own.replace(std::mem::take(&mut self.0)));
+            if let Ok(ours) = CHAIN.try_with(|own| own.replace(std::mem::take(&mut self.0))) {
+                buffers::give(ours.within);
+            }
         }
     }
     let _back = Back(CHAIN.with(|own| own.replace(chain)));
@@ -186,11 +211,11 @@ impl Prepared {
         write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
     ) -> Result<Self> {
         with_scratch(|ser| {
-            let mut arguments = Arguments { ser, ranges: Vec::new() };
+            let mut arguments = Arguments { ser, ranges: buffers::take() };
             write(&mut arguments)?;
-            let Arguments { ser, ranges } = arguments;
+            let Arguments { ser, ranges: range_words } = arguments;
             let handles = ids(session, ser.handles())?;
-            let (Some(ranges), Some(handles)) = (Words::new(&ranges), Words::new(&handles)) else { return Err(malformed("call")) };
+            let (Some(ranges), Some(handles)) = (Words::new(&range_words), Words::new(&handles)) else { return Err(malformed("call")) };
             let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<_>>()?;
             let mut bytes = buffers::take();
             bytes.resize(HEAD_BYTES, 0);
@@ -199,6 +224,7 @@ impl Prepared {
                 Asked { object, interface, method, chain, within, name, handles, ranges, archives: ser.bytes() }.write(&mut bytes);
                 Ok(())
             })?;
+            buffers::give(range_words);
             Ok(Prepared { bytes, held, ask: question.ask })
         })
     }
@@ -232,11 +258,11 @@ pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
 }
 
 /// The result of a call. `say` sends the host what the answer asks for; one that is gone does not need it.
-pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): Frame, say: impl FnOnce(&[u8])) -> Result<R> {
-    let mut read = Reader::new(&payload);
+pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): &Frame, say: impl FnOnce(&[u8])) -> Result<R> {
+    let mut read = Reader::new(payload);
     match Answer::from_code(head.code) {
         Some(Answer::Done) => {
-            let (handles, archive) = parse_result(&payload).ok_or_else(|| malformed("result"))?;
+            let (handles, archive) = parse_result(payload).ok_or_else(|| malformed("result"))?;
             let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>();
             // Its host holds them until it is told: they are gone if it is.
             let held = held.map_err(|error| if error.kind() == ErrorKind::NotFound { host_gone(session) } else { error })?;
@@ -328,11 +354,14 @@ impl Caller {
     /// A line to the object's host.
     fn line(&self, session: &Arc<SessionCore>) -> Result<(Line, &Home)> {
         if let Some(home) = self.object.remote().get() {
+            if let Some(line) = home.lines.take() {
+                return Ok((line, home));
+            }
             let (line, _) = reach(session, To::Host(home.host)).map_err(|error| self.explain(session, home.host, error))?;
             return Ok((line, home));
         }
         let (line, host) = reach(session, To::Object(self.object.id()))?;
-        Ok((line, self.object.remote().get_or_init(|| Home { host, stream: OnceLock::new() })))
+        Ok((line, self.object.remote().get_or_init(|| Home::new(session, host))))
     }
 
     fn explain(&self, session: &SessionCore, host: u64, error: Error) -> Error {
@@ -365,9 +394,10 @@ impl Caller {
         let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
         let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;
         let is_ours = frame.0.number == number;
-        let value = result(session, frame, |bytes| drop(line.send(bytes, None)));
+        let value = result(session, &frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
-            session.remotes.give(home.host, line);
+            line.reuse(frame.1);
+            home.lines.give(line);
         }
         value
     }
@@ -384,7 +414,7 @@ impl Caller {
             To::Host(host) => self.explain(session, host, error),
             To::Object(_) => error,
         })?;
-        let home = self.object.remote().get_or_init(|| Home { host, stream: OnceLock::new() });
+        let home = self.object.remote().get_or_init(|| Home::new(session, host));
         Ok((session, home.stream.get_or_init(|| Arc::new(Stream::new(session.clone(), line))).clone()))
     }
 

@@ -182,9 +182,9 @@ fn call_function<R: Shared>(
         }
         let frame = answered?;
         let is_ours = frame.0.number == number;
-        let value = result(core, frame, |bytes| drop(line.send(bytes, None)));
+        let value = result(core, &frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
-            core.remotes.give(host, line);
+            core.remotes.lines(host).give(line);
         }
         return value;
     }

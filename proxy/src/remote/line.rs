@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// Bytes that are taken from the socket at a time.
 const BUFFER_BYTES: usize = 16 << 10;
+/// Bytes of the largest payload whose memory is used again for the next one.
+const SPARE_BYTES_MAX: usize = 64 << 10;
 
 /// A frame: its head, and its payload at a multiple of 16, as archives need it.
 pub type Frame = (Head, AlignedVec<16>);
@@ -109,7 +111,10 @@ fn gone() -> Error {
 
 /// Puts frames together of what comes.
 pub struct Incoming {
+    /// How it waits for a side that is awake.
     spin: Spin,
+    /// And for one that had to be woken: kept apart, or a few sleeps would teach both sides to sleep for ever.
+    spin_rung: Spin,
     /// What was taken from the socket.
     buffer: Box<[u8]>,
     start: usize,
@@ -117,12 +122,15 @@ pub struct Incoming {
     /// Of a frame that is not whole yet.
     head: AlignedVec<16>,
     payload: AlignedVec<16>,
+    /// Memory for the next one.
+    spare: AlignedVec<16>,
 }
 
 impl Incoming {
     /// Nothing has come yet.
     pub fn new() -> Self {
-        Incoming { spin: Spin::new(), buffer: Box::default(), start: 0, end: 0, head: AlignedVec::new(), payload: AlignedVec::new() }
+        let (head, payload, spare) = Default::default();
+        Incoming { spin: Spin::new(), spin_rung: Spin::new(), buffer: Box::default(), start: 0, end: 0, head, payload, spare }
     }
 
     /// The next whole frame of what has come.
@@ -131,7 +139,7 @@ impl Incoming {
     /// `Corrupt` if it is longer than any may be.
     #[inline]
     pub fn take(&mut self, road: &Road) -> Result<Option<Frame>> {
-        let Incoming { buffer, start, end, head, payload, .. } = self;
+        let Incoming { buffer, start, end, head, payload, spare, .. } = self;
         // Memory comes with the bytes: what a head claims is only a claim.
         let mut get = |most: usize, out: &mut AlignedVec<16>| match road {
             Road::Memory(memory) => memory.receive(most, out).map(drop),
@@ -157,7 +165,16 @@ impl Incoming {
             return Ok(None);
         }
         head.clear();
-        Ok(Some((whole, std::mem::take(payload))))
+        Ok(Some((whole, std::mem::replace(payload, std::mem::take(spare)))))
+    }
+
+    /// A payload that is not needed any more.
+    fn reuse(&mut self, mut payload: AlignedVec<16>) {
+        if payload.capacity() <= SPARE_BYTES_MAX {
+            payload.clear();
+            // If the next frame has begun, it has taken the last spare one.
+            if self.payload.capacity() == 0 { self.payload = payload } else { self.spare = payload }
+        }
     }
 
     /// Takes what is there of the socket, all of what it brought before having been taken. `None`: its end; else whether there was
@@ -181,7 +198,10 @@ impl Incoming {
     #[inline]
     fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>) -> Result<Waited> {
         let socket = match road {
-            Road::Memory(end) => return end.wait(Wanted::Bytes, &mut self.spin, deadline),
+            Road::Memory(end) => {
+                let spin = if end.has_rung() { &mut self.spin_rung } else { &mut self.spin };
+                return end.wait(Wanted::Bytes, spin, deadline);
+            }
             Road::Socket(socket) => socket,
         };
         let mut filled = Ok(Some(false));
@@ -297,6 +317,12 @@ impl Line {
     #[inline]
     pub fn wait(&mut self, deadline: impl Fn() -> Option<Instant>) -> Result<Got> {
         self.incoming.wait(&self.road, deadline)
+    }
+
+    /// A frame's payload that is not needed any more: its memory is used again.
+    #[inline]
+    pub fn reuse(&mut self, payload: AlignedVec<16>) {
+        self.incoming.reuse(payload);
     }
 
     /// Takes it apart: for many threads that share it.

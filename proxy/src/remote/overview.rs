@@ -21,6 +21,8 @@ pub struct ObjectInfo {
     pub names: Vec<String>,
     /// Entries or elements; bytes of a value; 0 of others.
     pub len: u64,
+    /// Bytes of memory that a queue, or a lock and its kin, has to itself; 0 of what lies in the arena, or in a host.
+    pub bytes: u64,
     /// References from sessions and names.
     pub references: u64,
     /// References from values in containers.
@@ -75,14 +77,15 @@ impl<'a> Words<'a> {
 
     fn object(&mut self) -> Option<ObjectInfo> {
         let (id, kind) = (self.number()?, self.word()?.to_owned());
-        let (len, references, inside, host) = (self.number()?, self.number()?, self.number()?, self.number()?);
+        let (len, bytes) = (self.number()?, self.number()?);
+        let (references, inside, host) = (self.number()?, self.number()?, self.number()?);
         let holders = self.word()?;
         let pair = |pair: &str| pair.split_once(':').and_then(|(session, count)| Some((session.parse().ok()?, count.parse().ok()?)));
         let holders = if holders == "-" { Vec::new() } else { holders.split(',').map(pair).collect::<Option<_>>()? };
         let count = self.number()?;
         let names = (0..count).map(|_| self.counted()).collect::<Option<_>>()?;
         let host = (host != 0).then_some(host);
-        Some(ObjectInfo { id, kind, type_text: self.counted()?, names, len, references, inside, host, holders })
+        Some(ObjectInfo { id, kind, type_text: self.counted()?, names, len, bytes, references, inside, host, holders })
     }
 }
 

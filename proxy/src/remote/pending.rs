@@ -241,7 +241,7 @@ impl<R: Shared> Pending<R> {
     pub fn get(self) -> Result<R> {
         self.stream.wait(self.number, None)?;
         let frame = self.stream.fetch(self.number).ok_or_else(|| host_gone(&self.stream.session))?;
-        result(&self.stream.session, frame, |bytes| drop(self.stream.say(bytes)))
+        result(&self.stream.session, &frame, |bytes| drop(self.stream.say(bytes)))
     }
 
     /// Waits for the result, so long at the most.

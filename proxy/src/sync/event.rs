@@ -3,6 +3,7 @@
 use super::{Party, Patience, deadline_after};
 use crate::handle::{Object, debug, handle};
 use crate::session::SessionCore;
+use crate::wait::{Places, Source};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::map::Segment;
@@ -89,6 +90,27 @@ impl Event {
     pub fn waiters(&self) -> Result<Vec<Party>> {
         let (session, event) = self.words()?;
         Party::all(session, event.roster().claims())
+    }
+}
+
+/// Ready while it is set.
+impl Source for Event {
+    fn is_ready(&self) -> bool {
+        self.is_set().unwrap_or(true)
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        if let Ok((session, event)) = self.words()
+            && let Ok(alive) = session.alive_word()
+        {
+            let waiters = event.waiters();
+            let prepared = waiters.prepare();
+            places.add_word(waiters.word(), prepared, alive);
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
     }
 }
 

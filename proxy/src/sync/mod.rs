@@ -68,6 +68,12 @@ fn try_again<P: Prize>(prize: &P, me: Claim, segment: &Segment) -> Option<P::Tak
     }
 }
 
+/// Looks again and again for a while, if that is likely to pay. Whether it has become `ready`.
+pub(crate) fn spin(ready: &mut dyn FnMut() -> bool) -> bool {
+    // Not while the thread's storage is being torn down.
+    SPIN.try_with(|spin| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait(&mut *ready))).unwrap_or(false)
+}
+
 /// How a caller waits for what is in a segment.
 pub(crate) struct Patience<'s> {
     session: &'s SessionCore,
@@ -85,8 +91,7 @@ impl<'s> Patience<'s> {
 
 impl Waiting<Segment> for Patience<'_> {
     fn spin(&self, ready: &mut dyn FnMut() -> bool) -> bool {
-        // Not while the thread's storage is being torn down.
-        SPIN.try_with(|spin| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait(&mut *ready))).unwrap_or(false)
+        spin(ready)
     }
 
     fn sleep(&self, word: &AtomicU32, expected: u32, most_ms: u64) -> Result<Slept> {

@@ -2,7 +2,8 @@
 
 use super::event::SupervisorEvent;
 use super::spec::{ChildSpec, Restart, RestartStrategy, Running};
-use crate::process::children::{ChildProcess, wait_until_any};
+use crate::process::children::ChildProcess;
+use crate::wait::{Waitable, wait_until};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::sys::wait_readable;
@@ -395,10 +396,11 @@ impl Supervisor {
             Some(_) => (Vec::new(), now),
             None => (self.members.iter().filter_map(|member| member.running.as_ref()).collect(), None),
         };
-        let children: Vec<&ChildProcess> = children.into_iter().map(|running| &running.child).collect();
         let bell = self.bell.as_ref().filter(|_| !self.is_ending()).map(|bell| bell.reader.as_fd());
         let deadline = [deadline, until].into_iter().flatten().min();
-        wait_until_any(&children, bell, deadline).map(drop)
+        let children = children.into_iter().map(|running| &running.child as &dyn Waitable);
+        let things: Vec<_> = children.chain(bell.iter().map(|bell| bell as &dyn Waitable)).collect();
+        wait_until(&things, deadline).map(drop)
     }
 }
 

@@ -149,7 +149,11 @@ pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
                 lent.remove(&head.number);
                 continue;
             }
-            Some(Ask::Call) => call(host, &line, &head, &payload),
+            Some(Ask::Call) => {
+                let outcome = call(host, &line, &head, &payload);
+                line.reuse(payload);
+                outcome
+            }
             Some(Ask::Run) => run(host, &line, &head, payload),
             None => return,
         };
@@ -215,7 +219,8 @@ fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Res
         return Ok(None);
     }
     slot.check()?;
-    let mut within = asked.within.bytes().to_vec();
+    let mut within = buffers::take();
+    within.extend_from_slice(asked.within.bytes());
     within.extend_from_slice(&asked.object.to_le_bytes());
     let mut incoming = Incoming::new(host.core(), asked);
     let done =

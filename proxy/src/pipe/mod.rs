@@ -1,0 +1,438 @@
+//! Pipes: [`Connection`] for both directions, [`PipeReceiver`] and [`PipeSender`] for one. Each direction is a queue; what an end is,
+//! and how the going of its last holder is told, is in `manager::pipes`.
+
+mod options;
+
+pub use options::PipeOptions;
+
+use crate::handle::{Handle, Object, debug, handle};
+use crate::process::has_laden;
+use crate::queue::{Queue, Until, timed_out};
+use crate::session::SessionCore;
+use crate::sync::deadline_after;
+use crate::wait::{Places, Source, wait, wait_until};
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::value::{AsShared, Shared, text};
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One end of a pipe: sends `Out`, receives `In`. Made, with the other end, by [`Session::pipe`](crate::Session::pipe).
+///
+/// Items of any size come in the order in which they were sent, each once. Sending and receiving touch shared memory alone: no call, no
+/// system call unless somebody sleeps.
+///
+/// - **The end of the stream**: `recv` returns `None`, after everything that was sent before, when the other end was
+///   [closed](Self::close) or nobody holds it any more; sending fails then with an error of kind
+///   [`Closed`](commonhold_ipc::error::ErrorKind::Closed). Who sleeps is woken.
+/// - **Who holds an end**: every process that has a handle on it, a name that was given to it, containers and queued items that it
+///   lies in, and a parent until the child that it was passed to has it. A process that dies holds nothing any more, by the kernel's
+///   word and at once. So, as with the pipes of an operating system: pass an end to a child and *drop your own handle on it*, or its
+///   death is not the end of the stream.
+/// - **Several holders** of one end share it: each item goes to one of them.
+/// - **Death**: what was sent is there, whatever becomes of the sender; an item that was being sent is there wholly or not at all. One
+///   that [`recv`](Self::recv) was copying comes back, for other holders of the same end.
+/// - **The manager's death**: every call fails at once, sleepers included.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Connection, Manager, Process};
+///
+/// fn upper(pipe: Connection<String>) -> commonhold::Result<()> {
+///     while let Some(line) = pipe.recv()? {
+///         pipe.send(line.to_uppercase())?;
+///     }
+///     Ok(())
+/// }
+///
+/// let manager = Manager::start()?;
+/// let (ours, theirs) = manager.pipe::<String>()?;
+/// let child = Process::spawn(upper, theirs)?;           // moved: the child's end is the child's alone
+/// ours.send("hello")?;
+/// assert_eq!(ours.recv()?.as_deref(), Some("HELLO"));
+/// child.kill()?;
+/// assert_eq!(ours.recv()?, None);                       // the end of the stream
+/// assert!(ours.send("hello?").unwrap_err().is_closed());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection<Out: Shared, In: Shared = Out> {
+    object: Arc<Object>,
+    _of: PhantomData<fn() -> (Out, In)>,
+}
+
+handle!(Connection[Out: Shared, In: Shared], commonhold_ipc::catalog::Kind::PipeEnd, "Connection");
+
+/// The end of a one-way pipe that sends. Made by [`Session::pipe_one_way`](crate::Session::pipe_one_way); all else as with
+/// [`Connection`].
+pub struct PipeSender<T: Shared> {
+    object: Arc<Object>,
+    _of: PhantomData<fn() -> T>,
+}
+
+handle!(PipeSender[T: Shared], commonhold_ipc::catalog::Kind::PipeEnd, "PipeSender");
+
+/// The end of a one-way pipe that receives. Made by [`Session::pipe_one_way`](crate::Session::pipe_one_way); all else as with
+/// [`Connection`].
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::{Manager, PipeSender, Process};
+///
+/// fn count(to: u64, numbers: PipeSender<u64>) -> commonhold::Result<()> {
+///     (0..to).try_for_each(|number| numbers.send(number))
+/// }
+///
+/// let manager = Manager::start()?;
+/// let (receiver, sender) = manager.pipe_one_way::<u64>()?;
+/// Process::spawn(count, (4, sender))?;
+/// assert_eq!(receiver.iter().sum::<commonhold::Result<u64>>()?, 6);   // until the child has ended
+/// # Ok(())
+/// # }
+/// ```
+pub struct PipeReceiver<T: Shared> {
+    object: Arc<Object>,
+    _of: PhantomData<fn() -> T>,
+}
+
+handle!(PipeReceiver[T: Shared], commonhold_ipc::catalog::Kind::PipeEnd, "PipeReceiver");
+
+/// The queues that an end is made of.
+struct Line<Out: Shared, In: Shared> {
+    incoming: Option<Queue<In>>,
+    outgoing: Option<Queue<Out>>,
+}
+
+impl<Out: Shared, In: Shared> Line<Out, In> {
+    fn of(object: &Object) -> Result<&Self> {
+        let (_, line) = object.local(|session| {
+            let (_, _hold, record) = object.look()?;
+            let [incoming, outgoing] = [record.root, record.next_insertion].map(|id| queue(session, id));
+            Ok(Line { incoming: incoming.map(Queue::from_object), outgoing: outgoing.map(Queue::from_object) })
+        })?;
+        Ok(line)
+    }
+
+    #[inline]
+    fn incoming(object: &Object) -> Result<&Queue<In>> {
+        Self::of(object)?.incoming.as_ref().ok_or_else(no_such_end)
+    }
+
+    #[inline]
+    fn outgoing(object: &Object) -> Result<&Queue<Out>> {
+        Self::of(object)?.outgoing.as_ref().ok_or_else(no_such_end)
+    }
+
+    fn close(object: &Object) -> Result<()> {
+        let line = Self::of(object)?;
+        line.outgoing.as_ref().map_or(Ok(false), Queue::close)?;
+        line.incoming.as_ref().map_or(Ok(false), Queue::close)?;
+        Ok(())
+    }
+}
+
+fn queue(session: &Arc<SessionCore>, id: u64) -> Option<Arc<Object>> {
+    (id != 0).then(|| Object::related(session, id))
+}
+
+/// Its type says what it can do, so this is another process's doing.
+#[cold]
+fn no_such_end() -> Error {
+    Error::new(ErrorKind::WrongType, "this end of a pipe was made for the other direction")
+}
+
+/// The error of sending to nobody.
+#[cold]
+fn hung_up(error: Error) -> Error {
+    if !error.is_closed() {
+        return error;
+    }
+    let text =
+        "the pipe is closed: its other end was closed, or nobody holds it any more; what was sent before can still be received there";
+    Error::new(ErrorKind::Closed, text)
+}
+
+/// Before a sleep until something comes: while children have not said that they hold what they were given, which may be the other end,
+/// one waits for them as well, and lets go then.
+#[inline]
+fn settle<T: Shared>(incoming: &Queue<T>, deadline: Option<Instant>) -> Result<()> {
+    if has_laden() { wait_until(&[incoming], deadline).map(drop) } else { Ok(()) }
+}
+
+/// Sends an item. `false`: the pipe stayed full.
+#[inline]
+fn send_until<T: Shared>(outgoing: &Queue<T>, item: &impl AsShared<T>, deadline: Option<Instant>) -> Result<bool> {
+    let room = Room { queue: outgoing, attempt: &|| outgoing.send_until(item, Until::Now), sent: RefCell::new(Ok(false)) };
+    if !room.is_ready() {
+        if has_laden() {
+            wait_until(&[&room], deadline)?;
+        } else {
+            *room.sent.borrow_mut() = outgoing.send_until(item, Until::Then(deadline));
+        }
+    }
+    room.sent.into_inner().map_err(hung_up)
+}
+
+/// Room for an item. Ready when it is sent, or cannot be.
+struct Room<'q, T: Shared> {
+    queue: &'q Queue<T>,
+    attempt: &'q dyn Fn() -> Result<bool>,
+    sent: RefCell<Result<bool>>,
+}
+
+impl<T: Shared> Source for Room<'_, T> {
+    fn is_ready(&self) -> bool {
+        let mut sent = self.sent.borrow_mut();
+        if matches!(*sent, Ok(false)) {
+            *sent = (self.attempt)();
+        }
+        !matches!(*sent, Ok(false))
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.queue.prepare_to_send(places);
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+}
+
+/// What an end does that sends.
+macro_rules! sends {
+    ($name:ident[$($parameter:ident),*], $item:ident, $receives:ty) => {
+        impl<$($parameter: Shared),*> $name<$($parameter),*> {
+            #[inline]
+            fn outgoing(&self) -> Result<&Queue<$item>> {
+                Line::<$item, $receives>::outgoing(&self.object)
+            }
+
+            /// Sends an item: itself, a reference to it, or a borrowed form of it such as `&str`. Waits while the pipe is full.
+            ///
+            /// When this returns, the item is in the pipe, whatever happens to this process.
+            ///
+            /// # Errors
+            /// `Closed` if nobody will receive it; `TooLarge` if it would not fit into an empty pipe; `Full` if the manager has no
+            /// memory left; disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words. Pass
+            /// `&item` to keep it in such a case.
+            #[inline]
+            pub fn send(&self, item: impl AsShared<$item>) -> Result<()> {
+                send_until(self.outgoing()?, &item, None).map(drop)
+            }
+
+            /// Sends an item if there is room now. Whether it did.
+            ///
+            /// # Errors
+            /// As [`send`](Self::send).
+            #[inline]
+            #[must_use = "`Ok(false)` says that the pipe is full and the item was not sent"]
+            pub fn try_send(&self, item: impl AsShared<$item>) -> Result<bool> {
+                self.outgoing()?.try_send(item).map_err(hung_up)
+            }
+
+            /// Sends an item, waiting for so long at the most.
+            ///
+            /// # Errors
+            /// `TimedOut` if the pipe stays full; else as [`send`](Self::send).
+            pub fn send_timeout(&self, item: impl AsShared<$item>, timeout: Duration) -> Result<()> {
+                let sent = send_until(self.outgoing()?, &item, deadline_after(timeout))?;
+                if sent { Ok(()) } else { Err(timed_out("the pipe stayed full")) }
+            }
+        }
+    };
+}
+
+/// What an end does that receives.
+macro_rules! receives {
+    ($name:ident[$($parameter:ident),*], $item:ident, $sends:ty) => {
+        impl<$($parameter: Shared),*> $name<$($parameter),*> {
+            #[inline]
+            fn incoming(&self) -> Result<&Queue<$item>> {
+                Line::<$sends, $item>::incoming(&self.object)
+            }
+
+            /// Receives the next item, waiting for it. `None`: the stream has ended.
+            ///
+            /// # Errors
+            /// Disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words, or over the item.
+            #[inline]
+            pub fn recv(&self) -> Result<Option<$item>> {
+                let incoming = self.incoming()?;
+                match incoming.try_recv()? {
+                    Some(item) => Ok(Some(item)),
+                    None => {
+                        settle(incoming, None)?;
+                        incoming.recv()
+                    }
+                }
+            }
+
+            /// Receives the next item if there is one now. `None` does not say whether the stream has ended: after
+            /// [`poll`](Self::poll) it does, if this end has no other holder.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv).
+            #[inline]
+            pub fn try_recv(&self) -> Result<Option<$item>> {
+                self.incoming()?.try_recv()
+            }
+
+            /// Receives the next item, waiting for so long at the most. `None`: the stream has ended.
+            ///
+            /// # Errors
+            /// `TimedOut` if none came; else as [`recv`](Self::recv).
+            pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<$item>> {
+                let (incoming, deadline) = (self.incoming()?, deadline_after(timeout));
+                settle(incoming, deadline)?;
+                incoming.recv_timeout(deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now())))
+            }
+
+            /// Waits until [`recv`](Self::recv) would not: an item is there, or the stream has ended. `false`: neither, after
+            /// `timeout`; `None` waits for ever. For several ends, and other things: [`wait`](crate::wait()).
+            ///
+            /// # Errors
+            /// As [`wait`](crate::wait()).
+            ///
+            /// ```
+            /// # commonhold::init_in_tests!();
+            /// # fn main() -> commonhold::Result<()> {
+            /// # let manager = commonhold::Manager::start()?;
+            /// use std::time::Duration;
+            /// let (receiver, sender) = manager.pipe_one_way::<u8>()?;
+            /// assert!(!receiver.poll(Duration::ZERO)?);
+            /// sender.send(5)?;
+            /// assert!(receiver.poll(None)?);
+            /// assert_eq!(receiver.recv()?, Some(5));
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn poll(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
+                Ok(!wait(&[self], timeout)?.is_empty())
+            }
+
+            /// Receives item after item, waiting for each, until the stream has ended, or after an error.
+            pub fn iter(&self) -> impl Iterator<Item = Result<$item>> + '_ {
+                let mut over = false;
+                std::iter::from_fn(move || {
+                    let next = if over { None } else { self.recv().transpose() };
+                    over = !matches!(next, Some(Ok(_)));
+                    next
+                })
+            }
+        }
+
+        /// Ready when an item can be received, or the stream has ended.
+        impl<$($parameter: Shared),*> Source for $name<$($parameter),*> {
+            fn is_ready(&self) -> bool {
+                self.incoming().map_or(true, Source::is_ready)
+            }
+
+            fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+                if let Ok(incoming) = self.incoming() {
+                    incoming.prepare(places);
+                }
+            }
+
+            fn pass_on(&self) {
+                if let Ok(incoming) = self.incoming() {
+                    incoming.pass_on();
+                }
+            }
+
+            fn is_in_memory(&self) -> bool {
+                true
+            }
+        }
+    };
+}
+
+/// What every end does.
+macro_rules! ends {
+    ($name:ident[$($parameter:ident),*], $sends:ty, $receives:ty) => {
+        impl<$($parameter: Shared),*> $name<$($parameter),*> {
+            /// Closes this end, for all who hold it: nothing can be sent any more, by either side. What is in the pipe can still be
+            /// received. Dropping the last handle does the same; this does not wait for other holders to let go.
+            ///
+            /// # Errors
+            /// Disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words.
+            pub fn close(&self) -> Result<()> {
+                Line::<$sends, $receives>::close(&self.object)
+            }
+
+            /// Items and units of memory in use in either direction: for tests, which expect none at the end.
+            #[doc(hidden)]
+            pub fn in_use(&self) -> Result<(u64, u64)> {
+                let line = Line::<$sends, $receives>::of(&self.object)?;
+                let incoming = line.incoming.as_ref().map_or(Ok((0, 0)), Queue::in_use)?;
+                let outgoing = line.outgoing.as_ref().map_or(Ok((0, 0)), Queue::in_use)?;
+                Ok((incoming.0 + outgoing.0, incoming.1 + outgoing.1))
+            }
+        }
+
+        impl<$($parameter: Shared),*> fmt::Debug for $name<$($parameter),*> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                debug(f, text::<Self>(), &self.object, None)
+            }
+        }
+    };
+}
+
+sends!(Connection[Out, In], Out, In);
+receives!(Connection[Out, In], In, Out);
+ends!(Connection[Out, In], Out, In);
+sends!(PipeSender[T], T, T);
+ends!(PipeSender[T], T, T);
+receives!(PipeReceiver[T], T, T);
+ends!(PipeReceiver[T], T, T);
+
+/// Raw bytes, for pipes of `Vec<u8>`.
+macro_rules! sends_bytes {
+    ($($name:ty),*) => {$(
+        impl $name {
+            /// Sends bytes as they are: the same as [`send`](Self::send) with a slice.
+            ///
+            /// # Errors
+            /// As there.
+            #[inline]
+            pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
+                self.send(bytes)
+            }
+        }
+    )*};
+}
+
+/// The same for those that receive.
+macro_rules! receives_bytes {
+    ($($name:ty),*) => {$(
+        impl $name {
+            /// Receives the next item's bytes in place of what is in `bytes`, waiting for them. `false`, and no bytes: the stream has ended.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv).
+            #[inline]
+            pub fn recv_bytes(&self, bytes: &mut Vec<u8>) -> Result<bool> {
+                let received = self.recv()?;
+                let came = received.is_some();
+                *bytes = received.unwrap_or_default();
+                Ok(came)
+            }
+        }
+    )*};
+}
+
+sends_bytes!(Connection<Vec<u8>>, PipeSender<Vec<u8>>);
+receives_bytes!(Connection<Vec<u8>>, PipeReceiver<Vec<u8>>);
+
+impl<Out: Shared, In: Shared> Connection<Out, In> {
+    /// Says that nothing more will be sent from this end; it still receives. The other side sees the end of the stream, and may answer.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_sending(&self) -> Result<()> {
+        self.outgoing()?.close().map(drop)
+    }
+}
