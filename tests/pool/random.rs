@@ -52,12 +52,12 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let deeds = || proptest::collection::vec(deed(), 0..40);
+    let deeds = || proptest::collection::vec(deed(), 0..25);
     prop_oneof![
         2 => deed().prop_map(Ask::Apply),
         2 => deeds().prop_map(Ask::ApplyAsync),
         3 => deeds().prop_map(Ask::MapAll),
-        3 => (deeds(), 0..40usize, any::<bool>()).prop_map(|(deeds, most, ordered)| Ask::Imap(deeds, most, ordered)),
+        3 => (deeds(), 0..25usize, any::<bool>()).prop_map(|(deeds, most, ordered)| Ask::Imap(deeds, most, ordered)),
         1 => (1..4usize).prop_map(Ask::Resize),
         1 => (0..4usize).prop_map(Ask::Kill),
     ]
@@ -164,7 +164,7 @@ fn run(manager: &Manager, workers: usize, chunk: u64, calls_most: Option<u64>, a
 #[test]
 fn every_call_is_accounted_for_whoever_dies() {
     let manager = Manager::start().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, max_shrink_iters: 64, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 5, failure_persistence: None, max_shrink_iters: 64, ..Config::default() });
     let input = (1..4usize, 1..9u64, proptest::option::of(1..20u64), proptest::collection::vec(ask(), 1..8));
     runner
         .run(&input, |(workers, chunk, calls_most, asks)| {

@@ -283,6 +283,27 @@ impl<'m, M: Room + ?Sized> Board<'m, M> {
         Ok(())
     }
 
+    /// Whether the words say what can be said of a task that was put up at this position: that it waits, and was not passed over; that
+    /// somebody has it, or has done it. For looks now and then, in case another process has written over the board.
+    pub fn is_sane(&self, number: usize, position: u64) -> bool {
+        let head = self.at(HEAD).load();
+        let word = self.at(slot(number)).load();
+        let passed_over = head.wrapping_sub(position).cast_signed() > 0;
+        let is_open = word & KIND_MASK == READY;
+        let is_right =
+            word >> POSITION_SHIFT == position << POSITION_SHIFT >> POSITION_SHIFT && matches!(word & KIND_MASK, READY | TAKEN | DONE);
+        is_right && !(is_open && passed_over)
+    }
+
+    /// Rings the bell of a task that is done, in case its worker has not.
+    pub fn ring_for(&self, number: usize) {
+        let bells = self.at(BELLS + 8 * (number / 64));
+        let mut rung = bells.load();
+        while let Err(now) = bells.compare_exchange(rung, rung | 1 << (number % 64)) {
+            rung = now;
+        }
+    }
+
     /// Whether any bell has rung.
     #[inline]
     pub fn has_rung(&self) -> bool {
@@ -495,11 +516,7 @@ impl<'m, M: Room + ?Sized> Board<'m, M> {
             return Err(nonsense());
         }
         points::client("pool: task done, no bell has rung");
-        let bells = self.at(BELLS + 8 * (number / 64));
-        let mut rung = bells.load();
-        while let Err(now) = bells.compare_exchange(rung, rung | 1 << (number % 64)) {
-            rung = now;
-        }
+        self.ring_for(number);
         points::client("pool: bell rung, nobody woken");
         if self.pending() <= !self.at(QUIET).load() {
             self.callers().notify_all();

@@ -50,16 +50,17 @@ pub(super) fn keep(owner: &Owner) {
         if hands.is_empty() && owner.is_over() {
             return;
         }
-        let look = starts.again.then(|| Instant::now() + Duration::from_millis(POOL_LOOK_MS));
+        // A worker that was to tell it may be stopped, or dead, just before.
+        let look = (owner.rearm() || starts.again).then(|| Instant::now() + Duration::from_millis(POOL_LOOK_MS));
         let deadline = owner.end_the_late().into_iter().chain(look).min();
         let descriptors: Vec<_> = std::iter::once(owner.bell.as_fd()).chain(hands.iter().map(|(_, hand)| hand.sentinel())).collect();
-        if let Err(error) = wait_readable_any(&descriptors, deadline) {
-            owner.give_up(&error);
+        match wait_readable_any(&descriptors, deadline) {
+            Ok(true) => {}
+            Ok(false) => owner.look_over(),
+            Err(error) => owner.give_up(&error),
         }
-        if silence_bell(&owner.bell) {
-            owner.collect();
-            owner.rearm();
-        }
+        silence_bell(&owner.bell);
+        owner.collect();
         owner.reap(&hands, &mut starts);
         owner.call_back();
     }

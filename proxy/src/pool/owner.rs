@@ -429,6 +429,28 @@ impl Owner {
         pieces
     }
 
+    /// Looks whether the board still says what it can say. If another process has written over it, nothing works any more: that is
+    /// told, where otherwise everybody would wait.
+    pub(super) fn look_over(&self) {
+        let board = self.board();
+        let sane = {
+            let state = lock(&self.state);
+            let handed_out = state.slots.iter().enumerate().filter_map(|(slot, handed)| Some((slot, handed.as_ref()?.position?)));
+            let mut sane = true;
+            for (slot, position) in handed_out {
+                sane &= board.is_sane(slot, position);
+                if let SlotState::Done(_) = board.state(slot) {
+                    board.ring_for(slot);
+                }
+            }
+            board.wake(state.hands.len());
+            sane
+        };
+        if !sane {
+            self.give_up(&scribbled("pool"));
+        }
+    }
+
     /// Has something done when a job is finished: by the keeper, or here and now, if that has ended.
     pub(super) fn call_back_when(&self, job: &Arc<Job>, callback: Callback) {
         let Some(callback) = job.when_finished(callback) else { return };

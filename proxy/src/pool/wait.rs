@@ -77,12 +77,13 @@ impl Owner {
         }
     }
 
-    /// The keeper was told: it wants to be told again, if it is still wanted.
-    pub(super) fn rearm(&self) {
+    /// The keeper may have been told: it wants to be told again, if it is still wanted. Whether it is.
+    pub(super) fn rearm(&self) -> bool {
         let state = lock(&self.state);
         if state.keeper_is_wanted {
             self.want_keeper(true);
         }
+        state.keeper_is_wanted
     }
 
     fn wait_begins(&self, patience: Patience, by: isize) {
@@ -137,7 +138,9 @@ impl Owner {
             }
             let look = now + Duration::from_millis(POOL_LOOK_MS);
             let until = deadline.map_or(look, |deadline| deadline.min(look));
-            board.callers().sleep(prepared, &Sleeper(until), POOL_LOOK_MS)?;
+            if board.callers().sleep(prepared, &Sleeper(until), POOL_LOOK_MS)? == Slept::TimedOut {
+                self.look_over();
+            }
         }
     }
 }
