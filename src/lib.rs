@@ -24,7 +24,7 @@
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
 //!   writes one, and a [`Writer`] waits for no answer until it is flushed.
 //! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
-//!   and result; a [`Supervisor`] starts it again when it dies.
+//!   and result; a [`Supervisor`] starts it again when it dies; a [`Pool`] keeps workers for many calls.
 //!
 //! The [`guide`] goes through all of it, with a [translation table](guide::from_python) for those who know Python's module.
 //!
