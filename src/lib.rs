@@ -22,9 +22,9 @@
 //! - **Reading** costs no call: a guard ([`Ref`]) or a [`Snapshot`] holds one version in place, and writers never wait for
 //!   readers, nor readers for writers.
 //! - **Writing** is a call to the manager, atomic by itself; [`Session::batch`] and [`Session::transaction`] make several
-//!   writes one.
+//!   writes one, and a [`Writer`] waits for no answer until it is flushed.
 //! - **Processes**: [`Process::spawn`] runs a function of this program in a process of its own, with values and handles as arguments
-//!   and result; a [`Supervisor`] starts it again when it dies.
+//!   and result; a [`Supervisor`] starts it again when it dies; a [`Pool`] keeps workers for many calls.
 //!
 //! The [`guide`] goes through all of it, with a [translation table](guide::from_python) for those who know Python's module.
 //!
@@ -60,7 +60,7 @@ pub use commonhold_proxy::{
     Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock,
     LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Pool, PoolBuilder, Progress, Queue, QueueIter,
     QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats,
-    StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, wait,
+    StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, Writer, wait,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

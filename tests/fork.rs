@@ -47,6 +47,7 @@ fn all_is_refused(manager: &Manager, dict: &Dict<String, u64>, list: &List<u64>)
         is_after_fork(list.set(0, 1u64)),
         is_after_fork(list.slice(0..1)),
         is_after_fork(list.sort_by(|a, b| a.cmp(b))),
+        is_after_fork(manager.writer()),
         is_after_fork(manager.snapshot()),
         is_after_fork(manager.stats()),
         is_after_fork(manager.audit()),
@@ -86,6 +87,9 @@ fn role_drops() {
         let mut lent = dict.insert("b", 3).unwrap();
         dict.insert("a", 9).unwrap();
         let mut clones = Some((manager.clone(), dict.clone(), list.clone()));
+        // One write under way, one collected.
+        let mut writer = Some(manager.writer().unwrap());
+        (4..6).for_each(|n| assert_eq!(writer.as_mut().unwrap().push(&list, n).unwrap(), n - 4));
         let as_it_was =
             |held: &Option<Ref<'_, u64>>, lent: &Option<Ref<'_, u64>>| (held.as_deref(), lent.as_deref()) == (Some(&1), Some(&2));
         let ended = forked(|| {
@@ -94,10 +98,14 @@ fn role_drops() {
             std::panic::set_hook(Box::new(|_| {}));
             let snapshot_refused = std::panic::catch_unwind(AssertUnwindSafe(|| dict.at(snapshot.as_ref().unwrap()).len())).is_err();
             let refused = all_is_refused(&manager, &dict, &list);
-            drop((held.take(), lent.take(), snapshot.take(), clones.take()));
-            read && refused && snapshot_refused
+            let stream = writer.as_mut().unwrap();
+            let stream_refused = is_after_fork(stream.push(&list, 9)) && is_after_fork(stream.flush()) && is_after_fork(stream.failures());
+            drop((held.take(), lent.take(), snapshot.take(), clones.take(), writer.take()));
+            read && refused && snapshot_refused && stream_refused
         });
         assert_eq!(ended, WELL);
+        writer.as_mut().unwrap().flush().unwrap();
+        assert_eq!((writer.take().unwrap().acknowledged(), list.to_owned().unwrap()), (2, vec![1, 2, 3, 4, 5]));
         let stats = manager.stats().unwrap();
         assert_eq!(stats.oldest_pin, Some(version), "the parent's pins are as they were");
         assert!(stats.retired_bytes > 0);
@@ -116,7 +124,7 @@ fn role_drops() {
         });
         assert_eq!(ended, WELL);
         let (manager, dict, list) = everything.unwrap();
-        assert_eq!((*dict.get("a").unwrap().unwrap(), list.len().unwrap()), (9, 3));
+        assert_eq!((*dict.get("a").unwrap().unwrap(), list.len().unwrap()), (9, 5));
         manager.audit().unwrap();
     }
     parent.say("well");

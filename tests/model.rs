@@ -21,7 +21,7 @@ commonhold::init_in_tests!();
 /// Code and three arguments.
 type Op = [u64; 4];
 
-const CODES: u64 = 44;
+const CODES: u64 = 45;
 /// Keys, so few that they meet.
 const KEYS: u64 = 24;
 
@@ -167,6 +167,7 @@ impl Hands {
             37 => self.attributes(a, b),
             38 => outcome(self.batch(a, b, c)),
             39 => outcome(self.transaction(a, b, c)),
+            44 => outcome(self.stream(a, b, c)),
             40 => self.handles(a, b),
             41 => {
                 self.snapshots.push(self.session.snapshot().unwrap());
@@ -215,6 +216,28 @@ impl Hands {
                 _ => Ok(()),
             }
         })
+    }
+
+    /// Writes that do not wait for each other. One of them may fail: the others happen all the same.
+    fn stream(&self, a: u64, b: u64, c: u64) -> Result<()> {
+        let mut writer = self.session.writer()?;
+        for n in 0..c % 60 {
+            writer.insert(&self.texts, (a + n) % KEYS, text(b + n))?;
+            writer.push(&self.list, b ^ n)?;
+            if n % 7 == 3 {
+                writer.remove(&self.texts, (b + n) % KEYS)?;
+                writer.extend(&self.lines, (0..n % 4).map(|m| text(c + m)))?;
+            }
+            writer.add_to(&self.numbers, "stream", 1)?;
+        }
+        if a.is_multiple_of(3) {
+            writer.insert_at(&self.list, 1_000_000, 1)?;
+        }
+        writer.set_at(&self.list, (c % 40) as usize, c)?;
+        writer.remove_at(&self.lines, (b % 40) as usize)?;
+        writer.set(&self.value, text(c))?;
+        writer.count(&self.counter, 2)?;
+        writer.flush()
     }
 
     fn transaction(&self, a: u64, b: u64, c: u64) -> Result<String> {
@@ -350,6 +373,30 @@ impl State {
         self.value = text(a);
         self.counter += 1;
         (a % 6 > 1).then_some(())
+    }
+
+    /// Whether none of the writes failed.
+    fn stream(&mut self, a: u64, b: u64, c: u64) -> bool {
+        for n in 0..c % 60 {
+            self.texts.insert((a + n) % KEYS, text(b + n));
+            self.list.push(b ^ n);
+            if n % 7 == 3 {
+                self.texts.remove(&((b + n) % KEYS));
+                self.lines.extend((0..n % 4).map(|m| text(c + m)));
+            }
+            let sum = self.numbers.get(&"stream".into()).unwrap_or(0) + 1;
+            self.numbers.insert("stream".into(), sum);
+        }
+        if let Some(element) = self.list.get_mut((c % 40) as usize) {
+            *element = c;
+        }
+        let at = (b % 40) as usize;
+        if at < self.lines.len() {
+            self.lines.remove(at);
+        }
+        self.value = text(c);
+        self.counter += 2;
+        !a.is_multiple_of(3)
     }
 
     fn transaction(&mut self, a: u64, b: u64, c: u64) -> std::result::Result<String, &'static str> {
@@ -499,6 +546,7 @@ impl Model {
                     error.into()
                 })
             }
+            44 => in_range(now.stream(a, b, c)),
             40 => now.handles(a, b),
             41 => {
                 self.snapshots.entry(who).or_default().push(self.now.clone());

@@ -130,10 +130,21 @@ pub const DESCRIPTORS_POLLED_MAX: usize = 64;
 pub const LANE_ROOM_BYTES: u64 = 8 << 20;
 /// Of that room, what keeps its memory however seldom it is used; what lies beyond is given back when others have been used more often.
 pub const LANE_ROOM_KEPT_BYTES: u64 = 2 << 20;
+/// Bytes of writes that a `Writer` collects while others are under way: some hundred small ones, which the manager does in less than a
+/// spin lasts, so that neither side falls asleep meanwhile.
+pub const WRITER_BYTES: usize = 16 << 10;
+/// Large values that it sends ahead for one such group.
+pub const WRITER_UPLOADS_MAX: usize = 16;
+/// Failures that it remembers until it is asked for them, of the first writes that failed.
+pub const WRITER_FAILURES_MAX: usize = 4096;
+/// Failures after which the manager answers a series before its end: their texts go into one reply.
+pub const SERIES_FAILURES_MAX: usize = 64;
 /// Sessions whose doorbells the manager looks at while it is awake: a cache line each. Others ring by the socket.
 pub const SESSIONS_WATCHED_MAX: usize = 64;
 /// Longest spin before a sleep, in nanoseconds: about what the sleep and the wake-up it saves would cost.
 pub const SPIN_NS_MAX: u64 = 50_000;
+/// The same for who has just woken the one that is waited for: a wake-up longer.
+pub const SPIN_WAKING_NS_MAX: u64 = 2 * SPIN_NS_MAX;
 /// Longest sleep without a look at the manager's alive word, in milliseconds: the backstop of a wake-up that got lost (see `liveness`).
 pub const SLEEP_SLICE_MS: u64 = 10_000;
 /// The same where the kernel has no `futex_waitv`, so that the manager's death wakes nobody.

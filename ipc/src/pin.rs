@@ -15,7 +15,8 @@
 //! Pins count until the page's owner has left or its process has ended, not just until its connection ends: guards may
 //! outlive a connection that broke, and nobody can take them back.
 //!
-//! A block belongs to one thread (and is then its lane, too), or to the table itself for pins that travel between threads.
+//! A block belongs to one thread (and is then its lane, too), to a writer, which only wants the lane, or to the table itself for pins
+//! that travel between threads.
 //!
 //! **Pin word.** States: 0 free; *v* pinned. Only its owner writes it.
 //!
@@ -44,7 +45,7 @@ mod hold;
 mod scan;
 
 use fence::{Announcement, FencedAnnouncement};
-pub use hold::{Hold, OwnedPin, Pin};
+pub use hold::{Hold, OwnLane, OwnedPin, Pin};
 pub use scan::{PinScan, Pinned};
 
 use std::any::Any;

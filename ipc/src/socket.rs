@@ -30,7 +30,7 @@ use rustix::net::{
 };
 
 pub use address::Address;
-pub use spin::Spin;
+pub use spin::{Spin, Spins};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::DESCRIPTORS_PER_MESSAGE_MAX;

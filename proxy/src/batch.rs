@@ -2,7 +2,7 @@
 
 use crate::dict::Dict;
 use crate::handle::Handle;
-use crate::list::{List, Run, sent};
+use crate::list::{List, Run, inline_bytes, sent};
 use crate::request::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
@@ -11,8 +11,9 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
 use commonhold_ipc::value::{AsShared, Key, Number, Shared};
 use commonhold_ipc::wire::Call;
-use commonhold_ipc::wire::commit::{CommitWriter, END, Op};
+use commonhold_ipc::wire::commit::{CommitWriter, END, Mark as OpsMark, Op, Values};
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
@@ -36,19 +37,22 @@ use std::sync::Arc;
 /// # }
 /// ```
 pub struct Batch<'s> {
-    session: &'s Arc<SessionCore>,
+    session: Arc<SessionCore>,
+    _of: PhantomData<&'s SessionCore>,
     commit: RefCell<CommitWriter>,
     uploads: RefCell<Vec<u64>>,
     stored: RefCell<Vec<Stored>>,
 }
 
 impl<'s> Batch<'s> {
-    pub(crate) fn new(session: &'s Arc<SessionCore>) -> Self {
-        Batch { session, commit: RefCell::default(), uploads: RefCell::default(), stored: RefCell::default() }
-    }
-
-    pub(crate) fn session(&self) -> &'s Arc<SessionCore> {
-        self.session
+    pub(crate) fn new(session: &Arc<SessionCore>) -> Self {
+        Batch {
+            session: session.clone(),
+            _of: PhantomData,
+            commit: RefCell::default(),
+            uploads: RefCell::default(),
+            stored: RefCell::default(),
+        }
     }
 
     #[inline]
@@ -68,7 +72,7 @@ impl<'s> Batch<'s> {
 
     fn keep_all(&self, value: &Outgoing) -> Result<()> {
         self.uploads.borrow_mut().extend(value.upload());
-        let stored = value.stored(self.session)?;
+        let stored = value.stored(&self.session)?;
         self.stored.borrow_mut().extend(stored);
         Ok(())
     }
@@ -81,8 +85,37 @@ impl<'s> Batch<'s> {
     }
 
     /// Bytes so far, for who fills a container in several commits.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.commit.borrow().len()
+    }
+
+    /// How much has been collected so far.
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { ops: self.commit.borrow().mark(), uploads: self.uploads.borrow().len(), stored: self.stored.borrow().len() }
+    }
+
+    /// Takes back what has been collected since.
+    pub(crate) fn cut(&self, mark: &Mark) {
+        self.commit.borrow_mut().cut(&mark.ops);
+        let unused = self.uploads.borrow_mut().split_off(mark.uploads);
+        if !unused.is_empty() {
+            self.session.tell(Call::Discard, &unused);
+        }
+        self.stored.borrow_mut().truncate(mark.stored);
+    }
+
+    /// The operations, and what must be held until they have been done. What was sent ahead for them is theirs from now on.
+    pub(crate) fn into_parts(self) -> (CommitWriter, Vec<Stored>) {
+        self.forget_uploads();
+        (self.commit.take(), self.stored.take())
+    }
+
+    /// Values that were sent ahead so far.
+    #[inline]
+    pub(crate) fn uploads(&self) -> usize {
+        self.uploads.borrow().len()
     }
 
     pub(crate) fn commit_mut(&self) -> std::cell::RefMut<'_, CommitWriter> {
@@ -93,7 +126,7 @@ impl<'s> Batch<'s> {
     pub fn insert<K: Key, V: Shared>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<()> {
         let object = self.check(dict)?;
         let align = crate::client::value_align::<K, V>();
-        with_entry::<K, V, _>(self.session, align, &key, &value, |key, value, ser| {
+        with_entry::<K, V, _>(&self.session, align, &key, &value, |key, value, ser| {
             self.keep(value)?;
             self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
         })
@@ -117,27 +150,46 @@ impl<'s> Batch<'s> {
 
     /// Adds an element at the end of a list.
     pub fn push<T: Shared>(&self, list: &List<T>, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, END, 0, &value)
+        self.put_at(list, END, &value)
+    }
+
+    /// Adds many elements at the end of a list.
+    pub fn extend<T: Shared, A: AsShared<T>>(&self, list: &List<T>, values: impl IntoIterator<Item = A>) -> Result<()> {
+        let object = self.check(list)?;
+        let mut run = Run::new::<T>();
+        let added = values.into_iter().try_for_each(|value| run.add::<T>(&self.session, &value));
+        self.splice(object, END, &mut run, added)
     }
 
     /// Puts an element before the one at a position of a list.
     pub fn insert_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
-        self.splice(list, sent(position), 0, &value)
+        self.put_at(list, sent(position), &value)
     }
 
-    fn splice<T: Shared>(&self, list: &List<T>, position: u64, remove: u64, value: &impl AsShared<T>) -> Result<()> {
+    fn put_at<T: Shared>(&self, list: &List<T>, position: u64, value: &impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
+        if inline_bytes::<T>() > 0
+            && let Some(short) = value.short()
+        {
+            return self.add(&Op::ListSplice { object, position, remove: 0, values: Values::Packed(short.bytes()) });
+        }
         let mut run = Run::new::<T>();
-        run.add::<T>(self.session, value)?;
+        let added = run.add::<T>(&self.session, value);
+        self.splice(object, position, &mut run, added)
+    }
+
+    /// Puts a run of values into a list, if all of them could be `added` to it.
+    fn splice(&self, object: u64, position: u64, run: &mut Run, added: Result<()>) -> Result<()> {
         self.uploads.borrow_mut().extend(run.uploads());
+        added?;
         self.stored.borrow_mut().extend(run.take_stored());
-        self.add(&Op::ListSplice { object, position, remove, values: run.values() })
+        if run.is_empty() { Ok(()) } else { self.add(&Op::ListSplice { object, position, remove: 0, values: run.values() }) }
     }
 
     /// Replaces the element at a position of a list, if there is one.
     pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
-        with_element::<T, _>(self.session, &value, |value, ser| {
+        with_element::<T, _>(&self.session, &value, |value, ser| {
             self.keep(value)?;
             self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
         })
@@ -158,7 +210,7 @@ impl<'s> Batch<'s> {
     /// Replaces a value.
     pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(target)?;
-        with_element::<T, _>(self.session, &value, |value, ser| {
+        with_element::<T, _>(&self.session, &value, |value, ser| {
             self.keep(value)?;
             self.add(&Op::ValueSet { object, value: value.payload(ser) })
         })
@@ -187,9 +239,24 @@ impl<'s> Batch<'s> {
     }
 }
 
+/// A place in what a batch has collected.
+pub(crate) struct Mark {
+    ops: OpsMark,
+    uploads: usize,
+    stored: usize,
+}
+
+impl Mark {
+    /// Number of operations before it.
+    #[inline]
+    pub fn ops(&self) -> u32 {
+        self.ops.ops()
+    }
+}
+
 #[cold]
 fn another_managers() -> Error {
-    Error::new(ErrorKind::Refused, "a batch or transaction works on containers of one manager: this one is of another")
+    Error::new(ErrorKind::Refused, "a batch, transaction or writer works on containers of one manager: this one is of another")
 }
 
 #[cold]

@@ -11,6 +11,7 @@ use crate::snapshot::Snapshot;
 use crate::striped::StripedCounter;
 use crate::sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, RwLock, Semaphore};
 use crate::transaction::{self, Transaction};
+use crate::writer::Writer;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -307,6 +308,11 @@ impl Session {
         let result = body(&batch)?;
         batch.commit()?;
         Ok(result)
+    }
+
+    /// Writes that are sent without waiting for each one's answer: see [`Writer`].
+    pub fn writer(&self) -> Result<Writer> {
+        Writer::new(&self.core)
     }
 
     /// Reads and writes that happen together, at one instant: see [`Transaction`]. If something that `body` has read is

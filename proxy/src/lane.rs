@@ -13,7 +13,7 @@ use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
-use commonhold_ipc::socket::Spin;
+use commonhold_ipc::socket::Spins;
 use commonhold_ipc::wire::{Call, Head};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use std::sync::{Mutex, PoisonError};
 
 thread_local! {
     /// How long this thread looks for answers before it sleeps.
-    static SPIN: RefCell<Spin> = RefCell::new(Spin::new());
+    static SPINS: RefCell<Spins> = RefCell::new(Spins::of_caller());
 }
 
 #[cold]
@@ -43,6 +43,16 @@ pub struct LaneRoad {
 pub struct Part<'l> {
     road: &'l LaneRoad,
     range: Range<u64>,
+}
+
+/// A call that has been posted and waits for its answer.
+pub struct UnderWay {
+    lane: u16,
+    mark: u32,
+    /// Whether the manager was awake when it was posted.
+    is_awake: bool,
+    /// The part of the room in which its payload stands.
+    part: Option<Range<u64>>,
 }
 
 impl Part<'_> {
@@ -90,6 +100,13 @@ impl LaneRoad {
     /// Runs a call on a lane. `None`: it must go by the socket, nothing has been said yet.
     #[inline]
     pub fn call(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<Reply>> {
+        let begun = self.begin(connection, request, lane, number, changes)?;
+        Some(begun.and_then(|posted| self.finish(connection, posted, changes)))
+    }
+
+    /// Posts a call on a lane. `None`: it must go by the socket, nothing has been said yet.
+    #[inline]
+    pub fn begin(&self, connection: &Connection, request: &Request, lane: u16, number: u64, changes: bool) -> Option<Result<UnderWay>> {
         // In the middle of a frame on the socket it could not ring; there it is told what is wrong.
         if !request.fits_lanes() || !self.is_free(lane) || connection.is_streaming_here() {
             return None;
@@ -99,25 +116,35 @@ impl LaneRoad {
             Err(error) => return Some(Err(error)),
         };
         if payload.len() <= IN_PLACE_BYTES {
-            return Some(self.carry(connection, head, Ok(payload), changes));
+            return Some(self.post(connection, head, Ok(payload), changes));
         }
         let part = self.part(payload.len() as u64)?;
         self.write(part.start(), payload);
-        Some(self.carry_part(connection, head, part, changes))
+        Some(self.post_part(connection, head, part, changes))
+    }
+
+    /// Whether a call has been answered.
+    #[inline]
+    pub fn is_answered(&self, call: &UnderWay) -> bool {
+        self.lanes.is_free(call.lane)
     }
 
     /// Runs a call whose payload stands in the room.
     pub fn carry_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<Reply> {
-        let reply = self.carry(connection, head, Err(ROOM + part.start()), changes);
-        if !self.lanes.is_free(head.lane) {
-            // Not answered, so it may still be read: it goes with the session.
-            std::mem::forget(part);
-        }
-        reply
+        let posted = self.post_part(connection, head, part, changes)?;
+        self.finish(connection, posted, changes)
+    }
+
+    fn post_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<UnderWay> {
+        let posted = self.post(connection, head, Err(ROOM + part.start()), changes);
+        // It may be read until there is an answer; without one, it goes with the session.
+        let range = part.range.clone();
+        std::mem::forget(part);
+        Ok(UnderWay { part: Some(range), ..posted? })
     }
 
     #[inline]
-    fn carry(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<Reply> {
+    fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<UnderWay> {
         let lane = head.lane;
         let (mark, posted) = self.lanes.post(lane, head, payload);
         match posted {
@@ -131,10 +158,28 @@ impl LaneRoad {
                 return Err(disconnected());
             }
         }
+        Ok(UnderWay { lane, mark, is_awake: posted == Posted::Seen, part: None })
+    }
+
+    /// Waits for the answer to a call.
+    #[inline]
+    pub fn finish(&self, connection: &Connection, call: UnderWay, changes: bool) -> Result<Reply> {
+        let reply = self.wait(connection, &call, changes);
+        if let Some(range) = call.part
+            && self.lanes.is_free(call.lane)
+        {
+            drop(Part { road: self, range });
+        }
+        reply
+    }
+
+    #[inline]
+    fn wait(&self, connection: &Connection, call: &UnderWay, changes: bool) -> Result<Reply> {
+        let UnderWay { lane, mark, is_awake, .. } = *call;
         let alive = connection.alive().ok_or_else(disconnected)?;
-        let waited = SPIN.try_with(|spin| self.lanes.wait(lane, mark, alive, &mut spin.borrow_mut()));
+        let wait = |spins: &mut Spins| self.lanes.wait(lane, mark, alive, spins.with_peer(is_awake));
         // While the thread's storage is torn down there is no habit any more.
-        let waited = waited.unwrap_or_else(|_| self.lanes.wait(lane, mark, alive, &mut Spin::new()));
+        let waited = SPINS.try_with(|spins| wait(&mut spins.borrow_mut())).unwrap_or_else(|_| wait(&mut Spins::of_caller()));
         match waited {
             Ok(Waited::Answered) => {}
             Ok(Waited::Over) => {

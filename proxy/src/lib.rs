@@ -34,6 +34,7 @@ mod upload;
 mod wait;
 mod watch;
 mod write;
+mod writer;
 
 pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
 pub use batch::Batch;
@@ -56,6 +57,7 @@ pub use sync::{
 };
 pub use transaction::{Countable, Readable, Transaction};
 pub use wait::{Waitable, wait};
+pub use writer::Writer;
 
 /// What `__handle_value!` refers to.
 #[doc(hidden)]

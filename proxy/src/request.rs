@@ -7,8 +7,8 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
 use commonhold_ipc::value::{AsShared, Ser, Shared};
 use commonhold_ipc::wire::buffers::Short;
-use commonhold_ipc::wire::commit::{CommitWriter, Op, write_short, write_single};
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers};
+use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers, malformed, whole};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -92,6 +92,13 @@ impl Request {
         Request { call: Call::Commit, quiet: false, by_socket, frame: Frame::Long(commit.take_frame()) }
     }
 
+    /// Operations as they were put together, each to happen by itself.
+    pub fn series(ops: &mut CommitWriter) -> Self {
+        let mut request = Request::commit(ops);
+        request.call = Call::Series;
+        request
+    }
+
     /// The outcomes of the operations are not wanted: it is enough to know that they happened.
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
@@ -107,6 +114,17 @@ impl Request {
             Frame::Long(long) => long,
             Frame::Short(_) => unreachable!("nothing is appended to a single operation"),
         }
+    }
+
+    /// The operations behind the first so many, to send again.
+    pub fn ops_from(&self, first: u32) -> Result<CommitWriter> {
+        let (_, payload) = self.parts(0, 0)?;
+        let commit = whole(payload, "series", Commit::parse)?;
+        let mut rest = CommitWriter::default();
+        for op in commit.ops().skip(first as usize) {
+            rest.op(&op.map_err(|_| malformed("series"))?);
+        }
+        Ok(rest)
     }
 
     /// The whole frame.
@@ -130,9 +148,9 @@ impl Request {
         Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
-    /// Whether it may go by a lane: a commit that names nothing that went by the socket, where it might be overtaken.
+    /// Whether it may go by a lane: a commit or series that names nothing that went by the socket, where it might be overtaken.
     pub fn fits_lanes(&self) -> bool {
-        self.call == Call::Commit && !self.by_socket
+        matches!(self.call, Call::Commit | Call::Series) && !self.by_socket
     }
 }
 

@@ -62,7 +62,7 @@ pub struct SessionCore {
     pub(crate) authkey: Option<AuthKey>,
     welcome: Welcome,
     stamp: Stamp,
-    /// Number of the last call of each lane; written by the lane's thread alone.
+    /// Number of the last call of each lane; written alone by whoever has the lane.
     calls: Box<[AtomicU64]>,
     shared_lane: Mutex<()>,
     uploads: AtomicU64,
@@ -321,9 +321,7 @@ impl SessionCore {
         self.check()?;
         let lane = self.pins.lane();
         let _shared = (lane == SHARED_LANE).then(|| lock(&self.shared_lane));
-        let counter = &self.calls[usize::from(lane)];
-        let number = counter.load(Ordering::Relaxed) + 1;
-        counter.store(number, Ordering::Relaxed);
+        let number = self.next_call(lane);
         let by_lane = self.lanes.as_ref().and_then(|lanes| lanes.call(&self.connection, request, lane, number, changes));
         let reply = match by_lane {
             Some(reply) => reply?,
@@ -337,6 +335,15 @@ impl SessionCore {
             points::client("reply: acknowledged");
         }
         done
+    }
+
+    /// The number of a lane's next call.
+    #[inline]
+    pub fn next_call(&self, lane: u16) -> u64 {
+        let counter = &self.calls[usize::from(lane)];
+        let number = counter.load(Ordering::Relaxed) + 1;
+        counter.store(number, Ordering::Relaxed);
+        number
     }
 
     /// Runs a call whose reply lends nothing.

@@ -93,6 +93,7 @@ struct Overlay {
 /// # }
 /// ```
 pub struct Transaction<'s> {
+    session: &'s Arc<SessionCore>,
     batch: Batch<'s>,
     pin: Pin<'s>,
     overlay: RefCell<Overlay>,
@@ -141,6 +142,7 @@ impl<'s> Transaction<'s> {
     fn begin(session: &'s Arc<SessionCore>) -> Result<Self> {
         session.check()?;
         Ok(Transaction {
+            session,
             batch: Batch::new(session),
             pin: session.pin(),
             overlay: RefCell::default(),
@@ -150,7 +152,7 @@ impl<'s> Transaction<'s> {
     }
 
     fn session(&self) -> &'s Arc<SessionCore> {
-        self.batch.session()
+        self.session
     }
 
     /// The version that this transaction reads.

@@ -74,11 +74,29 @@ fn requests_on_lanes_that_are_none() {
         (100_000, ROOM + 4096),
     ];
     for (len, place) in places {
-        for call in [Call::Commit, Call::Upload] {
+        for call in [Call::Commit, Call::Series, Call::Upload] {
             assert_eq!(Hands::new(&scene).call(1, head(call as u8, len), Err(place)), None, "{call:?}: {len} bytes at {place}");
         }
     }
     assert_eq!(Hands::new(&scene).call(1, head(1, good.len() - 1), Ok(&good[..good.len() - 1])), None);
+    // A series: as good by hand, cut short, with a condition, and with an operation that cannot be read behind one that can.
+    let series = Call::Series as u8;
+    let ops = [3u64, 4].map(u64::to_le_bytes);
+    let value = Payload::inline(&[7; 8]);
+    let ops = ops.each_ref().map(|key| Op::Insert { object: dict.id(), key, value, only_if_absent: false, lend: true });
+    let two = commit(&[], &ops);
+    assert_eq!(Hands::new(&scene).call(1, head(series, two.len()), Ok(&two)), Some(Status::Done as u8));
+    assert_eq!(dict.len().unwrap(), 3);
+    for len in 0..two.len() {
+        assert_eq!(Hands::new(&scene).call(1, head(series, len), Ok(&two[..len])), None, "{len}");
+    }
+    let conditional = commit(&[Condition::LenIs { object: dict.id(), len: 3 }], &ops);
+    assert_eq!(Hands::new(&scene).call(1, head(series, conditional.len()), Ok(&conditional)), None);
+    let mut unreadable = two.clone();
+    // The code of the second operation.
+    unreadable[8 + (two.len() - 12) / 2] = 99;
+    assert_eq!(Hands::new(&scene).call(1, head(series, two.len()), Ok(&unreadable)), None);
+    assert_eq!(dict.len().unwrap(), 3);
     scene.step();
     // Uploads: heads that do not fit what follows; more than any value; and one that nobody uses.
     let upload = |len, prefix, handles| UploadHead { prefix, len, handles }.to_bytes();

@@ -9,6 +9,7 @@ mod peers_support;
 mod sessions;
 mod snapshots;
 mod values;
+mod writers;
 
 use commonhold::{Any, Counter, Dict, Error, ErrorKind, Handle, Key, List, Manager, Namespace, Shared, Token, Value};
 use peers_support::{process_manager, socket_manager, thread_manager};
@@ -38,6 +39,7 @@ behaviours! {
     lists: list_reads list_writes list_orders list_slices list_refusals;
     values: value_methods counter_methods namespace_methods keys_of_all_kinds values_of_all_kinds sizes limits printing;
     commits: batch_methods batch_refusals transaction_dicts transaction_lists transaction_values transaction_refusals;
+    writers: writer_methods writer_keeps_the_order writer_refusals writer_and_the_rest more_writers_than_lanes;
     snapshots: snapshots_stay snapshot_slices versions_and_changes waiting_without_end;
     sessions: session_names session_open_or_create session_objects session_figures tokens handles_in_values
         handles_given_away everything_fails_once_the_manager_is_gone;

@@ -4,10 +4,8 @@
 //! Hot: as fast as they come. Thinking: the caller works for some microseconds between two calls, as programs do. On one core: where
 //! looking for an answer keeps the other from giving it. Every call is timed by itself, so a reading of the clock (25 to 50 ns) is in
 //! every figure. The 10th percentile is what the median comes down to on a machine that does nothing else.
-use std::fs;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;
 
 use crate::commonhold::Commonhold;
@@ -16,6 +14,7 @@ use crate::python::Python;
 use crate::redis::Redis;
 use crate::report::humane;
 use crate::rows::{Row, Unit};
+use crate::situations::{allowed, family, processor_ns, run_on};
 use crate::systems::System;
 use crate::workload::Plan;
 use crate::{CallsOptions, Result};
@@ -41,13 +40,6 @@ enum Cores {
     Any,
     /// On one processor, both.
     One,
-}
-
-/// This thread, and what it starts, runs on these processors.
-fn run_on(cpus: &[usize]) -> Result<()> {
-    let mut set = CpuSet::new();
-    cpus.iter().for_each(|cpu| set.set(*cpu));
-    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// A system in a situation: its name, itself, and what was measured so far.
@@ -76,8 +68,7 @@ pub fn calls(options: &CallsOptions) -> Result<()> {
 }
 
 fn in_situation(row: Row, situation: &Situation, options: &CallsOptions) -> Result<()> {
-    let mask = sched_getaffinity(None)?;
-    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect();
+    let cpus = allowed()?;
     // What is started from here inherits it.
     run_on(if situation.cores == Cores::One { &cpus[..1] } else { &cpus })?;
     let done = callers(row, situation).and_then(|mut callers| {
@@ -115,12 +106,17 @@ fn callers(row: Row, situation: &Situation) -> Result<Vec<Caller>> {
 }
 
 fn turn(caller: &mut Caller, row: Row, situation: &Situation) -> Result<()> {
-    let before = cpu_seconds(std::process::id());
+    let before = cpu_seconds();
     let plan = Plan { groups: caller.calls, operations: 1, think_ns: situation.think_ns };
     caller.latencies.extend(caller.system.run(row, plan)?);
     let thought = (caller.calls * situation.think_ns) as f64 / 1e9;
-    caller.cpu_seconds += cpu_seconds(std::process::id()) - before - thought;
+    caller.cpu_seconds += cpu_seconds() - before - thought;
     Ok(())
+}
+
+/// Processor time that this program and all that it has started have used.
+fn cpu_seconds() -> f64 {
+    processor_ns(&family(std::process::id())) / 1e9
 }
 
 fn print(caller: &mut Caller, row: Row, situation: &Situation, as_json: bool) -> Result<()> {
@@ -146,18 +142,4 @@ fn print(caller: &mut Caller, row: Row, situation: &Situation, as_json: bool) ->
     );
     crate::scale::print(as_json, &figures, &text)?;
     Ok(())
-}
-
-/// Processor time that a process and all that it has started have used.
-fn cpu_seconds(process: u32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return 0.0 };
-    tasks
-        .flatten()
-        .map(|task| {
-            let text = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
-            let own = text("schedstat").split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9;
-            let children = text("children").split_whitespace().filter_map(|child| child.parse().ok()).map(cpu_seconds).sum::<f64>();
-            own + children
-        })
-        .sum()
 }

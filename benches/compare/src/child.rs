@@ -50,6 +50,13 @@ impl Helper {
     }
 }
 
+impl Helper {
+    /// The process that was started.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Helper {
     fn drop(&mut self) {
         // An error means that the group is gone already.

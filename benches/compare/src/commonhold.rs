@@ -1,11 +1,18 @@
 //! commonhold itself: a manager process of its own, used from this one.
 //!
 //! Reads happen in place in the manager's memory; writes go to the manager and come back committed.
+use std::cell::RefCell;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
 use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared, Transaction};
 
 use crate::Result;
 use crate::partner::Partner;
 use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
+use crate::scale::all_clients;
+use crate::situations::{children, memory_bytes};
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
@@ -16,6 +23,11 @@ pub type Small = [u8; SMALL];
 const FILL_BATCH: usize = 10_000;
 /// Bytes in one batch while a dict of large values is filled.
 const FILL_BATCH_BYTES: usize = 4 << 20;
+
+/// How long several clients work at the same time.
+pub const TOGETHER: Duration = Duration::from_millis(300);
+/// Sessions, threads or connections whose memory is measured together.
+pub const EACH: usize = 16;
 
 /// An object with next to nothing to do.
 struct Echo;
@@ -39,6 +51,10 @@ pub struct Commonhold {
     dict_1m: Dict<u64, Vec<u8>>,
     list_64: List<Small>,
     pushed: List<Small>,
+    /// The manager's.
+    processes: Vec<u32>,
+    /// One whose calls go by the socket alone: started when it is first measured.
+    by_socket: Option<Box<Commonhold>>,
 }
 
 impl Commonhold {
@@ -49,8 +65,13 @@ impl Commonhold {
 
     /// The same with a manager that is built otherwise.
     pub fn start_with(builder: ManagerBuilder) -> Result<Self> {
+        let before = children(std::process::id());
         let manager = builder.start()?;
+        let mut processes = children(std::process::id());
+        processes.retain(|process| !before.contains(process));
         Ok(Commonhold {
+            processes,
+            by_socket: None,
             dict_64: manager.dict([])?,
             dict_1k: manager.dict([])?,
             dict_1m: manager.dict([])?,
@@ -147,6 +168,15 @@ impl System for Commonhold {
             Row::DictGet1k => get_large(&self.dict_1k, ENTRIES_1K, plan),
             Row::DictGet1m => get_large(&self.dict_1m, ENTRIES_1M, plan),
             Row::DictSet64 => set_small(&self.dict_64, ENTRIES, plan),
+            Row::DictSet64Socket => set_small(&self.by_socket()?.dict_64, ENTRIES, plan),
+            Row::DictSet64Stream => self.set_stream(plan),
+            Row::ListPush64Stream => self.push_stream(plan),
+            Row::DictSet64By2 | Row::DictSet64By8 => {
+                let clients = row.clients().ok_or("a row of no clients")?;
+                Ok(vec![1e9 / all_clients(&self.manager, &self.dict_64, clients, true, TOGETHER)?])
+            }
+            Row::SessionBytes => self.session_bytes(),
+            Row::LaneBytes => self.lane_bytes(),
             Row::DictSet1m => self.set_1m(plan),
             Row::DictSetBatch10k => self.set_batch(plan),
             Row::DictIterate100k => plan.time(|| {
@@ -182,9 +212,97 @@ impl System for Commonhold {
             Row::MethodCall100 => self.call_100(plan),
             Row::UpdateRun => self.update(plan, "update_run", update_by_run),
             Row::UpdateTransaction => self.update(plan, "update_transaction", update_by_transaction),
+            Row::DictSet64Thinking
+            | Row::DictSet64OneCore
+            | Row::DictSet64SocketOneCore
+            | Row::DictSet64Cpu
+            | Row::ListPush64Thinking
+            | Row::IdleCpu => unreachable!("another row's work, or none"),
             Row::PoolTask | Row::PoolTask1m | Row::PoolMap10k | Row::PoolMap10kChunk1 => crate::pools::run(row, plan),
             Row::PoolWork | Row::PoolWorkOne | Row::PoolStart => crate::pools::run(row, plan),
         }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        self.processes.clone()
+    }
+}
+
+impl Commonhold {
+    fn set_stream(&self, plan: Plan) -> Result<Vec<f64>> {
+        let small = small()?;
+        let mut indices = Indices::below(ENTRIES);
+        let writer = RefCell::new(self.manager.writer()?);
+        let set = || {
+            writer.borrow_mut().insert(&self.dict_64, indices.next_key(), small)?;
+            Ok(())
+        };
+        plan.time_stream(set, |_| Ok(writer.borrow_mut().flush()?))
+    }
+
+    fn push_stream(&self, plan: Plan) -> Result<Vec<f64>> {
+        let small = small()?;
+        self.pushed.clear()?;
+        let writer = RefCell::new(self.manager.writer()?);
+        let push = || {
+            writer.borrow_mut().push(&self.pushed, small)?;
+            Ok(())
+        };
+        plan.time_stream(push, |_| Ok(writer.borrow_mut().flush()?))
+    }
+
+    fn by_socket(&mut self) -> Result<&Commonhold> {
+        if self.by_socket.is_none() {
+            let mut other = Self::start_with(Manager::builder().lanes(false))?;
+            other.prepare(DataSet::Dict64)?;
+            self.by_socket = Some(Box::new(other));
+        }
+        self.by_socket.as_deref().ok_or_else(|| "it was there".into())
+    }
+
+    /// Memory behind the manager and behind what it shares with `others`.
+    fn memory(&self, others: &[u32]) -> f64 {
+        memory_bytes(&self.processes, false) + memory_bytes(others, true)
+    }
+
+    fn session_bytes(&self) -> Result<Vec<f64>> {
+        let counter = self.manager.counter(0)?;
+        let ours = [std::process::id()];
+        // The first one finds out what has not been needed so far.
+        let task = ["session".to_owned(), counter.token()?.to_string()];
+        let _first = Partner::start(&task)?;
+        let before = self.memory(&ours);
+        let partners: Vec<Partner> = (0..EACH).map(|_| Partner::start(&task)).collect::<Result<_>>()?;
+        let all: Vec<u32> = ours.into_iter().chain(partners.iter().map(Partner::process)).collect();
+        Ok(vec![(self.memory(&all) - before).max(0.0) / EACH as f64])
+    }
+
+    fn lane_bytes(&self) -> Result<Vec<f64>> {
+        let counter = self.manager.counter(0)?;
+        let ours = [std::process::id()];
+        counter.add(1)?;
+        let before = self.memory(&ours);
+        let (called, measured) = (Barrier::new(EACH + 1), Barrier::new(EACH + 1));
+        let (after, done) = thread::scope(|scope| {
+            let callers: Vec<_> = (0..EACH)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let done = counter.add(1);
+                        called.wait();
+                        measured.wait();
+                        done
+                    })
+                })
+                .collect();
+            called.wait();
+            let after = self.memory(&ours);
+            measured.wait();
+            (after, callers.into_iter().map(|caller| caller.join().is_ok_and(|done| done.is_ok())).collect::<Vec<_>>())
+        });
+        if done.contains(&false) {
+            return Err("a call failed".into());
+        }
+        Ok(vec![(after - before).max(0.0) / EACH as f64])
     }
 }
 

@@ -89,7 +89,7 @@ impl System for Hashmap {
             Row::LockUncontended | Row::LockContended | Row::EventWake | Row::BarrierWake => Err("there are no locks here".into()),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => array(row, plan),
             Row::CounterAdd | Row::CounterAddContended => count(row, plan),
-            _ => Err("there are neither queues nor pools here".into()),
+            _ => Err("a map in this process has neither queues nor pools, and is not called".into()),
         }
     }
 }

@@ -133,7 +133,7 @@ impl System for Lmdb {
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd | Row::CounterAdd | Row::CounterAddContended => {
                 Err("there is no raw memory here".into())
             }
-            _ => Err("it has neither processes nor queues".into()),
+            _ => Err("it has neither processes nor queues, and is not called".into()),
         }
     }
 }

@@ -23,11 +23,13 @@ mod report;
 mod resp;
 mod rows;
 mod scale;
+mod situations;
 mod systems;
 mod workload;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -43,6 +45,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Rounds per row, and with `--quick`.
 const ROUNDS: usize = 9;
 const ROUNDS_QUICK: usize = 3;
+/// How long nothing happens, where that is measured, and with `--quick`.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_QUICK: Duration = Duration::from_secs(1);
 
 /// Compares commonhold with its peers: one table, everybody on the same work, in alternation in the same run.
 ///
@@ -187,7 +192,10 @@ fn compare(options: &Comparison) -> Result<ExitCode> {
     }
     let rows = chosen(&options.rows);
     let systems = chosen(&options.systems);
-    let effort = Effort { rounds: if options.quick { ROUNDS_QUICK } else { ROUNDS } };
+    let effort = match options.quick {
+        true => Effort { rounds: ROUNDS_QUICK, idle: IDLE_QUICK },
+        false => Effort { rounds: ROUNDS, idle: IDLE },
+    };
     let progress = progress(rows.len() as u64);
     let mut contest = Contest::new(&systems, effort, progress.clone());
     let mut results = Vec::new();

@@ -16,6 +16,7 @@ import multiprocessing.pool
 import os
 import random
 import sys
+import threading
 import time
 
 SIZES = json.loads(sys.argv[1])
@@ -123,6 +124,68 @@ class Rows:
 
     def dict_set_64(self, groups, operations):
         return self.set("dict_64", groups, operations)
+
+    def dict_set_64_socket(self, groups, operations):
+        return self.set("dict_64", groups, operations)
+
+    def dict_set_64_by_2(self, _groups, _operations):
+        return self.set_together(2)
+
+    def dict_set_64_by_8(self, _groups, _operations):
+        return self.set_together(8)
+
+    def set_together(self, clients):
+        """Nanoseconds of a set when so many processes set at once. Forked, as Partner is."""
+        context = multiprocessing.get_context("fork")
+        start, rates = context.Barrier(clients), context.SimpleQueue()
+        made = self.data["dict_64"]
+        keys = self.keys("dict_64")
+        one = value(SIZES["dict_64"][1])
+
+        def work(number):
+            chosen = random.Random(number)
+            drawn = itertools.cycle(chosen.choices(keys, k=10_000)).__next__
+            made[drawn()] = one
+            start.wait()
+            began, done = time.perf_counter_ns(), 0
+            end = began + SIZES["together_s"] * 1e9
+            while time.perf_counter_ns() < end:
+                made[drawn()] = one
+                done += 1
+            rates.put(done / (time.perf_counter_ns() - began))
+
+        processes = [context.Process(target=work, args=(number,), daemon=True) for number in range(clients)]
+        for process in processes:
+            process.start()
+        together = sum(rates.get() for _ in processes)
+        for process in processes:
+            process.join()
+        return [1 / together]
+
+    def session_bytes(self, _groups, _operations):
+        """Growth of the manager's resident memory with each thread that calls, which has a connection of its own."""
+        made, one = self.manager.dict(), value(8)
+        made[0] = one
+        before = resident_bytes(self.manager)
+        called, measured = threading.Barrier(SIZES["each"] + 1), threading.Barrier(SIZES["each"] + 1)
+
+        def call():
+            made[0] = one
+            called.wait()
+            measured.wait()
+
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(SIZES["each"])]
+        for thread in threads:
+            thread.start()
+        called.wait()
+        grown = resident_bytes(self.manager) - before
+        measured.wait()
+        for thread in threads:
+            thread.join()
+        return [max(grown, 0) / SIZES["each"]]
+
+    def lane_bytes(self, groups, operations):
+        return self.session_bytes(groups, operations)
 
     def dict_set_1m(self, groups, operations):
         return self.set("dict_1m", groups, operations)

@@ -4,10 +4,13 @@
 //! its time divided by its operations; the median over the rounds is what the table shows. The 99th percentile is over single operations,
 //! where one takes at least a microsecond, and over the means of small groups of about a microsecond otherwise, as reading the clock would
 //! cost as much as the operation. Where operations are short, these groups have a run of their own, so that the clock is not in the median.
+use std::time::Duration;
+
 use indicatif::ProgressBar;
 
 use crate::Result;
 use crate::rows::{DataSet, Row, SystemName, Unit};
+use crate::situations::{OnOneCore, Situation, family, idle, processor_ns};
 use crate::systems::{Presence, System, start};
 use crate::workload::Plan;
 
@@ -29,6 +32,8 @@ const GROUPS_MAX: u64 = 4_000;
 pub struct Effort {
     /// Rounds per row.
     pub rounds: usize,
+    /// How long nothing happens where that is measured.
+    pub idle: Duration,
 }
 
 /// What came of one row and one system.
@@ -104,17 +109,24 @@ impl Contest {
 
     /// Measures one row on all systems, in alternation. One cell per system, in the order of the systems.
     pub fn measure(&mut self, row: Row) -> Vec<Cell> {
+        if row == Row::IdleCpu {
+            return self.measure_idleness(row);
+        }
         let mut turns = Vec::new();
         for (at, (name, contestant)) in self.contestants.iter_mut().enumerate() {
             self.progress.set_message(format!("{}: {} gets ready", row.name(), name.name()));
-            let (nanoseconds, ended) = match contestant.first_look(row) {
+            let (nanoseconds, ended) = match contestant.first_look(*name, row) {
                 Ok(nanoseconds) => (nanoseconds, None),
                 Err(outcome) => (0.0, Some(outcome)),
             };
             turns.push(Turn { contestant: at, nanoseconds, rounds: Vec::new(), groups: Vec::new(), ended });
         }
         // Memory does not vary from round to round, and filling takes time.
-        let rounds = if row.unit() == Unit::Bytes { 1 } else { self.effort.rounds };
+        let rounds = match row.unit() {
+            Unit::Bytes => 1,
+            Unit::Nanoseconds if row.is_one_figure() => self.effort.rounds.div_ceil(2),
+            Unit::Nanoseconds => self.effort.rounds,
+        };
         for round in 0..rounds {
             self.progress.set_message(format!("{}: round {} of {rounds}", row.name(), round + 1));
             // Another one begins in each round: being first after the others' cache traffic is not always the same system's lot.
@@ -128,6 +140,29 @@ impl Contest {
         turns.sort_by_key(|turn| turn.contestant);
         let names = self.contestants.iter().map(|(name, _)| *name);
         names.zip(turns).map(|(system, turn)| Cell { row, system, outcome: turn.outcome() }).collect()
+    }
+}
+
+impl Contest {
+    /// All systems are idle at the same time.
+    fn measure_idleness(&mut self, row: Row) -> Vec<Cell> {
+        self.progress.set_message(format!("{}: nothing happens", row.name()));
+        let family = |contestant: &Contestant| match contestant {
+            Contestant::Here { system, .. } => system.processes().into_iter().flat_map(family).collect(),
+            Contestant::Gone(_) => Vec::new(),
+        };
+        let families: Vec<Vec<u32>> = self.contestants.iter().map(|(_, contestant)| family(contestant)).collect();
+        let figures = idle(&families, self.effort.idle);
+        self.progress.inc(1);
+        let cells = self.contestants.iter().zip(families.iter().zip(figures)).map(|((name, contestant), (family, figure))| {
+            let outcome = match contestant {
+                Contestant::Gone(outcome) => outcome.clone(),
+                Contestant::Here { .. } if family.is_empty() || !name.takes_part(row) => Outcome::NoCounterpart,
+                Contestant::Here { .. } => Outcome::Measured { median: figure, p99: figure, rounds: 1 },
+            };
+            Cell { row, system: *name, outcome }
+        });
+        cells.collect()
     }
 }
 
@@ -145,8 +180,8 @@ impl Contestant {
     }
 
     /// Fills in what the row needs, and finds out how many nanoseconds one operation takes, roughly.
-    fn first_look(&mut self, row: Row) -> std::result::Result<f64, Outcome> {
-        let has = self.ask(|system, _| Ok(system.has(row)))?;
+    fn first_look(&mut self, name: SystemName, row: Row) -> std::result::Result<f64, Outcome> {
+        let has = self.ask(|system, _| Ok(name.takes_part(row) && system.has(row.work())))?;
         if !has {
             return Err(Outcome::NoCounterpart);
         }
@@ -155,12 +190,13 @@ impl Contestant {
                 system.prepare(data)?;
                 filled.push(data);
             }
-            if row.unit() == Unit::Bytes {
+            if row.is_one_figure() {
                 return Ok(0.0);
             }
+            let _there = if row.situation().one_core { Some(OnOneCore::bring()?) } else { None };
             let mut operations = 1;
             loop {
-                let total: f64 = system.run(row, Plan { groups: 1, operations, think_ns: 0 })?.iter().sum();
+                let total: f64 = system.run(row.work(), Plan { groups: 1, operations, think_ns: 0 })?.iter().sum();
                 if total >= LOOK_NS || operations * 4 > row.operations_max() {
                     return Ok(total / operations as f64);
                 }
@@ -179,13 +215,28 @@ impl Turn {
     }
 
     fn round(&mut self, row: Row, system: &mut dyn System) -> Result<()> {
-        if row.unit() == Unit::Bytes {
+        let Situation { think_ns, one_core, processor_time } = row.situation();
+        if row.is_one_figure() {
             let figures = system.run(row, Plan { groups: 1, operations: 1, think_ns: 0 })?;
             self.rounds.extend(&figures);
             self.groups.extend(&figures);
             return Ok(());
         }
-        let (main, tail) = plans(self.nanoseconds, row.operations_max());
+        let _there = if one_core { Some(OnOneCore::bring()?) } else { None };
+        let (mut main, mut tail) = plans(self.nanoseconds + think_ns as f64, row.operations_max());
+        if think_ns > 0 {
+            (main, tail) = (Plan { groups: main.groups * main.operations, operations: 1, think_ns }, None);
+        }
+        if processor_time {
+            let family = family(std::process::id());
+            let before = processor_ns(&family);
+            system.run(row.work(), main)?;
+            let each = (processor_ns(&family) - before) / (main.groups * main.operations) as f64;
+            self.rounds.push(each);
+            self.groups.push(each);
+            return Ok(());
+        }
+        let row = row.work();
         let times = system.run(row, main)?;
         self.rounds.push(times.iter().sum::<f64>() / (main.groups * main.operations) as f64);
         match tail {

@@ -2,7 +2,7 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Dict, Event, Lock, Queue, StripedCounter, Token};
+use ::commonhold::{Barrier, Counter, Dict, Event, Lock, Queue, StripedCounter, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A partner at work. It ends with this.
 pub struct Partner {
-    _helper: Helper,
+    helper: Helper,
     _stdin: ChildStdin,
     _lines: Lines,
 }
@@ -28,7 +28,14 @@ impl Partner {
         command.env(VARIABLE, task.join(" "));
         let (helper, stdin, mut lines) = Helper::spawn(&mut command)?.ok_or("this program is not where it was")?;
         lines.next_line(PATIENCE)?;
-        Ok(Partner { _helper: helper, _stdin: stdin, _lines: lines })
+        Ok(Partner { helper, _stdin: stdin, _lines: lines })
+    }
+}
+
+impl Partner {
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.helper.process()
     }
 }
 
@@ -93,6 +100,7 @@ fn work(task: &[&str]) -> Result<()> {
             queue.iter().try_for_each(|item| item.map(|item| touch(&item)))?;
             Ok(())
         }
+        ["session", token] => be_there(token),
         ["queue_sender", token] => {
             let queue: Queue<Small> = token.parse::<Token>()?.open()?;
             let small = small()?;
@@ -136,5 +144,15 @@ fn work_elsewhere(task: &[&str], ready: impl Fn()) -> Result<()> {
             }
         }
         _ => Err(format!("not a partner's task: {task:?}").into()),
+    }
+}
+
+/// Has a session that has made a call, and does nothing more.
+fn be_there(token: &str) -> Result<()> {
+    let counter: Counter = token.parse::<Token>()?.open()?;
+    counter.add(1)?;
+    println!("ready");
+    loop {
+        std::thread::park();
     }
 }

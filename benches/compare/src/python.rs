@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
+use crate::commonhold::{EACH, TOGETHER};
 use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
 use crate::systems::System;
 use crate::workload::Plan;
@@ -39,7 +40,7 @@ enum Measures {
 pub struct Python {
     stdin: ChildStdin,
     answers: Lines,
-    _interpreter: Helper,
+    interpreter: Helper,
     measures: Measures,
 }
 
@@ -68,6 +69,8 @@ impl Python {
             .chain([
                 ("batch".to_owned(), json!(BATCH)),
                 ("depth".to_owned(), json!(DEPTH)),
+                ("together_s".to_owned(), json!(TOGETHER.as_secs_f64())),
+                ("each".to_owned(), json!(EACH)),
                 ("elements".to_owned(), json!(ELEMENTS)),
                 ("without_manager".to_owned(), json!(without_manager)),
             ])
@@ -81,7 +84,7 @@ impl Python {
         let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
             return Ok(None);
         };
-        let mut python = Python { stdin, answers, _interpreter: interpreter, measures };
+        let mut python = Python { stdin, answers, interpreter, measures };
         python.answer()?;
         Ok(Some(python))
     }
@@ -115,7 +118,9 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => {
-                !matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction) && !row.is_about_pools()
+                let process = matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction);
+                let stream = matches!(row, Row::DictSet64Stream | Row::ListPush64Stream);
+                !process && !stream && !row.is_about_pools()
             }
             Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.is_about_queues(),
             Measures::Processes => row == Row::ProcessSpawnJoin,
@@ -133,5 +138,9 @@ impl System for Python {
             self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
         let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
         times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![self.interpreter.process()]
     }
 }

@@ -3,19 +3,23 @@
 //! A dict is a hash (HSET, HGET, HGETALL), a list is a list (RPUSH, LINDEX), a batch is MULTI … EXEC in one pipeline. There are no snapshots:
 //! that row copies the whole hash. A queue is a list as well (RPUSH, BLPOP), which has no bound: that its receivers keep up is their affair.
 //! The server's directory holds nothing but its socket.
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tempfile::TempDir;
 
 use crate::Result;
 use crate::child::{Helper, Lines};
+use crate::commonhold::{EACH, TOGETHER};
 use crate::partner::Partner;
 use crate::resp::{Connection, Reply};
 use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
+use crate::situations::memory_bytes;
 use crate::systems::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
@@ -29,6 +33,9 @@ const BACK: &[u8] = b"back";
 /// Commands sent before replies are read when a container is filled.
 const PIPELINE: usize = 1000;
 
+/// Commands that are under way in a stream.
+const STREAM: u32 = 128;
+
 /// A server and the connection to it. The pipes are held because the server would find them broken otherwise.
 pub struct Redis {
     connection: Connection,
@@ -36,7 +43,10 @@ pub struct Redis {
     _directory: TempDir,
     /// Whoever is in the way.
     rival: Connection,
-    _server: Helper,
+    /// Others, for rows with several clients, and what each of them costs the server.
+    others: Vec<Connection>,
+    connection_bytes: f64,
+    server: Helper,
     _stdin: ChildStdin,
     _log: Lines,
 }
@@ -58,8 +68,19 @@ impl Redis {
                 break;
             }
         }
-        let (connection, rival) = (Connection::open(&socket)?, Connection::open(&socket)?);
-        Ok(Some(Redis { connection, rival, socket, _directory: directory, _server: server, _stdin: stdin, _log: log }))
+        let mut connection = Connection::open(&socket)?;
+        let mut memory = || {
+            connection.call(&[b"PING"], |_| {})?;
+            Ok::<f64, Box<dyn std::error::Error>>(memory_bytes(&[server.process()], false))
+        };
+        let before = memory()?;
+        let mut others: Vec<Connection> = (0..EACH).map(|_| Connection::open(&socket)).collect::<Result<_>>()?;
+        for other in &mut others {
+            other.call(&[b"PING"], |_| {})?;
+        }
+        let connection_bytes = (memory()? - before).max(0.0) / EACH as f64;
+        let rival = Connection::open(&socket)?;
+        Ok(Some(Redis { connection, socket, _directory: directory, rival, others, connection_bytes, server, _stdin: stdin, _log: log }))
     }
 
     fn expect(&mut self, wanted: Reply) -> Result<()> {
@@ -99,6 +120,64 @@ impl Redis {
             let key = indices.next_key().to_le_bytes();
             self.connection.call(&[b"HSET", data.name().as_bytes(), &key, &value], |_| {}).map(|_| ())
         })
+    }
+
+    /// Commands without waiting for each answer: so many, then their answers.
+    fn stream(&mut self, plan: Plan, mut command: impl FnMut(&mut Connection)) -> Result<Vec<f64>> {
+        let waiting = Cell::new(0);
+        let connection = RefCell::new(&mut self.connection);
+        let answers = || -> Result<()> {
+            let connection = &mut **connection.borrow_mut();
+            connection.flush()?;
+            for _ in 0..waiting.take() {
+                connection.reply(|_| {})?;
+            }
+            Ok(())
+        };
+        let one = || {
+            command(*connection.borrow_mut());
+            waiting.set(waiting.get() + 1);
+            if waiting.get() == STREAM { answers() } else { Ok(()) }
+        };
+        plan.time_stream(one, |_| answers())
+    }
+
+    fn set_stream(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let (value, mut indices) = (value(SMALL), Indices::below(ENTRIES));
+        self.stream(plan, |connection| {
+            connection.queue(&[b"HSET", DataSet::Dict64.name().as_bytes(), &indices.next_key().to_le_bytes(), &value]);
+        })
+    }
+
+    fn push_stream(&mut self, plan: Plan) -> Result<Vec<f64>> {
+        let value = value(SMALL);
+        self.connection.call(&[b"DEL", b"pushed"], |_| {})?;
+        self.stream(plan, |connection| connection.queue(&[b"RPUSH", b"pushed", &value]))
+    }
+
+    /// Nanoseconds of a set when so many threads set at once, each on a connection of its own.
+    fn set_together(&mut self, clients: u32) -> Result<Vec<f64>> {
+        let (value, name) = (value(SMALL), DataSet::Dict64.name().as_bytes());
+        let client = |number: u64, connection: &mut Connection| {
+            let mut indices = Indices::below(ENTRIES);
+            (0..number * 1000).for_each(|_| _ = indices.next_index());
+            let (mut done, began) = (0u64, Instant::now());
+            while began.elapsed() < TOGETHER {
+                connection.call(&[b"HSET", name, &indices.next_key().to_le_bytes(), &value], |_| {}).map_err(|error| error.to_string())?;
+                done += 1;
+            }
+            Ok::<f64, String>(done as f64 / began.elapsed().as_nanos() as f64)
+        };
+        let together = thread::scope(|scope| {
+            let connections = self.others.iter_mut().take(clients as usize);
+            let threads: Vec<_> =
+                (0..).zip(connections).map(|(number, connection)| scope.spawn(move || client(number, connection))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err("a client panicked".into())))
+                .sum::<std::result::Result<f64, String>>()
+        });
+        Ok(vec![1.0 / together?])
     }
 
     fn set_batch(&mut self, plan: Plan) -> Result<Vec<f64>> {
@@ -249,7 +328,17 @@ impl System for Redis {
             Row::DictGet64 => self.get(DataSet::Dict64, ENTRIES, plan),
             Row::DictGet1k => self.get(DataSet::Dict1k, ENTRIES_1K, plan),
             Row::DictGet1m => self.get(DataSet::Dict1m, ENTRIES_1M, plan),
-            Row::DictSet64 => self.set(DataSet::Dict64, plan),
+            Row::DictSet64 | Row::DictSet64Socket => self.set(DataSet::Dict64, plan),
+            Row::DictSet64By2 | Row::DictSet64By8 => self.set_together(row.clients().ok_or("a row of no clients")?),
+            Row::DictSet64Stream => self.set_stream(plan),
+            Row::ListPush64Stream => self.push_stream(plan),
+            Row::SessionBytes | Row::LaneBytes => Ok(vec![self.connection_bytes]),
+            Row::DictSet64Thinking
+            | Row::DictSet64OneCore
+            | Row::DictSet64SocketOneCore
+            | Row::DictSet64Cpu
+            | Row::ListPush64Thinking
+            | Row::IdleCpu => Err("another row's work, or none".into()),
             Row::DictSet1m => self.set(DataSet::Dict1m, plan),
             Row::DictSetBatch10k => self.set_batch(plan),
             Row::DictIterate100k => self.iterate(plan),
@@ -269,6 +358,10 @@ impl System for Redis {
             Row::ProcessSpawnJoin => Err("it starts no processes".into()),
             _ => self.queue(row, plan),
         }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![self.server.process()]
     }
 }
 

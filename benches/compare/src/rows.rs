@@ -38,6 +38,30 @@ pub enum Row {
     /// Overwrite a 64-byte value of 100,000; one commit each
     #[value(name = "dict_set_64")]
     DictSet64,
+    /// dict_set_64 with 20 µs of the caller's own work between two calls; the call alone is on the clock, and a reading of it (25 to 50 ns)
+    #[value(name = "dict_set_64_thinking")]
+    DictSet64Thinking,
+    /// dict_set_64 with caller and server on one processor
+    #[value(name = "dict_set_64_one_core")]
+    DictSet64OneCore,
+    /// dict_set_64 by the socket alone, without lanes (for the others as before)
+    #[value(name = "dict_set_64_socket")]
+    DictSet64Socket,
+    /// The same with caller and server on one processor
+    #[value(name = "dict_set_64_socket_one_core")]
+    DictSet64SocketOneCore,
+    /// dict_set_64 by 2 client processes at once (2 threads of one, with Redis): time divided by the sets of both
+    #[value(name = "dict_set_64_by_2")]
+    DictSet64By2,
+    /// dict_set_64 by 8 at once
+    #[value(name = "dict_set_64_by_8")]
+    DictSet64By8,
+    /// Processor time of caller and server for a dict_set_64: 1 µs is one second for a million calls
+    #[value(name = "dict_set_64_cpu")]
+    DictSet64Cpu,
+    /// Overwrite 64-byte values one after the other without waiting for each answer (a Writer; pipelines of 128), still one commit each
+    #[value(name = "dict_set_64_stream")]
+    DictSet64Stream,
     /// Overwrite a 1 MiB value of 16; one commit each
     #[value(name = "dict_set_1m")]
     DictSet1m,
@@ -50,6 +74,12 @@ pub enum Row {
     /// Append a 64-byte element to a list
     #[value(name = "list_push_64")]
     ListPush64,
+    /// list_push_64 with 20 µs of the caller's own work between two calls
+    #[value(name = "list_push_64_thinking")]
+    ListPush64Thinking,
+    /// Append 64-byte elements one after the other without waiting for each answer (a Writer; pipelines of 128)
+    #[value(name = "list_push_64_stream")]
+    ListPush64Stream,
     /// Read a 64-byte element of a list of 100,000 by a random index
     #[value(name = "list_get")]
     ListGet,
@@ -59,6 +89,15 @@ pub enum Row {
     /// Memory per entry of a dict of 100,000: 8-byte key, 64-byte value
     #[value(name = "bytes_per_entry")]
     BytesPerEntry,
+    /// Processor time that server and client use in a second in which nothing is asked (over 10 seconds; with --quick over one)
+    #[value(name = "idle_cpu")]
+    IdleCpu,
+    /// Memory that one more client process with a session costs, beside its own (with Redis and Python: one more connection)
+    #[value(name = "session_bytes")]
+    SessionBytes,
+    /// Memory that one more calling thread costs, beside its own (with Redis and Python: one more connection)
+    #[value(name = "lane_bytes")]
+    LaneBytes,
     /// Take a free lock and give it back
     #[value(name = "lock_uncontended")]
     LockUncontended,
@@ -208,14 +247,19 @@ impl Row {
     /// What its figures count.
     pub fn unit(self) -> Unit {
         match self {
-            Row::BytesPerEntry => Unit::Bytes,
+            Row::BytesPerEntry | Row::SessionBytes | Row::LaneBytes => Unit::Bytes,
             _ => Unit::Nanoseconds,
         }
     }
 
     /// The data it needs before it is measured.
     pub fn data(self) -> Option<DataSet> {
-        match self {
+        match self.work() {
+            Row::DictSet64Socket | Row::DictSet64By2 | Row::DictSet64By8 | Row::DictSet64Stream => Some(DataSet::Dict64),
+            Row::DictSet64Thinking | Row::DictSet64OneCore | Row::DictSet64SocketOneCore | Row::DictSet64Cpu | Row::ListPush64Thinking => {
+                None
+            }
+            Row::ListPush64Stream | Row::IdleCpu | Row::SessionBytes | Row::LaneBytes => None,
             Row::DictGet64 | Row::DictSet64 | Row::DictSetBatch10k | Row::DictIterate100k | Row::Snapshot => Some(DataSet::Dict64),
             Row::DictGet1k => Some(DataSet::Dict1k),
             Row::DictGet1m | Row::DictSet1m => Some(DataSet::Dict1m),
@@ -275,7 +319,7 @@ impl Row {
     /// Operations that may follow each other without a pause for cleaning up.
     pub fn operations_max(self) -> u64 {
         match self {
-            Row::ListPush64 => PUSHES_MAX,
+            Row::ListPush64 | Row::ListPush64Thinking | Row::ListPush64Stream => PUSHES_MAX,
             _ => u64::MAX,
         }
     }
@@ -335,6 +379,11 @@ impl SystemName {
     /// One line on what it is and how it is used.
     pub fn about(self) -> String {
         self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// Whether it can have a part in a row.
+    pub fn takes_part(self, row: Row) -> bool {
+        !row.is_about_calls() || matches!(self, SystemName::Commonhold | SystemName::Redis | SystemName::Python)
     }
 
     /// Whether other processes can share its data: only those count as rivals.

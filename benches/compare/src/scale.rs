@@ -79,23 +79,23 @@ fn median(operations: u64, mut round: impl FnMut() -> Result<Vec<f64>>) -> Resul
 }
 
 fn clients_line(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, as_json: bool) -> Result<()> {
-    let gets = all_clients(manager, dict, clients, false)?;
-    let sets = all_clients(manager, dict, clients, true)?;
+    let gets = all_clients(manager, dict, clients, false, WORK)?;
+    let sets = all_clients(manager, dict, clients, true, WORK)?;
     let text = format!("{clients:>10} clients: {:>9.2} million gets/s, {:>9.1} thousand sets/s, all together", gets / 1e6, sets / 1e3);
     print(as_json, &json!({ "clients": clients, "gets_per_second": gets, "sets_per_second": sets }), &text)?;
     Ok(())
 }
 
 /// The environment variable by which a process learns that it is a client: dict, start, number of clients, own number, 1 to
-/// write.
+/// write, milliseconds of work.
 const CLIENT_VARIABLE: &str = "COMPARE_CLIENT";
 
 /// Operations per second of so many processes together.
-fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, writes: bool) -> Result<f64> {
+pub fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, writes: bool, work: Duration) -> Result<f64> {
     let start = manager.counter(0)?;
     let mut processes = Vec::new();
     for client in 0..clients {
-        let task = format!("{} {} {clients} {client} {}", dict.token()?, start.token()?, u8::from(writes));
+        let task = format!("{} {} {clients} {client} {} {}", dict.token()?, start.token()?, u8::from(writes), work.as_millis());
         let mut command = Command::new(std::env::current_exe()?);
         processes.push(command.env(CLIENT_VARIABLE, task).stdout(Stdio::piped()).spawn()?);
     }
@@ -113,23 +113,23 @@ fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, writes:
 /// In a process that was started as a client: its whole life.
 pub fn be_client() -> Option<Result<()>> {
     let task = std::env::var(CLIENT_VARIABLE).ok()?;
-    Some(task_of(&task).and_then(|(dict, start, clients, client, writes)| {
-        println!("{}", work(&dict, &start, clients, client, writes)?);
+    Some(task_of(&task).and_then(|(dict, start, clients, client, writes, time)| {
+        println!("{}", work(&dict, &start, clients, client, writes, time)?);
         Ok(())
     }))
 }
 
-type Task = (Dict<u64, Small>, Counter, i64, u64, bool);
+type Task = (Dict<u64, Small>, Counter, i64, u64, bool, Duration);
 
 fn task_of(task: &str) -> Result<Task> {
     let words: Vec<&str> = task.split(' ').collect();
-    let [dict, start, clients, client, writes] = words[..] else { return Err("not a client's task".into()) };
+    let [dict, start, clients, client, writes, ms] = words[..] else { return Err("not a client's task".into()) };
     let (dict, start): (Token, Token) = (dict.parse()?, start.parse()?);
-    Ok((dict.open()?, start.open()?, clients.parse()?, client.parse()?, writes == "1"))
+    Ok((dict.open()?, start.open()?, clients.parse()?, client.parse()?, writes == "1", Duration::from_millis(ms.parse()?)))
 }
 
-/// What a client process does: waits until all are there, works for [`WORK`], returns its operations per second.
-fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, writes: bool) -> ::commonhold::Result<f64> {
+/// What a client process does: waits until all are there, works for a time, returns its operations per second.
+fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, writes: bool, time: Duration) -> ::commonhold::Result<f64> {
     let failed = |error: Failure| ::commonhold::Error::other(error.to_string());
     let small = small().map_err(failed)?;
     let mut indices = Indices::below(ENTRIES);
@@ -144,7 +144,7 @@ fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, wri
     }
     let began = Instant::now();
     let mut done = 0;
-    while began.elapsed() < WORK {
+    while began.elapsed() < time {
         if writes {
             dict.insert(indices.next_key(), small)?;
             done += 1;

@@ -11,8 +11,14 @@ pub trait System {
     /// Fills in what `data` describes. Called once for each data set, before the first row that works on it.
     fn prepare(&mut self, data: DataSet) -> Result<()>;
 
-    /// Runs a row as planned. Returns nanoseconds per group; for [`Row::BytesPerEntry`] one figure in bytes, whatever the plan.
+    /// Runs a row's [`work`](Row::work) as planned. Returns nanoseconds per group; for rows of [one figure](Row::is_one_figure) that, in the
+    /// row's unit, whatever the plan.
     fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>>;
+
+    /// Its server's processes.
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
 }
 
 /// A system that is ready, or the reason why it is not here.

@@ -73,13 +73,20 @@ pub struct Plan {
 impl Plan {
     /// Runs `operation` as planned. Returns nanoseconds per group.
     #[inline]
-    pub fn time(self, mut operation: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    pub fn time(self, operation: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        self.time_stream(operation, |_| Ok(()))
+    }
+
+    /// Like [`Plan::time`], with an end of each group on the clock, which is told how many operations came before it.
+    #[inline]
+    pub fn time_stream(self, mut operation: impl FnMut() -> Result<()>, mut end: impl FnMut(u64) -> Result<()>) -> Result<Vec<f64>> {
         let mut groups = Vec::with_capacity(self.groups as usize);
         for _ in 0..self.groups {
             let start = Instant::now();
             for _ in 0..self.operations {
                 operation()?;
             }
+            end(self.operations)?;
             groups.push(start.elapsed().as_nanos() as f64);
             self.think();
         }

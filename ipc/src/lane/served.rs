@@ -23,6 +23,15 @@ pub struct Request {
     place: u64,
 }
 
+/// How an answer was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// It fitted into the slot; else the client was told that it comes by the socket.
+    pub fits: bool,
+    /// The caller slept, and has been woken.
+    pub slept: bool,
+}
+
 /// The lanes that clients post on: all but the shared one.
 const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
     let mut lanes = [u64::MAX; DOORBELL_WORDS];
@@ -177,10 +186,9 @@ impl ServedLanes {
         arena.read_file(&self.file, request.place + from, block, len)
     }
 
-    /// Writes a reply (head and payload as one) and publishes it by its mark: whether it fitted, or the client was told that it comes
-    /// by the socket. Who sleeps is woken.
+    /// Writes a reply (head and payload as one) and publishes it by its mark. Who sleeps is woken.
     #[inline]
-    pub fn answer(&self, lane: u16, mark: u32, reply: &[u8]) -> bool {
+    pub fn answer(&self, lane: u16, mark: u32, reply: &[u8]) -> Answered {
         let slot = slot(lane);
         let fits = reply.len() <= REPLY_BYTES;
         if fits {
@@ -191,18 +199,13 @@ impl ServedLanes {
             words.iter().zip(head.to_words()).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
         crate::points::manager("lane: before the answer is published");
-        self.publish(lane, mark);
-        fits
-    }
-
-    #[inline]
-    fn publish(&self, lane: u16, mark: u32) {
-        let slot = slot(lane);
         let (answered, sleeping) = (self.segment.half(slot + ANSWERED), self.segment.half(slot + SLEEPING));
-        if super::answer(&Given { answered, sleeping, mark }) {
+        let slept = super::answer(&Given { answered, sleeping, mark });
+        if slept {
             crate::points::manager("lane: answered, the caller sleeps");
             sys::futex_wake_all(answered);
         }
+        Answered { fits, slept }
     }
 
     /// The session is over: whoever waits here, or will, is told.

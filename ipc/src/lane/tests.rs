@@ -44,7 +44,7 @@ fn a_call_there_and_back_at_every_length() {
         assert!(served.copy_payload(&request, usize::MAX, &mut copy));
         assert_eq!(copy, bytes[..len]);
         let reply_len = len.min(REPLY_BYTES - HEAD_BYTES);
-        assert!(served.answer(lane, mark, &frame(&bytes[..reply_len])));
+        assert!(served.answer(lane, mark, &frame(&bytes[..reply_len])).fits);
         assert_eq!(calling.wait(lane, mark, &alive, &mut Spin::new()).unwrap(), Waited::Answered);
         let mut reply = vec![0; reply_len];
         calling.copy_reply(lane, &mut reply);
@@ -102,7 +102,7 @@ fn what_does_not_fit_is_announced() {
     assert!(calling.is_free(1));
     let (mark, posted) = calling.post(1, head(0), Ok(&[]));
     assert_eq!(posted, Posted::Unseen);
-    assert!(!served.answer(1, mark, &frame(&[0; REPLY_BYTES])));
+    assert!(!served.answer(1, mark, &frame(&[0; REPLY_BYTES])).fits);
     assert_eq!(calling.reply_head(1).code, BY_SOCKET);
 }
 
@@ -140,7 +140,7 @@ fn sleepers_wake_by_an_answer_and_by_the_end() {
             served.end();
             assert_eq!(calling.post(9, head(0), Ok(&[])).1, Posted::Over);
         } else {
-            (1..4).zip(marks).for_each(|(lane, mark)| assert!(served.answer(lane, mark, &frame(&[]))));
+            (1..4).zip(marks).for_each(|(lane, mark)| assert!(served.answer(lane, mark, &frame(&[])).fits));
         }
         let expected = if ends { Waited::Over } else { Waited::Answered };
         callers.into_iter().for_each(|caller| assert_eq!(caller.join().unwrap(), expected));

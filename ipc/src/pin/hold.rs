@@ -118,3 +118,31 @@ impl Drop for OwnedPin {
         self.table.unpin_shared(self.table.word_state(self.place));
     }
 }
+
+/// A lane, and the block that is its, which belong to no thread. Given back when dropped.
+pub struct OwnLane {
+    table: Arc<PinTable>,
+    block: u32,
+}
+
+impl OwnLane {
+    /// The lane's number.
+    #[inline]
+    pub fn number(&self) -> u16 {
+        self.block as u16
+    }
+}
+
+impl PinTable {
+    /// A lane for whoever carries it from thread to thread; `None` if there are none left.
+    pub fn own_lane(&self) -> Option<OwnLane> {
+        let table = self.this.upgrade()?;
+        self.claim().map(|block| OwnLane { table, block })
+    }
+}
+
+impl Drop for OwnLane {
+    fn drop(&mut self) {
+        self.table.give_back(self.block);
+    }
+}

@@ -2,12 +2,17 @@
 //!
 //! A sleep and its wake-up cost 10–50 µs, an answer that comes while one still looks costs 4 µs or less. But looking costs a
 //! processor, which the peer may need. So each waiter learns from its own last waits: how often the answer came within the longest
-//! spin, and after how long. Where it seldom does, it sleeps at once, and tries one spin in 64 to notice that times have changed.
-//! On a single processor it never spins: the peer cannot answer while we look.
+//! spin, and after how long. Where it seldom does, it sleeps at once, and tries a spin now and then to notice that times have changed:
+//! soon at first, then ever more seldom. On a single processor it never spins: the peer cannot answer while we look.
+//!
+//! Two that call each other have two steady states, and which one they are in is chance. Both awake, on two processors: each wait is
+//! answered in less than a microsecond. Both asleep, most often on one processor: each wait needs a wake-up, and a spin that one of them
+//! tries fails because the other sleeps. So whoever knows whether the other is awake waits by two habits ([`Spins`]): one spin that meets the
+//! other awake is then enough for both to stay awake, whatever they have learnt while they were asleep.
 use std::hint;
 use std::time::{Duration, Instant};
 
-use crate::limits::SPIN_NS_MAX;
+use crate::limits::{SPIN_NS_MAX, SPIN_WAKING_NS_MAX};
 use crate::sys;
 
 /// Looks between two readings of the clock: a look may be a system call of half a microsecond, a reading costs 25–50 ns.
@@ -18,8 +23,14 @@ const LOOKS_WITHOUT_CLOCK: u32 = 64;
 const HINTS_PER_READING: u32 = 2;
 /// What an answer counts as that came while the clock was not read.
 const AT_ONCE: Duration = Duration::from_nanos(500);
-/// One wait in so many spins even if it has not paid off lately.
-const PROBE_EVERY: u32 = 64;
+/// One wait in so many spins even if it has not paid off lately: at first, and after many spins in vain. At 4 µs for a wait with a wake-up,
+/// the longest spin then costs a twentieth, and times that have changed are noticed within some milliseconds.
+const PROBE_EVERY_MIN: u32 = 2;
+const PROBE_EVERY_MAX: u32 = 256;
+/// What a spin's success counts as at the least, so that some waits after it spin, too: of 1024.
+const PAYOFF_OF_SUCCESS: u32 = 512;
+/// Waits with an awake peer after which its sleep is worth a spin: it may have been put aside for a moment.
+const AWAKE_RUN_MIN: u32 = 16;
 /// One wait in so many reads the affinity mask again (a system call of half a microsecond).
 const CPUS_EVERY: u32 = 4096;
 /// The share of spins, of 1024, below which a spin is a waste.
@@ -38,7 +49,12 @@ pub struct Spin {
 impl Spin {
     /// A waiter that spins until it learns that it does not pay.
     pub fn new() -> Spin {
-        Spin { habit: Habit { payoff: 1024, mean_ns: SPIN_NS_MAX as u32 / 4, skipped: 0 }, waits: 0, alone: sys::allowed_cpus() == 1 }
+        Spin::up_to(SPIN_NS_MAX)
+    }
+
+    /// One that spins no longer than this.
+    fn up_to(max_ns: u64) -> Spin {
+        Spin { habit: Habit::new(max_ns), waits: 0, alone: sys::allowed_cpus() == 1 }
     }
 
     /// Looks whether something is `ready`, at least once, and again for as long as that is likely to pay off. `false`: go to sleep
@@ -121,45 +137,96 @@ impl Default for Spin {
     }
 }
 
+/// The habits of one waiter whose peer may be awake or asleep when a wait begins.
+#[derive(Clone, Debug)]
+pub struct Spins {
+    awake: Spin,
+    asleep: Spin,
+    /// Waits in a row with an awake peer.
+    run: u32,
+}
+
+impl Spins {
+    /// Habits of a caller. The peer that sleeps has been told to wake up.
+    pub fn of_caller() -> Spins {
+        Spins { awake: Spin::new(), asleep: Spin::new(), run: 0 }
+    }
+
+    /// Habits of whoever answers callers. One that sleeps has been woken, and calls again when it is awake: to meet it takes longer.
+    pub fn of_server() -> Spins {
+        Spins { awake: Spin::new(), asleep: Spin::up_to(SPIN_WAKING_NS_MAX), run: 0 }
+    }
+
+    /// The habit for a wait that begins now.
+    #[inline]
+    pub fn with_peer(&mut self, is_awake: bool) -> &mut Spin {
+        if is_awake {
+            self.run = self.run.saturating_add(1);
+            return &mut self.awake;
+        }
+        if std::mem::take(&mut self.run) >= AWAKE_RUN_MIN {
+            self.asleep.habit.encourage();
+        }
+        &mut self.asleep
+    }
+}
+
 /// What the last waits taught: exponential averages.
 #[derive(Clone, Debug)]
 struct Habit {
+    /// Longest spin.
+    max_ns: u64,
     /// Spins that were answered, of 1024.
     payoff: u32,
     /// How long the answered ones took.
     mean_ns: u32,
     /// Waits since the last spin that were not worth one.
     skipped: u32,
+    /// Of so many of those, one spins.
+    probe_every: u32,
 }
 
 impl Habit {
+    fn new(max_ns: u64) -> Habit {
+        Habit { max_ns, payoff: 1024, mean_ns: max_ns as u32 / 4, skipped: 0, probe_every: PROBE_EVERY_MIN }
+    }
+
     /// How long to spin now, if at all.
     fn budget(&mut self) -> Option<Duration> {
         if self.payoff < PAYOFF_MIN {
             self.skipped += 1;
-            if self.skipped < PROBE_EVERY {
+            if self.skipped < self.probe_every {
                 return None;
             }
             self.skipped = 0;
-            return Some(Duration::from_nanos(SPIN_NS_MAX));
+            return Some(Duration::from_nanos(self.max_ns));
         }
         // Three times the mean covers 95 of 100 waits, if they are spread as chance spreads them; the floor absorbs the clock's grain.
-        Some(Duration::from_nanos((3 * u64::from(self.mean_ns) + 2_000).min(SPIN_NS_MAX)))
+        Some(Duration::from_nanos((3 * u64::from(self.mean_ns) + 2_000).min(self.max_ns)))
     }
 
     fn learn(&mut self, answered_after: Option<Duration>) {
         let follow = |average: u32, sample: u32| (average * (FOLLOW - 1) + sample) / FOLLOW;
         match answered_after {
             Some(time) => {
-                self.payoff = follow(self.payoff, 1024);
-                self.mean_ns = follow(self.mean_ns, time.as_nanos().min(SPIN_NS_MAX.into()) as u32);
+                self.payoff = follow(self.payoff, 1024).max(PAYOFF_OF_SUCCESS);
+                self.mean_ns = follow(self.mean_ns, (time.as_nanos() as u64).min(self.max_ns) as u32);
+                self.probe_every = PROBE_EVERY_MIN;
             }
             None => {
                 self.payoff = follow(self.payoff, 0);
                 // The answer may lie just past a budget that has become too small.
-                self.mean_ns = follow(self.mean_ns, SPIN_NS_MAX as u32);
+                self.mean_ns = follow(self.mean_ns, self.max_ns as u32);
+                if self.payoff < PAYOFF_MIN {
+                    self.probe_every = (2 * self.probe_every).min(PROBE_EVERY_MAX);
+                }
             }
         }
+    }
+
+    /// The next wait is worth a spin, and some soon after it.
+    fn encourage(&mut self) {
+        (self.probe_every, self.skipped) = (PROBE_EVERY_MIN, PROBE_EVERY_MIN);
     }
 }
 
@@ -168,20 +235,42 @@ mod tests {
     use super::*;
 
     fn fresh() -> Habit {
-        Habit { payoff: 1024, mean_ns: SPIN_NS_MAX as u32 / 4, skipped: 0 }
+        Habit::new(SPIN_NS_MAX)
+    }
+
+    /// Spins of so many waits, none of which pays.
+    fn in_vain(habit: &mut Habit, waits: u32) -> u32 {
+        let mut spins = 0;
+        for _ in 0..waits {
+            if habit.budget().is_some() {
+                habit.learn(None);
+                spins += 1;
+            }
+        }
+        spins
     }
 
     #[test]
     fn spins_that_never_pay_are_given_up_and_probed() {
         let mut habit = fresh();
-        let spins = (0..1_000).filter(|_| {
-            habit.budget().is_some_and(|_| {
-                habit.learn(None);
-                true
-            })
-        });
-        let spins = spins.count();
+        let spins = in_vain(&mut habit, 1_000);
         assert!((10..50).contains(&spins), "{spins} spins of 1000 waits");
+        let spins = in_vain(&mut habit, 100_000);
+        assert!((300..500).contains(&spins), "{spins} spins of 100000 waits");
+    }
+
+    #[test]
+    fn a_peer_that_is_met_awake_once_is_waited_for_whatever_was_learnt_while_it_slept() {
+        let mut spins = Spins::of_caller();
+        in_vain(&mut spins.with_peer(false).habit, 10_000);
+        assert!(spins.with_peer(true).habit.budget().is_some());
+        // One short meeting is no reason to look for it when it sleeps again; a long one is.
+        let probes = (0..10).filter(|_| spins.with_peer(false).habit.budget().is_some()).count();
+        assert!(probes <= 1);
+        for _ in 0..AWAKE_RUN_MIN {
+            spins.with_peer(true).habit.learn(Some(AT_ONCE));
+        }
+        assert!(spins.with_peer(false).habit.budget().is_some());
     }
 
     #[test]
@@ -203,14 +292,9 @@ mod tests {
                 habit.learn(None);
             }
         }
-        let waits = (1..).find(|_| {
-            let spun = habit.budget().is_some();
-            if spun {
-                habit.learn(Some(Duration::from_micros(2)));
-            }
-            habit.payoff >= PAYOFF_MIN
-        });
-        assert!(waits.unwrap() <= 4 * PROBE_EVERY);
+        let waits = (1..).find(|_| habit.budget().is_some());
+        assert!(waits.unwrap() <= PROBE_EVERY_MAX);
+        habit.learn(Some(Duration::from_micros(2)));
         assert!(habit.budget().is_some());
     }
 

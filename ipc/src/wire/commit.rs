@@ -310,6 +310,19 @@ impl<'a> Commit<'a> {
         Ops(self.ops.clone())
     }
 
+    /// Each operation as a commit of its own, without the conditions.
+    pub fn singles(&self) -> impl Iterator<Item = Result<Commit<'a>, Malformed>> + use<'a> {
+        let mut parts = self.ops.clone();
+        std::iter::from_fn(move || {
+            let before = parts.read.clone().rest();
+            let op = parts.next(|read| Op::parse(read).map(|_| before.len() - read.clone().rest().len()))?;
+            Some(op.map(|len| {
+                let read = Reader::new(&before[..len]);
+                Commit { conditions: Parts { left: 0, read: Reader::new(&[]) }, ops: Parts { left: 1, read } }
+            }))
+        })
+    }
+
     /// Number of operations, by the payload's own word.
     pub fn op_count(&self) -> u32 {
         self.ops.left
@@ -367,6 +380,22 @@ impl<'a> Iterator for Ops<'a> {
     }
 }
 
+/// A place in the operations of a commit that is being built.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+    ops: u32,
+    uploads: usize,
+}
+
+impl Mark {
+    /// Number of operations before it.
+    #[inline]
+    pub fn ops(&self) -> u32 {
+        self.ops
+    }
+}
+
 /// Builds a commit, in the frame that will be sent.
 #[derive(Debug)]
 pub struct CommitWriter {
@@ -408,6 +437,19 @@ impl CommitWriter {
         op.write(&mut self.frame);
         self.op_count += 1;
         op.each_upload(|number| self.uploads.push(number));
+    }
+
+    /// How much has been written so far.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.frame.len(), ops: self.op_count, uploads: self.uploads.len() }
+    }
+
+    /// Takes the operations back that were added since a mark.
+    pub fn cut(&mut self, mark: &Mark) {
+        self.frame.truncate(mark.bytes);
+        self.uploads.truncate(mark.uploads);
+        self.op_count = mark.ops;
     }
 
     /// The numbers of all uploads that the operations name.

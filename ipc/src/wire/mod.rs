@@ -13,13 +13,15 @@
 //!
 //! Mutations all travel as one call, [`Call::Commit`]: conditions that must hold, then operations that happen together or
 //! not at all. A plain `insert` is a commit of one operation, a batch one of many, a transaction one with conditions.
-//! Large values are sent ahead, as uploads, and named by the operations that use them (see [`Payload`]).
+//! Operations of which each is to happen by itself, whatever becomes of the others, travel together as a [`series`]. Large
+//! values are sent ahead, as uploads, and named by the operations that use them (see [`Payload`]).
 
 pub mod buffers;
 pub mod commit;
 mod op;
 pub mod remote;
 pub mod reply;
+pub mod series;
 
 use crate::error::{Error, ErrorKind, Result};
 use buffers::Out;
@@ -78,6 +80,8 @@ pub enum Call {
     Unpack = 22,
     /// A queue's id and a parcel's number: its item is gone. Not answered.
     Forget = 23,
+    /// Operations, each by itself and one after the other: see [`series`].
+    Series = 24,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
@@ -103,7 +107,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Host, FindHost, Reach, Offer, Objects, Sessions, Block, Unlink,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Host, FindHost, Reach, Offer, Objects, Sessions, Block, Unlink,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const OUTCOMES_KEPT: usize = 1024;
 
 /// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
-const STEP_BYTES: usize = 8;
+pub(super) const STEP_BYTES: usize = 8;
 
 /// What doing a request came to.
 pub(super) enum Done {
@@ -212,6 +212,7 @@ impl Server {
         }
         match call {
             Call::Commit => self.commit(index, head, payload),
+            Call::Series => self.series(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
                 Err(_) => Done::Nonsense,
@@ -284,24 +285,13 @@ impl Server {
     }
 
     pub(super) fn commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
-        if self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until) {
+        if self.waits_for_ticket(index) {
             return Done::Later;
         }
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let uploads = session.uploads();
         self.outcomes.clear();
         points::manager("call: before it is applied");
-        let mut applied = self.store.apply(&commit, uploads, (!head.quiet).then_some(&mut self.outcomes));
-        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
-            applied = self.commit_again(index, head, &commit, applied);
-        }
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let uploads = session.uploads();
-        if !uploads.is_empty() {
-            // Whatever became of it: what it named is used up.
-            commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
-        }
+        let Some(applied) = self.apply(index, &commit, !head.quiet) else { return Done::Nonsense };
         self.effort = self.store.work.spent() as usize * STEP_BYTES;
         points::manager("call: applied, not published");
         match applied {
@@ -320,15 +310,39 @@ impl Server {
         }
     }
 
+    /// Whether another session has the writer's ticket.
+    pub(super) fn waits_for_ticket(&self, index: usize) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until)
+    }
+
+    /// Applies a commit, if need be after making room; its outcomes, if they are wanted, are appended to ours. `None`: there is no such
+    /// session.
+    #[inline]
+    pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, wanted: bool) -> Option<Result<(), Rejected>> {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
+        let uploads = session.uploads();
+        let mut applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
+        if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
+            applied = self.apply_again(index, commit, wanted, applied);
+        }
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
+        let uploads = session.uploads();
+        if !uploads.is_empty() {
+            // Whatever became of it: what it named is used up.
+            commit.uploads().for_each(|number| uploads.discard(number, &mut self.store.memory));
+        }
+        Some(applied)
+    }
+
     /// Does a commit once more for which there was no room, after making some; unless it has used up an upload, as an attempt may.
-    fn commit_again(&mut self, index: usize, head: &Head, commit: &Commit<'_>, applied: Result<(), Rejected>) -> Result<(), Rejected> {
+    fn apply_again(&mut self, index: usize, commit: &Commit<'_>, wanted: bool, applied: Result<(), Rejected>) -> Result<(), Rejected> {
         self.make_room();
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return applied };
         let uploads = session.uploads();
         if commit.uploads().any(|number| uploads.look(number).is_err()) {
             return applied;
         }
-        self.store.apply(commit, uploads, (!head.quiet).then_some(&mut self.outcomes))
+        self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes))
     }
 
     /// What the values refer to that a call took out goes over to its session: else it would be gone with the value.
@@ -354,7 +368,7 @@ impl Server {
     }
 
     /// If memory is full because a pin holds it, says whose.
-    fn explain_full(&mut self, error: Error) -> Error {
+    pub(super) fn explain_full(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Full {
             return error;
         }

@@ -1,7 +1,8 @@
 //! Waiting, and serving lanes: which sessions' doorbells are looked at, their requests in turn, and their answers.
 //!
 //! While the manager is awake it looks at the doorbells of the sessions that have called lately, which are *watched*; others ring by
-//! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. A round takes what it finds
+//! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. How long it looks depends on whether
+//! those whom it has answered last were awake: then they will soon call again, else they must wake up first. A round takes what it finds
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
 //! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round,
@@ -146,6 +147,8 @@ pub struct LaneWatch {
     request: Vec<u8>,
     replies: Vec<u8>,
     answers: Vec<Answer>,
+    /// Of those whom the manager has answered since it last waited, somebody was awake.
+    met_awake: bool,
     /// Calls served since the manager began.
     pub calls: u64,
 }
@@ -235,7 +238,8 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_watch, connections, store, .. } = self;
+        let Server { poller, spin, lane_spins, lane_watch, connections, store, .. } = self;
+        let spins = lane_spins.with_peer(std::mem::take(&mut lane_watch.met_awake));
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);
@@ -246,7 +250,7 @@ impl Server {
         let ready = if lane_watch.is_empty() {
             spin.wait(look)
         } else {
-            spin.wait_in_memory(|| {
+            spins.wait_in_memory(|| {
                 looks += 1;
                 if lane_watch.is_rung(connections) {
                     return true;
@@ -383,12 +387,16 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
-            Some(Call::Commit) => {
+            Some(call @ (Call::Commit | Call::Series)) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
                 let Some(session) = self.session(index) else { return Done::Nonsense };
                 let copied = session.lanes.as_ref().is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
                 session.begin_call(request.head.lane);
-                let done = if copied { self.commit(index, &request.head, &payload) } else { Done::Nonsense };
+                let done = match call {
+                    _ if !copied => Done::Nonsense,
+                    Call::Series => self.series(index, &payload),
+                    _ => self.commit(index, &request.head, &payload),
+                };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
                     self.lane_watch.request = payload;
                 }
@@ -448,7 +456,9 @@ impl Server {
             start = answer.end;
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
             let Some(lanes) = &session.lanes else { continue };
-            if !lanes.served.answer(answer.lane, answer.mark, reply) {
+            let answered = lanes.served.answer(answer.lane, answer.mark, reply);
+            self.lane_watch.met_awake |= !answered.slept;
+            if !answered.fits {
                 session.answers().extend_from_slice(reply);
                 self.unanswered.push(answer.index);
             }

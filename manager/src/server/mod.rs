@@ -10,6 +10,7 @@ mod housekeeping;
 mod lanes;
 mod overview;
 mod queues;
+mod series;
 mod session;
 
 use crate::store::Store;
@@ -26,7 +27,7 @@ use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
 use commonhold_ipc::points;
 use commonhold_ipc::poller::{Interest, Poller};
 use commonhold_ipc::runtime::{DirectoryWatch, NameLock};
-use commonhold_ipc::socket::{Channel, Listener, Received, Spin};
+use commonhold_ipc::socket::{Channel, Listener, Received, Spin, Spins};
 use commonhold_ipc::sys;
 use commonhold_ipc::task::Build;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
@@ -138,6 +139,7 @@ pub struct Server {
     hash_seed: u64,
     poller: Poller,
     spin: Spin,
+    lane_spins: Spins,
     /// What sockets are read into.
     buffer: Box<[u8]>,
     listener: Option<Listener>,
@@ -194,6 +196,7 @@ impl Server {
             hash_seed,
             poller: Poller::new()?,
             spin: Spin::new(),
+            lane_spins: Spins::of_server(),
             buffer: vec![0; TURN_BYTES].into(),
             listener: None,
             accept_again: None,
