@@ -105,6 +105,7 @@ fn programs_by_themselves_print_what_is_expected() {
         "pool_progress",
         "tour",
         "queue_fifo",
+        "pipe",
         "crawler_frontier",
         "job_server",
         "tally",
