@@ -199,6 +199,14 @@ impl Room for Process {
         // SAFETY: as above.
         out.resize(out.len() + len, self.payload(at).with(|byte| unsafe { *byte }));
     }
+
+    fn get_short(&self, _: usize, _: &mut [u8; 88]) {
+        unreachable!("a board has no short items");
+    }
+
+    fn get_plain(&self, _: usize, _: usize, _: &mut Vec<u8>) {
+        unreachable!("a board's payloads are archives");
+    }
 }
 
 /// The owner puts a number up in a slot.
