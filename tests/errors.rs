@@ -186,7 +186,7 @@ fn of_batches_and_transactions() {
     says(
         manager.batch(|batch| batch.push(&other, 1)),
         ErrorKind::Refused,
-        "a batch or transaction works on containers of one manager: this one is of another",
+        "a batch, transaction or writer works on containers of one manager: this one is of another",
     );
     says(
         manager.transaction(|tx| tx.get(&other, 0).map(drop)),
