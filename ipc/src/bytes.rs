@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "out of range")]
+    #[should_panic(expected = "out of bounds")]
     fn what_is_outside_is_a_bug() {
         read(&[AtomicU64::new(0)], 4, &mut [0; 8]);
     }

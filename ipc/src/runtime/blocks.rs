@@ -315,16 +315,13 @@ mod tests {
     fn leftovers_are_swept_and_nothing_else() {
         let (_temporary, directory) = directory();
         let (name, other) = (unique("left"), unique("other"));
-        for (name, mine) in [(&name, true), (&other, false)] {
-            // What a killed manager leaves: the file, the record, and no lock.
-            let mut block = NamedBlock::create(&directory, name, 100).unwrap();
-            drop(block.record.take().map(|record| record.file));
-            if !mine {
-                // Somebody else has the name by now.
-                std::fs::remove_file(path_of(name)).unwrap();
-                std::fs::write(path_of(name), b"theirs").unwrap();
-            }
-        }
+        // Both while they live: who makes one sweeps.
+        let mut blocks = [&name, &other].map(|name| NamedBlock::create(&directory, name, 100).unwrap());
+        // What a killed manager leaves: the file, the record, and no lock.
+        blocks.iter_mut().for_each(|block| drop(block.record.take().map(|record| record.file)));
+        // Somebody else has the other name by now. (The block's file is still open: its number is not given to another one.)
+        std::fs::remove_file(path_of(&other)).unwrap();
+        std::fs::write(path_of(&other), b"theirs").unwrap();
         std::fs::write(directory.path().join(".0-0.shm"), "").unwrap();
         std::fs::write(directory.path().join(".1-1.shm"), "../../etc/passwd").unwrap();
         std::fs::write(directory.path().join("unrelated.lock"), "").unwrap();
