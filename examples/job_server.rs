@@ -14,7 +14,7 @@ const UNITS: u64 = 8;
 
 fn compile(unit: u64, tokens: BoundedSemaphore, built: List<u64>, stuck: Queue<u64>) -> commonhold::Result<()> {
     let _token = tokens.acquire()?; // waits until one is free
-    if unit % 4 == 0 {
+    if unit.is_multiple_of(4) {
         stuck.send(unit)?;
         loop {
             std::thread::park(); // a compiler that hangs, its token in its hands
