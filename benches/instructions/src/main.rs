@@ -48,7 +48,7 @@ enum Command {
 const BUDGETS: [(Work, Side, u64); 16] = [
     (Work::Get, Side::Client, 500),
     (Work::SnapshotGet, Side::Client, 310),
-    (Work::Iterate, Side::Client, 245),
+    (Work::Iterate, Side::Client, 235),
     (Work::Index, Side::Client, 310),
     (Work::Set, Side::Client, 1_300),
     (Work::Set, Side::Manager, 4_050),
