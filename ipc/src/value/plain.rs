@@ -10,14 +10,9 @@ use super::shared::Shared;
 /// not every pattern of bits is a value. All zeros are a value of every plain type.
 ///
 /// ```
-/// use commonhold::{Plain, Shared};
-///
-/// #[derive(Shared, Plain, Clone, Copy, Debug, PartialEq)]
-/// struct Particle {
-///     at: [f32; 3],
-///     alive: bool,
-/// }
-/// assert_eq!((<Particle as Plain>::BYTES, <(u8, u32) as Plain>::BYTES), (16, 8));
+/// # use commonhold_ipc::value as commonhold;
+/// use commonhold::Plain;
+/// assert_eq!((<(u8, u32) as Plain>::BYTES, <[[f32; 3]; 2] as Plain>::BYTES), (8, 24));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a plain value",
