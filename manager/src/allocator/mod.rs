@@ -11,11 +11,17 @@
 //! another one is begun. A class keeps one empty slab, as a buffer against handing pages to and fro; further ones go back
 //! to the pages.
 //!
+//! Blocks that nobody needs any more can be *set aside* instead of freed: the next allocations of their class take them, the
+//! last one first, and nothing but their birth is written anew. Until then they count as allocated in every respect; what is
+//! not taken is freed by [`Allocator::release_set_aside`]. So a stream of changes, each of which takes as much as an earlier one
+//! has left, turns over the same blocks, and neither bitmaps nor lists of slabs change at all.
+//!
 //! Everything here is private memory of the manager. Nothing is ever written into the arena, so no process that maps the
 //! arena can confuse the allocator, and it never touches a page that it did not have to.
 //!
 //! Invariants ([`Allocator::check`]): slabs and free runs tile the usable range; a page leads to its slab and to no other; a
-//! slab is in its class's list exactly if it has a free block; at most one slab of a class is empty; counters equal sums.
+//! slab is in its class's list exactly if it has a free block; at most one slab of a class is empty; what is set aside is
+//! allocated, and set aside once; counters equal sums.
 mod pages;
 mod retired;
 mod slab;
@@ -62,6 +68,9 @@ struct Class {
     empty: u32,
 }
 
+/// Blocks set aside for which a class keeps room from one time to the next.
+const ASIDE_KEPT: usize = 4 * 1024;
+
 /// Allocates blocks in the arena. See the module's head.
 pub struct Allocator<B> {
     pages: Pages<B>,
@@ -71,6 +80,8 @@ pub struct Allocator<B> {
     /// Page number → number of its slab, or [`NONE`]. Of a large block only the first page is entered.
     slab_of_page: Vec<u32>,
     classes: [Class; CLASSES],
+    /// The numbers of the blocks of each class that are set aside.
+    aside: [Vec<u64>; CLASSES],
     allocated_bytes: u64,
     blocks: u64,
     slab_heap_bytes: u64,
@@ -94,6 +105,7 @@ impl<B: Backing> Allocator<B> {
             vacant: Vec::new(),
             slab_of_page: Vec::new(),
             classes: [Class { first: NONE, last: NONE, empty: NONE }; CLASSES],
+            aside: [const { Vec::new() }; CLASSES],
             allocated_bytes: 0,
             blocks: 0,
             slab_heap_bytes: 0,
@@ -111,6 +123,9 @@ impl<B: Backing> Allocator<B> {
     pub fn allocate(&mut self, len: u64, version: u64) -> Result<u64, Error> {
         let (class, at) = if len <= SMALL_BYTES_MAX {
             let class = class_of(len);
+            if let Some(number) = self.aside[class as usize].pop() {
+                return Ok(self.slabs[(number >> 32) as usize].bear_again(number as u32, version));
+            }
             match self.classes[class as usize].first {
                 NONE => (class, self.add_small(class, len)?),
                 first => (class, first),
@@ -141,8 +156,8 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn release(&mut self, offset: u64) {
-        let (at, index) = self.expect_block(offset);
-        self.give(at, index);
+        let (number, ..) = self.look(offset);
+        self.give((number >> 32) as u32, number as u32);
     }
 
     /// Frees the block of this number, see [`look`](Self::look).
@@ -159,10 +174,29 @@ impl<B: Backing> Allocator<B> {
         self.give(at, index);
     }
 
-    /// Whether the block of this number is one of whole pages.
+    /// Sets the block of this number aside, for the next allocation of its class; a block of whole pages is freed.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
     #[inline]
-    pub fn is_large(&self, number: u64) -> bool {
-        self.slabs[(number >> 32) as usize].class == LARGE
+    pub fn set_aside(&mut self, number: u64) {
+        let (at, index) = ((number >> 32) as u32, number as u32);
+        match self.slabs.get(at as usize).filter(|slab| slab.has(index)) {
+            Some(slab) if slab.class == LARGE => self.give(at, index),
+            Some(slab) => self.aside[slab.class as usize].push(number),
+            None => not_a_block(number),
+        }
+    }
+
+    /// Frees all blocks that are set aside.
+    pub fn release_set_aside(&mut self) {
+        for class in 0..CLASSES {
+            let mut numbers = std::mem::take(&mut self.aside[class]);
+            numbers.drain(..).for_each(|number| self.release_number(number));
+            numbers.shrink_to(ASIDE_KEPT);
+            self.aside[class] = numbers;
+        }
     }
 
     #[inline(always)]
@@ -186,8 +220,7 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn born(&self, offset: u64) -> u64 {
-        let (at, index) = self.expect_block(offset);
-        self.slabs[at as usize].born(index)
+        self.look(offset).1
     }
 
     /// The number by which the block is found again without a search, and what [`born`](Self::born) and [`size_of`](Self::size_of)
@@ -196,11 +229,12 @@ impl<B: Backing> Allocator<B> {
     /// # Panics
     ///
     /// If no allocated block starts at `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self, offset: u64) -> (u64, u64, u64) {
-        let (at, index) = self.expect_block(offset);
-        let slab = &self.slabs[at as usize];
-        (u64::from(at) << 32 | u64::from(index), slab.born(index), slab.size.into())
+        match self.find(offset) {
+            Some(found) => found,
+            None => not_a_block(offset),
+        }
     }
 
     /// Where the block of this number starts.
@@ -215,8 +249,7 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn size_of(&self, offset: u64) -> u64 {
-        let (at, _) = self.expect_block(offset);
-        u64::from(self.slabs[at as usize].size)
+        self.look(offset).2
     }
 
     /// Whether an allocated block starts exactly at `offset`, which may be any number.
@@ -251,13 +284,14 @@ impl<B: Backing> Allocator<B> {
     pub fn usage(&self) -> Usage {
         let records =
             self.slabs.capacity() * size_of::<Slab>() + (self.vacant.capacity() + self.slab_of_page.capacity()) * size_of::<u32>();
+        let aside = self.aside.iter().map(Vec::capacity).sum::<usize>() * size_of::<u64>();
         Usage {
             allocated_bytes: self.allocated_bytes,
             blocks: self.blocks,
             backed_bytes: u64::from(self.pages.backed()) * PAGE_BYTES,
             free_backed_bytes: u64::from(self.pages.warm()) * PAGE_BYTES,
             budget_bytes: u64::from(self.pages.budget()) * PAGE_BYTES,
-            metadata_bytes: records as u64 + self.slab_heap_bytes + self.pages.metadata_bytes(),
+            metadata_bytes: (records + aside) as u64 + self.slab_heap_bytes + self.pages.metadata_bytes(),
         }
     }
 
@@ -267,20 +301,13 @@ impl<B: Backing> Allocator<B> {
         self.slab_of_page.iter().enumerate().filter(starts).flat_map(|(_, &at)| self.slabs[at as usize].blocks())
     }
 
-    /// The slab that `offset` lies in and the index of the allocated block that starts there.
-    #[inline]
-    fn find(&self, offset: u64) -> Option<(u32, u32)> {
+    /// What [`look`](Self::look) says of the allocated block that starts at `offset`, if one does.
+    #[inline(always)]
+    fn find(&self, offset: u64) -> Option<(u64, u64, u64)> {
         let &at = self.slab_of_page.get(usize::try_from(offset / PAGE_BYTES).ok()?)?;
-        let index = self.slabs.get(at as usize)?.index_of(offset)?;
-        Some((at, index))
-    }
-
-    #[inline]
-    fn expect_block(&self, offset: u64) -> (u32, u32) {
-        match self.find(offset) {
-            Some(found) => found,
-            None => not_a_block(offset),
-        }
+        let slab = self.slabs.get(at as usize)?;
+        let (index, born) = slab.look(offset)?;
+        Some((u64::from(at) << 32 | u64::from(index), born, slab.size.into()))
     }
 
     #[cold]
@@ -454,6 +481,7 @@ impl<B: Backing> Allocator<B> {
         self.check_tiling()?;
         self.check_lookup()?;
         self.check_lists()?;
+        self.check_set_aside()?;
         let (mut bytes, mut blocks, mut heap_bytes) = (0, 0, 0);
         for slab in &self.slabs {
             slab.check()?;
@@ -463,6 +491,25 @@ impl<B: Backing> Allocator<B> {
         }
         if (bytes, blocks, heap_bytes) != (self.allocated_bytes, self.blocks, self.slab_heap_bytes) {
             return Err(format!("slabs hold {blocks} blocks of {bytes} B, counted are {} of {}", self.blocks, self.allocated_bytes));
+        }
+        Ok(())
+    }
+
+    /// What is set aside are allocated blocks of its class, each once.
+    fn check_set_aside(&self) -> Result<(), String> {
+        for (class, numbers) in self.aside.iter().enumerate() {
+            let mut sorted = numbers.clone();
+            sorted.sort_unstable();
+            if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("block {:#x} of class {class} is set aside twice", pair[0]));
+            }
+            let is_one = |number: &u64| {
+                let slab = self.slabs.get((number >> 32) as usize);
+                slab.is_some_and(|slab| slab.class as usize == class && slab.has(*number as u32))
+            };
+            if let Some(number) = sorted.into_iter().find(|number| !is_one(number)) {
+                return Err(format!("block {number:#x} is set aside in class {class}, and is no allocated block of it"));
+            }
         }
         Ok(())
     }
