@@ -197,6 +197,8 @@ pub const REMOTE_LINES_MAX: usize = 4096;
 pub const REMOTE_LINES_KEPT_MAX: usize = 64;
 /// Calls within calls: each is a thread of a host that waits.
 pub const REMOTE_DEPTH_MAX: usize = 64;
+/// Processes that were given handles of one manager and have not begun: each costs the manager a descriptor.
+pub const LUGGAGE_MAX: usize = 4096;
 /// Hosts of one manager.
 pub const HOSTS_MAX: usize = 64;
 /// Types that a manager remembers of one host, for messages.

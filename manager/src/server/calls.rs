@@ -218,7 +218,8 @@ impl Server {
                 Err(_) => Done::Nonsense,
             },
             Call::Retain => self.with_id(payload, |server, id| server.hold(index, id).into()),
-            Call::Release => match Words::new(payload) {
+            Call::Release | Call::Entrust => match Words::new(payload) {
+                Some(ids) if call == Call::Entrust => self.entrust(index, ids),
                 Some(ids) => self.release(index, ids),
                 None => Done::Nonsense,
             },
@@ -454,7 +455,7 @@ impl Server {
     fn who(&self, number: u64) -> Vec<Outcome> {
         let sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Session(session) | Connection::Lingering(session) => Some(session),
-            Connection::Greeting { .. } => None,
+            Connection::Greeting { .. } | Connection::Luggage(_) => None,
         });
         let found = sessions.into_iter().find(|session| session.number() == number).map(|session| session.who());
         found.map_or(vec![Outcome::Nothing], |(pid, program)| vec![Outcome::Number(pid.into()), Outcome::Text(program.to_owned())])
@@ -572,7 +573,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } | Connection::Lingering(_) => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) | Connection::Luggage(_) => None,
             })
             .flatten()
             .collect();

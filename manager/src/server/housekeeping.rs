@@ -122,7 +122,7 @@ impl Server {
         fence(Ordering::SeqCst);
         let mut sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Session(session) | Connection::Lingering(session) => Some(session),
-            Connection::Greeting { .. } => None,
+            Connection::Greeting { .. } | Connection::Luggage(_) => None,
         });
         self.housekeeping.fencing = sessions.any(|session| session.relies_on_manager());
         !self.housekeeping.fencing || sys::barrier_for_registered().is_ok()
