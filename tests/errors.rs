@@ -62,7 +62,7 @@ fn of_managers() {
     says(
         Manager::connect("@commonhold-that-is-not-there"),
         ErrorKind::NotFound,
-        "could not connect to a manager at @commonhold-that-is-not-there: nobody listens there; the manager has ended",
+        "could not connect to a manager at @commonhold-that-is-not-there: nobody listens there; the manager has ended: start the program that makes it, or use open_or_start in both",
     );
     let manager = Manager::builder().authkey(b"a key of enough bytes").start().unwrap();
     let without = |address: String| Manager::connect(&address).map(drop);
@@ -214,7 +214,7 @@ fn of_queues() {
     says(
         queue.send(vec![0; 20 << 10]),
         ErrorKind::TooLarge,
-        "an item of {…} bytes does not fit into a queue of {…} bytes even when it is empty: make the queue with a larger `bytes_max`",
+        "an item of {…} bytes does not fit into {…} bytes, which is all the room here even when nothing waits: ask for a larger `bytes_max`",
     );
     says(
         queue.task_done(),
@@ -280,7 +280,7 @@ fn of_raw_memory() {
     says(
         manager.array::<u64>(1 << 20),
         ErrorKind::Full,
-        "no 8388992 bytes more for another Array: such objects have {…} bytes, and may have 4194304 together; give the manager a larger capacity",
+        "no room for 8388992 bytes of a Array: such objects have {…} bytes, and may have 4194304 together; give the manager a larger capacity",
     );
     says(
         manager.array::<u64>(usize::MAX),

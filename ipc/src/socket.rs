@@ -302,8 +302,14 @@ fn set_blocking(fd: &OwnedFd, blocking: bool) -> Result<()> {
 fn cannot_connect(address: &Address, error: io::Error) -> Error {
     let what = format!("could not connect to a manager at {address}");
     let (kind, why) = match error.kind() {
-        io::ErrorKind::NotFound => (ErrorKind::NotFound, "there is no such socket; the manager has ended, or has not been started"),
-        io::ErrorKind::ConnectionRefused => (ErrorKind::NotFound, "nobody listens there; the manager has ended"),
+        io::ErrorKind::NotFound => (
+            ErrorKind::NotFound,
+            "there is no such socket; the manager has ended, or has not been started: start the program that makes it, or use open_or_start in both",
+        ),
+        io::ErrorKind::ConnectionRefused => (
+            ErrorKind::NotFound,
+            "nobody listens there; the manager has ended: start the program that makes it, or use open_or_start in both",
+        ),
         io::ErrorKind::PermissionDenied => {
             (ErrorKind::Refused, "this user may not use that socket; run as the user who started the manager")
         }

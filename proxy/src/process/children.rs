@@ -478,7 +478,7 @@ pub fn active_children() -> Vec<ChildProcess> {
 }
 
 /// Waits for all children of this process that are not daemonic: what Python does at a program's end. Rust runs nothing after `main`,
-/// so a `main` that wants it calls this in the end, or begins with a [`ChildrenGuard`].
+/// so a `main` that wants it calls this in the end, or has a [`ChildrenGuard`].
 ///
 /// # Errors
 /// `System` if this process cannot wait.
@@ -491,6 +491,9 @@ pub fn join_children() -> Result<()> {
 
 /// Calls [`join_children`] when it is dropped: at the end of `main`, also if that ends by `?` or by a panic. Not if it ends by
 /// [`exit`](std::process::exit).
+///
+/// Make it after the manager that the children use: what is declared last is dropped first, so it waits while that manager lives. It does
+/// not say how they ended: [`join`](Process::join) those whose errors matter.
 ///
 /// ```
 /// # commonhold::init_in_tests!();
