@@ -115,14 +115,7 @@ fn work(task: &[&str]) -> Result<()> {
             there.iter().try_for_each(|item| back.send(item?))?;
             Ok(())
         }
-        ["pipe_echo", token] => {
-            let pipe: Connection<Small> = token.parse::<Token>()?.open()?;
-            ready();
-            while let Some(item) = pipe.recv()? {
-                pipe.send(item)?;
-            }
-            Ok(())
-        }
+        ["pipe_echo", token] => echo_pipe(token),
         _ => work_elsewhere(task, ready),
     }
 }
@@ -154,6 +147,16 @@ fn work_elsewhere(task: &[&str], ready: impl Fn()) -> Result<()> {
         }
         _ => Err(format!("not a partner's task: {task:?}").into()),
     }
+}
+
+/// Sends back what comes through a pipe.
+fn echo_pipe(token: &str) -> Result<()> {
+    let pipe: Connection<Small> = token.parse::<Token>()?.open()?;
+    println!("ready");
+    while let Some(item) = pipe.recv()? {
+        pipe.send(item)?;
+    }
+    Ok(())
 }
 
 /// Has a session that has made a call, and does nothing more.
