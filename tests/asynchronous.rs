@@ -316,7 +316,7 @@ fn pool_results_are_awaited() {
         let event = event.clone();
         move |_| {
             let within = again.apply_async(|event: Event| event.wait(), event).unwrap();
-            sender.send(block_on(within).map_err(|error| error.kind())).unwrap();
+            sender.send(block_on(within).map(drop).map_err(|error| error.kind())).unwrap();
         }
     });
     assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Err(ErrorKind::Deadlock));
@@ -391,13 +391,18 @@ fn a_waker_that_panics_harms_nobody_else() {
     let (sender, woken) = channel();
     let mut receive = queue.recv_async();
     assert!(poll_once(&mut receive, &Waker::from(Arc::new(Panics(sender)))).is_pending());
-    let waits = thread::scope(|scope| {
-        let patient = scope.spawn(|| block_on(queue.recv_async()).unwrap());
-        queue.send(7).unwrap();
-        woken.recv_timeout(PATIENCE).unwrap();
-        patient.join().unwrap()
-    });
-    assert_eq!(waits, Some(7));
+    let mut patient = queue.recv_async();
+    assert!(poll_once(&mut patient, &Waker::from(unpark())).is_pending());
+    queue.send(7).unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(block_on(patient).unwrap(), Some(7));
+    // The watcher goes on.
+    let mut receive = queue.recv_async();
+    let later = unpark();
+    assert!(poll_once(&mut receive, &Waker::from(later.clone())).is_pending());
+    queue.send(8).unwrap();
+    until("a waiter is woken", || later.1.load(Ordering::SeqCst) > 0);
+    assert_eq!(block_on(receive).unwrap(), Some(8));
 }
 
 /// A forked child refuses its parent's futures, and awaits with a watcher of its own.
