@@ -5,6 +5,8 @@
 
 use commonhold::Manager;
 use commonhold_ipc::sys;
+use rustix::pipe::PipeFlags;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -293,10 +295,13 @@ fn wrong_arguments_are_explained() {
     }
 }
 
-/// The tour, its address, and its output from then on.
-fn begin_tour() -> (std::process::Child, String, BufReader<std::process::ChildStdout>) {
-    let mut tour = Command::new(program("tour")).stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = BufReader::new(tour.stdout.take().unwrap());
+/// The tour, its address, and its output from then on. The pipe holds one line: the tour waits for us before it prints the next but one,
+/// so it cannot be over before its time.
+fn begin_tour() -> (std::process::Child, String, BufReader<File>) {
+    let (ours, its) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&ours, rustix::param::page_size()).unwrap();
+    let tour = Command::new(program("tour")).stdout(its).spawn().unwrap();
+    let mut output = BufReader::new(File::from(ours));
     let mut line = String::new();
     let address = loop {
         line.clear();
@@ -328,6 +333,7 @@ fn an_interrupted_tour_leaves_no_process_behind() {
         line.clear();
         assert!(output.read_line(&mut line).unwrap() > 0, "the tour ended early");
     }
+    // Workers that have done all pages by now are still the tour's children: it has not asked about them.
     let children = children_of(tour.id());
     assert!(children.len() > 1, "there are workers");
     let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", tour.id())]).status().unwrap();

@@ -307,7 +307,7 @@ fn files(extensions: &[&str]) -> Vec<(String, String)> {
 
 /// Sources, but for the programs that are made to be refused by the compiler.
 fn sources() -> Vec<(String, String)> {
-    files(&["rs"]).into_iter().filter(|(path, _)| !path.starts_with("tests/ui/")).collect()
+    files(&["rs"]).into_iter().filter(|(path, _)| !path.starts_with("macros/tests/ui/")).collect()
 }
 
 /// What of the messages that the guide's table of errors quotes no source says. A quoted message stands in backquotes, with `…` for what differs.

@@ -203,6 +203,8 @@ pub const REMOTE_AHEAD_SPARE_MAX: usize = 4;
 pub const REMOTE_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Calls within calls: each is a thread of a host that waits.
 pub const REMOTE_DEPTH_MAX: usize = 64;
+/// Processes that were given handles of one manager and have not begun: each costs the manager a descriptor.
+pub const LUGGAGE_MAX: usize = 4096;
 /// Hosts of one manager.
 pub const HOSTS_MAX: usize = 64;
 /// Types that a manager remembers of one host, for messages.

@@ -330,3 +330,48 @@ fn frames_at_random() {
     manager.audit().unwrap();
     assert!(thread_manager().audit().is_ok());
 }
+
+#[test]
+fn luggage_that_nobody_holds_or_somebody_talks_to() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    let strange = raw.call(Call::Entrust, &scene.dict.id().to_le_bytes());
+    assert!(matches!(strange, Answer::Failed(ErrorKind::NotFound)), "it is another session's: {strange:?}");
+    let id = raw.made::<List<u64>>(Kind::List, 0, 8);
+    let objects = || scene.manager.stats().unwrap().objects;
+    let with_it = objects();
+    // Its end is closed by who does not take the descriptor, talked to, or shut down though somebody else has it as well.
+    for way in 0..3 {
+        let mut taken = Vec::new();
+        raw.request(Call::Entrust as u8, 1, 2, &id.to_le_bytes());
+        let mut buffer = [0; 512];
+        let len = match raw.channel.receive_before(&mut buffer, &mut taken, usize::from(way > 0), patience()).unwrap() {
+            Received::Bytes(len) => len,
+            _ => panic!("no answer"),
+        };
+        raw.received.extend_from_slice(&buffer[..len]);
+        assert!(matches!(raw.answer(), Answer::Done(_)));
+        let end = taken.pop().map(|end| (end.try_clone().unwrap(), Channel::from_fd(end).unwrap()));
+        if way == 2 {
+            // From here on the luggage alone keeps it.
+            raw.send(&frame(Call::Release as u8, 0, 0, &id.to_le_bytes()));
+            raw.call(Call::Names, &[]);
+            assert_eq!(objects(), with_it);
+        }
+        match (way, &end) {
+            (1, Some((_, end))) => drop(end.send(b"hello")),
+            (2, Some((_, end))) => end.shut_down(),
+            _ => {}
+        }
+        scene.step();
+    }
+    let until = patience();
+    while objects() == with_it {
+        assert!(Instant::now() < until, "it stays");
+        std::thread::yield_now();
+    }
+    raw.send(&frame(Call::Entrust as u8, 1, 1, &[0; 7]));
+    raw.closed();
+    drop(raw);
+    scene.end();
+}

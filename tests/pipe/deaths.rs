@@ -3,13 +3,14 @@
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::until_promptly;
-use commonhold::{Connection, Event, PipeOptions, Queue, wait};
+use commonhold::{Connection, Event, PipeOptions, Process, Queue, wait};
 use commonhold_ipc::points::CLIENT_VARIABLE;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub const PARTS: &[(&str, Part)] = &[("use", use_end), ("wait and leave", wait_and_leave)];
+pub const PARTS: &[(&str, Part)] =
+    &[("use", use_end), ("wait and leave", wait_and_leave), ("give away", give_away), ("hear the end", hear_the_end)];
 
 type Item = (u64, Vec<u8>);
 
@@ -81,6 +82,63 @@ fn whoever_dies_at_an_end_ends_the_stream_for_the_other() {
             return;
         }
     }
+}
+
+/// Gives ends to children, each doomed at one of its points, and never looks at a child, a pipe or anything else before it is told to.
+fn give_away(talk: &mut Talk) {
+    loop {
+        let end: Connection<Item> = talk.hear_handle();
+        let point = talk.hear().unwrap();
+        let child = Process::builder().env(CLIENT_VARIABLE, point).spawn(send_one, end).unwrap();
+        talk.say("given");
+        talk.hear();
+        child.wait(None).unwrap();
+        talk.say(child.exit_code().unwrap());
+    }
+}
+
+fn send_one(end: Connection<Item>) -> commonhold::Result<()> {
+    end.send(item(0))
+}
+
+fn hear_the_end(talk: &mut Talk) {
+    loop {
+        let end: Connection<Item> = talk.hear_handle();
+        talk.say("there");
+        talk.say(end.iter().map(Result::unwrap).count());
+    }
+}
+
+#[test]
+fn a_child_that_dies_ends_the_stream_though_its_parent_never_looks() {
+    let world = World::of_processes();
+    let (mut parent, mut other) = (world.player("give away", &[]), world.player("hear the end", &[]));
+    let (mut deaths, mut unsent) = (0, 0);
+    for point in 1.. {
+        let (ours, theirs) = world.manager.pipe::<Item>().unwrap();
+        other.say(line(&ours));
+        other.expect("there");
+        parent.say(line(&theirs));
+        parent.say(point);
+        parent.expect("given");
+        drop((ours, theirs));
+        // It was the child's alone from the moment in which it was given.
+        let count = other.hear().expect("the end of the stream");
+        assert!(["0", "1"].contains(&count.as_str()), "{count}");
+        parent.say("look");
+        match parent.hear().unwrap().as_str() {
+            "0" => break,
+            code => assert_eq!(code, "-9"),
+        }
+        deaths += 1;
+        unsent += u32::from(count == "0");
+        until_promptly("nothing is left", || world.manager.stats().unwrap().segments == 0);
+        world.manager.audit().unwrap();
+    }
+    println!("{deaths} deaths, {unsent} before anything was sent");
+    assert!(deaths > 10 && unsent > 5 && unsent < deaths, "{deaths} deaths, {unsent} before anything was sent");
+    parent.finish();
+    other.finish();
 }
 
 #[test]

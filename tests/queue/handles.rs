@@ -1,5 +1,6 @@
 //! Handles in items: what they refer to lives until the receiver has them, whoever dies.
 
+use crate::fates::stops;
 use crate::players::{Part, Talk, World, line};
 use crate::support::{until, until_promptly};
 use commonhold::{List, Manager, Queue, QueueOptions};
@@ -71,6 +72,27 @@ fn a_queue_in_itself_is_collected() {
     drop((inner, outer));
     until_promptly("all are gone", || manager.stats().unwrap().objects == before);
     manager.audit().unwrap();
+}
+
+#[test]
+fn whoever_is_stopped_with_handles_keeps_them_from_nobody() {
+    let world = World::of_processes();
+    let queue = world.manager.queue::<Item>(8).unwrap();
+    let objects = world.manager.stats().unwrap().objects;
+    // As many as a player wants wait, and each that is received is whole.
+    let others = || {
+        while queue.len().unwrap() < 4 {
+            queue.send(list(&world.manager, 5)).unwrap();
+        }
+        check(queue.recv().unwrap().unwrap());
+    };
+    let stops = stops(&world, "pass", &[line(&queue)], others);
+    assert!(stops > 20, "{stops}");
+    while let Some(item) = queue.try_recv().unwrap() {
+        check(item);
+    }
+    until_promptly("nothing is kept", || world.manager.stats().unwrap().objects == objects);
+    world.manager.audit().unwrap();
 }
 
 #[test]

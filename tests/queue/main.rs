@@ -3,9 +3,12 @@
 
 mod bodies;
 mod deaths;
+#[allow(dead_code)] // The tests of locks use more of it.
+#[path = "../sync/fates.rs"]
+mod fates;
 mod handles;
 mod model;
-#[allow(dead_code)] // The tests of locks use more of it.
+#[allow(dead_code)] // As above.
 #[path = "../sync/players.rs"]
 mod players;
 mod scribbles;

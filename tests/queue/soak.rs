@@ -105,10 +105,12 @@ fn round(world: &World, numbers: &mut Numbers, seed: &mut u64, end: Instant) -> 
     let mut players: Vec<Player> = (0..PLAYERS).map(|_| start()).collect();
     let (mut books, mut deaths) = (Books::new(), 0);
     while Instant::now() < end {
+        // They churn meanwhile. Nothing is waited for: whenever the next one is killed or stopped, the books must be right.
         std::thread::sleep(Duration::from_millis(20 + numbers.next(60)));
         let which = numbers.next(PLAYERS) as usize;
         if numbers.next(3) == 0 {
             players[which].stop();
+            // The others go on around it for a while, however far they come.
             std::thread::sleep(Duration::from_millis(numbers.next(30)));
             if numbers.next(2) == 0 {
                 players[which].go_on();

@@ -566,7 +566,7 @@ fn nonsense() -> Error {
 fn too_large(len: usize, units: u32) -> Error {
     let most = u64::from(units) * room::UNIT_BYTES as u64;
     let text = format!(
-        "an item of {len} bytes does not fit into a queue of {most} bytes even when it is empty: make the queue with a larger `bytes_max`"
+        "an item of {len} bytes does not fit into {most} bytes, which is all the room here even when nothing waits: ask for a larger `bytes_max`"
     );
     Error::new(ErrorKind::TooLarge, text)
 }

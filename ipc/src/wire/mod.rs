@@ -82,6 +82,9 @@ pub enum Call {
     Forget = 23,
     /// Operations, each by itself and one after the other: see [`series`].
     Series = 24,
+    /// Objects that a process is given which the session is about to start: their ids. They are held until the end of a socket is closed
+    /// whose descriptor travels with the answer, 0.
+    Entrust = 25,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
@@ -107,7 +110,8 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Host, FindHost, Reach, Offer, Objects, Sessions, Block, Unlink,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Block, Unlink,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

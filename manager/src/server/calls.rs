@@ -218,7 +218,8 @@ impl Server {
                 Err(_) => Done::Nonsense,
             },
             Call::Retain => self.with_id(payload, |server, id| server.hold(index, id).into()),
-            Call::Release => match Words::new(payload) {
+            Call::Release | Call::Entrust => match Words::new(payload) {
+                Some(ids) if call == Call::Entrust => self.entrust(index, ids),
                 Some(ids) => self.release(index, ids),
                 None => Done::Nonsense,
             },
@@ -321,7 +322,18 @@ impl Server {
     pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, wanted: bool) -> Option<Result<(), Rejected>> {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
         let uploads = session.uploads();
-        let mut applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
+        let applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
+        if applied.is_ok() && uploads.is_empty() { Some(applied) } else { self.applied(index, commit, wanted, applied) }
+    }
+
+    /// After a commit that has been refused, or that may have named uploads.
+    fn applied(
+        &mut self,
+        index: usize,
+        commit: &Commit<'_>,
+        wanted: bool,
+        mut applied: Result<(), Rejected>,
+    ) -> Option<Result<(), Rejected>> {
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             applied = self.apply_again(index, commit, wanted, applied);
         }
@@ -362,9 +374,9 @@ impl Server {
     /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
     pub(super) fn make_room(&mut self) {
         self.store.publish();
-        self.reclaim();
+        self.reclaim(false);
         while self.store.rest() {}
-        self.reclaim();
+        self.reclaim(false);
     }
 
     /// If memory is full because a pin holds it, says whose.
@@ -443,7 +455,7 @@ impl Server {
     fn who(&self, number: u64) -> Vec<Outcome> {
         let sessions = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Session(session) | Connection::Lingering(session) => Some(session),
-            Connection::Greeting { .. } => None,
+            Connection::Greeting { .. } | Connection::Luggage(_) => None,
         });
         let found = sessions.into_iter().find(|session| session.number() == number).map(|session| session.who());
         found.map_or(vec![Outcome::Nothing], |(pid, program)| vec![Outcome::Number(pid.into()), Outcome::Text(program.to_owned())])
@@ -561,7 +573,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(session.upload_blocks()),
-                Connection::Greeting { .. } | Connection::Lingering(_) => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) | Connection::Luggage(_) => None,
             })
             .flatten()
             .collect();

@@ -8,6 +8,7 @@ mod calls;
 mod hosts;
 mod housekeeping;
 mod lanes;
+mod luggage;
 mod overview;
 mod queues;
 mod series;
@@ -35,6 +36,7 @@ use commonhold_ipc::wire::reply::Outcome;
 use hosts::Hosts;
 use housekeeping::Housekeeping;
 use lanes::{LaneWatch, SessionLanes};
+use luggage::Luggage;
 use session::{Given, Session};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -109,6 +111,8 @@ enum Connection {
     Session(Box<Session>),
     /// Its connection is over, but its process lives and may hold guards: its pins count on.
     Lingering(Box<Session>),
+    /// What a process was given that has not begun.
+    Luggage(Luggage),
 }
 
 /// What a descriptor is, in the poller's tokens: two bits, then an index.
@@ -265,7 +269,7 @@ impl Server {
         }
         let greetings = self.connections.iter().flatten().filter_map(|connection| match connection {
             Connection::Greeting { until, .. } => Some(*until),
-            Connection::Session(_) | Connection::Lingering(_) => None,
+            Connection::Session(_) | Connection::Lingering(_) | Connection::Luggage(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
         // Nobody's handshake is cut short by it.
@@ -358,18 +362,19 @@ impl Server {
         let peer = sys::peer_credentials(&channel)?;
         let (handshake, hello) = ServerHandshake::begin(&self.offer, peer)?;
         channel.send(&hello)?;
-        let index = match self.connections.iter().position(Option::is_none) {
-            Some(index) => index,
-            None => {
-                self.connections.push(None);
-                self.connections.len() - 1
-            }
-        };
+        let index = self.free_place();
         self.poller.add(&channel, token_of(token::CHANNEL, index), Interest::READ)?;
         let until = Instant::now() + Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
         self.connections[index] = Some(Connection::Greeting { channel, handshake, until, owner });
         self.greeting += 1;
         Ok(())
+    }
+
+    fn free_place(&mut self) -> usize {
+        self.connections.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        })
     }
 
     fn read(&mut self, index: usize) {
@@ -382,6 +387,7 @@ impl Server {
                     self.close(index);
                 }
             }
+            Some(Some(Connection::Luggage(luggage))) if !luggage.is_kept() => self.close(index),
             _ => {}
         }
     }
@@ -470,6 +476,10 @@ impl Server {
         match self.connections.get_mut(index).and_then(Option::take) {
             None => {}
             Some(Connection::Lingering(session)) => self.connections[index] = Some(Connection::Lingering(session)),
+            Some(Connection::Luggage(luggage)) => {
+                self.poller.remove(luggage.channel());
+                luggage.end(&mut self.store);
+            }
             Some(Connection::Greeting { channel, owner, .. }) => {
                 self.poller.remove(&channel);
                 self.greeting -= 1;

@@ -22,7 +22,7 @@ impl Server {
             .flatten()
             .filter_map(|connection| match connection {
                 Connection::Session(session) => Some(&**session),
-                Connection::Greeting { .. } | Connection::Lingering(_) => None,
+                Connection::Greeting { .. } | Connection::Lingering(_) | Connection::Luggage(_) => None,
             })
             .collect();
         let mut text = String::new();

@@ -6,18 +6,16 @@ mod options;
 pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
-use crate::process::has_laden;
 use crate::queue::{Queue, Until, timed_out};
 use crate::session::SessionCore;
 use crate::sync::deadline_after;
-use crate::wait::{Places, Source, wait, wait_until};
+use crate::wait::{Places, Source, wait};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Shared, text};
-use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One end of a pipe: sends `Out`, receives `In`. Made, with the other end, by [`Session::pipe`](crate::Session::pipe).
 ///
@@ -27,8 +25,8 @@ use std::time::{Duration, Instant};
 /// - **The end of the stream**: `recv` returns `None`, after everything that was sent before, when the other end was
 ///   [closed](Self::close) or nobody holds it any more; sending fails then with an error of kind
 ///   [`Closed`](commonhold_ipc::error::ErrorKind::Closed). Who sleeps is woken.
-/// - **Who holds an end**: every process that has a handle on it, a name that was given to it, containers and queued items that it
-///   lies in, and a parent until the child that it was passed to has it. A process that dies holds nothing any more, by the kernel's
+/// - **Who holds an end**: every process that has a handle on it or was given one when it was started, a name that was given to it,
+///   containers and queued items that it lies in. A process that dies holds nothing any more, by the kernel's
 ///   word and at once. So, as with the pipes of an operating system: pass an end to a child and *drop your own handle on it*, or its
 ///   death is not the end of the stream.
 /// - **Several holders** of one end share it: each item goes to one of them.
@@ -156,52 +154,6 @@ fn hung_up(error: Error) -> Error {
     Error::new(ErrorKind::Closed, text)
 }
 
-/// Before a sleep until something comes: while children have not said that they hold what they were given, which may be the other end,
-/// one waits for them as well, and lets go then.
-#[inline]
-fn settle<T: Shared>(incoming: &Queue<T>, deadline: Option<Instant>) -> Result<()> {
-    if has_laden() { wait_until(&[incoming], deadline).map(drop) } else { Ok(()) }
-}
-
-/// Sends an item. `false`: the pipe stayed full.
-#[inline]
-fn send_until<T: Shared>(outgoing: &Queue<T>, item: &impl AsShared<T>, deadline: Option<Instant>) -> Result<bool> {
-    let room = Room { queue: outgoing, attempt: &|| outgoing.send_until(item, Until::Now), sent: RefCell::new(Ok(false)) };
-    if !room.is_ready() {
-        if has_laden() {
-            wait_until(&[&room], deadline)?;
-        } else {
-            *room.sent.borrow_mut() = outgoing.send_until(item, Until::Then(deadline));
-        }
-    }
-    room.sent.into_inner().map_err(hung_up)
-}
-
-/// Room for an item. Ready when it is sent, or cannot be.
-struct Room<'q, T: Shared> {
-    queue: &'q Queue<T>,
-    attempt: &'q dyn Fn() -> Result<bool>,
-    sent: RefCell<Result<bool>>,
-}
-
-impl<T: Shared> Source for Room<'_, T> {
-    fn is_ready(&self) -> bool {
-        let mut sent = self.sent.borrow_mut();
-        if matches!(*sent, Ok(false)) {
-            *sent = (self.attempt)();
-        }
-        !matches!(*sent, Ok(false))
-    }
-
-    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
-        self.queue.prepare_to_send(places);
-    }
-
-    fn is_in_memory(&self) -> bool {
-        true
-    }
-}
-
 /// What an end does that sends.
 macro_rules! sends {
     ($name:ident[$($parameter:ident),*], $item:ident, $receives:ty) => {
@@ -221,7 +173,7 @@ macro_rules! sends {
             /// `&item` to keep it in such a case.
             #[inline]
             pub fn send(&self, item: impl AsShared<$item>) -> Result<()> {
-                send_until(self.outgoing()?, &item, None).map(drop)
+                self.outgoing()?.send_until(&item, Until::Then(None)).map(drop).map_err(hung_up)
             }
 
             /// Sends an item if there is room now. Whether it did.
@@ -239,7 +191,7 @@ macro_rules! sends {
             /// # Errors
             /// `TimedOut` if the pipe stays full; else as [`send`](Self::send).
             pub fn send_timeout(&self, item: impl AsShared<$item>, timeout: Duration) -> Result<()> {
-                let sent = send_until(self.outgoing()?, &item, deadline_after(timeout))?;
+                let sent = self.outgoing()?.send_until(&item, Until::Then(deadline_after(timeout))).map_err(hung_up)?;
                 if sent { Ok(()) } else { Err(timed_out("the pipe stayed full")) }
             }
         }
@@ -261,14 +213,7 @@ macro_rules! receives {
             /// Disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words, or over the item.
             #[inline]
             pub fn recv(&self) -> Result<Option<$item>> {
-                let incoming = self.incoming()?;
-                match incoming.try_recv()? {
-                    Some(item) => Ok(Some(item)),
-                    None => {
-                        settle(incoming, None)?;
-                        incoming.recv()
-                    }
-                }
+                self.incoming()?.recv()
             }
 
             /// Receives the next item if there is one now. `None` does not say whether the stream has ended: after
@@ -286,9 +231,7 @@ macro_rules! receives {
             /// # Errors
             /// `TimedOut` if none came; else as [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<$item>> {
-                let (incoming, deadline) = (self.incoming()?, deadline_after(timeout));
-                settle(incoming, deadline)?;
-                incoming.recv_timeout(deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now())))
+                self.incoming()?.recv_timeout(timeout)
             }
 
             /// Waits until [`recv`](Self::recv) would not: an item is there, or the stream has ended. `false`: neither, after

@@ -3,9 +3,9 @@
 use super::ROLE;
 use super::children::{ChildProcess, Process};
 use super::identity::{current_process, next_place};
-use super::message::{HANDED_MAX, Kind, send};
+use super::message::{HANDED_MAX, Kind, Packed, send};
 use super::orders::{Orders, Settings};
-use super::parcel::Parcel;
+use super::parcel::{Parcel, entrust};
 use super::task::{Task, assert_no_captures, entry};
 use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -192,7 +192,8 @@ impl ProcessBuilder {
         let entry = entry::<F, A, M>(function);
         let offset = entry.offset()?;
         let Parcel { value, label, held } = Parcel::pack(&arguments)?;
-        drop(arguments);
+        let luggage = entrust(&label)?;
+        drop((arguments, held));
         points::client("process: before it is started");
         let place = next_place();
         let name = self.name.unwrap_or_else(|| format!("Process-{place}"));
@@ -228,7 +229,9 @@ impl ProcessBuilder {
             label,
         };
         let fds: Vec<_> = std::iter::once(&parent_pidfd).chain(&self.handed).map(AsFd::as_fd).collect();
-        match send(&channel, Kind::Orders, &orders.into_wire(), &value, &fds) {
+        let nothing = Packed::Inline(Vec::new());
+        let sent = luggage.iter().try_for_each(|end| send(&channel, Kind::Luggage, &(), &nothing, &[end.as_fd()]));
+        match sent.and_then(|()| send(&channel, Kind::Orders, &orders.into_wire(), &value, &fds)) {
             // It is dead already: that shows at its join.
             Err(error) if !error.is_disconnected() => {
                 let _ = spawned.signal(Signal::KILL).and_then(|_| spawned.wait(None));
@@ -236,7 +239,9 @@ impl ProcessBuilder {
             }
             _ => {}
         }
+        // From here on it is the child's alone: its death, too, is seen by the managers.
+        drop(luggage);
         points::client("process: started");
-        Ok(Process::of(ChildProcess::new(spawned, channel, name, self.daemon, entry.name(), held)))
+        Ok(Process::of(ChildProcess::new(spawned, channel, name, self.daemon, entry.name())))
     }
 }

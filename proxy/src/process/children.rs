@@ -43,8 +43,6 @@ enum Report {
 /// What is known about a child so far.
 struct State {
     inbox: Inbox,
-    /// Keeps the objects of the handles among its arguments until it has begun.
-    luggage: Vec<Stored>,
     begun: bool,
     /// A result that has come and was not taken over yet.
     arrived: Option<Message>,
@@ -71,16 +69,9 @@ struct Inner {
 pub struct ChildProcess(Arc<Inner>);
 
 impl ChildProcess {
-    /// A child that has just been started, and what it was given.
-    pub(super) fn new(
-        spawned: Spawned,
-        channel: Channel,
-        name: String,
-        daemon: bool,
-        function: &'static str,
-        luggage: Vec<Stored>,
-    ) -> Self {
-        let state = State { inbox: Inbox::default(), luggage, begun: false, arrived: None, report: None, end: None };
+    /// A child that has just been started.
+    pub(super) fn new(spawned: Spawned, channel: Channel, name: String, daemon: bool, function: &'static str) -> Self {
+        let state = State { inbox: Inbox::default(), begun: false, arrived: None, report: None, end: None };
         let silent = AtomicBool::new(false);
         let child = ChildProcess(Arc::new(Inner {
             name,
@@ -211,16 +202,9 @@ impl ChildProcess {
             // In this order: what it has said before its end must not be missed.
             let end = self.0.spawned.wait(Some(Instant::now()))?;
             self.listen(&mut state)?;
-            if end.is_some() {
-                state.luggage.clear();
-                state.end = end;
-            }
+            state.end = end;
         }
         Ok(state)
-    }
-
-    fn is_laden(&self) -> bool {
-        !lock(&self.0.state).luggage.is_empty()
     }
 
     fn listen(&self, state: &mut State) -> Result<()> {
@@ -228,7 +212,6 @@ impl ChildProcess {
             let report = match message.kind {
                 Kind::Begun => {
                     state.begun = true;
-                    state.luggage.clear();
                     continue;
                 }
                 Kind::Returned => {
@@ -237,7 +220,7 @@ impl ChildProcess {
                 }
                 Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
                 Kind::Failed => unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error))),
-                Kind::Orders | Kind::Taken => Err(malformed()),
+                Kind::Orders | Kind::Taken | Kind::Luggage => Err(malformed()),
             };
             state.report = Some(report.unwrap_or_else(|error| Report::Failed(self.failed(error))));
         }
@@ -387,8 +370,8 @@ impl AsFd for ChildProcess {
 /// - Dropping a `Process` lets the process go on by itself, as with [`std::process::Child`]. When this process ends, *daemonic*
 ///   children end with it, however it ends; others go on, unless `main` waits for them: by [`join`](Process::join), or for all at once
 ///   by [`join_children`] or a [`ChildrenGuard`]. One that has ended is cleared away when this process next asks for a child or starts one.
-/// - The objects of handles among the arguments live at least until the process has its own hold on them. This process lets them go
-///   when it next looks at a child, starts one, or when the child has ended.
+/// - The objects of handles among the arguments are the process's from the beginning, as if it held them already: they live at least
+///   until it has its own hold on them, or is gone.
 pub struct Process<T: Shared = ()> {
     child: ChildProcess,
     _result: PhantomData<fn() -> T>,
@@ -463,32 +446,7 @@ impl<T: Shared> Drop for Process<T> {
     }
 }
 
-/// A child that was given objects which this process holds until the child says that it does. Ready when it has said so, or has ended.
-pub(crate) struct Laden(ChildProcess);
-
-/// Whether there is such a child, as far as this process has heard.
-pub(crate) fn has_laden() -> bool {
-    CHILDREN.lock().iter().any(ChildProcess::is_laden)
-}
-
-/// The children that are so. Who waits for the end of a pipe waits for them as well: it may be this process that holds the other end.
-pub(crate) fn laden() -> Vec<Laden> {
-    // Looked at without the lock.
-    let laden: Vec<_> = CHILDREN.lock().iter().filter(|child| child.is_laden()).cloned().map(Laden).collect();
-    laden.into_iter().filter(|child| !child.is_ready()).collect()
-}
-
-impl Source for Laden {
-    fn is_ready(&self) -> bool {
-        self.0.look().map_or(true, |state| state.luggage.is_empty())
-    }
-
-    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
-        self.0.prepare(places);
-    }
-}
-
-/// Forgets children that have ended, and so lets go of what they were given.
+/// Forgets children that have ended.
 fn forget_ended() {
     // Results are left to whoever wants them.
     let has_ended = |child: &ChildProcess| child.look().is_ok_and(|state| state.end.is_some());

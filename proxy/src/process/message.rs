@@ -54,11 +54,14 @@ pub(super) enum Kind {
     Failed = 5,
     /// Parent to child: it holds what the handles in the result name.
     Taken = 6,
+    /// Parent to child, before the orders and for each manager whose handles are among the arguments: what keeps their objects.
+    Luggage = 7,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Kind> {
-        [Kind::Orders, Kind::Begun, Kind::Returned, Kind::Panicked, Kind::Failed, Kind::Taken].into_iter().find(|kind| *kind as u8 == code)
+        use Kind::*;
+        [Orders, Begun, Returned, Panicked, Failed, Taken, Luggage].into_iter().find(|kind| *kind as u8 == code)
     }
 }
 

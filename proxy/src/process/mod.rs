@@ -2,10 +2,10 @@
 //!
 //! | | parent | child |
 //! |---|---|---|
-//! | 1 | holds every object that a handle among the arguments names; starts this program again (see `ipc::boot`) | |
-//! | 2 | sends its orders: which function, what build, name, settings, arguments; with its own pidfd | `init` takes the socket, and reads them |
+//! | 1 | has managers keep what handles among the arguments name, for who has a socket's end; starts this program again (see `ipc::boot`) | |
+//! | 2 | sends these ends, then its orders: which function, what build, name, settings, arguments; with its own pidfd | `init` takes the socket, and reads them |
 //! | 3 | | compares the build; becomes what it was told to; reads the arguments, with sessions of its own, and holds what they name |
-//! | 4 | lets go of what it held | says that it has *begun*, and calls the function |
+//! | 4 | | shuts the ends down; says that it has *begun*, and calls the function |
 //! | 5 | | says what it has *returned*, or that it *panicked*, or why it *failed* to begin |
 //! | 6 | reads it, holds what handles in it name, says that it has *taken* them | waits for that, if there are any, and exits |
 //!
@@ -28,7 +28,6 @@ mod task;
 
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, ChildrenGuard, Process, active_children, join_children};
-pub(crate) use children::{has_laden, laden};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub(crate) use parcel::{Label, hold, label_of, unpack};
 pub use run::run;

@@ -4,11 +4,15 @@
 //! so. The label says where the managers are, with the key that they ask for: the socket is private to the two processes.
 
 use super::message::Packed;
+use crate::connection::disconnected;
+use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, access, to_owned};
+use commonhold_ipc::wire::Call;
+use std::os::fd::OwnedFd;
 
 /// Handles as (manager, id), and their managers as (number, address, key).
 pub(crate) type Label = (Vec<(u64, u64)>, Vec<(u64, String, Option<Vec<u8>>)>);
@@ -54,6 +58,22 @@ pub(crate) fn label_of(mut handles: Vec<(u64, u64)>) -> Result<(Label, Vec<Store
         }
     }
     Ok(((handles, managers), held))
+}
+
+/// Has the managers keep a label's objects for a process that is to be started: what is to be passed to it.
+///
+/// # Errors
+/// `Disconnected` if a manager is gone; `Full` if it keeps too much already; `System`.
+pub(super) fn entrust((handles, managers): &Label) -> Result<Vec<OwnedFd>> {
+    let entrust = |(number, ..): &(u64, String, Option<Vec<u8>>)| {
+        let session = SessionCore::of_manager(*number).ok_or_else(disconnected)?;
+        let mut request = Request::new(Call::Entrust);
+        for (_, id) in handles.iter().filter(|(manager, _)| manager == number) {
+            request.payload().extend_from_slice(&id.to_le_bytes());
+        }
+        session.call_for_descriptor(&mut request).map(|(_, end)| end)
+    };
+    managers.iter().map(entrust).collect()
 }
 
 /// Holds the objects of a label, through sessions of this process.

@@ -72,6 +72,8 @@ pub(super) struct Passage {
     entry: &'static Entry,
     arguments: AlignedVec<16>,
     label: Label,
+    /// Keeps the objects of the handles among the arguments until they are held here.
+    luggage: Vec<Channel>,
     outcome: Option<Outcome>,
 }
 
@@ -87,10 +89,15 @@ impl Passage {
         // Not only by the socket's end: a process that was forked off the parent's may hold that open.
         let parent = sys::peer_pidfd(channel).ok();
         let ended = || Error::new(ErrorKind::Disconnected, "the parent has ended");
-        let message = inbox
-            .wait_beside(channel, parent.as_ref().map(AsFd::as_fd))?
-            .filter(|message| message.kind == Kind::Orders)
-            .ok_or_else(ended)?;
+        let mut luggage = Vec::new();
+        let message = loop {
+            let message = inbox.wait_beside(channel, parent.as_ref().map(AsFd::as_fd))?.ok_or_else(ended)?;
+            match message.kind {
+                Kind::Orders => break message,
+                Kind::Luggage => luggage.push(Channel::from_fd(message.fds.into_iter().next().ok_or_else(malformed)?)?),
+                _ => return Err(malformed()),
+            }
+        };
         let orders = Orders::read(&message.head)?;
         let mut fds = message.fds.into_iter();
         let pidfd = fds.next().ok_or_else(malformed)?;
@@ -106,7 +113,8 @@ impl Passage {
             die_with(own.parent.pidfd.as_fd())?;
         }
         orders.settings.apply()?;
-        Ok(Passage { channel: channel.clone(), inbox, entry, arguments: message.value, label: orders.label, outcome: None })
+        let (arguments, label) = (message.value, orders.label);
+        Ok(Passage { channel: channel.clone(), inbox, entry, arguments, label, luggage, outcome: None })
     }
 
     /// Calls the function with the arguments that came.
@@ -122,7 +130,9 @@ impl Passage {
         let arguments = unpack::<A>(&self.arguments)?;
         self.arguments = AlignedVec::new();
         points::client("process: before it says that it has its arguments");
-        // The handles among them hold for themselves from here on. A parent that is gone needs not be told.
+        // The handles among them hold for themselves from here on. The managers are told, whoever else has these sockets by a fork.
+        self.luggage.drain(..).for_each(|end| end.shut_down());
+        // A parent that is gone needs not be told.
         let _ = say(&self.channel, Kind::Begun, &());
         drop(held);
         Ok(arguments)

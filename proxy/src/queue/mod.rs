@@ -20,7 +20,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::QUEUE_ITEMS_APART_NS;
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::queue::{self, Plan};
-use commonhold_ipc::sync::{Claim, Eventcount};
+use commonhold_ipc::sync::Claim;
 use commonhold_ipc::value::{Shared, text};
 use std::fmt;
 use std::marker::PhantomData;
@@ -230,23 +230,6 @@ impl<T: Shared> Queue<T> {
     }
 }
 
-impl<T: Shared> Queue<T> {
-    /// Says what wakes who waits for room.
-    pub(crate) fn prepare_to_send<'w>(&'w self, places: &mut Places<'w>) {
-        self.prepare_on(places, queue::Queue::space);
-    }
-
-    fn prepare_on<'w>(&'w self, places: &mut Places<'w>, which: fn(&queue::Queue<'w, Segment>) -> Eventcount<'w, Segment>) {
-        if let Ok(ready) = self.ready()
-            && let Ok(alive) = ready.session.alive_word()
-        {
-            let events = which(&ready.queue());
-            let prepared = events.prepare();
-            places.add_word(events.word(), prepared, alive);
-        }
-    }
-}
-
 /// Ready when an item can be received, or there never will be one.
 impl<T: Shared> Source for Queue<T> {
     fn is_ready(&self) -> bool {
@@ -255,7 +238,13 @@ impl<T: Shared> Source for Queue<T> {
     }
 
     fn prepare<'w>(&'w self, places: &mut Places<'w>) {
-        self.prepare_on(places, queue::Queue::items);
+        if let Ok(ready) = self.ready()
+            && let Ok(alive) = ready.session.alive_word()
+        {
+            let events = ready.queue().items();
+            let prepared = events.prepare();
+            places.add_word(events.word(), prepared, alive);
+        }
     }
 
     fn pass_on(&self) {

@@ -4,7 +4,6 @@ mod places;
 
 pub use places::Places;
 
-use crate::process::laden;
 use crate::sync::deadline_after;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::sync::wait_for_any;
@@ -85,24 +84,14 @@ pub(crate) fn wait_until(things: &[&dyn Waitable], deadline: Option<Instant>) ->
     if things.is_empty() {
         return Ok(Vec::new());
     }
-    loop {
-        // What has just been passed to a child is held here until the child says that it has it: the other end of a pipe, for example.
-        let laden = laden();
-        let all: Vec<&dyn Waitable> = things.iter().copied().chain(laden.iter().map(|child| child as &dyn Waitable)).collect();
-        let mut places = Places::until(deadline, all.iter().all(|thing| thing.is_in_memory()));
-        let mut ready = wait_for_any(
-            all.len(),
-            &mut places,
-            |thing| all[thing].is_ready(),
-            |thing, places| all[thing].prepare(places),
-            |thing| all[thing].pass_on(),
-        )?;
-        let over = ready.is_empty();
-        ready.retain(|thing| *thing < things.len());
-        if over || !ready.is_empty() {
-            return Ok(ready);
-        }
-    }
+    let mut places = Places::until(deadline, things.iter().all(|thing| thing.is_in_memory()));
+    wait_for_any(
+        things.len(),
+        &mut places,
+        |thing| things[thing].is_ready(),
+        |thing, places| things[thing].prepare(places),
+        |thing| things[thing].pass_on(),
+    )
 }
 
 /// Whether a descriptor can be read, is at its end or in error.

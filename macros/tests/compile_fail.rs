@@ -1,4 +1,5 @@
-//! What must not compile, and what the compiler says then.
+//! What must not compile, and what the compiler says then: with the derives, and with the facade's functions. It stands with this package
+//! because everything that a package's tests depend on is built once more for these cases, and here that is little.
 
 #[test]
 fn misuse_does_not_compile() {
