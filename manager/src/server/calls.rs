@@ -1,7 +1,7 @@
 //! Doing requests: from a frame to its answer.
 
 use super::session::{Next, Session};
-use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
+use super::{Connection, REQUEST_BYTES_MIN, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::block::Place;
@@ -140,8 +140,9 @@ impl Server {
                 Next::Nonsense => return self.close(index),
                 Next::Request(head, payload) => (head, payload),
             };
-            turn += HEAD_BYTES + payload.len();
-            if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
+            let bytes = (HEAD_BYTES + payload.len()).max(REQUEST_BYTES_MIN);
+            turn += bytes;
+            if turn > TURN_BYTES && turn > bytes {
                 self.put_off(index);
                 break;
             }

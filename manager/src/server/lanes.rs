@@ -11,7 +11,7 @@
 
 use super::calls::{Done, write_answer};
 use super::session::Session;
-use super::{Connection, Server, TURN_BYTES};
+use super::{Connection, REQUEST_BYTES_MIN, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
 use commonhold_ipc::limits::SESSIONS_WATCHED_MAX;
@@ -20,8 +20,6 @@ use commonhold_ipc::wire::{Call, UPLOAD_HEAD_BYTES, UploadHead};
 
 /// Bytes of requests that lanes are served before the sockets are looked at again.
 const UNLOOKED_BYTES_MAX: usize = 64 << 10;
-/// What a small request counts as: its work, not its bytes.
-const REQUEST_BYTES_MIN: usize = 4 << 10;
 /// Looks at doorbells between two looks at the sockets, while nothing happens: a microsecond or so.
 const LOOKS_PER_POLL: u32 = 64;
 /// Rounds in which a watched session has not called, others having done so, before it is not watched any more.
