@@ -151,6 +151,10 @@ impl Entry {
     /// Whether this is the entry of a key.
     #[inline]
     pub fn has_key(&self, arena: &ArenaReader, key: &[u8]) -> bool {
+        if let Ok(word) = <[u8; 8]>::try_from(key) {
+            // Most keys: not worth a call.
+            return self.has_key_word(arena, u64::from_ne_bytes(word));
+        }
         self.key_len as usize == key.len() && self.key(arena) == key
     }
 

@@ -235,20 +235,18 @@ impl Fetch {
         None
     }
 
-    /// Fetches the entry that will be found there, and says which it is.
+    /// Fetches the entry that will be found there.
     #[inline]
-    pub fn entry(&self, arena: &ArenaReader) -> Option<u64> {
+    pub fn entry(&self, arena: &ArenaReader) {
         for at in home(self.tag, self.capacity)..self.capacity {
             let slot = arena.word(self.bucket + at * 8);
             if slot == 0 {
-                return None;
+                return;
             }
             if slot_tag(slot) == self.tag {
-                arena.prefetch(slot_entry(slot));
-                return Some(slot_entry(slot));
+                return arena.prefetch(slot_entry(slot));
             }
         }
-        None
     }
 }
 

@@ -436,7 +436,7 @@ impl ArenaWriter {
     }
 
     /// Copies a block's bytes to another block.
-    #[inline]
+    #[inline(always)]
     pub fn copy_block(&self, from: u64, to: u64, len: u64) {
         self.check(from.max(to), len);
         // SAFETY: both in bounds (checked); the target as in `copy_in`; `copy` allows overlap.

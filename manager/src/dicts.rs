@@ -1,7 +1,6 @@
 //! Operations on dicts and namespaces.
 
 use crate::index::{IndexWriter, Path};
-use crate::memory::Life;
 use crate::objects::Object;
 use crate::store::{Outcomes, Store};
 use crate::upload::{Upload, Uploads, too_large};
@@ -23,8 +22,6 @@ pub(crate) struct Pair<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) hash: u64,
     pub(crate) value: Payload<'a>,
-    /// What is known of the entry that the key is likely to have.
-    pub(crate) old: Option<Life>,
 }
 
 /// A value that is about to be stored: its length, and its bytes or where they are.
@@ -131,7 +128,7 @@ impl Store {
         uploads: &mut Uploads,
         outcomes: &mut Outcomes<'_>,
     ) -> Result<()> {
-        let Pair { key, hash, value, .. } = *pair;
+        let Pair { key, hash, value } = *pair;
         if key.len() as u64 > KEY_BYTES_MAX {
             return Err(key_too_large(key.len()));
         }
@@ -178,7 +175,7 @@ impl Store {
         object.record.root = index.root;
         self.touch(id);
         if let Some(old) = &old {
-            self.retire_entry(id, old, pair.old)?;
+            self.retire_entry(id, old)?;
         }
         shape.write_handles(self.memory.arena(), entry, value.handles.iter());
         if let Some(outcomes) = outcomes {
@@ -224,7 +221,7 @@ impl Store {
     ) -> Result<u64> {
         match arrived {
             Arrived::Here(value) => {
-                let entry = self.memory.allocate(bytes)?;
+                let entry = self.memory.allocate_value(bytes)?;
                 shape.write_head(self.memory.arena(), entry, insertion, key, self.memory.version());
                 self.memory.arena().copy_in(entry + shape.value(), value);
                 Ok(entry)
@@ -246,13 +243,12 @@ impl Store {
     }
 
     #[inline(always)]
-    fn retire_entry(&mut self, id: u64, entry: &Entry, known: Option<Life>) -> Result<()> {
+    fn retire_entry(&mut self, id: u64, entry: &Entry) -> Result<()> {
         if entry.has_handles() {
             let handles = entry.handles(self.memory.reader());
             self.refer(id, handles.into_iter(), -1)?;
         }
-        let life = known.filter(|life| life.offset == entry.block);
-        self.memory.retire_life(life.unwrap_or_else(|| self.memory.life_of(entry.block)));
+        self.memory.retire_value(entry.block);
         Ok(())
     }
 
@@ -266,7 +262,7 @@ impl Store {
         index.remove(&mut path)?;
         object.record.root = index.root;
         object.record.len -= 1;
-        self.retire_entry(id, &old, None)?;
+        self.retire_entry(id, &old)?;
         self.touch(id);
         Ok(if lend { self.lend(&old) } else { Outcome::Something })
     }
@@ -288,7 +284,7 @@ impl Store {
                 "adding to this number would take it out of its type's range (or the value is not such a number): nothing was changed";
             Error::new(ErrorKind::OutOfRange, text)
         })?;
-        let pair = Pair { key, hash, value: Payload::inline(&sum), old: None };
+        let pair = Pair { key, hash, value: Payload::inline(&sum) };
         self.insert(id, &pair, false, false, &mut Uploads::default(), &mut None)?;
         Ok(Outcome::Bytes(sum.to_vec()))
     }

@@ -103,18 +103,18 @@ impl IndexWriter<'_> {
     /// node that is new tells that all above it are. Until there each is copied, and named by the one above.
     #[inline]
     fn own(&mut self, path: &mut Path) -> Result<()> {
-        let mut copy = 0;
+        let (mut copy, all_old) = (0, !self.memory.has_new_nodes());
         for level in (0..path.depth).rev() {
             let node = &mut path.nodes[level as usize];
-            let old = self.memory.look(*node);
-            if let Some(old) = old {
-                *node = self.memory.copy(old, INNER_BYTES)?;
+            let is_new = !all_old && self.memory.is_new(*node);
+            if !is_new {
+                *node = self.memory.copy(*node, INNER_BYTES)?;
             }
             let node = *node;
             if copy != 0 {
                 self.memory.arena().store(node + level_bits(path.hash, level) * 8, Child::Inner(copy).pack());
             }
-            if old.is_none() {
+            if is_new {
                 return Ok(());
             }
             copy = node;
@@ -133,16 +133,18 @@ impl IndexWriter<'_> {
             Child::Collision(leaf) => (leaf, 8),
             Child::Empty | Child::Inner(_) => unreachable!("entries are in leaves"),
         };
-        let Some(old) = self.memory.look(offset) else { return Ok(offset + before) };
+        if self.memory.is_new(offset) {
+            return Ok(offset + before);
+        }
         self.own(path)?;
         let ours;
         path.leaf = match path.leaf {
             Child::Bucket(bucket) => {
-                ours = self.memory.copy(old, bucket.capacity() * 8)?;
+                ours = self.memory.copy(offset, bucket.capacity() * 8)?;
                 Child::Bucket(Bucket { offset: ours, ..bucket })
             }
             _ => {
-                ours = self.memory.copy(old, 8 + 8 * self.memory.reader().word(offset))?;
+                ours = self.memory.copy(offset, 8 + 8 * self.memory.reader().word(offset))?;
                 Child::Collision(ours)
             }
         };
@@ -160,6 +162,7 @@ impl IndexWriter<'_> {
     }
 
     /// Stores a child word into the `span` words around a hash's own at `level` of the path, or into the root.
+    #[inline]
     fn fill(&mut self, path: &Path, level: u32, hash: u64, span: u64, word: u64) {
         if level == 0 {
             self.root = word;

@@ -53,7 +53,7 @@ impl Store {
         self.refer(id, value.handles.iter(), 1)?;
         let (block, birth) = match arrived {
             Arrived::Here(value) => {
-                let block = self.memory.allocate(bytes)?;
+                let block = self.memory.allocate_value(bytes)?;
                 self.memory.arena().copy_in(block + HEAD_BYTES, value);
                 (block, self.memory.version())
             }
@@ -159,12 +159,15 @@ impl Store {
         let count = values.count(record.element_bytes);
         // At the end they go in side by side, elsewhere one by one.
         self.work.spend(if at + remove == record.len { count / APPENDED_PER_STEP } else { count.saturating_mul(MIDDLE_STEPS) })?;
-        // Even if nothing goes or comes: the list counts as changed.
-        self.memory.reserve_removal()?;
         if remove > 0 && at + remove == record.len {
             self.cut_off(id, at)?;
-        } else {
+        } else if remove > 0 {
+            self.memory.reserve_removal()?;
             self.cut_out(id, at, remove)?;
+        } else if count == 0 {
+            // Nothing goes or comes, but the list counts as changed.
+            self.memory.reserve_removal()?;
+            self.touch(id);
         }
         match values {
             Values::Packed(bytes) => {
@@ -187,7 +190,6 @@ impl Store {
                 }
             }
         }
-        self.touch(id);
         Ok(Outcome::Number(remove))
     }
 

@@ -8,6 +8,8 @@
 //!   took) are pinned by the client in the version of the commit, which so holds them still. For the same reason a block
 //!   with a value always waits, even if this commit bore it.
 //! - An *attempt* (a request of several operations) can be taken back: its blocks are freed, its retirements forgotten.
+//! - What a commit retires is only noted while it is made. Its birth and size are looked up when the answers have been given
+//!   ([`Memory::settle`]), so that nobody waits for that, nor for the memory that it takes.
 
 use crate::allocator::{Allocator, Backing, Pin, Retired, RetiredBlock, Usage};
 use commonhold_ipc::error::Result;
@@ -41,29 +43,22 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
 
-/// Blocks of an attempt, or of a reclaim, for which room is kept until the next one.
+/// Blocks of an attempt, or noted as retired, for which room is kept until the next ones.
 const LISTED_KEPT: usize = 32 * 1024;
-
-/// What is known of a block.
-#[derive(Clone, Copy)]
-pub struct Life {
-    /// Where it starts.
-    pub offset: u64,
-    /// The allocator's number of it.
-    number: u64,
-    born: u64,
-    size: u64,
-}
 
 /// Blocks of the arena during a commit.
 pub struct Memory {
     arena: Arc<ArenaWriter>,
     blocks: Allocator<ArenaBacking>,
     retired: Retired,
-    /// Blocks that nobody can see any more, by number, and that are not free yet.
-    doomed: Vec<u64>,
+    /// Blocks that one version has retired, and that are not looked up yet.
+    noted: Vec<u64>,
+    /// The first version that does not show them.
+    noted_at: u64,
     /// The version that is being made.
     version: u64,
+    /// Whether it has born anything but values.
+    has_new_nodes: bool,
     /// Bytes that publishing will need for the catalog.
     promised: u64,
     /// Whether an attempt is being made.
@@ -81,8 +76,10 @@ impl Memory {
             arena,
             blocks,
             retired: Retired::new(),
-            doomed: Vec::new(),
+            noted: Vec::new(),
+            noted_at: version,
             version,
+            has_new_nodes: false,
             promised: 0,
             attempting: false,
             attempted: Vec::new(),
@@ -128,6 +125,13 @@ impl Memory {
     /// A block of at least `len` bytes, its contents undefined.
     #[inline(always)]
     pub fn allocate(&mut self, len: u64) -> Result<u64> {
+        self.has_new_nodes = true;
+        self.allocate_value(len)
+    }
+
+    /// The same for a block that nothing else hangs below, so that nobody will ask whether it [is new](Self::is_new).
+    #[inline(always)]
+    pub fn allocate_value(&mut self, len: u64) -> Result<u64> {
         let offset = self.blocks.allocate(len, self.version)?;
         if self.attempting {
             self.attempted.push((offset, self.version));
@@ -135,17 +139,16 @@ impl Memory {
         Ok(offset)
     }
 
-    /// Whether this commit bore the block, so that nobody sees it yet.
-    #[inline]
-    pub fn is_new(&self, offset: u64) -> bool {
-        self.blocks.born(offset) == self.version
+    /// Whether this commit has born any blocks of which [`is_new`](Self::is_new) would say so.
+    #[inline(always)]
+    pub fn has_new_nodes(&self) -> bool {
+        self.has_new_nodes
     }
 
-    /// What is known of a block with a value. It stays so for this commit, which frees no such block.
-    #[inline]
-    pub fn life_of(&self, offset: u64) -> Life {
-        let (number, born, size) = self.blocks.look(offset);
-        Life { offset, number, born, size }
+    /// Whether this commit bore the block, which is not one with a value alone: then nobody sees it yet.
+    #[inline(always)]
+    pub fn is_new(&self, offset: u64) -> bool {
+        self.has_new_nodes && self.blocks.born(offset) == self.version
     }
 
     /// Bytes that a block has in truth.
@@ -157,21 +160,33 @@ impl Memory {
     /// The next version will not show this block.
     #[inline]
     pub fn retire(&mut self, offset: u64) {
-        let life = self.life_of(offset);
-        if life.born == self.version { self.blocks.release_number(life.number) } else { self.retire_life(life) }
+        if self.is_new(offset) { self.blocks.release(offset) } else { self.retire_value(offset) }
     }
 
-    /// The same for a block with a value, which a reply may lend.
-    #[inline]
+    /// The same for a block with a value, which a reply may lend, or one that is known to be old.
+    #[inline(always)]
     pub fn retire_value(&mut self, offset: u64) {
-        self.retire_life(self.life_of(offset));
+        let retired_at = self.version + 1;
+        if self.noted_at != retired_at {
+            // Those of a version that has been published.
+            self.settle();
+            self.noted_at = retired_at;
+        }
+        self.noted.push(offset);
     }
 
-    /// The next version will not show a block of which is known already what there is to know.
+    /// Looks up what published versions have retired and nobody has looked up yet. At any time, but better late than before an answer.
     #[inline]
-    pub fn retire_life(&mut self, life: Life) {
-        let Life { number, born, size, .. } = life;
-        self.retired.retire(RetiredBlock { number, born, size, retired_at: self.version + 1 });
+    pub fn settle(&mut self) {
+        if !self.noted.is_empty() && self.noted_at <= self.version {
+            let (blocks, retired_at) = (&self.blocks, self.noted_at);
+            let known = self.noted.drain(..).map(|offset| {
+                let (number, born, size) = blocks.look(offset);
+                RetiredBlock { number, born, size, retired_at }
+            });
+            self.retired.retire(retired_at, known);
+            self.noted.shrink_to(LISTED_KEPT);
+        }
     }
 
     /// A block that was filled outside of any commit, an upload, becomes part of this one. Returns its birth.
@@ -191,31 +206,22 @@ impl Memory {
     /// The block itself if it is new; else a new copy of its first `len` bytes, and the old one is retired.
     #[inline]
     pub fn writable(&mut self, offset: u64, len: u64) -> Result<u64> {
-        match self.look(offset) {
-            None => Ok(offset),
-            Some(old) => self.copy(old, len),
-        }
-    }
-
-    /// What is known of a block that is older than this commit; none if this commit bore it.
-    #[inline]
-    pub fn look(&self, offset: u64) -> Option<Life> {
-        let life = self.life_of(offset);
-        (life.born != self.version).then_some(life)
+        if self.is_new(offset) { Ok(offset) } else { self.copy(offset, len) }
     }
 
     /// A new copy of an old block's first `len` bytes, and the old one is retired.
     #[inline(always)]
-    pub fn copy(&mut self, old: Life, len: u64) -> Result<u64> {
+    pub fn copy(&mut self, old: u64, len: u64) -> Result<u64> {
         let copy = self.allocate(len)?;
-        self.arena.copy_block(old.offset, copy, len);
-        self.retire_life(old);
+        self.arena.copy_block(old, copy, len);
+        self.retire_value(old);
         Ok(copy)
     }
 
     /// From now on until the end of the attempt, everything can be taken back. No change may be unpublished.
     pub fn begin_attempt(&mut self) {
-        debug_assert!(!self.retired.is_open() && self.attempted.is_empty());
+        self.settle();
+        debug_assert!(self.noted.is_empty() && self.attempted.is_empty());
         self.attempting = true;
     }
 
@@ -223,7 +229,7 @@ impl Memory {
     pub fn end_attempt(&mut self, keep: bool) {
         self.attempting = false;
         if !keep {
-            self.retired.take_back();
+            self.noted.clear();
             for (offset, birth) in self.attempted.drain(..) {
                 // A block may have been freed, and its place taken again, within the attempt.
                 if self.blocks.is_block(offset) && self.blocks.born(offset) == birth {
@@ -238,19 +244,19 @@ impl Memory {
     /// The version has been published: what it does not show is retired, and the next version begins.
     pub fn advance(&mut self) {
         debug_assert!(!self.attempting);
-        self.retired.close();
         self.version += 1;
+        self.has_new_nodes = false;
     }
 
     /// Frees what is retired and not held by these pins.
     pub fn reclaim(&mut self, pins: &mut Vec<Pinned>) {
-        self.reclaim_later(pins);
+        self.reclaim_aside(pins);
         self.release_all();
     }
 
-    /// Finds what is retired and not held by these pins. Small blocks of it are freed by [`release_one`](Self::release_one), one at a
-    /// time while nobody waits, and the rest with the next reclaim.
-    pub fn reclaim_later(&mut self, pins: &mut Vec<Pinned>) {
+    /// Sets aside, for the next commits, what is retired and not held by these pins. What the last time has left is freed.
+    pub fn reclaim_aside(&mut self, pins: &mut Vec<Pinned>) {
+        self.settle();
         self.release_all();
         pins.sort_unstable_by_key(|pin| match pin {
             Pinned::At(v) => (*v, false),
@@ -264,32 +270,21 @@ impl Memory {
                 Pinned::From(v) => Pin::From(*v),
             })
             .collect();
-        let Memory { blocks, retired, doomed, .. } = self;
-        retired.reclaim(&pins, |number| if blocks.is_large(number) { blocks.release_number(number) } else { doomed.push(number) });
+        let Memory { blocks, retired, .. } = self;
+        retired.reclaim(&pins, |number| blocks.set_aside(number));
     }
 
-    /// Frees one of the blocks that the last reclaim has left to be freed.
-    #[inline]
-    pub fn release_one(&mut self) {
-        if let Some(number) = self.doomed.pop() {
-            self.blocks.release_number(number);
-        }
-    }
-
-    /// Frees all of them.
+    /// Frees what is set aside.
     pub fn release_all(&mut self) {
-        for number in self.doomed.drain(..) {
-            self.blocks.release_number(number);
-        }
-        self.doomed.shrink_to(LISTED_KEPT);
+        self.blocks.release_set_aside();
     }
 
-    /// Bytes that are retired and not free yet.
+    /// Bytes that are retired and not free yet, but for what is only noted.
     pub fn retired_bytes(&self) -> u64 {
         self.retired.held_bytes()
     }
 
-    /// Number of blocks that are retired and not free yet.
+    /// Number of blocks that are retired and not free yet, but for what is only noted.
     pub fn retired_blocks(&self) -> usize {
         self.retired.len()
     }
@@ -311,7 +306,7 @@ impl Memory {
 
     /// Every block that waits for its pins to go. For the audit.
     pub fn all_retired(&self) -> impl Iterator<Item = u64> + '_ {
-        self.retired.blocks().map(|block| self.blocks.offset_of(block.number))
+        self.retired.blocks().map(|block| self.blocks.offset_of(block.number)).chain(self.noted.iter().copied())
     }
 
     /// Checks the allocator's own books.
@@ -326,7 +321,7 @@ mod tests {
     use commonhold_ipc::sys;
 
     #[test]
-    fn small_blocks_are_freed_later_and_large_ones_at_once() {
+    fn small_blocks_are_taken_again_or_freed_later_and_large_ones_at_once() {
         let len = 64 << 20;
         let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", len).unwrap(), len).unwrap();
         let mut memory = Memory::new(Arc::new(arena), len, 2);
@@ -335,18 +330,20 @@ mod tests {
         memory.advance();
         blocks.iter().chain([&held]).for_each(|block| memory.retire(*block));
         memory.advance();
+        memory.settle();
         let used = |memory: &Memory| (memory.usage().blocks, memory.retired_blocks());
-        memory.reclaim_later(&mut vec![Pinned::At(3)]);
+        memory.reclaim_aside(&mut vec![Pinned::At(3)]);
         assert_eq!(used(&memory), (5, 5), "all of them are seen in version 3");
-        memory.reclaim_later(&mut Vec::new());
+        memory.reclaim_aside(&mut Vec::new());
         assert_eq!(used(&memory), (4, 0));
-        memory.release_one();
-        assert_eq!(used(&memory), (3, 0));
+        // The last one first, born in the version that takes it; a block of another size is none of them.
+        assert_eq!(memory.allocate(60).unwrap(), held);
+        let other = memory.allocate(128).unwrap();
+        assert!(memory.is_new(held) && [blocks[0], blocks[1], blocks[3]].iter().all(|block| *block != other));
+        assert_eq!(used(&memory), (5, 0));
         // What is left of one reclaim goes with the next.
-        memory.reclaim_later(&mut Vec::new());
-        assert_eq!(used(&memory), (0, 0));
-        memory.release_one();
+        memory.reclaim_aside(&mut Vec::new());
+        assert_eq!(used(&memory), (2, 0));
         memory.check().unwrap();
-        assert_eq!(memory.usage().allocated_bytes, 0);
     }
 }

@@ -8,7 +8,7 @@
 use crate::catalog;
 use crate::demolition::{Demolition, Piece};
 use crate::dicts::Pair;
-use crate::memory::{Life, Memory};
+use crate::memory::Memory;
 use crate::objects::{Change, Object, Objects, gone, wrong_kind};
 use crate::parcels::Parcels;
 use crate::recovery;
@@ -295,7 +295,7 @@ impl Store {
             _ => None,
         };
         let done = match &first {
-            Some(op) => self.do_op(op, self.hash_of(op), None, uploads, &mut outcomes).map_err(Rejected::from),
+            Some(op) => self.do_op(op, self.hash_of(op), uploads, &mut outcomes).map_err(Rejected::from),
             None => self.attempt(commit, uploads, &mut outcomes),
         };
         if done.is_ok() {
@@ -340,7 +340,6 @@ impl Store {
     fn do_ops(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<(), Rejected> {
         let mut ops = commit.ops();
         let mut next = Vec::with_capacity(FETCH_AHEAD.min(commit.op_count() as usize));
-        let mut olds = Vec::with_capacity(next.capacity());
         loop {
             for op in ops.by_ref().take(FETCH_AHEAD) {
                 let op = op?;
@@ -351,11 +350,10 @@ impl Store {
             if next.is_empty() {
                 return Ok(());
             }
-            let entries = next.iter().map(|(_, _, fetch)| fetch.and_then(|fetch: Fetch| fetch.entry(self.memory.reader())));
-            olds.extend(entries.map(|entry| entry.map(|entry| self.memory.life_of(entry))));
-            for ((op, hash, _), old) in next.drain(..).zip(olds.drain(..)) {
+            next.iter().filter_map(|(.., fetch)| *fetch).for_each(|fetch: Fetch| fetch.entry(self.memory.reader()));
+            for (op, hash, _) in next.drain(..) {
                 points::manager("call: between two operations");
-                self.do_op(&op, hash, old, uploads, outcomes)?;
+                self.do_op(&op, hash, uploads, outcomes)?;
             }
         }
     }
@@ -380,9 +378,9 @@ impl Store {
     }
 
     #[inline(always)]
-    fn do_op(&mut self, op: &Op<'_>, hash: u64, old: Option<Life>, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
+    fn do_op(&mut self, op: &Op<'_>, hash: u64, uploads: &mut Uploads, outcomes: &mut Outcomes<'_>) -> Result<()> {
         if let Op::Insert { object, key, value, only_if_absent, lend } = *op {
-            return self.insert(object, &Pair { key, hash, value, old }, only_if_absent, lend, uploads, outcomes);
+            return self.insert(object, &Pair { key, hash, value }, only_if_absent, lend, uploads, outcomes);
         }
         let outcome = self.do_other_op(op, hash, uploads)?;
         if let Some(outcomes) = outcomes {
@@ -476,10 +474,10 @@ impl Store {
         self.memory.reclaim(pins);
     }
 
-    /// Finds what no pin holds, to be freed bit by bit: see [`Memory::reclaim_later`].
-    pub fn reclaim_later(&mut self, pins: &mut Vec<Pinned>) {
+    /// Sets aside what no pin holds, for the next commits: see [`Memory::reclaim_aside`].
+    pub fn reclaim_aside(&mut self, pins: &mut Vec<Pinned>) {
         self.stuck = false;
-        self.memory.reclaim_later(pins);
+        self.memory.reclaim_aside(pins);
     }
 
     /// Whether [`rest`](Self::rest) has something to do that it can do.

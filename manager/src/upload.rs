@@ -105,7 +105,7 @@ pub fn begin(memory: &mut Memory, prefix: u64, len: u64, handles: u64) -> Result
     // Handles, and the padding before them and at the end.
     let bytes = (prefix + len + 8 * (handles + 2)).next_multiple_of(16);
     memory.reserve(bytes)?;
-    Ok(Upload { block: memory.allocate(bytes)?, prefix, len })
+    Ok(Upload { block: memory.allocate_value(bytes)?, prefix, len })
 }
 
 /// The error for a value that is larger than any value may be.

@@ -34,15 +34,19 @@ impl Watches {
     }
 
     /// A commit of this version has changed these objects, and is visible.
+    #[inline]
     pub fn touched(&mut self, arena: &ArenaWriter, version: u64, objects: &[u64]) {
         for &object in objects {
             let at = watch_offset(object);
             // SYNC: Release pairs with the Acquire load in `changed_since`: who sees it sees the version published.
             arena.atomic(at).store(version, Ordering::Release);
         }
-        if self.armed == 0 {
-            return;
+        if self.armed > 0 {
+            self.wake_all(arena, objects);
         }
+    }
+
+    fn wake_all(&mut self, arena: &ArenaWriter, objects: &[u64]) {
         for (i, &object) in objects.iter().enumerate() {
             // Of several objects on one word, the first wakes.
             let earlier = || objects[..i].iter().any(|other| watch_offset(*other) == watch_offset(object));

@@ -294,6 +294,7 @@ impl Run {
         let done = self.world.apply_with(&writer, &mut uploads);
         let version = self.world.store.version() + 1;
         if dice.percent(5) {
+            self.world.store.memory_mut().release_all();
             self.world.store.audit(uploads.blocks()).unwrap();
         }
         uploads.clear(self.world.store.memory_mut());
@@ -345,7 +346,11 @@ impl Run {
             Held::Pin(_) => None,
         });
         let pins: Vec<u64> = by_version.chain(self.lent.iter().map(|(version, ..)| *version)).collect();
-        self.world.reclaim(pins.into_iter());
+        if thoroughly {
+            self.world.reclaim(pins.into_iter());
+        } else {
+            self.world.reclaim_aside(pins.into_iter());
+        }
         for (version, place, bytes) in self.lent.drain(..) {
             assert!(self.world.reader.bytes(place.offset, place.len) == &*bytes, "a value that version {version} lends has changed");
         }

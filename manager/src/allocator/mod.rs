@@ -1,6 +1,6 @@
 //! The allocator of the arena: blocks named by their byte offset, within a budget of backed bytes.
 //!
-//! Three layers, each in its own file:
+//! Three layers, each in its own file, and the checks of all invariants in another:
 //! - `pages`: runs of whole pages, backed by the system in growing chunks and given back by [`Allocator::trim`];
 //! - `slab`: a run of pages cut into blocks of one size, with a bitmap and each block's birth;
 //! - `retired`: blocks that nothing refers to any more, but that pinned versions may still read.
@@ -11,11 +11,18 @@
 //! another one is begun. A class keeps one empty slab, as a buffer against handing pages to and fro; further ones go back
 //! to the pages.
 //!
+//! Blocks that nobody needs any more can be *set aside* instead of freed: the next allocations of their class take them, the
+//! last one first, and nothing but their birth is written anew. Until then they count as allocated in every respect; what is
+//! not taken is freed by [`Allocator::release_set_aside`]. So a stream of changes, each of which takes as much as an earlier one
+//! has left, turns over the same blocks, and neither bitmaps nor lists of slabs change at all.
+//!
 //! Everything here is private memory of the manager. Nothing is ever written into the arena, so no process that maps the
 //! arena can confuse the allocator, and it never touches a page that it did not have to.
 //!
 //! Invariants ([`Allocator::check`]): slabs and free runs tile the usable range; a page leads to its slab and to no other; a
-//! slab is in its class's list exactly if it has a free block; at most one slab of a class is empty; counters equal sums.
+//! slab is in its class's list exactly if it has a free block; at most one slab of a class is empty; what is set aside is
+//! allocated, and set aside once; counters equal sums.
+mod check;
 mod pages;
 mod retired;
 mod slab;
@@ -62,6 +69,9 @@ struct Class {
     empty: u32,
 }
 
+/// Blocks set aside for which a class keeps room from one time to the next.
+const ASIDE_KEPT: usize = 4 * 1024;
+
 /// Allocates blocks in the arena. See the module's head.
 pub struct Allocator<B> {
     pages: Pages<B>,
@@ -71,6 +81,8 @@ pub struct Allocator<B> {
     /// Page number → number of its slab, or [`NONE`]. Of a large block only the first page is entered.
     slab_of_page: Vec<u32>,
     classes: [Class; CLASSES],
+    /// The numbers of the blocks of each class that are set aside.
+    aside: [Vec<u64>; CLASSES],
     allocated_bytes: u64,
     blocks: u64,
     slab_heap_bytes: u64,
@@ -94,6 +106,7 @@ impl<B: Backing> Allocator<B> {
             vacant: Vec::new(),
             slab_of_page: Vec::new(),
             classes: [Class { first: NONE, last: NONE, empty: NONE }; CLASSES],
+            aside: [const { Vec::new() }; CLASSES],
             allocated_bytes: 0,
             blocks: 0,
             slab_heap_bytes: 0,
@@ -111,6 +124,9 @@ impl<B: Backing> Allocator<B> {
     pub fn allocate(&mut self, len: u64, version: u64) -> Result<u64, Error> {
         let (class, at) = if len <= SMALL_BYTES_MAX {
             let class = class_of(len);
+            if let Some(number) = self.aside[class as usize].pop() {
+                return Ok(self.slabs[(number >> 32) as usize].bear_again(number as u32, version));
+            }
             match self.classes[class as usize].first {
                 NONE => (class, self.add_small(class, len)?),
                 first => (class, first),
@@ -141,8 +157,8 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn release(&mut self, offset: u64) {
-        let (at, index) = self.expect_block(offset);
-        self.give(at, index);
+        let (number, ..) = self.look(offset);
+        self.give((number >> 32) as u32, number as u32);
     }
 
     /// Frees the block of this number, see [`look`](Self::look).
@@ -159,10 +175,29 @@ impl<B: Backing> Allocator<B> {
         self.give(at, index);
     }
 
-    /// Whether the block of this number is one of whole pages.
+    /// Sets the block of this number aside, for the next allocation of its class; a block of whole pages is freed.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
     #[inline]
-    pub fn is_large(&self, number: u64) -> bool {
-        self.slabs[(number >> 32) as usize].class == LARGE
+    pub fn set_aside(&mut self, number: u64) {
+        let (at, index) = ((number >> 32) as u32, number as u32);
+        match self.slabs.get(at as usize).filter(|slab| slab.has(index)) {
+            Some(slab) if slab.class == LARGE => self.give(at, index),
+            Some(slab) => self.aside[slab.class as usize].push(number),
+            None => not_a_block(number),
+        }
+    }
+
+    /// Frees all blocks that are set aside.
+    pub fn release_set_aside(&mut self) {
+        for class in 0..CLASSES {
+            let mut numbers = std::mem::take(&mut self.aside[class]);
+            numbers.drain(..).for_each(|number| self.release_number(number));
+            numbers.shrink_to(ASIDE_KEPT);
+            self.aside[class] = numbers;
+        }
     }
 
     #[inline(always)]
@@ -186,8 +221,7 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn born(&self, offset: u64) -> u64 {
-        let (at, index) = self.expect_block(offset);
-        self.slabs[at as usize].born(index)
+        self.look(offset).1
     }
 
     /// The number by which the block is found again without a search, and what [`born`](Self::born) and [`size_of`](Self::size_of)
@@ -196,11 +230,12 @@ impl<B: Backing> Allocator<B> {
     /// # Panics
     ///
     /// If no allocated block starts at `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self, offset: u64) -> (u64, u64, u64) {
-        let (at, index) = self.expect_block(offset);
-        let slab = &self.slabs[at as usize];
-        (u64::from(at) << 32 | u64::from(index), slab.born(index), slab.size.into())
+        match self.find(offset) {
+            Some(found) => found,
+            None => not_a_block(offset),
+        }
     }
 
     /// Where the block of this number starts.
@@ -215,8 +250,7 @@ impl<B: Backing> Allocator<B> {
     /// If no allocated block starts at `offset`.
     #[inline]
     pub fn size_of(&self, offset: u64) -> u64 {
-        let (at, _) = self.expect_block(offset);
-        u64::from(self.slabs[at as usize].size)
+        self.look(offset).2
     }
 
     /// Whether an allocated block starts exactly at `offset`, which may be any number.
@@ -251,13 +285,14 @@ impl<B: Backing> Allocator<B> {
     pub fn usage(&self) -> Usage {
         let records =
             self.slabs.capacity() * size_of::<Slab>() + (self.vacant.capacity() + self.slab_of_page.capacity()) * size_of::<u32>();
+        let aside = self.aside.iter().map(Vec::capacity).sum::<usize>() * size_of::<u64>();
         Usage {
             allocated_bytes: self.allocated_bytes,
             blocks: self.blocks,
             backed_bytes: u64::from(self.pages.backed()) * PAGE_BYTES,
             free_backed_bytes: u64::from(self.pages.warm()) * PAGE_BYTES,
             budget_bytes: u64::from(self.pages.budget()) * PAGE_BYTES,
-            metadata_bytes: records as u64 + self.slab_heap_bytes + self.pages.metadata_bytes(),
+            metadata_bytes: (records + aside) as u64 + self.slab_heap_bytes + self.pages.metadata_bytes(),
         }
     }
 
@@ -267,20 +302,13 @@ impl<B: Backing> Allocator<B> {
         self.slab_of_page.iter().enumerate().filter(starts).flat_map(|(_, &at)| self.slabs[at as usize].blocks())
     }
 
-    /// The slab that `offset` lies in and the index of the allocated block that starts there.
-    #[inline]
-    fn find(&self, offset: u64) -> Option<(u32, u32)> {
+    /// What [`look`](Self::look) says of the allocated block that starts at `offset`, if one does.
+    #[inline(always)]
+    fn find(&self, offset: u64) -> Option<(u64, u64, u64)> {
         let &at = self.slab_of_page.get(usize::try_from(offset / PAGE_BYTES).ok()?)?;
-        let index = self.slabs.get(at as usize)?.index_of(offset)?;
-        Some((at, index))
-    }
-
-    #[inline]
-    fn expect_block(&self, offset: u64) -> (u32, u32) {
-        match self.find(offset) {
-            Some(found) => found,
-            None => not_a_block(offset),
-        }
+        let slab = self.slabs.get(at as usize)?;
+        let (index, born) = slab.look(offset)?;
+        Some((u64::from(at) << 32 | u64::from(index), born, slab.size.into()))
     }
 
     #[cold]
@@ -442,94 +470,6 @@ impl<B: Backing> Allocator<B> {
             NONE => class.last = before,
             after => self.slabs[after as usize].before = before,
         }
-    }
-
-    /// Verifies every invariant of the allocator, in time linear to its pages and blocks.
-    ///
-    /// # Errors
-    ///
-    /// The first one that does not hold, in words.
-    pub fn check(&self) -> Result<(), String> {
-        self.pages.check()?;
-        self.check_tiling()?;
-        self.check_lookup()?;
-        self.check_lists()?;
-        let (mut bytes, mut blocks, mut heap_bytes) = (0, 0, 0);
-        for slab in &self.slabs {
-            slab.check()?;
-            blocks += u64::from(slab.used);
-            bytes += u64::from(slab.used) * u64::from(slab.size);
-            heap_bytes += slab.heap_bytes();
-        }
-        if (bytes, blocks, heap_bytes) != (self.allocated_bytes, self.blocks, self.slab_heap_bytes) {
-            return Err(format!("slabs hold {blocks} blocks of {bytes} B, counted are {} of {}", self.blocks, self.allocated_bytes));
-        }
-        Ok(())
-    }
-
-    /// Slabs and free runs cover the usable pages, each exactly once.
-    fn check_tiling(&self) -> Result<(), String> {
-        let in_use = self.slabs.iter().filter(|slab| slab.pages > 0).map(|slab| (slab.first_page, slab.pages));
-        let mut runs: Vec<(u32, u32)> = in_use.chain(self.pages.free_runs()).collect();
-        runs.sort_unstable();
-        let usable = self.pages.usable();
-        let mut end = usable.start;
-        for (start, length) in runs {
-            if start != end {
-                return Err(format!("a slab or free run starts at page {start}, but the one before it ends at {end}"));
-            }
-            end = start + length;
-        }
-        if end == usable.end { Ok(()) } else { Err(format!("slabs and free runs end at page {end} of {usable:?}")) }
-    }
-
-    /// Every page leads to the slab that it is part of, and every other page to none.
-    fn check_lookup(&self) -> Result<(), String> {
-        let mut expected = vec![NONE; self.slab_of_page.len()];
-        let mut vacant = 0;
-        for (at, slab) in self.slabs.iter().enumerate() {
-            if slab.pages == 0 {
-                vacant += 1;
-                continue;
-            }
-            let pages = slab.first_page as usize..(slab.first_page + slab.lookup_pages()) as usize;
-            let entries = expected.get_mut(pages).ok_or_else(|| format!("slab {at} lies past the look-up"))?;
-            entries.fill(at as u32);
-        }
-        if let Some(page) = (0..expected.len()).find(|&page| expected[page] != self.slab_of_page[page]) {
-            return Err(format!("page {page} leads to slab {}, but belongs to {}", self.slab_of_page[page], expected[page]));
-        }
-        if vacant != self.vacant.len() {
-            return Err(format!("{vacant} slabs have no pages, {} are noted as vacant", self.vacant.len()));
-        }
-        Ok(())
-    }
-
-    /// Every small slab with a free block is in its class's list, once, and the empty one is noted.
-    fn check_lists(&self) -> Result<(), String> {
-        let mut listed = 0;
-        for (number, class) in self.classes.iter().enumerate() {
-            let (mut before, mut at, mut empty) = (NONE, class.first, NONE);
-            while at != NONE {
-                let slab = self.slabs.get(at as usize).ok_or_else(|| format!("class {number} lists slab {at}, which does not exist"))?;
-                if slab.class as usize != number || slab.is_full() || slab.before != before || (slab.used == 0 && empty != NONE) {
-                    return Err(format!("slab {at} of class {} with {} blocks is in the list of class {number}", slab.class, slab.used));
-                }
-                if slab.used == 0 {
-                    empty = at;
-                }
-                listed += 1;
-                (before, at) = (at, slab.after);
-            }
-            if class.last != before || class.empty != empty {
-                return Err(format!(
-                    "class {number} ends with slab {before} and keeps {empty} empty, noted are {} and {}",
-                    class.last, class.empty
-                ));
-            }
-        }
-        let expected = self.slabs.iter().filter(|slab| slab.class != LARGE && !slab.is_full()).count();
-        if listed == expected { Ok(()) } else { Err(format!("{expected} slabs have free blocks, {listed} are in lists")) }
     }
 }
 

@@ -5,8 +5,7 @@
 //! so it holds only what its own version refers to.)
 //!
 //! Blocks wait in two places:
-//! - `fresh`: retired since the last [`Retired::reclaim`], grouped by the version that retired them, oldest first, and at the
-//!   end those of the version that is being made: the *open* group, which can be taken back and is not looked at;
+//! - `fresh`: retired since the last [`Retired::reclaim`], grouped by the version that retired them, oldest first;
 //! - `parked`: known to be held, each under one pin that holds it, the newest in its interval.
 //!
 //! `reclaim` empties `fresh`. Groups retired at or before the oldest pin are freed unseen; every other block is tested once
@@ -80,14 +79,10 @@ struct Parked {
 /// The retired blocks of one arena.
 #[derive(Default)]
 pub struct Retired {
-    /// Blocks retired since the last reclaim, by ascending `retired_at`, then those of the open group.
+    /// Blocks retired since the last reclaim, by ascending `retired_at`.
     fresh: Vec<RetiredBlock>,
     /// How many blocks of `fresh` each version retired, ascending.
     groups: Vec<(u64, usize)>,
-    /// Blocks of `fresh` before the open group.
-    closed: usize,
-    /// Bytes of the open group.
-    open_bytes: u64,
     parked: BTreeMap<Pin, Parked>,
     /// An empty vector whose memory the next new pin's blocks use.
     spare: Vec<RetiredBlock>,
@@ -103,48 +98,28 @@ impl Retired {
         Self::default()
     }
 
-    /// Adds a block to the open group.
+    /// Adds blocks that one version has retired: all have this `retired_at`.
     ///
     /// # Panics
     ///
-    /// If it was born after it was retired.
+    /// If that version is older than one of a call before, or a block was born after it was retired.
     #[inline]
-    pub fn retire(&mut self, block: RetiredBlock) {
-        assert!(block.born <= block.retired_at, "a block was retired before its birth");
-        self.open_bytes += block.size;
-        self.fresh.push(block);
-    }
-
-    /// Closes the open group: one version has retired all its blocks.
-    ///
-    /// # Panics
-    ///
-    /// If that version is older than one of a call before.
-    #[inline]
-    pub fn close(&mut self) {
-        let Some(last) = self.fresh.get(self.closed..).and_then(<[_]>::last) else { return };
-        let (retired_at, count) = (last.retired_at, self.fresh.len() - self.closed);
-        debug_assert!(self.fresh[self.closed..].iter().all(|block| block.retired_at == retired_at), "a group is of one version");
+    pub fn retire(&mut self, retired_at: u64, blocks: impl Iterator<Item = RetiredBlock>) {
         assert!(self.newest <= retired_at, "blocks were retired in version {} already, now in {retired_at}", self.newest);
         self.newest = retired_at;
+        let before = self.fresh.len();
+        let held_bytes = &mut self.held_bytes;
+        self.fresh.extend(blocks.inspect(|block| {
+            debug_assert_eq!(block.retired_at, retired_at, "a group is of one version");
+            assert!(block.born <= retired_at, "a block was retired before its birth");
+            *held_bytes += block.size;
+        }));
+        let count = self.fresh.len() - before;
+        self.len += count;
         match self.groups.last_mut() {
             Some((version, blocks)) if *version == retired_at => *blocks += count,
             _ => self.groups.push((retired_at, count)),
         }
-        self.len += count;
-        self.closed = self.fresh.len();
-        self.held_bytes += take(&mut self.open_bytes);
-    }
-
-    /// Forgets the blocks of the open group: they are not retired after all.
-    pub fn take_back(&mut self) {
-        self.fresh.truncate(self.closed);
-        self.open_bytes = 0;
-    }
-
-    /// Whether the open group has blocks.
-    pub fn is_open(&self) -> bool {
-        self.fresh.len() > self.closed
     }
 
     /// Calls `free` with the number of every block that none of `pins` holds, and forgets the block. `pins` is ascending and
@@ -181,7 +156,7 @@ impl Retired {
     /// Tests the blocks that no reclaim has seen yet.
     fn reclaim_fresh(&mut self, holders: &Holders, free: &mut impl FnMut(u64)) {
         let (mut fresh, mut groups) = (take(&mut self.fresh), take(&mut self.groups));
-        let mut blocks = fresh.drain(..take(&mut self.closed));
+        let mut blocks = fresh.drain(..);
         for (retired_at, count) in groups.drain(..) {
             let latest = holders.latest_before(retired_at);
             for block in blocks.by_ref().take(count) {
@@ -245,7 +220,7 @@ impl Retired {
         self.parked.keys().next().map(|pin| pin.version())
     }
 
-    /// All blocks that were retired and not freed yet, those of the open group included, in no particular order.
+    /// All blocks that were retired and not freed yet, in no particular order.
     pub fn blocks(&self) -> impl Iterator<Item = RetiredBlock> + '_ {
         self.parked.values().flat_map(|parked| &parked.blocks).chain(&self.fresh).copied()
     }
@@ -281,8 +256,7 @@ mod tests {
 
     impl Retired {
         fn retire_at(&mut self, offset: u64, born: u64, size: u64, retired_at: u64) {
-            self.retire(RetiredBlock { number: offset, born, size, retired_at });
-            self.close();
+            self.retire(retired_at, std::iter::once(RetiredBlock { number: offset, born, size, retired_at }));
         }
     }
 

@@ -7,8 +7,9 @@
 //!
 //! A block's birth is the version that allocated it, kept as a distance of 32 bits from the slab's `born_base`. Distance 0
 //! stands for "ancient": the birth is no longer known and reads as version 0, which is always safe, for it only lets more
-//! pins hold the block and never fewer. When a distance would not fit in 32 bits, the base moves up to 2³¹ versions behind,
-//! and blocks born before that become ancient.
+//! pins hold the block and never fewer. A free block has the largest distance of all, so that who looks a block up need not
+//! look at the bitmap as well. When a distance would not fit below that, the base moves up to 2³¹ versions behind, and blocks
+//! born before that become ancient.
 use super::pages::PAGE_BYTES;
 
 /// Number of classes of small blocks.
@@ -26,6 +27,8 @@ const SLAB_BYTES: u64 = SLAB_PAGES as u64 * PAGE_BYTES;
 /// Lengths are looked up in steps of this: the smallest step between two classes.
 const STEP: u64 = 8;
 const BITS: u32 = u64::BITS;
+/// In place of a birth's distance: the block is free.
+const FREE: u32 = u32::MAX;
 /// Versions behind the newest whose births stay exact when the base moves.
 const EXACT_VERSIONS: u64 = 1 << 31;
 
@@ -107,7 +110,7 @@ pub(super) struct Slab {
     /// Bit i: block i is free.
     free: Box<[u64]>,
     born_base: u64,
-    /// Distance of each block's birth from `born_base`; 0: ancient. Of free blocks: anything.
+    /// Distance of each block's birth from `born_base`; 0: ancient; [`FREE`] if it has none.
     born: Box<[u32]>,
 }
 
@@ -125,7 +128,7 @@ impl Slab {
             free[(capacity / BITS) as usize] = (1 << (capacity % BITS)) - 1;
         }
         let summary = u64::MAX >> (BITS - free.len() as u32);
-        let born = vec![0; capacity as usize].into_boxed_slice();
+        let born = vec![FREE; capacity as usize].into_boxed_slice();
         Slab { first_page, pages, size, reciprocal, capacity, used: 0, before: NONE, after: NONE, class, summary, free, born_base: 0, born }
     }
 
@@ -187,6 +190,13 @@ impl Slab {
         self.offset_of(index)
     }
 
+    /// An allocated block changes hands: it is as if it had been freed and allocated by this version. Returns its offset.
+    #[inline(always)]
+    pub(super) fn bear_again(&mut self, index: u32, version: u64) -> u64 {
+        self.born[index as usize] = self.distance_of(version);
+        self.offset_of(index)
+    }
+
     /// Where a block starts.
     #[inline]
     pub(super) fn offset_of(&self, index: u32) -> u64 {
@@ -196,7 +206,7 @@ impl Slab {
     /// Whether this block is allocated.
     #[inline]
     pub(super) fn has(&self, index: u32) -> bool {
-        index < self.capacity && self.free[(index / BITS) as usize] & (1 << (index % BITS)) == 0
+        self.born.get(index as usize).is_some_and(|distance| *distance != FREE)
     }
 
     /// Frees an allocated block.
@@ -206,14 +216,16 @@ impl Slab {
         self.free[word as usize] |= 1 << (index % BITS);
         self.summary |= 1 << word;
         self.used -= 1;
+        self.born[index as usize] = FREE;
     }
 
-    /// The index of the allocated block that starts exactly at `offset`, which lies on a page of this slab's lookup.
-    #[inline]
-    pub(super) fn index_of(&self, offset: u64) -> Option<u32> {
+    /// Index and birth of the allocated block that starts exactly at `offset`, which lies on a page of this slab's lookup.
+    #[inline(always)]
+    pub(super) fn look(&self, offset: u64) -> Option<(u32, u64)> {
         let within = (offset - self.start()) as u32;
         let index = self.quotient(within);
-        (self.has(index) && index * self.size == within).then_some(index)
+        let distance = *self.born.get(index as usize)?;
+        (distance != FREE && index * self.size == within).then(|| (index, self.birth(distance)))
     }
 
     /// `within` / `size` for `within` < 2¹⁶. The reciprocal is too large by less than size / 2³², hence the product by less
@@ -226,17 +238,19 @@ impl Slab {
     /// The version that allocated this block; 0 if it is not known any more.
     #[inline]
     pub(super) fn born(&self, index: u32) -> u64 {
-        match self.born[index as usize] {
-            0 => 0,
-            distance => self.born_base + u64::from(distance),
-        }
+        self.birth(self.born[index as usize])
     }
 
-    #[inline]
+    #[inline(always)]
+    fn birth(&self, distance: u32) -> u64 {
+        if distance == 0 { 0 } else { self.born_base + u64::from(distance) }
+    }
+
+    #[inline(always)]
     fn distance_of(&mut self, version: u64) -> u32 {
         // A version at or before the base cannot be told: ancient.
         let distance = version.saturating_sub(self.born_base);
-        u32::try_from(distance).unwrap_or_else(|_| self.rebase(version))
+        if distance < u64::from(FREE) { distance as u32 } else { self.rebase(version) }
     }
 
     /// Moves the base up to 2³¹ versions before `version`, whose distance this returns.
@@ -244,7 +258,7 @@ impl Slab {
     fn rebase(&mut self, version: u64) -> u32 {
         let base = version - EXACT_VERSIONS;
         let moved = base - self.born_base;
-        for distance in &mut self.born {
+        for distance in self.born.iter_mut().filter(|distance| **distance != FREE) {
             // Births at or before the new base become 0: ancient.
             *distance = u64::from(*distance).saturating_sub(moved) as u32;
         }
@@ -257,8 +271,15 @@ impl Slab {
         (0..self.capacity).filter(|index| self.has(*index)).map(|index| (self.offset_of(index), self.size.into(), self.born(index)))
     }
 
-    /// Compares bitmap, summary and count.
+    /// Compares bitmap, births, summary and count.
     pub(super) fn check(&self) -> Result<(), String> {
+        let is_free = |index: usize| self.free[index / BITS as usize] >> (index % BITS as usize) & 1 == 1;
+        if let Some(index) = (0..self.born.len()).find(|&index| is_free(index) != (self.born[index] == FREE)) {
+            return Err(format!(
+                "slab of class {} at page {}: block {index} is free in its bitmap or by its birth alone",
+                self.class, self.first_page
+            ));
+        }
         let free: u32 = self.free.iter().map(|bits| bits.count_ones()).sum();
         let beyond = !self.capacity.is_multiple_of(BITS) && self.free[(self.capacity / BITS) as usize] >> (self.capacity % BITS) != 0;
         let summary = self.free.iter().enumerate().fold(0, |summary, (word, &bits)| summary | (u64::from(bits != 0) << word));
@@ -323,14 +344,15 @@ mod tests {
     #[test]
     fn a_jump_of_versions_makes_old_births_ancient_and_keeps_recent_ones() {
         let mut slab = Slab::new(0, SLAB_PAGES, 0);
-        let births = [5, 6, (1 << 31) + 7, (1 << 32) + 3];
+        let births = [5, 6, (1 << 31) + 7, (1 << 32) + 2];
         for version in births {
             slab.take(version);
         }
         assert_eq!([0, 1, 2, 3].map(|index| slab.born(index)), births);
-        // 2³² + 4 is at distance 2³² of the base, which is 4: the base moves to 2³¹ + 4.
-        slab.take((1 << 32) + 4);
-        assert_eq!([0, 1, 2, 3, 4].map(|index| slab.born(index)), [0, 0, births[2], births[3], (1 << 32) + 4]);
+        // 2³² + 3 is at distance 2³² − 1 of the base, which is 4: the base moves to 2³¹ + 3.
+        slab.take((1 << 32) + 3);
+        assert_eq!([0, 1, 2, 3, 4].map(|index| slab.born(index)), [0, 0, births[2], births[3], (1 << 32) + 3]);
+        slab.check().unwrap();
         slab.take(1 << 60);
         slab.take((1 << 60) + 1);
         assert_eq!([2, 3, 4, 5, 6].map(|index| slab.born(index)), [0, 0, 0, 1 << 60, (1 << 60) + 1]);
@@ -351,7 +373,11 @@ mod tests {
         slab.give(0);
         slab.give(1);
         slab.take(1 << 40);
-        slab.take((1 << 40) + u64::from(u32::MAX) - 1);
-        assert_eq!([0, 1].map(|index| slab.born(index)), [1 << 40, (1 << 40) + u64::from(u32::MAX) - 1]);
+        slab.take((1 << 40) + u64::from(u32::MAX) - 2);
+        assert_eq!([0, 1].map(|index| slab.born(index)), [1 << 40, (1 << 40) + u64::from(u32::MAX) - 2]);
+        assert_eq!(slab.born_base, (1 << 40) - 1);
+        assert_eq!(slab.bear_again(0, (1 << 40) + u64::from(u32::MAX)), 0);
+        assert_eq!([0, 1].map(|index| slab.born(index)), [(1 << 40) + u64::from(u32::MAX), (1 << 40) + u64::from(u32::MAX) - 2]);
+        slab.check().unwrap();
     }
 }

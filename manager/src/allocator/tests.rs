@@ -90,11 +90,16 @@ fn verify(allocator: &Allocator<Ledger>) {
 #[derive(Default)]
 struct Model {
     blocks: BTreeMap<u64, (u64, u64)>,
+    /// Of each size, the blocks that are set aside, with the version that they were born in.
+    aside: BTreeMap<u64, Vec<(u64, u64)>>,
 }
 
 impl Model {
     fn add(&mut self, allocator: &Allocator<Ledger>, offset: u64, len: u64, version: u64) {
         let size = rounded(len);
+        if let Some((aside, _)) = self.aside.get_mut(&size).and_then(Vec::pop) {
+            assert_eq!(offset, aside, "another block than the one that was set aside last");
+        }
         assert_eq!(allocator.size_of(offset), size);
         assert_eq!(allocator.born(offset), version);
         assert!(allocator.is_block(offset) && !allocator.is_block(offset + 8) && !allocator.is_block(offset + size - 1));
@@ -110,7 +115,10 @@ impl Model {
     }
 
     fn compare(&self, allocator: &Allocator<Ledger>) {
-        let expected: Vec<_> = self.blocks.iter().map(|(&offset, &(len, version))| (offset, rounded(len), version)).collect();
+        let aside = self.aside.iter().flat_map(|(&size, blocks)| blocks.iter().map(move |&(offset, version)| (offset, size, version)));
+        let used = self.blocks.iter().map(|(&offset, &(len, version))| (offset, rounded(len), version));
+        let mut expected: Vec<_> = used.chain(aside).collect();
+        expected.sort_unstable();
         assert_eq!(allocator.blocks().collect::<Vec<_>>(), expected);
         let usage = allocator.usage();
         assert_eq!(usage.blocks, expected.len() as u64);
@@ -122,6 +130,8 @@ impl Model {
 enum Operation {
     Allocate { len: u64, count: usize },
     Release { at: prop::sample::Index, count: usize },
+    SetAside { at: prop::sample::Index, count: usize },
+    ReleaseSetAside,
     Trim { keep_bytes: u64 },
     Reserve { bytes: u64, series: Vec<u64> },
     RefuseNext(u32),
@@ -135,6 +145,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => (length(), 1..40_usize).prop_map(|(len, count)| Operation::Allocate { len, count }),
         6 => (any::<prop::sample::Index>(), 1..60_usize).prop_map(|(at, count)| Operation::Release { at, count }),
+        4 => (any::<prop::sample::Index>(), 1..60_usize).prop_map(|(at, count)| Operation::SetAside { at, count }),
+        1 => Just(Operation::ReleaseSetAside),
         1 => (0..4 * MIB).prop_map(|keep_bytes| Operation::Trim { keep_bytes }),
         2 => (0..4 * MIB, vec(length(), 1..30)).prop_map(|(bytes, series)| Operation::Reserve { bytes, series }),
         1 => (1..4_u32).prop_map(Operation::RefuseNext),
@@ -164,6 +176,21 @@ fn apply(allocator: &mut Allocator<Ledger>, model: &mut Model, version: u64, ope
                 assert!(!allocator.is_block(offset));
                 model.blocks.remove(&offset);
             }
+        }
+        Operation::SetAside { ref at, count } => {
+            for _ in 0..count.min(model.blocks.len()) {
+                let &offset = model.blocks.keys().nth(at.index(model.blocks.len())).unwrap();
+                allocator.set_aside(allocator.look(offset).0);
+                let (len, version) = model.blocks.remove(&offset).unwrap();
+                assert_eq!(allocator.is_block(offset), len <= SMALL_BYTES_MAX, "blocks of whole pages are freed at once");
+                if len <= SMALL_BYTES_MAX {
+                    model.aside.entry(rounded(len)).or_default().push((offset, version));
+                }
+            }
+        }
+        Operation::ReleaseSetAside => {
+            allocator.release_set_aside();
+            model.aside.clear();
         }
         Operation::Trim { keep_bytes } => {
             allocator.trim(keep_bytes);
@@ -212,6 +239,7 @@ proptest! {
         for &offset in model.blocks.keys() {
             allocator.release(offset);
         }
+        allocator.release_set_aside();
         allocator.trim(0);
         verify(&allocator);
         let expected = Usage { budget_bytes: budget * MIB, metadata_bytes: allocator.usage().metadata_bytes, ..Usage::default() };
@@ -295,6 +323,35 @@ fn one_block_to_and_fro_moves_no_pages() {
         assert_eq!(allocator.born(offset), version);
     }
     assert_eq!((allocator.pages.backing.granted.len(), allocator.pages.backing.punches), (1, 0));
+}
+
+#[test]
+fn what_is_taken_from_aside_moves_nothing() {
+    let mut allocator = allocator(16 * MIB, 16 * MIB);
+    let offsets: Vec<u64> = (0..5_000).map(|_| allocator.allocate(64, 1).unwrap()).collect();
+    let usage = allocator.usage();
+    allocator.pages.backing.refuse_next = u32::MAX;
+    for version in 2..6 {
+        offsets.iter().for_each(|&offset| allocator.set_aside(allocator.look(offset).0));
+        // The last one comes first.
+        for &offset in offsets.iter().rev() {
+            assert_eq!(allocator.allocate(60, version).unwrap(), offset);
+            assert_eq!(allocator.born(offset), version);
+        }
+        assert_eq!(Usage { metadata_bytes: usage.metadata_bytes, ..allocator.usage() }, usage);
+    }
+    verify(&allocator);
+}
+
+#[test]
+fn the_check_sees_a_block_that_is_set_aside_twice() {
+    let mut allocator = allocator(16 * MIB, 16 * MIB);
+    let offset = allocator.allocate(64, 1).unwrap();
+    let number = allocator.look(offset).0;
+    allocator.set_aside(number);
+    allocator.check().unwrap();
+    allocator.set_aside(number);
+    assert!(allocator.check().unwrap_err().contains("twice"));
 }
 
 #[test]

@@ -323,7 +323,18 @@ impl Server {
     pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, wanted: bool) -> Option<Result<(), Rejected>> {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
         let uploads = session.uploads();
-        let mut applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
+        let applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
+        if applied.is_ok() && uploads.is_empty() { Some(applied) } else { self.applied(index, commit, wanted, applied) }
+    }
+
+    /// After a commit that has been refused, or that may have named uploads.
+    fn applied(
+        &mut self,
+        index: usize,
+        commit: &Commit<'_>,
+        wanted: bool,
+        mut applied: Result<(), Rejected>,
+    ) -> Option<Result<(), Rejected>> {
         if matches!(&applied, Err(Rejected::Failed(error)) if error.kind() == ErrorKind::Full) {
             applied = self.apply_again(index, commit, wanted, applied);
         }
@@ -364,9 +375,9 @@ impl Server {
     /// Before a request is refused for lack of memory: what is cut off and not yet taken apart, and what no pin holds, is room.
     pub(super) fn make_room(&mut self) {
         self.store.publish();
-        self.reclaim();
+        self.reclaim(false);
         while self.store.rest() {}
-        self.reclaim();
+        self.reclaim(false);
     }
 
     /// If memory is full because a pin holds it, says whose.

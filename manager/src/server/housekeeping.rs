@@ -1,8 +1,9 @@
 //! What the manager does besides answering: reclaim, drop, take apart, give memory back.
 //!
-//! While requests come, memory is reclaimed every few commits. When nothing comes any more, what is left waits for a
-//! millisecond, as the next request may well come by then. A reader that still holds a pin is looked at again a few times, at
-//! longer and longer intervals, and after that only when something happens: an idle manager does not run at all.
+//! While requests come, memory is reclaimed every few commits, and set aside for the next ones. When nothing comes any more, what
+//! is left waits for a millisecond, as the next request may well come by then; one more, and what was set aside is freed. A reader
+//! that still holds a pin is looked at again a few times, at longer and longer intervals, and after that only when something
+//! happens: an idle manager does not run at all.
 
 use super::{Connection, Server};
 use commonhold_ipc::pin::Pinned;
@@ -59,12 +60,10 @@ impl Server {
 
     /// After each round.
     pub(super) fn keep_house(&mut self) {
+        self.store.memory.settle();
         let much = if self.housekeeping.fencing { RECLAIM_BYTES_FENCING } else { RECLAIM_BYTES };
-        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + much
-            && let Some(mut pins) = self.pinned()
-        {
-            self.store.reclaim_later(&mut pins);
-            self.housekeeping.held_bytes = self.store.memory.retired_bytes();
+        if self.store.memory.retired_bytes() > self.housekeeping.held_bytes + much {
+            self.reclaim(true);
         }
         if self.store.has_work() {
             self.store.rest();
@@ -77,19 +76,19 @@ impl Server {
 
     /// Nothing is left to do but this.
     pub(super) fn before_sleep(&mut self) {
-        self.store.memory.release_all();
         let now = Instant::now();
         let news = self.store.memory.retired_bytes() != self.housekeeping.held_bytes;
         let house = &mut self.housekeeping;
         if house.pressed || house.look_at.is_some_and(|at| at <= now) {
-            if house.pressed {
+            // Whoever is back within milliseconds takes what the last calls have left.
+            let aside = house.looks == 0 && !house.pressed;
+            if std::mem::take(&mut house.pressed) {
                 house.looks = 0;
-                house.pressed = false;
             }
-            self.reclaim();
+            self.reclaim(aside);
             let house = &mut self.housekeeping;
             house.looks += 1;
-            let wait = LOOK_MS.get(house.looks).filter(|_| self.store.memory.retired_blocks() > 0);
+            let wait = LOOK_MS.get(house.looks).filter(|_| aside || self.store.memory.retired_blocks() > 0);
             house.look_at = wait.map(|ms| now + Duration::from_millis(*ms));
         } else if news {
             let soon = now + Duration::from_millis(LOOK_MS[0]);
@@ -129,10 +128,14 @@ impl Server {
         !self.housekeeping.fencing || sys::barrier_for_registered().is_ok()
     }
 
-    /// Frees what nobody pins.
-    pub(super) fn reclaim(&mut self) {
+    /// Frees what nobody pins, or sets it aside for the next commits.
+    pub(super) fn reclaim(&mut self, aside: bool) {
         if let Some(mut pins) = self.pinned() {
-            self.store.reclaim(&mut pins);
+            if aside {
+                self.store.reclaim_aside(&mut pins)
+            } else {
+                self.store.reclaim(&mut pins)
+            }
             self.housekeeping.held_bytes = self.store.memory.retired_bytes();
         }
     }
@@ -178,7 +181,7 @@ impl Server {
     /// The manager's figures: a word and a number a line.
     pub(super) fn stats(&mut self) -> String {
         self.store.publish();
-        self.reclaim();
+        self.reclaim(false);
         let usage = self.store.memory.usage();
         let oldest = self.oldest_pin();
         let mut text = String::new();

@@ -236,7 +236,7 @@ impl Server {
             return Ok(());
         }
         let mut failed = None;
-        let Server { poller, spin, lane_spins, lane_watch, connections, store, .. } = self;
+        let Server { poller, spin, lane_spins, lane_watch, connections, .. } = self;
         let spins = lane_spins.with_peer(std::mem::take(&mut lane_watch.met_awake));
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
@@ -253,8 +253,6 @@ impl Server {
                 if lane_watch.is_rung(connections) {
                     return true;
                 }
-                // Nobody waits for it.
-                store.memory.release_one();
                 // The sockets are asked by a system call.
                 looks.is_multiple_of(LOOKS_PER_POLL) && look()
             })

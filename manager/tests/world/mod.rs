@@ -67,9 +67,7 @@ impl World {
 
     /// Frees what neither a pin of the session nor one of these holds.
     pub fn reclaim(&mut self, more: impl Iterator<Item = u64>) {
-        let mut pins: Vec<Pinned> = more.map(Pinned::At).collect();
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.scan.scan(self.store.version(), |pin| pins.push(pin));
+        let mut pins = self.pins(more);
         let blocks = |store: &mut Store| store.memory_mut().all_blocks().map(|(offset, size, _)| (offset, size)).collect::<HashSet<_>>();
         let before = if self.spoil_freed { blocks(&mut self.store) } else { HashSet::new() };
         self.store.reclaim(&mut pins);
@@ -78,6 +76,19 @@ impl World {
             let arena = self.store.memory_mut().arena();
             before.difference(&after).for_each(|(offset, size)| arena.copy_in(*offset, &vec![0xd7; *size as usize]));
         }
+    }
+
+    /// Sets the same aside, for the next operations to write over.
+    pub fn reclaim_aside(&mut self, more: impl Iterator<Item = u64>) {
+        let mut pins = self.pins(more);
+        self.store.reclaim_aside(&mut pins);
+    }
+
+    fn pins(&mut self, more: impl Iterator<Item = u64>) -> Vec<Pinned> {
+        let mut pins: Vec<Pinned> = more.map(Pinned::At).collect();
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.scan.scan(self.store.version(), |pin| pins.push(pin));
+        pins
     }
 
     /// Rests until nothing is left to do, circles included.
@@ -97,6 +108,8 @@ impl World {
 
     #[track_caller]
     pub fn audit(&mut self) {
+        // What is set aside is nobody's.
+        self.store.memory_mut().release_all();
         if let Err(wrong) = self.store.audit(std::iter::empty()) {
             panic!("audit: {wrong}");
         }
