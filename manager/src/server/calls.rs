@@ -1,7 +1,7 @@
 //! Doing requests: from a frame to its answer.
 
 use super::session::{Next, Session};
-use super::{Connection, REQUEST_BYTES_MIN, Server, TURN_BYTES, Ticket, token, token_of};
+use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
 use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::block::Place;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Outcomes for which room is kept from one call to the next.
 const OUTCOMES_KEPT: usize = 1024;
 
+/// What a small request counts as in a turn: its work, not its bytes.
+pub(super) const REQUEST_BYTES_MIN: usize = 4 << 10;
 /// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
 pub(super) const STEP_BYTES: usize = 8;
 

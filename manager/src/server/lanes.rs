@@ -9,9 +9,9 @@
 //! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
 //! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
-use super::calls::{Done, write_answer};
+use super::calls::{Done, REQUEST_BYTES_MIN, write_answer};
 use super::session::Session;
-use super::{Connection, REQUEST_BYTES_MIN, Server, TURN_BYTES};
+use super::{Connection, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
 use commonhold_ipc::limits::SESSIONS_WATCHED_MAX;

@@ -88,9 +88,6 @@ pub const CAPACITY_BYTES_MIN: u64 = 8 << 20;
 /// Requests of one session that are read before the others have their turn.
 const TURN_BYTES: usize = 256 << 10;
 
-/// What a small request counts as in a turn: its work, not its bytes.
-const REQUEST_BYTES_MIN: usize = 4 << 10;
-
 /// How long nobody is let in when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
