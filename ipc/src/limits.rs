@@ -195,6 +195,12 @@ pub const LINE_RING_BYTES: usize = 16 << 10;
 pub const REMOTE_LINES_MAX: usize = 4096;
 /// Lines without a call that a client keeps to a host, for the next calls.
 pub const REMOTE_LINES_KEPT_MAX: usize = 64;
+/// Threads by which a host serves one line of calls ahead: so many methods may block at once that were called ahead by one process.
+pub const REMOTE_AHEAD_THREADS_MAX: usize = 1024;
+/// Of these, threads that are kept though they have nothing to do.
+pub const REMOTE_AHEAD_SPARE_MAX: usize = 4;
+/// Bytes of calls ahead that wait in a host for a method of their object that blocks; past it that line is not read.
+pub const REMOTE_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Calls within calls: each is a thread of a host that waits.
 pub const REMOTE_DEPTH_MAX: usize = 64;
 /// Processes that were given handles of one manager and have not begun: each costs the manager a descriptor.

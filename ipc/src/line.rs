@@ -43,7 +43,7 @@ use crate::points;
 use crate::socket::{Channel, Received, Spin};
 use crate::sys;
 use rkyv::util::AlignedVec;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Instant;
 
@@ -433,22 +433,37 @@ impl LineEnd {
     /// Waits for what is wanted: looks for some microseconds first, where that has lately paid off. The deadline is asked for only then.
     #[inline]
     pub fn wait(&self, wanted: Wanted, spin: &mut Spin, deadline: impl FnOnce() -> Option<Instant>) -> Result<Waited> {
+        self.wait_or(wanted, spin, deadline, None)
+    }
+
+    /// The same, or until `other` can be read: that is `Nothing`, as a deadline is.
+    #[inline]
+    pub fn wait_or(
+        &self,
+        wanted: Wanted,
+        spin: &mut Spin,
+        deadline: impl FnOnce() -> Option<Instant>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> Result<Waited> {
         if spin.wait_in_memory(|| self.end.is_ready(wanted)) {
             return Ok(Waited::Ready);
         }
-        self.sleep(wanted, deadline())
+        self.sleep(wanted, deadline(), other)
     }
 
     #[cold]
-    fn sleep(&self, wanted: Wanted, deadline: Option<Instant>) -> Result<Waited> {
+    fn sleep(&self, wanted: Wanted, deadline: Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Waited> {
+        let both = [self.socket.as_fd(), other.unwrap_or(self.socket.as_fd())];
+        let descriptors = &both[..1 + usize::from(other.is_some())];
         loop {
             let (may_sleep, must_ring) = self.end.fall_asleep(wanted);
             if must_ring {
                 let _ = self.ring();
             }
-            let slept = if may_sleep { sys::wait_readable(&[self.socket.as_fd()], deadline) } else { Ok(0) };
+            let slept = if may_sleep { sys::wait_readable(descriptors, deadline) } else { Ok(0) };
             self.end.awake();
-            let is_over = slept? == 0 && may_sleep;
+            let readable = slept?;
+            let is_over = may_sleep && (readable == 0 || readable & 2 != 0);
             let mut rings = [0; 64];
             let has_ended = self.socket.receive(&mut rings)? == Received::Ended;
             // Last of all: what was sent before the end is there.

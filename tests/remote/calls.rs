@@ -67,6 +67,12 @@ impl Store {
         self.stock
     }
 
+    /// Takes something from a queue, as soon as there is something.
+    pub fn fetch(&mut self, from: Queue<u64>) -> u64 {
+        self.stock += from.recv().unwrap().unwrap();
+        self.stock
+    }
+
     pub fn r#type(&self) -> String {
         "store".into()
     }
@@ -317,6 +323,76 @@ fn calls_ahead_keep_their_order_and_more_than_a_socket_holds() {
         until("the dict is gone", || token.open::<Dict<String, u64>>().is_err());
     }
     manager.audit().unwrap();
+}
+
+#[test]
+fn calls_ahead_of_many_objects_share_a_line_and_wait_for_none_but_their_own() {
+    let manager = crate::manager();
+    let (stores, queues): (Vec<_>, Vec<_>) = (0..40u64).map(|n| (store(&manager, n).0, manager.queue::<u64>(4).unwrap())).unzip();
+    let quick = stores.iter().map(|store| store.call_async().add(1).unwrap()).collect::<Vec<_>>();
+    for (n, pending) in (1..).zip(quick) {
+        assert_eq!(pending.get().unwrap(), n);
+    }
+    let lines = threads_of_host(&manager, "line");
+    // All but the last wait in their methods; calls of those wait behind, in order; the last one is not delayed.
+    let slow: Vec<_> = stores.iter().zip(&queues).skip(1).map(|(store, queue)| store.call_async().fetch(queue.clone()).unwrap()).collect();
+    let behind: Vec<_> = stores.iter().skip(1).map(|store| store.call_async().add(1_000).unwrap()).collect();
+    stores[0].call_one_way().add(1).unwrap();
+    assert_eq!(stores[0].call_async().add(0).unwrap().get().unwrap(), 2);
+    assert!(!slow[38].is_ready().unwrap() && !behind[38].is_ready().unwrap());
+    assert!(slow[0].wait(Duration::from_millis(1)).is_ok_and(|is_ready| !is_ready));
+    // Several threads wait for results of one line, and are let go in any order.
+    std::thread::scope(|scope| {
+        let waiting = slow.into_iter().zip(behind).zip(1..40u32).rev();
+        for ((slow, behind), n) in waiting {
+            scope.spawn(move || {
+                assert_eq!(slow.get().unwrap(), u64::from(n) + 1 + 100);
+                assert_eq!(behind.get().unwrap(), u64::from(n) + 1 + 1_100);
+            });
+        }
+        queues.iter().for_each(|queue| queue.send(100u64).unwrap());
+    });
+    // A few are kept, and helpers of the library that they have started have their name.
+    until("threads that have nothing to do are gone", || threads_of_host(&manager, "line") <= lines + 16);
+    manager.audit().unwrap();
+}
+
+/// How many threads of the manager's host have this name.
+fn threads_of_host(manager: &Manager, name: &str) -> usize {
+    let host = manager.sessions().unwrap().into_iter().find(|session| session.is_host).expect("a host");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid)).unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}
+
+#[test]
+fn a_client_that_ends_has_its_calls_ahead_done() {
+    let manager = crate::manager();
+    let (store, _) = store(&manager, 0);
+    let child = Process::spawn(call_ahead_and_end, (store.clone(), 300)).unwrap();
+    child.join().unwrap().unwrap();
+    until("all of them are done", || store.add(0).unwrap() == 300);
+}
+
+fn call_ahead_and_end(store: StoreProxy, count: u64) -> commonhold::Result<()> {
+    for n in 0..count {
+        match n % 2 {
+            0 => store.call_one_way().add(1)?,
+            _ => drop(store.call_async().add(1)?),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn large_arguments_and_results_of_calls_ahead_go_both_ways_at_once() {
+    let manager = crate::manager();
+    let stores: Vec<_> = (0..3).map(|n| store(&manager, n).0).collect();
+    let bytes: Vec<u8> = (0..2_000_000u32).map(|n| n as u8).collect();
+    let pending: Vec<_> = (0..9).map(|n| stores[n % 3].call_async().echo(bytes.clone()).unwrap()).collect();
+    for pending in pending.into_iter().rev() {
+        assert!(pending.get().unwrap() == bytes);
+    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
 //! `workload` is the work and the clock, `measure` the order of rounds, `report` the output, `render` and `plot` what is made of it later. `calls` is about waiting, `scale` and `churn` about
 //! commonhold alone.
+mod asked;
 mod calls;
 mod child;
 mod commonhold;
 mod crossbeam;
 mod hashmap;
+mod iceoryx2;
 mod ipc_channel;
 mod lmdb;
 mod measure;
@@ -25,6 +27,7 @@ mod rows;
 mod scale;
 mod situations;
 mod systems;
+mod unix_stream;
 mod workload;
 
 use std::io::{self, IsTerminal, Write};
@@ -91,7 +94,8 @@ struct Comparison {
 
 #[derive(Subcommand)]
 enum Command {
-    /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes
+    /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes or
+    /// 1 to 64 threads
     Scale(ScaleOptions),
     /// One call after the other: hot, with thinking between the calls, on one core; p50 to p99.9, and processor time
     Calls(CallsOptions),
@@ -110,6 +114,9 @@ pub struct ScaleOptions {
     /// Numbers of client processes, separated by commas; an empty list leaves this part out
     #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
     pub clients: Vec<u32>,
+    /// Numbers of threads of one client process, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 8, 64])]
+    pub threads: Vec<u32>,
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,

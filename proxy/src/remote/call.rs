@@ -17,7 +17,7 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
@@ -66,6 +66,8 @@ impl Lines {
 pub struct Remotes {
     /// Lines without a call, by host.
     idle: Mutex<HashMap<u64, Arc<Lines>>>,
+    /// Lines for calls ahead, by host, as long as an object or a result has them.
+    streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
     /// Whether this program wants a host here though somebody else has started the manager.
@@ -78,8 +80,26 @@ impl Remotes {
         lock(&self.idle).entry(host).or_default().clone()
     }
 
+    /// The line for calls ahead to a host, if there is one.
+    fn stream(&self, host: u64) -> Option<Arc<Stream>> {
+        lock(&self.streams).get(&host).and_then(Weak::upgrade)
+    }
+
+    /// The same, over this line if there is none yet; else the line is kept for other calls.
+    fn stream_of(&self, session: &Arc<SessionCore>, host: u64, line: Line) -> Result<Arc<Stream>> {
+        let mut streams = lock(&self.streams);
+        if let Some(stream) = streams.get(&host).and_then(Weak::upgrade) {
+            self.lines(host).give(line);
+            return Ok(stream);
+        }
+        let stream = Arc::new(Stream::new(session.clone(), line)?);
+        streams.insert(host, Arc::downgrade(&stream));
+        Ok(stream)
+    }
+
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
+        lock(&self.streams).remove(&host);
         let lines = lock(&self.idle).remove(&host);
         // Objects whose home it was keep what they have of it.
         if let Some(lines) = lines {
@@ -402,20 +422,29 @@ impl Caller {
         value
     }
 
-    /// The object's stream, for calls ahead.
+    /// The stream to the object's host, for calls ahead.
     fn stream(&self) -> Result<(&Arc<SessionCore>, Arc<Stream>)> {
         let session = self.object.ready()?;
         if let Some(stream) = self.object.remote().get().and_then(|home| home.stream.get()) {
             return Ok((session, stream.clone()));
         }
         let to = self.object.remote().get().map_or(To::Object(self.object.id()), |home| To::Host(home.host));
-        // By a socket: any number of threads wait there.
-        let (line, host) = reach_anew(session, to, false).map_err(|error| match to {
-            To::Host(host) => self.explain(session, host, error),
-            To::Object(_) => error,
-        })?;
+        let known = match to {
+            To::Host(host) => session.remotes.stream(host),
+            To::Object(_) => None,
+        };
+        let (stream, host) = match (known, to) {
+            (Some(stream), To::Host(host)) => (stream, host),
+            _ => {
+                let (line, host) = reach(session, to).map_err(|error| match to {
+                    To::Host(host) => self.explain(session, host, error),
+                    To::Object(_) => error,
+                })?;
+                (session.remotes.stream_of(session, host, line)?, host)
+            }
+        };
         let home = self.object.remote().get_or_init(|| Home::new(session, host));
-        Ok((session, home.stream.get_or_init(|| Arc::new(Stream::new(session.clone(), line))).clone()))
+        Ok((session, home.stream.get_or_init(|| stream).clone()))
     }
 
     /// Calls a method and returns at once: the result is fetched later. Calls ahead of clones of one handle are done in order.
@@ -439,7 +468,8 @@ impl Caller {
     /// As [`call`](Self::call), as far as they show at once.
     pub fn call_one_way<P: Handle>(&self, method: u32, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<()> {
         let (session, stream) = self.stream()?;
-        let prepared = Prepared::new(session, &self.question::<P>(method), write)?;
+        // No part of the chain that it is made in, which does not wait for it.
+        let prepared = in_chain(Chain::default(), || Prepared::new(session, &self.question::<P>(method), write))?;
         let quiet = prepared.held.is_empty();
         let number = stream.ask(prepared, quiet)?;
         if !quiet {

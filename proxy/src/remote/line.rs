@@ -1,5 +1,6 @@
 //! A line: frames between a client and a host, through memory that they share (`ipc::line`), or by the sockets alone.
 
+use super::call::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
 use commonhold_ipc::line::{LineEnd, Side, Waited, Wanted};
@@ -7,8 +8,8 @@ use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{has_hung_up, wait_either, wait_readable, wait_writable};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, malformed};
 use rkyv::util::AlignedVec;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Bytes that are taken from the socket at a time.
@@ -194,13 +195,13 @@ impl Incoming {
         })
     }
 
-    /// Waits for something to take.
+    /// Waits for something to take, or until `other` can be read, which is nothing.
     #[inline]
-    fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>) -> Result<Waited> {
+    fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Waited> {
         let socket = match road {
             Road::Memory(end) => {
                 let spin = if end.has_rung() { &mut self.spin_rung } else { &mut self.spin };
-                return end.wait(Wanted::Bytes, spin, deadline);
+                return end.wait_or(Wanted::Bytes, spin, deadline, other);
             }
             Road::Socket(socket) => socket,
         };
@@ -212,7 +213,8 @@ impl Incoming {
         });
         self.spin = spin;
         if !ready {
-            if wait_readable(&[socket.as_fd()], deadline())? == 0 {
+            let both = [socket.as_fd(), other.unwrap_or(socket.as_fd())];
+            if wait_readable(&both[..1 + usize::from(other.is_some())], deadline())? & 1 == 0 {
                 return Ok(Waited::Nothing);
             }
             filled = self.fill(socket);
@@ -222,12 +224,12 @@ impl Incoming {
 
     /// Waits for the next frame: looks for some microseconds first, where that has lately paid off. The deadline is asked for only then.
     #[inline]
-    pub fn wait(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>) -> Result<Got> {
+    pub fn wait(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Got> {
         loop {
             if let Some(frame) = self.take(road)? {
                 return Ok(Got::Frame(frame));
             }
-            match self.more(road, &deadline)? {
+            match self.more(road, &deadline, other)? {
                 Waited::Ready => {}
                 Waited::Nothing => return Ok(Got::Nothing),
                 Waited::Ended => return Ok(Got::Ended),
@@ -243,7 +245,7 @@ pub struct Line {
     /// How it waits for room.
     spin: Spin,
     /// What the other side has not taken yet.
-    outbox: Vec<u8>,
+    outbox: Outbox,
     /// Number of the last call.
     number: u64,
 }
@@ -252,7 +254,7 @@ impl Line {
     /// Over this end; `side`: which side of its memory, if it has any.
     pub fn new(end: OwnedFd, side: Option<Side>) -> Result<Self> {
         let road = Arc::new(Road::new(end, side)?);
-        Ok(Line { road, incoming: Incoming::new(), spin: Spin::new(), outbox: Vec::new(), number: 0 })
+        Ok(Line { road, incoming: Incoming::new(), spin: Spin::new(), outbox: Outbox::default(), number: 0 })
     }
 
     /// What carries it, to be shut down by somebody else.
@@ -280,19 +282,13 @@ impl Line {
 
     /// Sends a frame, or keeps what there is no room for, to be sent while the next one is awaited.
     pub fn post(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.outbox.is_empty() {
-            let sent = self.road.send(bytes)?;
-            self.outbox.extend_from_slice(&bytes[sent..]);
-        } else {
-            self.outbox.extend_from_slice(bytes);
-        }
-        Ok(())
+        self.outbox.post(&self.road, bytes)
     }
 
     /// Waits for the next frame, and sends meanwhile what was kept. Beyond `kept_max` bytes of that nothing is read.
     pub fn wait_sending(&mut self, kept_max: usize) -> Result<Got> {
-        while !self.outbox.is_empty() {
-            let readable = if self.outbox.len() > kept_max {
+        while self.outbox.kept() > 0 {
+            let readable = if self.outbox.kept() > kept_max {
                 self.road.wait_writable(&mut self.spin, None)?;
                 false
             } else {
@@ -301,8 +297,7 @@ impl Line {
                 }
                 self.road.wait_either(&mut self.spin, None)?.0
             };
-            let sent = self.road.send(&self.outbox)?;
-            self.outbox.drain(..sent);
+            self.outbox.flush(&self.road)?;
             if readable
                 && let Road::Socket(socket) = &*self.road
                 && self.incoming.fill(socket)?.is_none()
@@ -316,7 +311,7 @@ impl Line {
     /// Waits for the next frame.
     #[inline]
     pub fn wait(&mut self, deadline: impl Fn() -> Option<Instant>) -> Result<Got> {
-        self.incoming.wait(&self.road, deadline)
+        self.incoming.wait(&self.road, deadline, None)
     }
 
     /// A frame's payload that is not needed any more: its memory is used again.
@@ -325,9 +320,149 @@ impl Line {
         self.incoming.reuse(payload);
     }
 
-    /// Takes it apart: for many threads that share it.
-    pub fn split(self) -> (Arc<Road>, Incoming) {
-        (self.road, self.incoming)
+    /// Makes it one that several threads use.
+    pub fn shared(self) -> Result<SharedLine> {
+        let Line { road, incoming, outbox, .. } = self;
+        let (spin, poked) = (Mutex::new(Spin::new()), Channel::pair()?);
+        Ok(SharedLine { road, incoming: Mutex::new(incoming), outbox: Mutex::new(outbox), spin, poked })
+    }
+}
+
+/// What the other side has no room for yet.
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    /// So many of them are sent.
+    sent: usize,
+    /// It takes nothing any more.
+    is_closed: bool,
+}
+
+impl Outbox {
+    fn kept(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Sends a frame, or keeps what there is no room for.
+    fn post(&mut self, road: &Road, bytes: &[u8]) -> Result<()> {
+        let sent = if self.kept() == 0 { road.send(bytes)? } else { 0 };
+        self.bytes.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Sends what there is room for now.
+    fn flush(&mut self, road: &Road) -> Result<()> {
+        while self.kept() > 0 {
+            match road.send(&self.bytes[self.sent..])? {
+                0 => return Ok(()),
+                sent => self.sent += sent,
+            }
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(SPARE_BYTES_MAX);
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Nothing more is sent.
+    fn close(&mut self) {
+        *self = Outbox { is_closed: true, ..Outbox::default() };
+    }
+}
+
+/// One end of a line that several threads use: all of them send, and one at a time reads. What there is no room for is kept, and sent by who
+/// reads: only that one ever waits, so neither side can wait for the other for ever, as long as there is somebody who reads.
+pub struct SharedLine {
+    road: Arc<Road>,
+    incoming: Mutex<Incoming>,
+    outbox: Mutex<Outbox>,
+    /// How the reader waits for room.
+    spin: Mutex<Spin>,
+    /// Wakes the reader: he looks what has been kept.
+    poked: (Channel, Channel),
+}
+
+impl SharedLine {
+    /// Sends a frame, or keeps what there is no room for: then the reader is woken.
+    ///
+    /// # Errors
+    /// If the other side is gone. From then on nothing is kept.
+    pub fn post(&self, bytes: &[u8]) -> Result<()> {
+        let mut outbox = lock(&self.outbox);
+        if outbox.is_closed {
+            return Err(gone());
+        }
+        outbox.post(&self.road, bytes).inspect_err(|_| outbox.close())?;
+        if outbox.kept() > 0 {
+            drop(outbox);
+            self.poke()?;
+        }
+        Ok(())
+    }
+
+    fn poke(&self) -> Result<()> {
+        // 0: it has not looked at the last ones yet, and will.
+        self.poked.1.send(&[0]).map(drop)
+    }
+
+    /// Bytes that are kept. None are once the other side is gone.
+    pub fn kept(&self) -> usize {
+        lock(&self.outbox).kept()
+    }
+
+    /// What carries it.
+    pub fn road(&self) -> &Arc<Road> {
+        &self.road
+    }
+
+    /// Ends it for both sides.
+    pub fn shut_down(&self) {
+        self.road.shut_down();
+    }
+
+    /// Bytes that were kept, and those that still are.
+    fn flush(&self) -> (usize, usize) {
+        let mut outbox = lock(&self.outbox);
+        let had = outbox.kept();
+        if outbox.flush(&self.road).is_err() {
+            // What has come before the end is still to be read.
+            outbox.close();
+        }
+        (had, outbox.kept())
+    }
+
+    /// For the one who reads: the next frame. Sends meanwhile what is kept; beyond `kept_max` bytes of that nothing is read. `Nothing`: the
+    /// deadline, or some of what was kept is sent, or there is something new.
+    pub fn next(&self, kept_max: usize, deadline: impl Fn() -> Option<Instant>) -> Result<Got> {
+        let mut incoming = lock(&self.incoming);
+        let (had, kept) = self.flush();
+        if kept <= kept_max
+            && let Some(frame) = incoming.take(&self.road)?
+        {
+            return Ok(Got::Frame(frame));
+        }
+        if kept < had {
+            return Ok(Got::Nothing);
+        }
+        if kept == 0 {
+            let got = incoming.wait(&self.road, deadline, Some(self.poked.0.as_fd()))?;
+            if let Got::Nothing = got {
+                self.poked.0.receive(&mut [0; 64])?;
+            }
+            return Ok(got);
+        }
+        if kept > kept_max {
+            self.road.wait_writable(&mut lock(&self.spin), deadline())?;
+            return Ok(Got::Nothing);
+        }
+        let (readable, _) = self.road.wait_either(&mut lock(&self.spin), deadline())?;
+        if readable
+            && let Road::Socket(socket) = &*self.road
+            && incoming.fill(socket)?.is_none()
+        {
+            return Ok(Got::Ended);
+        }
+        Ok(Got::Nothing)
     }
 }
 

@@ -3,7 +3,7 @@
 //! | who | does |
 //! |---|---|
 //! | the manager | knows which host has which object, counts references, makes *lines*: pairs of sockets between a client and a host |
-//! | a client | calls methods on a line of its own, which is for one call at a time (`call`); or ahead, on the object's stream (`pending`) |
+//! | a client | calls methods on a line of its own, which is for one call at a time (`call`); or ahead, on the host's stream (`pending`) |
 //! | a host | serves each line by a thread, which runs the methods itself; an object lets one in at a time (`host`) |
 //!
 //! Nothing of a call passes through the manager, so no method can delay the store. A host is started by the first program that makes

@@ -1,19 +1,17 @@
-//! Calls ahead: many on one line, whose results are fetched later, by any thread.
+//! Calls ahead: many at once on one line to a host, to any of its objects, whose results are fetched later, by any thread.
 //!
-//! Of the threads that wait for results one reads the line and hands out what comes; the others sleep. Who finds no room to send
-//! reads, too: so neither side can wait for the other for ever.
+//! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
+//! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
 use super::call::{Prepared, host_gone, lock, result};
-use super::line::{Frame, Got, Incoming, Line, Road};
-use crate::connection::disconnected;
+use super::line::{Frame, Got, Line, SharedLine};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::socket::Spin;
 use commonhold_ipc::value::Shared;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a reader looks whether the manager lives, and a sleeper whether there is a reader.
@@ -24,7 +22,7 @@ enum Waiting {
     /// With what its arguments refer to.
     Asked(Vec<Stored>),
     /// The same, and nobody wants the answer.
-    Forgotten(#[allow(dead_code)] Vec<Stored>),
+    Forgotten(Vec<Stored>),
     /// Here.
     Answered(Frame),
 }
@@ -36,33 +34,30 @@ struct Inbox {
     sleeping: usize,
     ended: bool,
     number: u64,
+    /// What the host said before it ended the line, if it did.
+    refusal: Option<Frame>,
 }
 
-/// A line for calls ahead to one object.
+/// A line for calls ahead to one host.
 pub struct Stream {
     session: Arc<SessionCore>,
-    road: Arc<Road>,
-    writing: Mutex<()>,
+    line: SharedLine,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
-    incoming: Mutex<Incoming>,
 }
 
 impl Stream {
     /// On this line.
-    pub(super) fn new(session: Arc<SessionCore>, line: Line) -> Self {
-        let (road, incoming) = line.split();
-        let (writing, inbox, arrived) = (Mutex::new(()), Mutex::default(), Condvar::new());
-        Stream { session, road, writing, inbox, arrived, incoming: Mutex::new(incoming) }
+    pub(super) fn new(session: Arc<SessionCore>, line: Line) -> Result<Self> {
+        Ok(Stream { session, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
     }
 
     /// Sends a call; its number.
     pub(super) fn ask(&self, mut prepared: Prepared, quiet: bool) -> Result<u64> {
-        let _right = lock(&self.writing);
         let number = {
             let mut inbox = lock(&self.inbox);
             if inbox.ended {
-                return Err(host_gone(&self.session));
+                return Err(self.gone(&inbox));
             }
             inbox.number += 1;
             let number = inbox.number;
@@ -71,107 +66,117 @@ impl Stream {
             }
             number
         };
-        let mut bytes = prepared.number_ahead(number, quiet)?;
-        while !bytes.is_empty() {
-            match self.road.send(bytes) {
-                Ok(0) => self.make_room()?,
-                Ok(count) => bytes = &bytes[count..],
-                Err(_) => {
-                    self.end();
-                    return Err(host_gone(&self.session));
-                }
-            }
-        }
+        let sent = prepared.number_ahead(number, quiet).and_then(|bytes| self.say(bytes));
+        sent.inspect_err(|_| self.forget_unsent(number))?;
         Ok(number)
     }
 
-    /// Waits for room to send, and reads meanwhile.
-    fn make_room(&self) -> Result<()> {
-        loop {
-            let (readable, writable) = self.road.wait_either(&mut Spin::new(), Some(Instant::now() + LOOK))?;
-            if writable {
-                return Ok(());
-            }
-            if !self.session.is_alive() {
-                self.end();
-                return Err(disconnected());
-            }
-            if readable {
-                self.read(Some(Instant::now()))?;
-            }
+    /// Sends a frame, and waits until there was room for it.
+    fn say(&self, bytes: &[u8]) -> Result<()> {
+        if self.line.post(bytes).is_err() {
+            return Err(self.end());
         }
+        self.until(None, |_| (self.line.kept() == 0).then_some(())).map(drop)
     }
 
-    fn end(&self) {
-        lock(&self.inbox).ended = true;
-        self.arrived.notify_all();
-    }
-
-    /// Reads what comes, unless another thread does: then it sleeps until that one has something.
-    fn read(&self, deadline: Option<Instant>) -> Result<()> {
-        let look = Instant::now() + LOOK;
-        let until = deadline.map_or(look, |deadline| deadline.min(look));
+    /// The line is at its end.
+    fn end(&self) -> Error {
         let mut inbox = lock(&self.inbox);
-        if inbox.ended {
-            return Ok(());
+        inbox.ended = true;
+        self.arrived.notify_all();
+        self.gone(&inbox)
+    }
+
+    /// Why there is no line any more.
+    fn gone(&self, inbox: &Inbox) -> Error {
+        let said = inbox.refusal.as_ref().and_then(|frame| result::<()>(&self.session, frame, |_| {}).err());
+        said.unwrap_or_else(|| host_gone(&self.session))
+    }
+
+    /// Waits for what `look` finds, reading what comes unless another thread does: then it sleeps until that one has something. `None`:
+    /// not until the deadline, but it has looked once at least.
+    fn until<T>(&self, deadline: Option<Instant>, mut look: impl FnMut(&mut Inbox) -> Option<T>) -> Result<Option<T>> {
+        let mut inbox = lock(&self.inbox);
+        let mut is_over = false;
+        loop {
+            if let Some(found) = look(&mut inbox) {
+                return Ok(Some(found));
+            }
+            if inbox.ended {
+                return Err(self.gone(&inbox));
+            }
+            if is_over {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            is_over = deadline.is_some_and(|deadline| deadline <= now);
+            let until = deadline.map_or(now + LOOK, |deadline| deadline.min(now + LOOK));
+            if !inbox.reading {
+                inbox = self.read(inbox, until);
+            } else if !is_over {
+                inbox.sleeping += 1;
+                inbox = self.arrived.wait_timeout(inbox, until.saturating_duration_since(now)).unwrap_or_else(PoisonError::into_inner).0;
+                inbox.sleeping -= 1;
+            }
         }
-        if inbox.reading {
-            inbox.sleeping += 1;
-            let left = until.saturating_duration_since(Instant::now());
-            inbox = self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
-            inbox.sleeping -= 1;
-            return Ok(());
-        }
+    }
+
+    /// Reads what comes until then, a frame at the most.
+    fn read<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, until: Instant) -> MutexGuard<'a, Inbox> {
         inbox.reading = true;
         drop(inbox);
-        let got = lock(&self.incoming).wait(&self.road, || Some(until));
+        let got = self.line.next(usize::MAX, || Some(until));
+        let is_alive = !matches!(got, Ok(Got::Nothing)) || self.session.is_alive();
         let mut inbox = lock(&self.inbox);
         inbox.reading = false;
-        let mut over = None;
+        let mut over = Vec::new();
         match got {
-            Ok(Got::Frame(frame)) => match inbox.waiting.get_mut(&frame.0.number) {
-                Some(waiting @ Waiting::Asked(_)) => over = Some(std::mem::replace(waiting, Waiting::Answered(frame))),
-                _ => over = inbox.waiting.remove(&frame.0.number),
+            Ok(Got::Frame(frame)) => match inbox.waiting.remove(&frame.0.number) {
+                Some(Waiting::Asked(held)) => {
+                    over = held;
+                    inbox.waiting.insert(frame.0.number, Waiting::Answered(frame));
+                }
+                Some(Waiting::Forgotten(held)) => over = held,
+                // Nothing was asked, or it was answered before: a host without a thread for us says so, else it is nonsense.
+                Some(Waiting::Answered(_)) | None => (inbox.ended, inbox.refusal) = (true, Some(frame)),
             },
-            Ok(Got::Nothing) => inbox.ended |= !self.session.is_alive(),
+            Ok(Got::Nothing) => inbox.ended |= !is_alive,
             Ok(Got::Ended) | Err(_) => inbox.ended = true,
         }
-        let wake = inbox.sleeping > 0;
-        drop(inbox);
-        // Lets go of objects, which is said on the manager's connection: not under our lock.
-        drop(over);
-        if wake {
+        if inbox.sleeping > 0 {
             self.arrived.notify_all();
         }
-        Ok(())
+        if !over.is_empty() {
+            // Lets go of objects, which is said on the manager's connection: not under our lock.
+            drop(inbox);
+            drop(over);
+            inbox = lock(&self.inbox);
+        }
+        inbox
     }
 
     /// Waits for an answer, which stays. `false`: it is not here at the deadline.
     fn wait(&self, number: u64, deadline: Option<Instant>) -> Result<bool> {
-        loop {
-            {
-                let inbox = lock(&self.inbox);
-                match inbox.waiting.get(&number) {
-                    Some(Waiting::Answered(_)) => return Ok(true),
-                    _ if inbox.ended => return Err(host_gone(&self.session)),
-                    _ => {}
-                }
-            }
-            self.session.check()?;
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                // One look at least.
-                self.read(deadline)?;
-                return Ok(matches!(lock(&self.inbox).waiting.get(&number), Some(Waiting::Answered(_))));
-            }
-            self.read(deadline)?;
-        }
+        let here = self.until(deadline, |inbox| matches!(inbox.waiting.get(&number), Some(Waiting::Answered(_))).then_some(()));
+        Ok(here?.is_some())
     }
 
-    fn fetch(&self, number: u64) -> Option<Frame> {
-        match lock(&self.inbox).waiting.remove(&number) {
-            Some(Waiting::Answered(frame)) => Some(frame),
-            _ => None,
-        }
+    /// Waits for an answer, and takes it.
+    fn fetch(&self, number: u64) -> Result<Frame> {
+        let frame = self.until(None, |inbox| match inbox.waiting.remove(&number)? {
+            Waiting::Answered(frame) => Some(frame),
+            other => {
+                inbox.waiting.insert(number, other);
+                None
+            }
+        });
+        frame?.ok_or_else(|| host_gone(&self.session))
+    }
+
+    /// A call was not sent.
+    fn forget_unsent(&self, number: u64) {
+        let over = lock(&self.inbox).waiting.remove(&number);
+        drop(over);
     }
 
     /// Nobody wants the answer to a call any more.
@@ -187,19 +192,6 @@ impl Stream {
         };
         drop(inbox);
         drop(over);
-    }
-
-    /// Tells the host something short.
-    fn say(&self, bytes: &[u8]) -> Result<()> {
-        let _right = lock(&self.writing);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.road.send(rest)? {
-                0 => self.make_room()?,
-                count => rest = &rest[count..],
-            }
-        }
-        Ok(())
     }
 }
 
@@ -239,8 +231,7 @@ impl<R: Shared> Pending<R> {
     /// # Errors
     /// As the call itself.
     pub fn get(self) -> Result<R> {
-        self.stream.wait(self.number, None)?;
-        let frame = self.stream.fetch(self.number).ok_or_else(|| host_gone(&self.stream.session))?;
+        let frame = self.stream.fetch(self.number)?;
         result(&self.stream.session, &frame, |bytes| drop(self.stream.say(bytes)))
     }
 

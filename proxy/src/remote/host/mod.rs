@@ -8,7 +8,10 @@
 //! |---|---|
 //! | the first | reads the control channel; at its end closes the lines, and lets the objects' `Drop` run, for a few seconds at the most |
 //! | one for each line | serves it |
+//! | more of them | where calls are made ahead and some of the methods block (`ahead`) |
+//! | the overseer | sees that they do |
 //! | one for each object that is gone | waits until nobody is in it, and drops it |
+mod ahead;
 pub(in crate::remote) mod object;
 mod panics;
 mod serve;
@@ -22,6 +25,7 @@ use super::line::{Line, Road};
 use crate::client::Session;
 use crate::handle::{Handle, Object};
 use crate::session::SessionCore;
+use ahead::Overseer;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_END_MS, REMOTE_LINES_MAX};
@@ -50,6 +54,7 @@ pub struct Host {
     /// Its lines, to be shut down at the end.
     lines: Mutex<HashMap<u64, Arc<Road>>>,
     offered: Mutex<HashSet<&'static str>>,
+    overseer: Arc<Overseer>,
     ending: AtomicBool,
 }
 
@@ -110,15 +115,9 @@ impl Host {
             }
             lines.insert(number, line.road().clone());
         }
-        let host = self.clone();
-        let serve = move || {
-            serve::serve(&host, line);
-            lock(&host.lines).remove(&number);
-        };
-        if std::thread::Builder::new().name("line".into()).spawn(serve).is_err() {
-            // No thread: the client sees the line end.
-            lock(&self.lines).remove(&number);
-        }
+        let registered = Registered { host: self.clone(), number };
+        // Without a thread the client sees the line end.
+        let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve::serve(registered, line));
     }
 
     /// Reads the control channel to its end.
@@ -182,6 +181,18 @@ impl Host {
     }
 }
 
+/// A line that is among the host's, until it is served no more.
+struct Registered {
+    host: Arc<Host>,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.host.lines).remove(&self.number);
+    }
+}
+
 /// The session of this process, if it is a host: its methods find their manager by it.
 static OWN: OnceLock<Session> = OnceLock::new();
 
@@ -227,6 +238,7 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
         waits: Waits::default(),
         lines: Mutex::default(),
         offered: Mutex::default(),
+        overseer: Arc::default(),
         ending: AtomicBool::new(false),
     });
     report(Begun::Serves);

@@ -119,6 +119,11 @@ impl Slot {
         self.door.enter(waits, chain, alone)
     }
 
+    /// Its door.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
     /// Fails if a method has panicked.
     pub fn check(&self) -> Result<()> {
         match self.poison.get() {

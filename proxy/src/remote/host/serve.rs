@@ -3,10 +3,11 @@
 use super::super::call::{Chain, in_chain};
 use super::super::create::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
-use super::Host;
+use super::ahead::Ahead;
 use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
+use super::{Host, Registered};
 use crate::request::ids;
 use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
@@ -110,14 +111,14 @@ impl<'a> Incoming<'a> {
 type Answered = (Vec<u8>, Vec<Stored>);
 
 /// What came of a call: its answer's frame, and what is to be held until its client holds it.
-struct Outcome {
+pub(super) struct Outcome {
     answer: Vec<u8>,
     code: Answer,
     held: Vec<Stored>,
 }
 
 impl Outcome {
-    fn failed(error: &Error) -> Self {
+    pub(super) fn failed(error: &Error) -> Self {
         let mut answer = vec![0; HEAD_BYTES];
         write_error(&mut answer, error);
         Outcome { answer, code: Answer::Failed, held: Vec::new() }
@@ -139,8 +140,9 @@ impl Outcome {
     }
 }
 
-/// Serves a line until its client, or this host, ends.
-pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
+/// Serves a line until its client, or this host, ends; or until calls are made ahead on it, which is served in another way.
+pub(super) fn serve(registered: Registered, mut line: Line) {
+    let host = registered.host.clone();
     // By the number of the answer that it went with.
     let mut lent: HashMap<u64, Vec<Stored>> = HashMap::new();
     while let Ok(Got::Frame((head, payload))) = line.wait_sending(REPLIES_PENDING_BYTES_MAX) {
@@ -149,37 +151,50 @@ pub(super) fn serve(host: &Arc<Host>, mut line: Line) {
                 lent.remove(&head.number);
                 continue;
             }
+            Some(Ask::Call) if head.lane == AHEAD => {
+                if let Ok(line) = line.shared() {
+                    Ahead::serve(registered, line, lent, (head, payload));
+                }
+                return;
+            }
             Some(Ask::Call) => {
-                let outcome = call(host, &line, &head, &payload);
+                let outcome = call(&host, line.road(), &head, &payload);
                 line.reuse(payload);
                 outcome
             }
-            Some(Ask::Run) => run(host, &line, &head, payload),
+            Some(Ask::Run) => run(&host, line.road(), &head, payload),
             None => return,
         };
         if host.ending.load(Ordering::Relaxed) {
             return;
         }
-        let Some(Outcome { mut answer, code, held }) = outcome else { return };
-        if head.quiet {
-            if code == Answer::Panicked {
-                // Its caller does not want to know. Whoever reads the host's output may.
-                eprintln!("commonhold-host: {}", panic_text(&answer));
-            }
-            continue;
-        }
+        let Some(outcome) = outcome else { return };
+        let Some((answer, held)) = answer_to(&head, outcome) else { continue };
         if !held.is_empty() {
             lent.insert(head.number, held);
-        }
-        if seal(&mut answer, code as u8, false, head.number).is_err() {
-            answer = Outcome::failed(&Error::new(ErrorKind::TooLarge, "the result is too large for a call")).answer;
-            let _ = seal(&mut answer, Answer::Failed as u8, false, head.number);
         }
         if line.post(&answer).is_err() {
             return;
         }
         buffers::give(answer);
     }
+}
+
+/// The answer's frame, and what its client must hold before it is let go. None: there is to be no answer.
+pub(super) fn answer_to(head: &Head, outcome: Outcome) -> Option<Answered> {
+    let Outcome { mut answer, code, held } = outcome;
+    if head.quiet {
+        if code == Answer::Panicked {
+            // Its caller does not want to know. Whoever reads the host's output may.
+            eprintln!("commonhold-host: {}", panic_text(&answer));
+        }
+        return None;
+    }
+    if seal(&mut answer, code as u8, false, head.number).is_err() {
+        answer = Outcome::failed(&Error::new(ErrorKind::TooLarge, "the result is too large for a call")).answer;
+        let _ = seal(&mut answer, Answer::Failed as u8, false, head.number);
+    }
+    Some((answer, held))
 }
 
 /// The words of a panic's answer.
@@ -198,15 +213,15 @@ pub(super) fn refuse(mut line: Line) {
 }
 
 /// Runs a method. None: the line is of no use.
-fn call(host: &Arc<Host>, line: &Line, head: &Head, payload: &[u8]) -> Option<Outcome> {
+pub(super) fn call(host: &Arc<Host>, road: &Road, head: &Head, payload: &[u8]) -> Option<Outcome> {
     let asked = Asked::parse(payload)?;
-    match try_call(host, line, head, asked) {
+    match try_call(host, road, head, asked) {
         Ok(outcome) => outcome,
         Err(error) => Some(Outcome::failed(&error)),
     }
 }
 
-fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Result<Option<Outcome>> {
+fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>) -> Result<Option<Outcome>> {
     let slot = host.object(asked.object).ok_or_else(|| not_here(asked.object))?;
     let (name, alone) = slot.method(asked.interface, asked.method)?;
     if asked.within.iter().any(|id| id == asked.object) {
@@ -215,7 +230,7 @@ fn try_call(host: &Arc<Host>, line: &Line, head: &Head, asked: Asked<'_>) -> Res
     // Until the method's own handles hold for themselves.
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
     let turn = slot.enter(&host.waits, asked.chain, alone)?;
-    if turn.waited && head.lane != AHEAD && line.road().has_hung_up() {
+    if turn.waited && head.lane != AHEAD && road.has_hung_up() {
         return Ok(None);
     }
     slot.check()?;
@@ -278,14 +293,14 @@ impl Passage {
 }
 
 /// Runs a function of the program.
-fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVec<16>) -> Option<Outcome> {
+fn run(host: &Arc<Host>, road: &Arc<Road>, head: &Head, payload: AlignedVec<16>) -> Option<Outcome> {
     let asked = Asked::parse(&payload)?;
     let chain = Chain { number: asked.chain, within: asked.within.bytes().to_vec() };
     let entry = match Entry::at(asked.object, asked.name) {
         Ok(entry) => entry,
         Err(error) => return Some(Outcome::failed(&error)),
     };
-    let mut passage = Passage { host: host.clone(), road: line.road().clone(), head: *head, payload, done: None };
+    let mut passage = Passage { host: host.clone(), road: road.clone(), head: *head, payload, done: None };
     let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
     if let Err(panic) = ran {
         return Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name())));

@@ -40,9 +40,44 @@ pub struct Door {
     left: Condvar,
 }
 
-/// Which chain waits at which door.
+/// Which chain waits at which doors: at several if it has made calls ahead.
+type Waiting = HashMap<u64, Vec<Arc<Door>>>;
+
+/// The same, for all to see.
 #[derive(Default)]
-pub struct Waits(Mutex<HashMap<u64, Arc<Door>>>);
+pub struct Waits(Mutex<Waiting>);
+
+impl Waits {
+    /// A call of a chain waits behind other calls for whoever is in there. It says so, and later when it is over.
+    ///
+    /// # Errors
+    /// `Deadlock` if those wait for the chain.
+    pub fn wait_behind(&self, chain: u64, door: &Arc<Door>) -> Result<()> {
+        let mut waiting = lock(&self.0);
+        // What the chain itself has called ahead, and is in there, does not wait for what comes later.
+        let others = door.inside().into_iter().filter(|other| *other != chain).collect();
+        if lead_back(&waiting, others, chain) {
+            return Err(circle());
+        }
+        waiting.entry(chain).or_default().push(door.clone());
+        Ok(())
+    }
+
+    /// It waits there no more.
+    pub fn wait_no_more(&self, chain: u64, door: &Arc<Door>) {
+        remove(&mut lock(&self.0), chain, door);
+    }
+}
+
+fn remove(waiting: &mut Waiting, chain: u64, door: &Arc<Door>) {
+    let Some(doors) = waiting.get_mut(&chain) else { return };
+    if let Some(at) = doors.iter().position(|other| Arc::ptr_eq(other, door)) {
+        doors.swap_remove(at);
+    }
+    if doors.is_empty() {
+        waiting.remove(&chain);
+    }
+}
 
 /// Somebody is in an object until this is dropped.
 pub struct Turn<'d> {
@@ -63,20 +98,25 @@ impl Door {
                 return Ok(Turn { door: self, chain, alone, waited: false });
             }
         }
+        let mut is_known = false;
         loop {
             let mut waiting = lock(&waits.0);
             let mut inside = lock(&self.inside);
             if inside.admits(alone) {
-                waiting.remove(&chain);
                 inside.admit(chain, alone);
+                drop(inside);
+                if is_known {
+                    remove(&mut waiting, chain, self);
+                }
                 return Ok(Turn { door: self, chain, alone, waited: true });
             }
-            if !waiting.contains_key(&chain) {
+            if !is_known {
                 drop(inside);
-                if leads_back(&waiting, self, chain) {
+                if lead_back(&waiting, self.inside(), chain) {
                     return Err(circle());
                 }
-                waiting.insert(chain, self.clone());
+                waiting.entry(chain).or_default().push(self.clone());
+                is_known = true;
                 // Who has left meanwhile is seen in the next round.
                 continue;
             }
@@ -93,17 +133,15 @@ impl Door {
     }
 }
 
-/// Whether those inside wait, by way of whomever, for this chain.
-fn leads_back(waiting: &HashMap<u64, Arc<Door>>, door: &Arc<Door>, chain: u64) -> bool {
-    let (mut next, mut seen) = (door.inside(), HashSet::new());
+/// Whether any of these chains waits, by way of whomever, for this one.
+fn lead_back(waiting: &Waiting, mut next: Vec<u64>, chain: u64) -> bool {
+    let mut seen = HashSet::new();
     while let Some(other) = next.pop() {
         if other == chain {
             return true;
         }
-        if seen.insert(other)
-            && let Some(door) = waiting.get(&other)
-        {
-            next.extend(door.inside());
+        if seen.insert(other) {
+            waiting.get(&other).into_iter().flatten().for_each(|door| next.extend(door.inside()));
         }
     }
     false
