@@ -12,7 +12,7 @@
 //! | [`containers`] | dicts, lists, values, counters, namespaces; guards and snapshots |
 //! | [`raw_memory`] | arrays and bytes that processes write themselves; blocks with a name |
 //! | [`transactions`] | several writes as one |
-//! | [`queues`] | work and messages, leases; pipes, and waiting for several things |
+//! | [`queues`] | work and messages, leases; pipes; waiting for several things; awaiting |
 //! | [`locks`] | and the death of their owners |
 //! | [`processes`] | functions in processes; started again when they die |
 //! | [`pools`] | processes that stay, and call functions for whoever asks |

@@ -272,9 +272,18 @@ fn an_authkey_lets_in_who_knows_it() {
     fails(&mut other, "open_or_start weather", ErrorKind::Refused);
     tell(&mut other, "connect weather key 0123456789");
     assert_eq!(tell(&mut user, "add"), tell(&mut other, "add"));
+    // Who is connected proves it as anybody else does, when connecting again.
+    for process in [&mut user, &mut other] {
+        fails(process, "connect weather", ErrorKind::Refused);
+        fails(process, "connect weather key 012345678X", ErrorKind::Refused);
+        fails(process, "open_or_start weather", ErrorKind::Refused);
+        tell(process, "connect weather key 0123456789");
+    }
     // One that demands none is not trusted by who has one.
     tell(&mut other, "leave");
     tell(&mut other, "open_or_start open");
+    fails(&mut other, "connect open key 0123456789", ErrorKind::Refused);
+    tell(&mut other, "connect open");
     let mut third = place.start("role_user");
     fails(&mut third, "connect open key 0123456789", ErrorKind::Refused);
     tell(&mut other, "shutdown");

@@ -92,6 +92,15 @@ impl AuthKey {
     }
 }
 
+/// In constant time, as for proofs.
+impl PartialEq for AuthKey {
+    fn eq(&self, other: &AuthKey) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for AuthKey {}
+
 impl fmt::Debug for AuthKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AuthKey({} bytes)", self.0.len())

@@ -58,10 +58,11 @@ impl Session {
         Session::connect_by(address, authkey, true)
     }
 
-    /// The same; without `lanes`, calls go by the socket alone. A connection that this process has already is used as it is.
+    /// The same; without `lanes`, calls go by the socket alone. A connection that this process has already, by the same
+    /// authkey, is used as it is.
     #[doc(hidden)]
     pub fn connect_by(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Session> {
-        if let Some(core) = SessionCore::at_address(address) {
+        if let Some(core) = SessionCore::at_address(address, authkey) {
             return Ok(Session { core });
         }
         Ok(Session { core: SessionCore::connect(address, authkey, lanes)? })

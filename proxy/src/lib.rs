@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod array;
+#[cfg(feature = "async")]
+mod awaiting;
 mod batch;
 mod client;
 mod connection;

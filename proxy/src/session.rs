@@ -144,10 +144,11 @@ impl SessionCore {
         session.is_whole().then_some(session)
     }
 
-    /// The session of this process with the manager at an address, if there is one.
-    pub fn at_address(address: &Address) -> Option<Arc<Self>> {
+    /// The session of this process with the manager at an address, if there is one that was begun with the same authkey: whoever
+    /// connects with another, or without, is let in or refused by the manager alone.
+    pub fn at_address(address: &Address, authkey: Option<&AuthKey>) -> Option<Arc<Self>> {
         let sessions: Vec<_> = SESSIONS.lock().values().filter_map(Weak::upgrade).collect();
-        sessions.into_iter().find(|s| s.address == *address && s.is_whole() && s.is_alive())
+        sessions.into_iter().find(|s| s.address == *address && s.authkey.as_ref() == authkey && s.is_whole() && s.is_alive())
     }
 
     /// Keeps something until the connection is over.

@@ -86,7 +86,7 @@ fn keys_that_are_wrong() {
         if let Some(key) = key {
             builder = builder.authkey(key);
         }
-        // A process without a session of its own with that manager.
+        // By hand, and as a program that has a session already: it is asked like anybody else.
         let offer = ClientOffer {
             versions: Versions::ours(ARCHIVE_FORMAT),
             purpose: Purpose::Session,
@@ -95,12 +95,12 @@ fn keys_that_are_wrong() {
         let refused = handshake::connect(manager.address(), &offer, patience()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
         assert!(refused.to_string().contains("key"), "{refused}");
-        drop(builder);
+        assert_eq!(builder.connect(&address).unwrap_err().kind(), ErrorKind::Refused);
         list.push(1).unwrap();
     }
     let key = AuthKey::new("a key that is right").unwrap();
     let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: Some(&key) };
     handshake::connect(manager.address(), &offer, patience()).unwrap();
-    assert!(Manager::connect(&address).unwrap().is_alive());
+    assert!(Manager::builder().authkey("a key that is right").connect(&address).unwrap().is_alive());
     manager.audit().unwrap();
 }

@@ -7,23 +7,23 @@ use commonhold_ipc::socket::Spin;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// The lanes of a raw peer.
-struct Hands {
-    raw: Raw,
-    lanes: CallingLanes,
+pub struct Hands {
+    pub raw: Raw,
+    pub lanes: CallingLanes,
 }
 
 /// What nobody can be killed by: an alive word that says so for ever.
-static ALIVE: AtomicU32 = AtomicU32::new(1);
+pub static ALIVE: AtomicU32 = AtomicU32::new(1);
 
 impl Hands {
-    fn new(scene: &Scene) -> Hands {
+    pub fn new(scene: &Scene) -> Hands {
         let raw = Raw::connect(&scene.manager);
         let lanes = CallingLanes::map(raw.fds[2].try_clone().unwrap()).unwrap();
         Hands { raw, lanes }
     }
 
     /// Posts, and rings whether or not it must.
-    fn post(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> u32 {
+    pub fn post(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> u32 {
         assert!(self.lanes.is_free(lane));
         let (mark, posted) = self.lanes.post(lane, head, payload);
         assert_ne!(posted, Posted::Over);
@@ -39,7 +39,7 @@ impl Hands {
     }
 }
 
-fn head(call: u8, len: usize) -> Head {
+pub fn head(call: u8, len: usize) -> Head {
     Head { len: len as u32, code: call, quiet: false, lane: 0, number: 1 }
 }
 

@@ -10,6 +10,7 @@ mod greetings;
 mod lanes;
 #[path = "../peers_support/mod.rs"]
 mod peers_support;
+mod turns;
 
 use commonhold::{Any, Dict, ErrorKind, Handle, List, Manager, Namespace, Value};
 use commonhold_ipc::auth::{AuthKey, NO_PROOF};

@@ -91,7 +91,8 @@ struct Comparison {
 
 #[derive(Subcommand)]
 enum Command {
-    /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes
+    /// commonhold alone: get, set and bytes per entry from 1,000 to 10,000,000 entries, and 1 to 200 client processes or
+    /// 1 to 64 threads
     Scale(ScaleOptions),
     /// One call after the other: hot, with thinking between the calls, on one core; p50 to p99.9, and processor time
     Calls(CallsOptions),
@@ -110,6 +111,9 @@ pub struct ScaleOptions {
     /// Numbers of client processes, separated by commas; an empty list leaves this part out
     #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
     pub clients: Vec<u32>,
+    /// Numbers of threads of one client process, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 8, 64])]
+    pub threads: Vec<u32>,
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,

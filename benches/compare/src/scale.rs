@@ -1,8 +1,11 @@
-//! commonhold alone, at its limits: how reads, writes and memory grow with entries, how throughput holds with many client processes, and
+//! commonhold alone, at its limits: how reads, writes and memory grow with entries, how throughput holds with many client processes
+//! or threads, and
 //! whether memory stays bounded under many millions of overwrites.
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ::commonhold::{Counter, Dict, Manager, Token};
@@ -42,7 +45,7 @@ pub fn scale(options: &ScaleOptions) -> Result<()> {
     for entries in &options.entries {
         entries_line(*entries, options.json)?;
     }
-    if options.clients.is_empty() {
+    if options.clients.is_empty() && options.threads.is_empty() {
         return Ok(());
     }
     let manager = Manager::start()?;
@@ -50,6 +53,9 @@ pub fn scale(options: &ScaleOptions) -> Result<()> {
     fill_small(&manager, &dict, ENTRIES)?;
     for clients in &options.clients {
         clients_line(&manager, &dict, *clients, options.json)?;
+    }
+    for threads in &options.threads {
+        threads_line(&dict, *threads, options.json)?;
     }
     Ok(())
 }
@@ -86,6 +92,32 @@ fn clients_line(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, as_jso
     Ok(())
 }
 
+fn threads_line(dict: &Dict<u64, Small>, threads: u32, as_json: bool) -> Result<()> {
+    let gets = all_threads(dict, threads, false)?;
+    let sets = all_threads(dict, threads, true)?;
+    let text = format!("{threads:>10} threads: {:>9.2} million gets/s, {:>9.1} thousand sets/s, all together", gets / 1e6, sets / 1e3);
+    print(as_json, &json!({ "threads": threads, "gets_per_second": gets, "sets_per_second": sets }), &text)?;
+    Ok(())
+}
+
+/// Operations per second of so many threads of this process together.
+fn all_threads(dict: &Dict<u64, Small>, threads: u32, writes: bool) -> Result<f64> {
+    let start = Barrier::new(threads as usize);
+    thread::scope(|scope| {
+        let worker = |number: u32| {
+            let start = &start;
+            scope.spawn(move || {
+                let indices = indices_of(number.into());
+                start.wait();
+                work(dict, indices, writes, WORK)
+            })
+        };
+        let workers: Vec<_> = (0..threads).map(worker).collect();
+        let each = workers.into_iter().map(|worker| Ok(worker.join().map_err(|_| "a thread of it panicked")??));
+        each.sum()
+    })
+}
+
 /// The environment variable by which a process learns that it is a client: dict, start, number of clients, own number, 1 to
 /// write, milliseconds of work.
 const CLIENT_VARIABLE: &str = "COMPARE_CLIENT";
@@ -114,7 +146,7 @@ pub fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, wri
 pub fn be_client() -> Option<Result<()>> {
     let task = std::env::var(CLIENT_VARIABLE).ok()?;
     Some(task_of(&task).and_then(|(dict, start, clients, client, writes, time)| {
-        println!("{}", work(&dict, &start, clients, client, writes, time)?);
+        println!("{}", work_together(&dict, &start, clients, client, writes, time)?);
         Ok(())
     }))
 }
@@ -129,19 +161,36 @@ fn task_of(task: &str) -> Result<Task> {
 }
 
 /// What a client process does: waits until all are there, works for a time, returns its operations per second.
-fn work(dict: &Dict<u64, Small>, start: &Counter, clients: i64, client: u64, writes: bool, time: Duration) -> ::commonhold::Result<f64> {
-    let failed = |error: Failure| ::commonhold::Error::other(error.to_string());
-    let small = small().map_err(failed)?;
-    let mut indices = Indices::below(ENTRIES);
-    // Clients begin at different places of the sequence, lest they read in lockstep.
-    for _ in 0..client * 1000 {
-        black_box(indices.next_index());
-    }
+fn work_together(
+    dict: &Dict<u64, Small>,
+    start: &Counter,
+    clients: i64,
+    client: u64,
+    writes: bool,
+    time: Duration,
+) -> ::commonhold::Result<f64> {
+    let indices = indices_of(client);
     let mut seen = 0;
     start.add(1)?;
     while start.get()? < clients {
         start.wait_for_change(&mut seen, None)?;
     }
+    work(dict, indices, writes, time)
+}
+
+/// Indices that begin at another place of the sequence than those of other clients, lest they read in lockstep.
+fn indices_of(client: u64) -> Indices {
+    let mut indices = Indices::below(ENTRIES);
+    for _ in 0..client * 1000 {
+        black_box(indices.next_index());
+    }
+    indices
+}
+
+/// Gets or sets for a time; operations per second.
+fn work(dict: &Dict<u64, Small>, mut indices: Indices, writes: bool, time: Duration) -> ::commonhold::Result<f64> {
+    let failed = |error: Failure| ::commonhold::Error::other(error.to_string());
+    let small = small().map_err(failed)?;
     let began = Instant::now();
     let mut done = 0;
     while began.elapsed() < time {

@@ -57,6 +57,12 @@ impl<'m, M: Memory + ?Sized> Event<'m, M> {
         self.changes().load() & 1 == 1
     }
 
+    /// How often it was set or cleared: odd while it is set. Another number than before: it was set meanwhile.
+    #[inline(always)]
+    pub fn change_count(&self) -> u64 {
+        self.changes().load()
+    }
+
     /// Makes it set, or not. Whether it was the other way before.
     pub fn change(&self, set: bool) -> bool {
         loop {

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Outcomes for which room is kept from one call to the next.
 const OUTCOMES_KEPT: usize = 1024;
 
+/// What a small request counts as in a turn: its work, not its bytes.
+pub(super) const REQUEST_BYTES_MIN: usize = 4 << 10;
 /// Bytes that a step of work counts as in a turn: a turn is some milliseconds, whatever it is made of.
 pub(super) const STEP_BYTES: usize = 8;
 
@@ -140,8 +142,9 @@ impl Server {
                 Next::Nonsense => return self.close(index),
                 Next::Request(head, payload) => (head, payload),
             };
-            turn += HEAD_BYTES + payload.len();
-            if turn > TURN_BYTES && turn > HEAD_BYTES + payload.len() {
+            let bytes = (HEAD_BYTES + payload.len()).max(REQUEST_BYTES_MIN);
+            turn += bytes;
+            if turn > TURN_BYTES && turn > bytes {
                 self.put_off(index);
                 break;
             }

@@ -9,7 +9,7 @@
 //! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
 //! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
-use super::calls::{Done, write_answer};
+use super::calls::{Done, REQUEST_BYTES_MIN, write_answer};
 use super::session::Session;
 use super::{Connection, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
@@ -20,8 +20,6 @@ use commonhold_ipc::wire::{Call, UPLOAD_HEAD_BYTES, UploadHead};
 
 /// Bytes of requests that lanes are served before the sockets are looked at again.
 const UNLOOKED_BYTES_MAX: usize = 64 << 10;
-/// What a small request counts as: its work, not its bytes.
-const REQUEST_BYTES_MIN: usize = 4 << 10;
 /// Looks at doorbells between two looks at the sockets, while nothing happens: a microsecond or so.
 const LOOKS_PER_POLL: u32 = 64;
 /// Rounds in which a watched session has not called, others having done so, before it is not watched any more.

@@ -194,6 +194,31 @@ macro_rules! sends {
                 let sent = self.outgoing()?.send_until(&item, Until::Then(deadline_after(timeout))).map_err(hung_up)?;
                 if sent { Ok(()) } else { Err(timed_out("the pipe stayed full")) }
             }
+
+            /// [`send`](Self::send) that is awaited, in any executor: it waits while the pipe is full. With the feature `async`. Dropped
+            /// before it is ready, it has not sent.
+            ///
+            /// # Errors
+            /// As [`send`](Self::send); `System` if this process can start no thread to wait for it.
+            ///
+            /// ```
+            /// # commonhold::init_in_tests!();
+            /// # fn main() -> commonhold::Result<()> {
+            /// # let manager = commonhold::Manager::start()?;
+            /// let (ours, theirs) = manager.pipe::<String>()?;
+            /// let sender = manager.pipe_one_way::<u8>()?.1;
+            /// pollster::block_on(async {
+            ///     ours.send_async("hello").await?;
+            ///     assert_eq!(theirs.recv()?.as_deref(), Some("hello"));
+            ///     assert!(sender.send_async(1).await.unwrap_err().is_closed());   // nobody receives
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            #[cfg(feature = "async")]
+            pub async fn send_async(&self, item: impl AsShared<$item>) -> Result<()> {
+                self.outgoing()?.send_async(item).await.map_err(hung_up)
+            }
         }
     };
 }
@@ -232,6 +257,35 @@ macro_rules! receives {
             /// `TimedOut` if none came; else as [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<$item>> {
                 self.incoming()?.recv_timeout(timeout)
+            }
+
+            /// [`recv`](Self::recv) that is awaited, in any executor. With the feature `async`. Dropped before it is ready, it has taken
+            /// nothing.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv); `System` if this process can start no thread to wait for it.
+            ///
+            /// ```
+            /// # commonhold::init_in_tests!();
+            /// # fn main() -> commonhold::Result<()> {
+            /// # let manager = commonhold::Manager::start()?;
+            /// use commonhold::{PipeSender, Process};
+            /// let (numbers, sender) = manager.pipe_one_way::<u64>()?;
+            /// let _child = Process::spawn(|sender: PipeSender<u64>| (1..=3).try_for_each(|number| sender.send(number)), sender)?;
+            /// pollster::block_on(async {
+            ///     let mut sum = 0;
+            ///     while let Some(number) = numbers.recv_async().await? {
+            ///         sum += number;
+            ///     }
+            ///     assert_eq!(sum, 6);                                     // when the child has ended
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            #[cfg(feature = "async")]
+            pub fn recv_async(&self) -> impl Future<Output = Result<Option<$item>>> + Send + Unpin {
+                let mut place = None;
+                std::future::poll_fn(move |context| self.incoming()?.poll_recv(&mut place, context))
             }
 
             /// Waits until [`recv`](Self::recv) would not: an item is there, or the stream has ended. `false`: neither, after

@@ -1,11 +1,12 @@
 //! [`PoolBuilder`]: how a pool is to be.
 
 use super::Pool;
+use super::assert_no_captures;
 use super::frames::{Packing, Space};
 use super::keeper::keep;
 use super::owner::{Owner, State};
 use super::worker::{Initializer, entry};
-use crate::process::{Task, assert_no_captures, cpu_count};
+use crate::process::{Task, cpu_count};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_WORKERS_MAX};

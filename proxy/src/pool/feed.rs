@@ -72,7 +72,7 @@ impl<I: Iterator<Item: Shared>> Feeder<I> {
         if calls > 0 {
             return (Some(chunk), failure);
         }
-        owner.let_go(chunk);
+        owner.let_go([chunk]);
         (None, failure)
     }
 }

@@ -147,7 +147,14 @@ impl Job {
         if gathered.told {
             return Some(callback);
         }
-        gathered.callback = Some(callback);
+        // (Another one is a future's, that only wakes.)
+        gathered.callback = Some(match gathered.callback.take() {
+            Some(before) => Box::new(move |job| {
+                before(job);
+                callback(job);
+            }),
+            None => callback,
+        });
         None
     }
 

@@ -23,7 +23,7 @@ mod worker;
 pub use builder::PoolBuilder;
 pub use results::{AsyncResult, Imap, Progress, Watch};
 
-use crate::process::{Task, assert_no_captures};
+use crate::process::Task;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::sys::ring_bell;
 use commonhold_ipc::task::Entry;
@@ -37,6 +37,15 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wait::{IS_KEEPER, Patience};
+
+/// Stops the compiler at a function that carries something with it: in the function that the user calls, as for processes.
+const fn assert_no_captures<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "this closure captures variables of its surroundings (or is a function pointer): a pool's workers do not have them. \
+         Pass them as arguments instead, with each item: `pool.map(|x: u64, y: u64| x + y, items.map(|x| (x, y)))`."
+    );
+}
 
 /// Processes that stay, and call functions for whoever asks. `Send + Sync`: several threads may use it at once.
 ///
@@ -166,7 +175,7 @@ impl Pool {
             }
             submitted
         });
-        chunks.for_each(|chunk| self.owner.let_go(chunk));
+        self.owner.let_go(chunks);
         submitted
     }
 
@@ -294,7 +303,7 @@ impl Pool {
             let (chunk, failure) = feeder.next(&self.owner, &job, u64::MAX);
             chunks.extend(chunk);
             if let Some((_, error)) = failure {
-                chunks.into_iter().for_each(|chunk| self.owner.let_go(chunk));
+                self.owner.let_go(chunks);
                 return Err(error);
             }
         }

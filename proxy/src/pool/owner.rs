@@ -200,15 +200,16 @@ impl Owner {
         let is_complete = job.is_complete();
         job.cancel();
         let mut state = lock(&self.state);
-        if !is_complete {
-            self.call_off(&mut state, job);
-        }
+        let over = if is_complete { Vec::new() } else { self.call_off(&mut state, job) };
         self.end(&mut state, job);
         self.tune(&mut state);
+        drop(state);
+        self.let_go(over);
     }
 
-    /// Takes what a job has not begun away from the workers.
-    fn call_off(&self, state: &mut State, job: &Arc<Job>) {
+    /// Takes what a job has not begun away from the workers. What comes back is let go of without the lock.
+    #[must_use]
+    fn call_off(&self, state: &mut State, job: &Arc<Job>) -> Vec<Chunk> {
         let (mine, others) = std::mem::take(&mut state.backlog).into_iter().partition(|chunk| Arc::ptr_eq(&chunk.job, job));
         state.backlog = others;
         let mut over: Vec<Chunk> = Vec::from_iter::<VecDeque<Chunk>>(mine);
@@ -222,15 +223,19 @@ impl Owner {
                 over.push(handed.chunk);
             }
         }
-        over.into_iter().for_each(|chunk| self.let_go(chunk));
         self.refill(state);
+        over
     }
 
-    /// Frees what a chunk takes that will not be handed out any more.
-    pub(super) fn let_go(&self, chunk: Chunk) {
-        let mut arguments = (!chunk.packing.regions.is_empty()).then(|| lock(&self.arguments));
-        for at in &chunk.packing.regions {
-            arguments.iter_mut().for_each(|arguments| arguments.give_back(*at));
+    /// Frees what chunks take that will not be handed out any more. Not under a lock: objects that only they held are let go of, which
+    /// is said to managers, and a manager that is stopped may keep who says it waiting.
+    pub(super) fn let_go(&self, chunks: impl IntoIterator<Item = Chunk>) {
+        for chunk in chunks {
+            let mut arguments = (!chunk.packing.regions.is_empty()).then(|| lock(&self.arguments));
+            for at in &chunk.packing.regions {
+                arguments.iter_mut().for_each(|arguments| arguments.give_back(*at));
+            }
+            drop(arguments);
         }
     }
 
@@ -242,7 +247,7 @@ impl Owner {
         let mut state = lock(&self.state);
         if let Err(error) = state.check() {
             drop(state);
-            self.let_go(chunk);
+            self.let_go([chunk]);
             return Err(error);
         }
         if state.backlog.is_empty()
@@ -350,6 +355,7 @@ impl Owner {
             }
             settled.push(one);
         }
+        let mut over = Vec::new();
         let mut state = lock(&self.state);
         for one in settled {
             state.reading[one.worker] -= 1;
@@ -360,7 +366,7 @@ impl Owner {
             }
             self.board().free(one.slot);
             state.free.push(one.slot);
-            self.let_go(one.chunk);
+            over.push(one.chunk);
             if self.board().is_leaving(one.worker) {
                 self.board().wake_worker(one.worker);
             }
@@ -369,22 +375,25 @@ impl Owner {
                 ring_bell(&self.bell);
             }
         }
-        self.done(&mut state, ready);
+        over.extend(self.done(&mut state, ready));
         self.refill(&mut state);
         if state.is_done() {
             ring_bell(&self.bell);
         }
         drop(state);
         self.board().callers().notify_all();
+        self.let_go(over);
     }
 
-    /// Jobs are finished.
-    fn done(&self, state: &mut State, ready: Vec<(Arc<Job>, Option<Callback>)>) {
+    /// Jobs are finished. What comes back is let go of without the lock.
+    #[must_use]
+    fn done(&self, state: &mut State, ready: Vec<(Arc<Job>, Option<Callback>)>) -> Vec<Chunk> {
+        let mut over = Vec::new();
         for (job, callback) in ready {
             if job.is_async {
                 // Of others the caller says when they are over.
                 if !job.is_complete() {
-                    self.call_off(state, &job);
+                    over.extend(self.call_off(state, &job));
                 }
                 self.end(state, &job);
             }
@@ -394,6 +403,7 @@ impl Owner {
             }
         }
         self.tune(state);
+        over
     }
 
     /// What has come of a chunk: the results that are there, and the failure of the call that was running.
@@ -482,18 +492,18 @@ impl Owner {
         }
         state.unpublished.clear();
         let mut ready = Vec::new();
-        for chunk in chunks {
+        for chunk in &chunks {
             let (finished, callback) = chunk.job.fail(error);
             if finished {
                 ready.push((chunk.job.clone(), callback));
             }
-            self.let_go(chunk);
         }
-        self.done(&mut state, ready);
+        chunks.extend(self.done(&mut state, ready));
         drop(state);
         ring_bell(&self.bell);
         self.changed.notify_all();
         self.board().callers().notify_all();
+        self.let_go(chunks);
     }
 
     /// No more jobs are taken.

@@ -33,11 +33,23 @@ pub struct AsyncResult<T> {
     owner: Arc<Owner>,
     job: Arc<Job>,
     make: fn(&Job) -> Result<T>,
+    #[cfg(feature = "async")]
+    awaited: Option<Arc<Awaited>>,
 }
+
+/// Who awaits a result.
+#[cfg(feature = "async")]
+type Awaited = std::sync::Mutex<Option<std::task::Waker>>;
 
 impl<T> AsyncResult<T> {
     pub(super) fn new(owner: Arc<Owner>, job: Arc<Job>, make: fn(&Job) -> Result<T>) -> Self {
-        AsyncResult { owner, job, make }
+        AsyncResult {
+            owner,
+            job,
+            make,
+            #[cfg(feature = "async")]
+            awaited: None,
+        }
     }
 
     /// Whether [`get`](Self::get) has an answer at once.
@@ -138,6 +150,54 @@ impl<T> AsyncResult<T> {
     /// ```
     pub fn watch(&self) -> Watch<'_, T> {
         Watch { result: self, last: None }
+    }
+}
+
+/// Awaited, in any executor, with the feature `async`: what [`get`](AsyncResult::get) gives. It can be awaited again, or by reference:
+/// `(&mut result).await`. The pool's own thread wakes who awaits it.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # fn main() -> commonhold::Result<()> {
+/// use commonhold::Pool;
+/// let pool = Pool::new(2)?;
+/// pollster::block_on(async {
+///     let mut all = pool.map_async(|x: u64| x * x, 1..=3)?;
+///     assert_eq!(pool.apply_async(|x: u64| x * 2, 21)?.await?, 42);
+///     assert_eq!((&mut all).await?, [1, 4, 9]);
+///     assert_eq!(all.await?, [1, 4, 9]);
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[cfg(feature = "async")]
+impl<T> Future for AsyncResult<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<T>> {
+        use std::task::Poll;
+        self.owner.stamp.check()?;
+        if self.is_ready() {
+            return Poll::Ready((self.make)(&self.job));
+        }
+        self.owner.may_wait()?;
+        let waker = context.waker().clone();
+        if let Some(awaited) = &self.awaited {
+            let before = lock(awaited).replace(waker);
+            drop(before);
+        } else {
+            let awaited: Arc<Awaited> = Arc::new(Some(waker).into());
+            // Weak: dropped, it keeps nobody's task.
+            let its = Arc::downgrade(&awaited);
+            self.awaited = Some(awaited);
+            let call = move |_: &Job| {
+                let waker = its.upgrade().and_then(|awaited| lock(&awaited).take());
+                waker.into_iter().for_each(std::task::Waker::wake);
+            };
+            self.owner.call_back_when(&self.job, Box::new(call));
+        }
+        // Who was called back in between has found no waker, or another one.
+        if self.job.is_finished() { Poll::Ready((self.make)(&self.job)) } else { Poll::Pending }
     }
 }
 

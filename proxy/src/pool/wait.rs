@@ -97,6 +97,16 @@ impl Owner {
         self.tune(&mut state);
     }
 
+    /// # Errors
+    /// `Deadlock` on the keeper.
+    pub(super) fn may_wait(&self) -> Result<()> {
+        if IS_KEEPER.get() {
+            let text = "a callback of a pool cannot wait for the pool's results: it runs on the thread that brings them";
+            return Err(Error::new(ErrorKind::Deadlock, text));
+        }
+        Ok(())
+    }
+
     /// Waits until a job has had another arrival than `seen`, or the deadline: `false`.
     ///
     /// # Errors
@@ -106,10 +116,7 @@ impl Owner {
         if job.arrivals() != seen {
             return Ok(true);
         }
-        if IS_KEEPER.get() {
-            let text = "a callback of a pool cannot wait for the pool's results: it runs on the thread that brings them";
-            return Err(Error::new(ErrorKind::Deadlock, text));
-        }
+        self.may_wait()?;
         self.wait_begins(patience, 1);
         let come = self.wait_for(job, seen, patience, deadline);
         self.wait_begins(patience, -1);

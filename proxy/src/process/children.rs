@@ -129,6 +129,28 @@ impl ChildProcess {
         }
     }
 
+    /// [`wait`](Self::wait) for its end that is awaited, in any executor. With the feature `async`.
+    ///
+    /// # Errors
+    /// `UsedAfterFork` in a forked child; `System` if this process cannot wait.
+    #[cfg(feature = "async")]
+    pub fn wait_async(&self) -> impl Future<Output = Result<()>> + Send + Unpin {
+        let mut place = None;
+        std::future::poll_fn(move |context| self.poll_end(&mut place, context))
+    }
+
+    #[cfg(feature = "async")]
+    fn poll_end(&self, place: &mut Option<crate::awaiting::Place>, context: &std::task::Context<'_>) -> std::task::Poll<Result<()>> {
+        use crate::awaiting::{Key, Place};
+        if self.settle()?.end.is_some() {
+            *place = None;
+            return std::task::Poll::Ready(Ok(()));
+        }
+        let key = Key::Child(Arc::as_ptr(&self.0).addr());
+        Place::keep(place, key, context.waker(), || Arc::new(self.clone()))?;
+        std::task::Poll::Pending
+    }
+
     /// Of sentinel and channel, what to watch: not the channel of one that will say no more.
     fn watched<'f, 'd>(&self, both: &'f [BorrowedFd<'d>; 2]) -> &'f [BorrowedFd<'d>] {
         // SYNC: Relaxed: who does not see it yet looks once more for nothing.
@@ -411,6 +433,29 @@ impl<T: Shared> Process<T> {
     /// As [`join`](Self::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<Option<T>> {
         if self.child.wait(timeout)? { self.child.result().map(Some) } else { Ok(None) }
+    }
+
+    /// [`join`](Self::join) that is awaited, in any executor. With the feature `async`. Dropped before it is ready, it has no effect.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// use commonhold::Process;
+    /// let child = Process::spawn(|x: u64| x * x, 12)?;
+    /// assert_eq!(pollster::block_on(child.join_async())?, 144);
+    /// let killed = Process::spawn(|| commonhold::parent_process().unwrap().wait(None).map(drop), ())?;
+    /// killed.kill()?;
+    /// assert!(pollster::block_on(killed.join_async()).unwrap_err().is_died());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "async")]
+    pub fn join_async(&self) -> impl Future<Output = Result<T>> + Send + Unpin {
+        let mut place = None;
+        std::future::poll_fn(move |context| self.child.poll_end(&mut place, context).map(|ended| ended.and_then(|()| self.child.result())))
     }
 
     /// Gives the process's result and descriptors up, once it has ended.

@@ -34,7 +34,6 @@ pub use run::run;
 pub(crate) use run::{PanicReport, handed, panic_report};
 pub use supervise::{ChildSpec, Outcome, Restart, RestartStrategy, Supervisor, SupervisorEvent, SupervisorStopper};
 pub use task::Task;
-pub(crate) use task::assert_no_captures;
 
 /// The role in which a child is started.
 pub const ROLE: &str = "process";

@@ -1,6 +1,8 @@
 //! [`Queue`], as its users see it. The protocol is in `ipc::queue`; here is how values get into items and out of them, and how one
 //! waits.
 
+#[cfg(feature = "async")]
+mod awaited;
 mod lease;
 mod options;
 mod parcel;

@@ -86,6 +86,40 @@ impl Event {
         event.wait(session.claim(), &Patience::until(session, deadline)?)
     }
 
+    /// [`wait`](Self::wait) that is awaited, in any executor. With the feature `async`. As there, it ends when the event is set, even if it
+    /// is cleared right afterwards; it waits from its first poll on.
+    ///
+    /// # Errors
+    /// Disconnected, when the manager ends; `System` if this process can start no thread to wait for it.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// use commonhold::{Event, Process};
+    /// let ready = manager.event()?;
+    /// let _child = Process::spawn(|ready: Event| ready.set(), ready.clone())?;
+    /// pollster::block_on(ready.wait_async())
+    /// # }
+    /// ```
+    #[cfg(feature = "async")]
+    pub fn wait_async(&self) -> impl Future<Output = Result<()>> + Send + Unpin {
+        use crate::awaiting::{Key, Place};
+        use std::task::Poll;
+        let (mut first, mut place) = (None, None);
+        std::future::poll_fn(move |context| {
+            let now = self.words()?.1.change_count();
+            let seen = *first.get_or_insert(now);
+            if seen != now || now & 1 == 1 {
+                place = None;
+                return Poll::Ready(Ok(()));
+            }
+            let key = Key::Event(self.object.manager(), self.object.id(), seen);
+            Place::keep(&mut place, key, context.waker(), || Arc::new(Change { event: self.clone(), seen }))?;
+            Poll::Pending
+        })
+    }
+
     /// Who sleeps until it is set; of very many, some.
     pub fn waiters(&self) -> Result<Vec<Party>> {
         let (session, event) = self.words()?;
@@ -107,6 +141,28 @@ impl Source for Event {
             let prepared = waiters.prepare();
             places.add_word(waiters.word(), prepared, alive);
         }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+}
+
+/// Ready when an event has changed.
+#[cfg(feature = "async")]
+struct Change {
+    event: Event,
+    seen: u64,
+}
+
+#[cfg(feature = "async")]
+impl Source for Change {
+    fn is_ready(&self) -> bool {
+        self.event.words().map_or(true, |(_, event)| event.change_count() != self.seen)
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        self.event.prepare(places);
     }
 
     fn is_in_memory(&self) -> bool {

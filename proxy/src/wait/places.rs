@@ -93,6 +93,12 @@ impl<'w> Places<'w> {
         self.words.push(Word { word, expected, alive: Some(alive) });
     }
 
+    /// The same with a word of this process's own.
+    #[cfg(feature = "async")]
+    pub fn add_own_word(&mut self, word: &'w AtomicU32, expected: u32) {
+        self.words.push(Word { word, expected, alive: None });
+    }
+
     /// Sleeps until the descriptor is readable, at its end or in error.
     pub fn add_descriptor(&mut self, descriptor: BorrowedFd<'w>) {
         self.descriptors.push(descriptor);
