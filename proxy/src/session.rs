@@ -244,6 +244,11 @@ impl SessionCore {
         }
     }
 
+    /// Whether the kernel has barriers, as far as the manager knows: then sessions may rely on them.
+    pub fn has_barriers(&self) -> bool {
+        self.welcome.options & OPTION_BARRIERS != 0
+    }
+
     /// The manager's alive word, for sleeps.
     #[inline]
     pub fn alive_word(&self) -> Result<&AtomicU32> {

@@ -3,7 +3,8 @@
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PATIENCE, PROMPT, process_of, until};
-use commonhold::{Acquired, ErrorKind, Lock, Manager, Value};
+use commonhold::{Acquired, ErrorKind, Lock, Manager, Process, Value};
+use commonhold_ipc::points::CLIENT_VARIABLE;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,36 @@ fn adder(talk: &mut Talk) {
         value.set(now + 1).unwrap();
     }
     talk.say("done");
+}
+
+/// Run by a child of the library's, whose only thread has registered for barriers: so it gives back without a fence.
+fn pass_twice(lock: Lock) -> commonhold::Result<()> {
+    assert!(commonhold_ipc::sys::is_single_threaded(), "a process of one thread registers when it connects");
+    (0..2).try_for_each(|_| lock.lock().map(drop))
+}
+
+#[test]
+fn who_gives_back_without_a_fence_and_dies_keeps_nobody_out() {
+    let manager = Manager::start().unwrap();
+    for point in 1.. {
+        let lock = manager.lock().unwrap();
+        let child = Process::builder().env(CLIENT_VARIABLE, point.to_string()).spawn(pass_twice, lock.clone()).unwrap();
+        let pass = || {
+            while child.is_alive() {
+                drop(lock.lock().unwrap());
+            }
+        };
+        std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(pass))));
+        drop(lock.lock().unwrap());
+        manager.audit().unwrap();
+        match child.exit_code() {
+            Some(0) => {
+                assert!(point > 10, "only {point} points");
+                return;
+            }
+            code => assert_eq!(code, Some(-9)),
+        }
+    }
 }
 
 /// Takes the lock and keeps it until it is told otherwise.

@@ -203,6 +203,7 @@ impl System for Commonhold {
             Row::Queue4k => self.queue(row, plan, "queue_large", &value(4 << 10)),
             Row::Queue1m => self.queue(row, plan, "queue_large", &value(1 << 20)),
             Row::QueueRoundTrip | Row::QueueWake => self.there_and_back(plan.with_pauses(row.pause_ns().unwrap_or_default())),
+            Row::PipeRoundTrip => self.pipe(plan),
             Row::ArrayGet | Row::ArraySet | Row::ArrayFetchAdd => self.array(row, plan),
             Row::CounterAdd | Row::CounterAddContended => self.count(row, plan),
             Row::BytesPerEntry => bytes_per_entry(),
@@ -333,6 +334,18 @@ impl Commonhold {
             queue.send(item)?;
         }
         plan.time(|| Ok(queue.send(item)?))
+    }
+
+    fn pipe(&self, plan: Plan) -> Result<Vec<f64>> {
+        let (ours, theirs) = self.manager.pipe::<Small>()?;
+        let _partner = Partner::start(&["pipe_echo".to_owned(), theirs.token()?.to_string()])?;
+        drop(theirs);
+        let small = small()?;
+        plan.time(|| {
+            ours.send(small)?;
+            touch(&ours.recv()?.ok_or("the pipe has ended")?);
+            Ok(())
+        })
     }
 
     fn there_and_back(&self, plan: Plan) -> Result<Vec<f64>> {

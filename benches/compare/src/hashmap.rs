@@ -46,7 +46,7 @@ fn small() -> Result<Small> {
 
 impl System for Hashmap {
     fn has(&self, row: Row) -> bool {
-        let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin) || row.is_about_methods();
+        let elsewhere = matches!(row, Row::ManagerStart | Row::ProcessSpawnJoin | Row::PipeRoundTrip) || row.is_about_methods();
         !elsewhere && !row.is_about_pools() && !row.is_about_locks() && !row.is_about_queues()
     }
 

@@ -81,7 +81,7 @@ fn open(directory: &TempDir) -> Result<Env> {
 
 impl System for Lmdb {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin
+        !matches!(row, Row::ProcessSpawnJoin | Row::PipeRoundTrip)
             && !row.is_about_methods()
             && !row.is_about_pools()
             && !row.is_about_locks()

@@ -3,11 +3,13 @@
 //! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
 //! `workload` is the work and the clock, `measure` the order of rounds, `report` the output, `render` and `plot` what is made of it later. `calls` is about waiting, `scale` and `churn` about
 //! commonhold alone.
+mod asked;
 mod calls;
 mod child;
 mod commonhold;
 mod crossbeam;
 mod hashmap;
+mod iceoryx2;
 mod ipc_channel;
 mod lmdb;
 mod measure;
@@ -25,6 +27,7 @@ mod rows;
 mod scale;
 mod situations;
 mod systems;
+mod unix_stream;
 mod workload;
 
 use std::io::{self, IsTerminal, Write};

@@ -335,6 +335,17 @@ class Rows:
             THINK_NS = pause_ns
             return timed(groups * operations, 1, ask_one)
 
+    def pipe_round_trip(self, groups, operations):
+        ours, theirs = multiprocessing.Pipe()
+        one = value(64)
+
+        def ask_one():
+            ours.send_bytes(one)
+            touch(ours.recv_bytes())
+
+        with Partner(lambda: theirs.send_bytes(theirs.recv_bytes())):
+            return timed(groups, operations, ask_one)
+
     def queue_4_to_1(self, groups, operations):
         return self.queue(64, groups, operations, senders=4)
 

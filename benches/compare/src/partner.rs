@@ -2,13 +2,13 @@
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
-use ::commonhold::{Barrier, Counter, Dict, Event, Lock, Queue, StripedCounter, Token};
+use ::commonhold::{Barrier, Connection, Counter, Dict, Event, Lock, Queue, StripedCounter, Token};
 
 use crate::Result;
 use crate::child::{Helper, Lines};
 use crate::commonhold::{Small, small, update_by_run, update_by_transaction};
 use crate::workload::touch;
-use crate::{ipc_channel, rawlocks, redis};
+use crate::{ipc_channel, rawlocks, redis, unix_stream};
 
 /// Tells a process that it is a partner: what it does, then with what.
 const VARIABLE: &str = "COMPARE_PARTNER";
@@ -115,6 +115,7 @@ fn work(task: &[&str]) -> Result<()> {
             there.iter().try_for_each(|item| back.send(item?))?;
             Ok(())
         }
+        ["pipe_echo", token] => echo_pipe(token),
         _ => work_elsewhere(task, ready),
     }
 }
@@ -128,6 +129,7 @@ fn work_elsewhere(task: &[&str], ready: impl Fn()) -> Result<()> {
         ["ipc_channel_receiver", server] => ipc_channel::receive_for_ever(server, ready),
         ["ipc_channel_sender", server] => ipc_channel::send_for_ever(server, ready),
         ["ipc_channel_echo", server] => ipc_channel::echo_for_ever(server, ready),
+        ["unix_stream_echo", path] => unix_stream::echo_for_ever(path.as_ref(), ready),
         ["raw_lock", kind, file] => {
             let lock = rawlocks::existing(kind, file.as_ref())?;
             ready();
@@ -145,6 +147,16 @@ fn work_elsewhere(task: &[&str], ready: impl Fn()) -> Result<()> {
         }
         _ => Err(format!("not a partner's task: {task:?}").into()),
     }
+}
+
+/// Sends back what comes through a pipe.
+fn echo_pipe(token: &str) -> Result<()> {
+    let pipe: Connection<Small> = token.parse::<Token>()?.open()?;
+    println!("ready");
+    while let Some(item) = pipe.recv()? {
+        pipe.send(item)?;
+    }
+    Ok(())
 }
 
 /// Has a session that has made a call, and does nothing more.

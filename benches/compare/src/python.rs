@@ -1,15 +1,11 @@
 //! Python's `multiprocessing.Manager()`, measured by Python itself (`manager.py`) in the process that started the manager, row by row as asked;
 //! and its processes (`processes.py`).
-//!
-//! It must never hang us: every answer is waited for with a deadline, and the interpreter's whole process group dies with the guard.
-use std::io::Write;
-use std::process::{ChildStdin, Command};
-use std::time::Duration;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::child::{Helper, Lines};
+use crate::asked::Asked;
 use crate::commonhold::{EACH, TOGETHER};
 use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
 use crate::systems::System;
@@ -17,12 +13,6 @@ use crate::workload::Plan;
 
 const MANAGER: &str = include_str!("manager.py");
 const PROCESSES: &str = include_str!("processes.py");
-/// How long one answer may take. The longest, filling 100,000 entries, takes less than a second on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long the manager may take to shut down before it is killed.
-const PATIENCE_AT_END: Duration = Duration::from_secs(5);
-
 /// What an interpreter is started for.
 #[derive(Clone, Copy)]
 enum Measures {
@@ -38,9 +28,7 @@ enum Measures {
 
 /// The interpreter.
 pub struct Python {
-    stdin: ChildStdin,
-    answers: Lines,
-    interpreter: Helper,
+    interpreter: Asked,
     measures: Measures,
 }
 
@@ -81,36 +69,7 @@ impl Python {
     fn run_script(script: &str, argument: &str, measures: Measures) -> Result<Option<Self>> {
         let mut command = Command::new("python3");
         command.args(["-c", script, argument]);
-        let Some((interpreter, stdin, answers)) = Helper::spawn(&mut command)? else {
-            return Ok(None);
-        };
-        let mut python = Python { stdin, answers, interpreter, measures };
-        python.answer()?;
-        Ok(Some(python))
-    }
-
-    fn ask(&mut self, question: &Value) -> Result<Value> {
-        writeln!(self.stdin, "{question}")?;
-        self.stdin.flush()?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Result<Value> {
-        let line = self.answers.next_line(PATIENCE).map_err(|error| format!("python3: {error}"))?;
-        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("python3 printed {line:?}: {error}"))?;
-        match answer.get("error") {
-            Some(error) => Err(format!("python3: {error}").into()),
-            None => Ok(answer),
-        }
-    }
-}
-
-impl Drop for Python {
-    /// Lets Python shut its manager down and reap it; whatever does not work out is left to the guard, which kills.
-    fn drop(&mut self) {
-        if writeln!(self.stdin, "{}", json!({ "end": true })).is_ok() {
-            let _ = self.answers.next_line(PATIENCE_AT_END);
-        }
+        Ok(Asked::start("python3", &mut command)?.map(|interpreter| Python { interpreter, measures }))
     }
 }
 
@@ -118,11 +77,11 @@ impl System for Python {
     fn has(&self, row: Row) -> bool {
         match self.measures {
             Measures::Everything => {
-                let process = matches!(row, Row::ProcessSpawnJoin | Row::UpdateRun | Row::UpdateTransaction);
+                let process = matches!(row, Row::ProcessSpawnJoin | Row::PipeRoundTrip | Row::UpdateRun | Row::UpdateTransaction);
                 let stream = matches!(row, Row::DictSet64Stream | Row::ListPush64Stream);
                 !process && !stream && !row.is_about_pools()
             }
-            Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.is_about_queues(),
+            Measures::Locks => row.is_about_locks() || row.is_about_memory() || row.is_about_queues() || row == Row::PipeRoundTrip,
             Measures::Processes => row == Row::ProcessSpawnJoin,
             // What its workers do in the other rows is Python, and so another work.
             Measures::Pools => row == Row::ProcessSpawnJoin || row.is_about_pools() && !matches!(row, Row::PoolWork | Row::PoolWorkOne),
@@ -130,14 +89,11 @@ impl System for Python {
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {
-        self.ask(&json!({ "prepare": data.name() })).map(|_| ())
+        self.interpreter.ask(&json!({ "prepare": data.name() })).map(|_| ())
     }
 
     fn run(&mut self, row: Row, plan: Plan) -> Result<Vec<f64>> {
-        let answer =
-            self.ask(&json!({ "row": row.name(), "groups": plan.groups, "operations": plan.operations, "think_ns": plan.think_ns }))?;
-        let times = answer.get("ns").and_then(Value::as_array).ok_or("python3 answered without figures")?;
-        times.iter().map(|time| time.as_f64().ok_or_else(|| "python3 answered something else than a number".into())).collect()
+        self.interpreter.run(row, plan)
     }
 
     fn processes(&self) -> Vec<u32> {

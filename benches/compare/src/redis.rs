@@ -304,7 +304,10 @@ impl Redis {
 
 impl System for Redis {
     fn has(&self, row: Row) -> bool {
-        row != Row::ProcessSpawnJoin && !row.is_about_pools() && !row.is_about_locks() && !row.is_about_memory()
+        !matches!(row, Row::ProcessSpawnJoin | Row::PipeRoundTrip)
+            && !row.is_about_pools()
+            && !row.is_about_locks()
+            && !row.is_about_memory()
     }
 
     fn prepare(&mut self, data: DataSet) -> Result<()> {

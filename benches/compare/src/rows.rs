@@ -134,6 +134,9 @@ pub enum Row {
     /// The same with 200 µs between two, in which the other process falls asleep
     #[value(name = "queue_wake")]
     QueueWake,
+    /// Send 64 bytes through a pipe to another process and get them back, one after the other, both sides awake
+    #[value(name = "pipe_round_trip")]
+    PipeRoundTrip,
     /// Read a 64-bit number of an array of 1,000 by a random index
     #[value(name = "array_get")]
     ArrayGet,
@@ -346,6 +349,10 @@ pub enum SystemName {
     Crossbeam,
     /// ipc-channel, the crate: bytes over a local socket to another process
     IpcChannel,
+    /// iceoryx2, the crate: publish-subscribe one way, request-response for calls; both sides look for what comes and never sleep
+    Iceoryx2,
+    /// Two connected local sockets, through std's UnixStream: the system's own pipe
+    UnixStream,
     /// LMDB through heed, on tmpfs where there is room, WRITEMAP and NOSYNC; writer and reader are this process, one transaction per operation
     Lmdb,
     /// redis-server on a unix socket of its own, started and ended by this program, no persistence; HGET, HSET, LINDEX, RPUSH

@@ -42,6 +42,8 @@ pub fn start(name: SystemName) -> Result<Presence> {
         SystemName::Hashmap => Presence::Here(Box::new(crate::hashmap::Hashmap::new())),
         SystemName::Crossbeam => Presence::Here(Box::new(crate::crossbeam::Crossbeam)),
         SystemName::IpcChannel => Presence::Here(Box::new(crate::ipc_channel::IpcChannel)),
+        SystemName::Iceoryx2 => here(boxed(crate::iceoryx2::Iceoryx2::start()?), crate::iceoryx2::NOT_BUILT),
+        SystemName::UnixStream => Presence::Here(Box::new(crate::unix_stream::UnixStreams)),
         SystemName::Lmdb => Presence::Here(Box::new(crate::lmdb::Lmdb::new()?)),
         SystemName::Redis => here(boxed(crate::redis::Redis::start()?), "redis-server is not installed (not in PATH)"),
         SystemName::Python => here(boxed(crate::python::Python::start()?), NO_PYTHON),

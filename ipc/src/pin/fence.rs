@@ -113,6 +113,12 @@ impl PinTable {
         }
     }
 
+    /// Whether this process is registered for barriers, and the manager says that those who wait for others can ask for them.
+    #[inline(always)]
+    pub fn is_registered(&self) -> bool {
+        self.fencing.is_managers()
+    }
+
     /// A reader's own fence.
     pub(super) fn fence(&self, state: Option<&BlockState>) {
         // SYNC: pairs with the SeqCst fence before the manager's scan, see `pin`'s table.

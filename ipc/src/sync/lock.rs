@@ -13,7 +13,8 @@
 //! | claim | held | its taker, by exchange of a free state |
 //! | claim + RESERVED (+ DIED) | free, but for that waiter | the last holder |
 //!
-//! To take it is one exchange, to give it back one swap, and a look at the line that is here anyway.
+//! To take it is one exchange, to give it back one store, or one swap (see [turns](super::turns)), and a look at the line that is here
+//! anyway.
 
 use super::turns::{DIED, Obstacle, Prize, RESERVED, TURNS_BYTES, Turns};
 use super::{Claim, FLAGS, Memory, Roster, Waiting, Word, scribbled};
@@ -109,6 +110,12 @@ impl<'m, M: Memory + ?Sized> Lock<'m, M> {
         });
     }
 
+    /// The same without a fence, in a process that the kernel puts [barriers](super::turns) into.
+    #[inline(always)]
+    pub fn release_relying(&self) {
+        self.turns().release(|free| self.state().set_relying(free));
+    }
+
     /// Gives the lock back as it came: the next one is told of a death that this one was told of.
     pub fn release_as_taken(&self, taken: Taken) {
         self.turns().release(|free| {
@@ -174,6 +181,7 @@ impl<'m, M: Memory + ?Sized> Lock<'m, M> {
 
 impl<M: Memory + ?Sized> Prize for Lock<'_, M> {
     type Taken = Taken;
+    const MAY_BE_UNFENCED: bool = true;
 
     fn try_take(&self, me: Claim) -> Option<Taken> {
         // Looked at first: an exchange that fails costs the holder its line.

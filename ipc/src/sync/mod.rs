@@ -38,7 +38,7 @@ use crate::liveness::Slept;
 use crate::map::Segment;
 use crate::sys;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, compiler_fence};
 
 /// A shared word.
 pub trait Word {
@@ -52,6 +52,11 @@ pub trait Word {
     fn store(&self, new: u64);
     /// Stores a word that only its owner may change, and others look at: who finds it finds all that came before it.
     fn set(&self, new: u64) {
+        self.swap(new);
+    }
+    /// Stores a word that only its owner may change, and then looks at others without a fence between: whoever falls asleep over it
+    /// makes up for that ([`Waiting::fence_others`]).
+    fn set_relying(&self, new: u64) {
         self.swap(new);
     }
 }
@@ -88,6 +93,11 @@ pub trait Waiting<M: Memory + ?Sized> {
     }
     /// Sleeps while the word holds `expected`, until the deadline, but no longer than so many milliseconds.
     fn sleep(&self, word: &M::Half, expected: u32, most_ms: u64) -> Result<Slept>;
+    /// Puts a full barrier into all who use [`Word::set_relying`], wherever they are. `false`: it could not, so who is there may not have
+    /// seen what this caller has announced, nor this caller what they have stored; then look again soon.
+    fn fence_others(&self) -> bool {
+        true
+    }
     /// Whether the deadline has passed.
     fn is_over(&self) -> bool;
     /// Whether it has been so long that it is this caller's turn before newcomers.
@@ -107,6 +117,14 @@ impl Word for AtomicU64 {
     fn set(&self, new: u64) {
         // SYNC: pairs with the load of whoever finds it.
         self.store(new, Release);
+    }
+
+    #[inline(always)]
+    fn set_relying(&self, new: u64) {
+        // SYNC: pairs with the exchange of whoever takes what is free; and with the barrier of who falls asleep over it, which it
+        // puts between this and what is loaded next. That is a matter of processors, if the compiler keeps the order.
+        self.store(new, Release);
+        compiler_fence(SeqCst);
     }
 
     #[inline(always)]

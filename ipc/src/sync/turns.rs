@@ -13,6 +13,22 @@
 //! is none, and who gives something back next reserves it for the heir. Waiters are woken in the order in which they fell asleep.
 //! So nobody starves, whatever newcomers do. A reservation is no possession: an heir that does not come within
 //! `LOCK_RESERVATION_MS` (it is stopped, it has given up) loses it to whoever waits.
+//!
+//! **Without a fence.** Between giving back and looking whether anybody sleeps there must be a full fence, or both sides miss each other. It
+//! costs as much as all the rest. So a process that the kernel puts barriers into (it is registered: `pin::fence`) leaves it out where a
+//! prize allows it, and who falls asleep over such a prize makes up for it, which is rare and slow anyway:
+//!
+//! | | who | step |
+//! |---|---|---|
+//! | 1 | waiter | announces itself: heir, eventcount |
+//! | 2 | waiter | `membarrier`: every running thread of every registered process comes to a point *p* in its program |
+//! | 3 | waiter | looks whether the prize is free; if not, it sleeps |
+//! | a | holder | stores *free* |
+//! | b | holder | looks at eventcount and heir; if nobody is there, that is all |
+//!
+//! If *p* lies behind a, step 3 finds the prize free. If it lies before a, so does 1, and b finds the waiter. (A thread that does not run
+//! has passed one when it was stopped.) A waiter whose barrier the kernel refuses looks again every `LOCK_RESERVATION_MS`. A process
+//! registers only if the manager says that the kernel has barriers, and then all who wait ask for them.
 
 use super::{Claim, Eventcount, FLAGS, Memory, Roster, Waiting, Word, scribbled};
 use crate::error::Result;
@@ -49,6 +65,8 @@ pub struct Obstacle {
 pub trait Prize {
     /// What having it is like.
     type Taken;
+    /// Whether it may be given back without a fence, see the head.
+    const MAY_BE_UNFENCED: bool = false;
     /// Takes it if it is free, or reserved for this one.
     fn try_take(&self, me: Claim) -> Option<Self::Taken>;
     /// Why it cannot be taken; an error if its words make no sense.
@@ -128,6 +146,7 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             }
             let events = if inherits { self.heirs() } else { self.waiters() };
             let prepared = events.prepare();
+            let fenced = !P::MAY_BE_UNFENCED || waiting.fence_others();
             if let Some(taken) = prize.try_take(me) {
                 // It may have come otherwise than by inheritance.
                 if inherits && self.decline(prize, me) {
@@ -142,7 +161,7 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             let reserved = obstacle.word & RESERVED != 0;
             // Not the heir any more: something will be reserved in the next instant; or it was, and that has been taken away.
             let disinherited = inherits && self.heir().load() != me.word();
-            let most_ms = if reserved || disinherited { LOCK_RESERVATION_MS } else { LOCK_LOOK_MS };
+            let most_ms = if reserved || disinherited || !fenced { LOCK_RESERVATION_MS } else { LOCK_LOOK_MS };
             let slept = events.sleep(prepared, waiting, most_ms)?;
             inherits &= !disinherited;
             match slept {

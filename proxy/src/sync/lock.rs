@@ -149,7 +149,8 @@ impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         // A forked child has a copy of the guard, and neither the lock nor its words.
         if self.session.is_ours() {
-            sync::Lock::new(self.segment, HEADER_BYTES).release();
+            let lock = sync::Lock::new(self.segment, HEADER_BYTES);
+            if self.session.pins.is_registered() { lock.release_relying() } else { lock.release() }
         }
     }
 }

@@ -24,6 +24,7 @@ use commonhold_ipc::map::Segment;
 use commonhold_ipc::socket::Spin;
 use commonhold_ipc::sync::turns::{Obstacle, Prize, RESERVED};
 use commonhold_ipc::sync::{Claim, Waiting};
+use commonhold_ipc::sys::barrier_for_registered;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::AtomicU32;
@@ -108,6 +109,10 @@ impl Waiting<Segment> for Patience<'_> {
 
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn fence_others(&self) -> bool {
+        !self.session.has_barriers() || barrier_for_registered().is_ok()
     }
 
     fn is_long(&self) -> bool {
