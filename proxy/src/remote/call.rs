@@ -85,11 +85,10 @@ impl Remotes {
         lock(&self.streams).get(&host).and_then(Weak::upgrade)
     }
 
-    /// The same, over this line if there is none yet; else the line is kept for other calls.
+    /// The same, over this line if there is none yet; else the line is closed: its object's host was not known before.
     fn stream_of(&self, session: &Arc<SessionCore>, host: u64, line: Line) -> Result<Arc<Stream>> {
         let mut streams = lock(&self.streams);
         if let Some(stream) = streams.get(&host).and_then(Weak::upgrade) {
-            self.lines(host).give(line);
             return Ok(stream);
         }
         let stream = Arc::new(Stream::new(session.clone(), line)?);
