@@ -96,6 +96,10 @@ impl Stream {
     /// Waits for what `look` finds, reading what comes unless another thread does: then it sleeps until that one has something. `None`:
     /// not until the deadline, but it has looked once at least.
     fn until<T>(&self, deadline: Option<Instant>, mut look: impl FnMut(&mut Inbox) -> Option<T>) -> Result<Option<T>> {
+        if !self.session.is_ours() {
+            // A forked child has neither the line's memory nor the threads that may hold our lock.
+            self.session.check()?;
+        }
         let mut inbox = lock(&self.inbox);
         let mut is_over = false;
         loop {
