@@ -136,6 +136,38 @@ fn a_child_drops_what_it_has_and_the_parent_does_not_notice() {
 }
 
 /// A child connects for itself.
+struct Echo;
+
+#[commonhold::remote]
+impl Echo {
+    pub fn new() -> Self {
+        Echo
+    }
+    pub fn echo(&self, number: u64) -> u64 {
+        number
+    }
+}
+
+/// The result of a call that its parent has made is asked for, and dropped, in a child.
+#[test]
+fn role_asks_for_a_result() {
+    let Some(mut parent) = Parent::of("role_asks_for_a_result") else { return };
+    for manager in managers() {
+        let echo = manager.create(Echo::new, ()).unwrap();
+        let mut pending = Some(echo.call_async().echo(5).unwrap());
+        let ended = forked(|| is_after_fork(pending.take().unwrap().get()) && is_after_fork(echo.echo(6)));
+        assert_eq!(ended, WELL);
+        assert_eq!(pending.take().unwrap().get().unwrap(), 5);
+        assert_eq!(echo.echo(7).unwrap(), 7);
+    }
+    parent.say("well");
+}
+
+#[test]
+fn a_child_has_no_part_in_the_calls_of_its_parent() {
+    Role::start("role_asks_for_a_result").expect("well");
+}
+
 #[test]
 fn role_connects() {
     let Some(mut parent) = Parent::of("role_connects") else { return };

@@ -191,7 +191,7 @@ impl Actor {
             6 | 7 => {
                 match self.house.jobs.try_lease()? {
                     // Dropped now and then: it comes to another, or again.
-                    Some(lease) if chance % 5 > 0 => self.house.do_job(lease)?,
+                    Some(lease) if !chance.is_multiple_of(5) => self.house.do_job(lease)?,
                     _ => {}
                 }
                 None
