@@ -96,7 +96,7 @@ fn daemons() {
 }
 
 fn daemons_end_with_their_parent() {
-    for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
+    for signal in [Signal::KILL, Signal::TERM, Signal::USR1] {
         let mut parent = role("daemons").spawn().unwrap();
         let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(4);
         let children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
