@@ -218,7 +218,8 @@ fn compare(options: &Comparison) -> Result<ExitCode> {
     if !options.json {
         let bullet = if options.markdown { "- " } else { "" };
         let notes = report::notes(&results, &systems).into_iter().map(|note| format!("{bullet}{note}"));
-        print_lines([report::table(&results, &systems, options.markdown), String::new()].into_iter().chain(notes))?;
+        let table = if options.markdown { report::markdown(&results) } else { report::table(&results, &systems) };
+        print_lines([table, String::new()].into_iter().chain(notes))?;
     }
     let failed = results.iter().flat_map(|result| &result.cells).any(|cell| matches!(cell.outcome, Outcome::Failed(_)));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -9,7 +9,7 @@ use crate::rows::{SystemName, Unit};
 const WIDTH: f64 = 960.0;
 const STRIP: f64 = 26.0;
 /// Where the scale begins and ends.
-const LEFT: f64 = 170.0;
+const LEFT: f64 = 210.0;
 const RIGHT: f64 = WIDTH - 40.0;
 /// Marks in one line of the legend.
 const LEGEND_COLUMNS: usize = 6;

@@ -59,7 +59,7 @@ pub fn render(options: &RenderOptions) -> Result<()> {
     if let Some(path) = &options.svg {
         std::fs::write(path, plot::svg(&results)).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    crate::print_lines([report::table(&results, &systems, options.markdown)])?;
+    crate::print_lines([if options.markdown { report::markdown(&results) } else { report::table(&results, &systems) }])?;
     Ok(())
 }
 
@@ -105,7 +105,7 @@ mod tests {
     fn lines_become_the_table_that_they_came_from() {
         let (results, systems) = parse(LINES).unwrap();
         assert_eq!(systems, [SystemName::Commonhold, SystemName::Lmdb, SystemName::Redis]);
-        let table = report::table(&results, &systems, true);
+        let table = report::table(&results, &systems);
         assert!(
             table.contains("61.2 ns") && table.contains("8.63× (lmdb)") && table.contains("missing") && table.contains("90.0 ns"),
             "{table}"

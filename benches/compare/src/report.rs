@@ -35,10 +35,9 @@ pub fn json_line(cell: &Cell) -> Option<String> {
 
 /// The table: rows × systems, medians, and how we stand against the best system that other processes can share. Systems that have a
 /// counterpart of none of the rows have no column.
-pub fn table(results: &[RowResult], systems: &[SystemName], markdown: bool) -> String {
+pub fn table(results: &[RowResult], systems: &[SystemName]) -> String {
     let mut table = Table::new();
-    table.load_style(if markdown { ASCII_MARKDOWN } else { UTF8_FULL_CONDENSED });
-    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     let versus = systems.contains(&SystemName::Commonhold);
     let mut header = vec!["row".to_owned()];
     let has = |system: &SystemName| {
@@ -47,17 +46,46 @@ pub fn table(results: &[RowResult], systems: &[SystemName], markdown: bool) -> S
     };
     header.extend(systems.iter().filter(|system| has(system)).map(|system| system.name()));
     if versus {
-        header.push("ours vs best other process".to_owned());
+        header.push(VERSUS.to_owned());
     }
     table.set_header(header);
     for result in results {
-        let name = result.row.name();
-        let mut line = vec![TableCell::new(if markdown { format!("`{name}`") } else { name })];
+        let mut line = vec![TableCell::new(result.row.name())];
         line.extend(result.cells.iter().filter(|cell| has(&cell.system)).map(|cell| right(figure(cell))));
         if versus {
             line.push(right(ratio(&result.cells).unwrap_or_else(|| "–".to_owned())));
         }
         table.add_row(line);
+    }
+    table.to_string()
+}
+
+const VERSUS: &str = "ours vs best other process";
+
+/// The same for the README, which has no room for a column for each system: those that other processes can share stand together, the
+/// best first, and so do those within one process. Who is missing is not there.
+pub fn markdown(results: &[RowResult]) -> String {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["row", "commonhold", VERSUS, "other processes", "in one process"]);
+    for result in results {
+        let list = |is_wanted: fn(SystemName) -> bool| {
+            let measured = |cell: &Cell| match cell.outcome {
+                Outcome::Measured { median, .. } if is_wanted(cell.system) => Some((median, cell.system)),
+                _ => None,
+            };
+            let mut list: Vec<_> = result.cells.iter().filter_map(measured).collect();
+            list.sort_by(|a, b| a.0.total_cmp(&b.0));
+            list.iter().map(|(median, system)| format!("{} {}", system.name(), humane(*median, result.row.unit()))).collect::<Vec<_>>()
+        };
+        let ours = result.cells.iter().find(|cell| cell.system == SystemName::Commonhold);
+        table.add_row([
+            TableCell::new(format!("`{}`", result.row.name())),
+            right(ours.map_or_else(|| "–".to_owned(), figure)),
+            right(ratio(&result.cells).unwrap_or_else(|| "–".to_owned())),
+            TableCell::new(list(|system| system != SystemName::Commonhold && system.is_shared()).join(", ")),
+            TableCell::new(list(|system| !system.is_shared()).join(", ")),
+        ]);
     }
     table.to_string()
 }
@@ -175,6 +203,19 @@ mod tests {
             |row| RowResult { row, cells: vec![Cell { row, system: SystemName::Redis, outcome: Outcome::Missing("gone".into()) }] };
         let results = [missing(Row::DictGet64), missing(Row::Snapshot)];
         assert_eq!(notes(&results, &[SystemName::Redis]).iter().filter(|note| *note == "redis is missing: gone").count(), 1);
-        assert_eq!(table(&results, &[SystemName::Redis], true).matches("missing").count(), 2);
+        assert_eq!(table(&results, &[SystemName::Redis]).matches("missing").count(), 2);
+    }
+
+    #[test]
+    fn in_the_readme_others_stand_together_the_best_first() {
+        let cells = vec![
+            cell(SystemName::Commonhold, 50.0),
+            cell(SystemName::Hashmap, 25.0),
+            cell(SystemName::Redis, 50_000.0),
+            cell(SystemName::Lmdb, 550.0),
+        ];
+        let text = markdown(&[RowResult { row: Row::DictGet64, cells }]);
+        let line: Vec<&str> = text.lines().last().unwrap().split('|').map(str::trim).collect();
+        assert_eq!(line[1..6], ["`dict_get_64`", "50.0 ns", "11.0× (lmdb)", "lmdb 550 ns, redis 50.0 µs", "hashmap 25.0 ns"]);
     }
 }
