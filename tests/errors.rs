@@ -195,7 +195,7 @@ fn of_batches_and_transactions() {
     );
     says(manager.transaction(|_| Err::<(), _>(Error::other("ada is out of money"))), ErrorKind::Other, "ada is out of money");
     says(
-        manager.transaction(|tx| tx.set(&list, 5, 1).map(drop)),
+        manager.transaction(|tx| tx.set_at(&list, 5, 1).map(drop)),
         ErrorKind::OutOfRange,
         "cannot set position 5 of a list of 1 elements: positions count from 0",
     );

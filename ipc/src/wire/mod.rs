@@ -93,7 +93,7 @@ pub enum Call {
     Host = 32,
     /// The host of a program, by its build: see [`NewHost`]. Its number, or nothing if the caller may start one.
     FindHost = 33,
-    /// A line to a host: 0 and an object of its, or 1 and its number. The host's number, and our end travels with it.
+    /// A line to a host: how ([`remote`]), and its number. That again, and our end travels with it.
     Reach = 34,
     /// Types that a host offers, one a line, from the session that is that host.
     Offer = 35,

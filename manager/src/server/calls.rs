@@ -409,7 +409,9 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
-        self.may_create(index, new.kind)?;
+        let is_remote = new.kind == Kind::Remote as u8;
+        let host = if is_remote { Some(self.host_who_makes(index)?.to_le_bytes()) } else { None };
+        let new = &NewObject { parameters: host.as_ref().and_then(|host| Words::new(host)).unwrap_or(new.parameters), ..*new };
         self.may_join(index, new)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
@@ -418,9 +420,6 @@ impl Server {
             }
             made => made?,
         };
-        if new.kind == Kind::Remote as u8 {
-            self.settle_home(index, id);
-        }
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }
