@@ -61,7 +61,8 @@ fn requests_on_lanes_that_are_none() {
     assert_eq!(hands.call(510, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
     drop(hands);
     // Calls that do not go by lanes; none at all; lengths that reach out of the slot or the segment; a hole; what cannot be read.
-    for code in (0..=Call::Unlink as u8 + 1).filter(|code| ![Call::Commit, Call::Series, Call::Part].map(|call| call as u8).contains(code)) {
+    for code in (0..=Call::Unlink as u8 + 1).filter(|code| ![Call::Commit, Call::Series, Call::Part].map(|call| call as u8).contains(code))
+    {
         assert_eq!(Hands::new(&scene).call(1, head(code, good.len()), Ok(&good)), None, "call {code}");
     }
     let places = [
@@ -105,7 +106,8 @@ fn requests_on_lanes_that_are_none() {
         [&PartHead { upload, from }.to_bytes()[..], bytes].concat()
     };
     let send = |hands: &Hands, lane, payload: &[u8]| hands.call(lane, head(Call::Part as u8, payload.len()), Ok(payload));
-    for payload in [part(7, 0, &[1; 8]), part(16, 8, &[1; 8]), part(16, u64::MAX, &[1; 8]), part(16, 0, &[]), vec![1; PART_HEAD_BYTES - 1]] {
+    for payload in [part(7, 0, &[1; 8]), part(16, 8, &[1; 8]), part(16, u64::MAX, &[1; 8]), part(16, 0, &[]), vec![1; PART_HEAD_BYTES - 1]]
+    {
         assert_eq!(send(&Hands::new(&scene), 1, &payload), None);
     }
     for second in [part(16, 0, &[1; 17]), part(16, 8, &[1; 9]), part(16, 7, &[1; 8]), part(16, 9, &[1; 7]), part(16, 8, &[])] {

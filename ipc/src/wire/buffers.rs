@@ -112,8 +112,8 @@ pub fn give(mut buffer: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::commit::{Op, write_short, write_single};
     use crate::wire::Payload;
+    use crate::wire::commit::{Op, write_short, write_single};
 
     #[test]
     fn a_short_frame_says_what_a_long_one_says_or_that_it_does_not_fit() {
