@@ -1,14 +1,13 @@
 //! Values that were sent ahead of the operations that use them, received straight into blocks of the arena.
 //!
-//! By a lane a value comes in parts, each a call of its own. Until the last one is there the value *grows*, one on each lane; no operation
-//! can name it.
+//! By a lane a value comes in parts, each a call of its own. Until the last one is there the value *grows*, and no operation can name it.
 //!
 //! No version shows such a block until an operation adopts it. A commit uses up every upload that it names, whatever becomes
 //! of it; a client that changes its mind discards them, and a session's end frees all of its own.
 
 use crate::memory::Memory;
 use commonhold_ipc::error::{Error, Result};
-use commonhold_ipc::limits::UPLOADS_PER_SESSION_MAX;
+use commonhold_ipc::limits::{UPLOADS_GROWING_MAX, UPLOADS_PER_SESSION_MAX};
 use std::collections::HashMap;
 
 /// A value that has arrived.
@@ -24,7 +23,6 @@ pub struct Upload {
 
 /// A value of which parts have arrived.
 struct Growing {
-    number: u64,
     /// Bytes of the whole value.
     len: u64,
     target: Result<Upload>,
@@ -35,34 +33,38 @@ struct Growing {
 #[derive(Default)]
 pub struct Uploads {
     arrived: HashMap<u64, Result<Upload>>,
-    /// By lane.
-    growing: HashMap<u16, Growing>,
+    growing: HashMap<u64, Growing>,
     /// Why others were not taken: there were too many. Which ones is not remembered.
     refused: Option<Error>,
 }
 
 impl Uploads {
-    /// A value begins to come by a lane. One that has come there before, and not whole, is given up.
-    pub fn begin_on(&mut self, lane: u16, number: u64, len: u64, target: Result<Upload>, memory: &mut Memory) {
-        if let Some(Growing { target: Ok(older), .. }) = self.growing.insert(lane, Growing { number, len, target, done: 0 }) {
-            memory.discard(older.block);
+    /// A value begins to come in parts. `false`: too many do, and none of ours would.
+    pub fn begin_in_parts(&mut self, number: u64, len: u64, target: Result<Upload>, memory: &mut Memory) -> bool {
+        self.discard(number, memory);
+        let fits = self.growing.len() < UPLOADS_GROWING_MAX;
+        if fits {
+            self.growing.insert(number, Growing { len, target, done: 0 });
+        } else if let Ok(upload) = target {
+            memory.discard(upload.block);
         }
+        fits
     }
 
-    /// Where in the arena the next part of the value goes that comes by a lane, so many bytes long: nowhere if there was no block for the
-    /// value. `None`: this is not its next part.
-    pub fn place_on(&self, lane: u16, number: u64, from: u64, bytes: u64) -> Option<Option<u64>> {
-        let Growing { target, len, .. } = self.growing.get(&lane).filter(|growing| growing.number == number && growing.done == from)?;
+    /// Where in the arena the next part of a value goes, so many bytes long: nowhere if there was no block for the value. `None`: this is not
+    /// its next part.
+    pub fn place_of_part(&self, number: u64, from: u64, bytes: u64) -> Option<Option<u64>> {
+        let Growing { target, len, .. } = self.growing.get(&number).filter(|growing| growing.done == from)?;
         let fits = bytes <= len - from && (bytes > 0 || *len == 0);
         fits.then(|| target.as_ref().ok().map(|upload| upload.block + upload.prefix + from))
     }
 
     /// That part is there. The last one makes the value an upload like all.
-    pub fn arrived_on(&mut self, lane: u16, bytes: u64, memory: &mut Memory) {
-        let Some(growing) = self.growing.get_mut(&lane) else { return };
+    pub fn add_part(&mut self, number: u64, bytes: u64, memory: &mut Memory) {
+        let Some(growing) = self.growing.get_mut(&number) else { return };
         growing.done += bytes;
         if growing.done == growing.len
-            && let Some(Growing { number, target, .. }) = self.growing.remove(&lane)
+            && let Some(Growing { target, .. }) = self.growing.remove(&number)
         {
             self.add(number, target, memory);
         }
@@ -110,11 +112,9 @@ impl Uploads {
 
     /// Frees an upload, if it is still here, whole or not.
     pub fn discard(&mut self, number: u64, memory: &mut Memory) {
-        self.growing.retain(|_, growing| {
-            let (given_up, target) = (growing.number == number, &growing.target);
-            target.iter().filter(|_| given_up).for_each(|upload| memory.discard(upload.block));
-            !given_up
-        });
+        if let Some(Growing { target: Ok(upload), .. }) = self.growing.remove(&number) {
+            memory.discard(upload.block);
+        }
         if let Some(Ok(upload)) = self.arrived.remove(&number) {
             memory.discard(upload.block);
         }
@@ -177,33 +177,39 @@ mod tests {
         let mut uploads = Uploads::default();
         let target = begin(&mut memory, 16, 100, 0);
         let at = target.clone().unwrap().block + 16;
-        uploads.begin_on(3, 7, 100, target, &mut memory);
-        assert_eq!(uploads.place_on(3, 7, 0, 60), Some(Some(at)));
-        // Another's number, another's lane, not the next bytes, more than there are to come, none.
-        let wrong = [(3, 8, 0, 60), (4, 7, 0, 60), (3, 7, 1, 60), (3, 7, 0, 101), (3, 7, 0, u64::MAX), (3, 7, 0, 0)];
-        wrong.iter().for_each(|(lane, number, from, bytes)| assert_eq!(uploads.place_on(*lane, *number, *from, *bytes), None));
-        uploads.arrived_on(3, 60, &mut memory);
+        assert!(uploads.begin_in_parts(7, 100, target, &mut memory));
+        assert_eq!(uploads.place_of_part(7, 0, 60), Some(Some(at)));
+        // Another's number, not the next bytes, more than there are to come, none.
+        let wrong = [(8, 0, 60), (7, 1, 60), (7, 0, 101), (7, 0, u64::MAX), (7, 0, 0)];
+        wrong.iter().for_each(|(number, from, bytes)| assert_eq!(uploads.place_of_part(*number, *from, *bytes), None));
+        uploads.add_part(7, 60, &mut memory);
         assert!(uploads.look(7).is_err() && uploads.is_empty(), "not whole");
-        assert_eq!((uploads.place_on(3, 7, 60, 41), uploads.place_on(3, 7, 60, 40)), (None, Some(Some(at + 60))));
-        uploads.arrived_on(3, 40, &mut memory);
+        assert_eq!((uploads.place_of_part(7, 60, 41), uploads.place_of_part(7, 60, 40)), (None, Some(Some(at + 60))));
+        uploads.add_part(7, 40, &mut memory);
         assert_eq!(uploads.look(7).unwrap().len, 100);
-        assert_eq!(uploads.place_on(3, 7, 100, 0), None);
-        // One for which there was no room, one without bytes, one that is given up by the next, and two that are discarded.
-        uploads.begin_on(3, 9, 50, Err(Error::new(ErrorKind::Full, "no room")), &mut memory);
-        assert_eq!(uploads.place_on(3, 9, 0, 50), Some(None));
-        uploads.arrived_on(3, 50, &mut memory);
+        assert_eq!(uploads.place_of_part(7, 100, 0), None);
+        // One for which there was no room, one without bytes, one that is begun twice.
+        assert!(uploads.begin_in_parts(9, 50, Err(Error::new(ErrorKind::Full, "no room")), &mut memory));
+        assert_eq!(uploads.place_of_part(9, 0, 50), Some(None));
+        uploads.add_part(9, 50, &mut memory);
         assert_eq!(uploads.look(9).unwrap_err().kind(), ErrorKind::Full);
-        uploads.begin_on(3, 11, 0, begin(&mut memory, 16, 0, 0), &mut memory);
-        assert!(uploads.place_on(3, 11, 0, 0).is_some());
-        uploads.arrived_on(3, 0, &mut memory);
+        let begin_one = |uploads: &mut Uploads, memory: &mut Memory, number, len| {
+            let target = begin(memory, 16, len, 0);
+            uploads.begin_in_parts(number, len, target, memory)
+        };
+        assert!(begin_one(&mut uploads, &mut memory, 11, 0) && uploads.place_of_part(11, 0, 0).is_some());
+        uploads.add_part(11, 0, &mut memory);
         assert_eq!(uploads.look(11).unwrap().len, 0);
-        [13, 15].iter().for_each(|number| uploads.begin_on(5, *number, 10, begin(&mut memory, 16, 10, 0), &mut memory));
-        assert_eq!((uploads.blocks().count(), memory.usage().blocks), (3, 3));
-        [7, 15].iter().for_each(|number| uploads.discard(*number, &mut memory));
-        assert_eq!((uploads.blocks().count(), memory.usage().blocks), (1, 1));
-        uploads.begin_on(6, 17, 10, begin(&mut memory, 16, 10, 0), &mut memory);
+        assert!(begin_one(&mut uploads, &mut memory, 13, 10) && begin_one(&mut uploads, &mut memory, 13, 10));
+        let blocks = |uploads: &Uploads, memory: &Memory| (uploads.blocks().count(), memory.usage().blocks);
+        assert_eq!(blocks(&uploads, &memory), (3, 3));
+        [7, 13].iter().for_each(|number| uploads.discard(*number, &mut memory));
+        assert_eq!(blocks(&uploads, &memory), (1, 1));
+        // As many as may be, and one more.
+        let begun = (100..).take_while(|number| begin_one(&mut uploads, &mut memory, *number, 10)).count();
+        assert_eq!((begun, blocks(&uploads, &memory)), (UPLOADS_GROWING_MAX, (begun + 1, begun as u64 + 1)));
         uploads.clear(&mut memory);
-        assert_eq!((uploads.blocks().count(), memory.usage().blocks), (0, 0));
+        assert_eq!(blocks(&uploads, &memory), (0, 0));
     }
 
     #[test]

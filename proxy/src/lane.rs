@@ -174,6 +174,15 @@ impl LaneRoad {
         Ok(UnderWay { lane, mark, is_awake: posted == Posted::Seen, part: None })
     }
 
+    /// Waits until a call from [`post_at`](Self::post_at) is answered. If the lane's thread has used it again meanwhile, it was free, so
+    /// the call had been answered.
+    pub fn settle(&self, connection: &Connection, call: UnderWay) -> Result<()> {
+        if self.lanes.is_last(call.lane, call.mark) {
+            self.finish(connection, call, false)?;
+        }
+        Ok(())
+    }
+
     /// Waits for the answer to a call.
     #[inline]
     pub fn finish(&self, connection: &Connection, call: UnderWay, changes: bool) -> Result<Reply> {

@@ -152,7 +152,7 @@ impl Parts {
     /// Waits until the part that has been posted is answered.
     fn settle(&mut self) -> Result<()> {
         if let Some(call) = self.under_way.take() {
-            self.road()?.finish(&self.session.connection, call, false)?;
+            self.road()?.settle(&self.session.connection, call)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use commonhold_ipc::lane::{CallingLanes, IN_PLACE_BYTES, LANES, Posted, ROOM, SEGMENT_BYTES, Waited};
-use commonhold_ipc::limits::{LANE_ROOM_BYTES, VALUE_BYTES_MAX};
+use commonhold_ipc::limits::{LANE_ROOM_BYTES, UPLOADS_GROWING_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::Spin;
 use commonhold_ipc::wire::{PART_HEAD_BYTES, PartHead};
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -121,11 +121,19 @@ fn requests_on_lanes_that_are_none() {
         let payload = [&PartHead { upload: UploadHead { prefix, len, handles }, from: 0 }.to_bytes()[..], &[1; 8]].concat();
         assert_eq!(send(&hands, 1, &payload), Some(Status::Done as u8));
     }
-    // One that nobody uses; one that is begun anew; and one of which another lane brings what comes next.
+    // One that nobody uses; one that is begun anew; one that is given up.
     for payload in [part(16, 0, &[1; 8]), part(16, 8, &[1; 8]), part(16, 0, &[1; 8]), part(100_000, 0, &[1; 1000])] {
         assert_eq!(send(&hands, 1, &payload), Some(Status::Done as u8));
     }
-    assert_eq!(send(&hands, 2, &part(100_000, 1000, &[1; 1000])), None);
+    // Another lane may bring what comes next; but not more values in parts than there can be.
+    assert_eq!(send(&hands, 2, &part(100_000, 1000, &[1; 1000])), Some(Status::Done as u8));
+    let begin = |number: usize| {
+        let payload = part(1_000, 0, &[1; 8]);
+        hands.call(1, Head { number: number as u64 + 2, ..head(Call::Part as u8, payload.len()) }, Ok(&payload))
+    };
+    let begun = (0..).take_while(|number| begin(*number) == Some(Status::Done as u8)).count();
+    // The one before is not whole either.
+    assert_eq!(begun, UPLOADS_GROWING_MAX - 1);
     let hands = Hands::new(&scene);
     assert_eq!(send(&hands, 1, &part(100_000, 0, &[1; 1000])), Some(Status::Done as u8));
     scene.step();

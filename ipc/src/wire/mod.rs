@@ -211,7 +211,7 @@ pub const PART_HEAD_BYTES: usize = UPLOAD_HEAD_BYTES + 8;
 pub struct PartHead {
     /// The whole value.
     pub upload: UploadHead,
-    /// Bytes of the value that the parts before have brought. The first part's 0 begins another value on its lane.
+    /// Bytes of the value that the parts before have brought. The first part's is 0.
     pub from: u64,
 }
 

@@ -189,7 +189,7 @@ impl Server {
             }
         }
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        if !session.adjust(&self.poller, token_of(token::CHANNEL, index)) {
+        if !session.adjust_reading(&self.poller, token_of(token::CHANNEL, index)) {
             self.close(index);
         }
     }

@@ -407,7 +407,7 @@ impl Server {
         let Some(lanes) = &session.lanes else { return Done::Nonsense };
         let mut buffer = Vec::new();
         let head = lanes.served.copy_payload(request, PART_HEAD_BYTES, &mut buffer).and_then(PartHead::parse);
-        let (Some(PartHead { upload, from }), Head { lane, number, len, .. }) = (head, request.head) else { return Done::Nonsense };
+        let (Some(PartHead { upload, from }), Head { number, len, .. }) = (head, request.head) else { return Done::Nonsense };
         let bytes = u64::from(len) - PART_HEAD_BYTES as u64;
         if from == 0 && self.store.memory.reserve(upload.len.min(VALUE_BYTES_MAX)).is_err() {
             self.make_room();
@@ -415,17 +415,19 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
         if from == 0 {
             let target = session.upload_target(&upload, &mut self.store);
-            session.uploads().begin_on(lane, number, upload.len, target, &mut self.store.memory);
+            if !session.uploads().begin_in_parts(number, upload.len, target, &mut self.store.memory) {
+                return Done::Nonsense;
+            }
         }
         // What cannot be read, or is not what comes next, goes with the session.
-        let Some(place) = session.uploads().place_on(lane, number, from, bytes) else { return Done::Nonsense };
+        let Some(place) = session.uploads().place_of_part(number, from, bytes) else { return Done::Nonsense };
         if let (Some(place), Some(lanes)) = (place, &session.lanes)
             && !lanes.served.copy_to_arena(request, PART_HEAD_BYTES as u64, self.store.memory.arena(), place)
         {
             return Done::Nonsense;
         }
         points::manager("lane: a part of a large value is copied");
-        session.uploads().arrived_on(lane, bytes, &mut self.store.memory);
+        session.uploads().add_part(number, bytes, &mut self.store.memory);
         Done::Answer(Vec::new())
     }
 
