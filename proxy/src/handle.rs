@@ -15,8 +15,10 @@ use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What all handles on one object in one process share, or at least those that were cloned from each other.
@@ -26,6 +28,8 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// The same once the manager counts it as a holder: all that a read has to look at.
     bound: OnceLock<Arc<SessionCore>>,
+    /// Whether it does so already; else somebody else holds the object for as long as it is [`Lent`].
+    is_counted: AtomicBool,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
     /// Of an object of a user's type, once a method of its was called.
@@ -60,6 +64,7 @@ impl Object {
             id,
             session: once(session),
             bound: once(bound),
+            is_counted: AtomicBool::new(true),
             segment: OnceLock::new(),
             companion: OnceLock::new(),
             remote: OnceLock::new(),
@@ -74,7 +79,39 @@ impl Object {
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
+        if bound.is_none()
+            && let Some(lent) = session.as_ref().and_then(|session| Object::lent(session, id))
+        {
+            return lent;
+        }
         Arc::new(Object::new(manager, id, session, bound))
+    }
+
+    /// One that is lent, if this thread reads what is.
+    fn lent(session: &Arc<SessionCore>, id: u64) -> Option<Arc<Self>> {
+        LENT.with_borrow_mut(|lent| {
+            let Some(Lent { session: lender, objects }) = lent else { return None };
+            if !Arc::ptr_eq(lender, session) {
+                return None;
+            }
+            let object = Object::bound(session, id);
+            object.is_counted.store(false, Ordering::Relaxed);
+            let object = Arc::new(object);
+            objects.push(object.clone());
+            Some(object)
+        })
+    }
+
+    /// Sees that the manager counts this session as a holder.
+    fn be_counted(&self, session: &SessionCore) -> Result<()> {
+        if !self.is_counted.load(Ordering::Relaxed) {
+            session.hold(self.id)?;
+            if self.is_counted.swap(true, Ordering::Relaxed) {
+                // Another thread was quicker.
+                session.let_go(self.id);
+            }
+        }
+        Ok(())
     }
 
     /// The object's id.
@@ -139,6 +176,7 @@ impl Object {
         let local = match self.local.get() {
             Some(local) => local,
             None => {
+                self.be_counted(session)?;
                 let made = make(session)?;
                 self.local.get_or_init(|| Box::new(made))
             }
@@ -149,6 +187,7 @@ impl Object {
 
     #[cold]
     fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        self.be_counted(session)?;
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
     }
@@ -209,8 +248,49 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some(session) = self.bound.get() {
+        if let Some(session) = self.bound.get()
+            && *self.is_counted.get_mut()
+        {
             session.let_go(self.id);
+        }
+    }
+}
+
+thread_local! {
+    /// Handles that are read now are lent.
+    static LENT: RefCell<Option<Lent>> = const { RefCell::new(None) };
+}
+
+/// Handles whose objects somebody else holds until this is dropped, so that the manager need not be told of them. What is left of them then, it is.
+pub struct Lent {
+    session: Arc<SessionCore>,
+    objects: Vec<Arc<Object>>,
+}
+
+impl Lent {
+    /// The handles that `read` reads.
+    pub fn by<R>(session: &Arc<SessionCore>, read: impl FnOnce() -> Result<R>) -> Result<(Lent, R)> {
+        /// Also if it panics.
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                LENT.take();
+            }
+        }
+        LENT.set(Some(Lent { session: session.clone(), objects: Vec::new() }));
+        let end = End;
+        let read = read()?;
+        let lent = LENT.take().unwrap_or_else(|| Lent { session: session.clone(), objects: Vec::new() });
+        drop(end);
+        Ok((lent, read))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for object in self.objects.drain(..).filter(|object| Arc::strong_count(object) > 1) {
+            // One that is gone stays so: whoever has the handle is told.
+            let _ = object.be_counted(&self.session);
         }
     }
 }
