@@ -275,11 +275,8 @@ impl Store {
     /// What it changed is not visible before [`publish`](Self::publish).
     pub fn apply(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, mut outcomes: Outcomes<'_>) -> Result<(), Rejected> {
         self.work = Work::new();
-        for condition in commit.conditions() {
-            self.work.spend(1)?;
-            if !self.holds(&condition?) {
-                return Err(Rejected::Conflict);
-            }
+        if commit.has_conditions() {
+            self.meets(commit)?;
         }
         let mut ops = commit.ops();
         let first = match (ops.next().transpose()?, commit.op_count()) {
@@ -304,6 +301,18 @@ impl Store {
             self.changes.clear();
         }
         done
+    }
+
+    /// Sees that all conditions of a commit hold.
+    #[inline(never)]
+    fn meets(&mut self, commit: &Commit<'_>) -> Result<(), Rejected> {
+        for condition in commit.conditions() {
+            self.work.spend(1)?;
+            if !self.holds(&condition?) {
+                return Err(Rejected::Conflict);
+            }
+        }
+        Ok(())
     }
 
     /// Does the operations of a commit as an attempt: if one fails, or cannot be read, all are taken back.

@@ -85,6 +85,9 @@ pub enum Call {
     /// Objects that a process is given which the session is about to start: their ids. They are held until the end of a socket is closed
     /// whose descriptor travels with the answer, 0.
     Entrust = 25,
+    /// A part of a value that later operations use, see [`PartHead`]. By lanes alone, and answered there: while the manager copies one part,
+    /// its client writes the next.
+    Part = 26,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
@@ -112,7 +115,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Part, Host, FindHost, Reach, Offer, Objects, Sessions,
             Block, Unlink, LastCommit,
         ]
         .into_iter()
@@ -199,6 +202,34 @@ impl UploadHead {
     pub fn parse(bytes: &[u8]) -> Option<UploadHead> {
         let mut read = Reader::new(bytes);
         Some(UploadHead { prefix: read.u32()?.into(), handles: read.u32()?, len: read.u64()? })
+    }
+}
+
+/// Bytes of a part's payload before its piece of the value.
+pub const PART_HEAD_BYTES: usize = UPLOAD_HEAD_BYTES + 8;
+
+/// The payload of [`Call::Part`] begins with this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartHead {
+    /// The whole value.
+    pub upload: UploadHead,
+    /// Bytes of the value that the parts before have brought. The first part's is 0.
+    pub from: u64,
+}
+
+impl PartHead {
+    /// As bytes.
+    pub fn to_bytes(self) -> [u8; PART_HEAD_BYTES] {
+        let mut bytes = [0; PART_HEAD_BYTES];
+        bytes[..UPLOAD_HEAD_BYTES].copy_from_slice(&self.upload.to_bytes());
+        bytes[UPLOAD_HEAD_BYTES..].copy_from_slice(&self.from.to_le_bytes());
+        bytes
+    }
+
+    /// From the front of `bytes`.
+    pub fn parse(bytes: &[u8]) -> Option<PartHead> {
+        let from = Reader::new(bytes.get(UPLOAD_HEAD_BYTES..)?).u64()?;
+        Some(PartHead { upload: UploadHead::parse(bytes)?, from })
     }
 }
 

@@ -98,7 +98,14 @@ impl Hosts {
     }
 
     /// Goes on telling what there was no room for.
+    #[inline]
     pub fn flush(&mut self) {
+        if !self.hosts.is_empty() {
+            self.flush_all();
+        }
+    }
+
+    fn flush_all(&mut self) {
         self.hosts.values_mut().filter(|host| !host.pending.is_empty()).for_each(Host::flush);
     }
 
