@@ -24,8 +24,8 @@ fn score(tx: &Transaction<'_>, ((scores, ranking), player, points): (Board, Stri
         if tx.get(&scores, &above)?.map_or(0, |points| *points) >= total {
             break;
         }
-        tx.set(&ranking, place - 1, &player)?;
-        tx.set(&ranking, place, &above)?;
+        tx.set_at(&ranking, place - 1, &player)?;
+        tx.set_at(&ranking, place, &above)?;
         place -= 1;
     }
     Ok(place as u64 + 1)

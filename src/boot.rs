@@ -18,6 +18,7 @@ use commonhold_ipc::runtime::{NameLock, RuntimeDir, blocks};
 use commonhold_ipc::socket::{Address, Channel, Listener, Received};
 use commonhold_ipc::sys::{self, Spawned, Stream};
 use commonhold_ipc::task::Build;
+use commonhold_ipc::wire::reply::{code_of, kind_of};
 use commonhold_manager::server::{Config, Server};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// What a started manager reports.
 pub(crate) const STARTED: u8 = b'+';
 pub(crate) const TAKEN: u8 = b'=';
-pub(crate) const FAILED: u8 = b'!';
+const FAILED: u8 = b'!';
 
 /// What became of a manager that was to be started.
 pub(crate) enum Outcome {
@@ -169,7 +170,10 @@ pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> Str
     match message.split_first() {
         Some((&STARTED, _)) => Ok(Outcome::Started),
         Some((&TAKEN, _)) => Ok(Outcome::Taken),
-        Some((_, text)) => Err(Error::new(ErrorKind::System, format!("the {what} could not start: {}", String::from_utf8_lossy(text)))),
+        Some((_, [kind, text @ ..])) => {
+            Err(Error::new(kind_of(*kind), format!("the {what} could not start: {}", String::from_utf8_lossy(text))))
+        }
+        Some((_, [])) => Err(Error::new(ErrorKind::Corrupt, format!("the {what}'s process sent half a report"))),
         None => Err(Error::new(ErrorKind::Corrupt, format!("the {what}'s process sent an empty report"))),
     }
 }
@@ -207,9 +211,14 @@ fn begin(channel: &Channel) -> Result<Orders> {
     Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))
 }
 
-pub(crate) fn say(channel: &Channel, letter: u8, text: &str) -> Result<()> {
-    let mut message = vec![letter];
-    message.extend_from_slice(text.as_bytes());
+pub(crate) fn say(channel: &Channel, letter: u8) -> Result<()> {
+    send(channel, &[letter])
+}
+
+/// Reports why it does not start.
+pub(crate) fn say_failed(channel: &Channel, error: &Error) -> Result<()> {
+    let mut message = vec![FAILED, code_of(error.kind())];
+    message.extend_from_slice(error.to_string().as_bytes());
     send(channel, &message)
 }
 
@@ -219,10 +228,10 @@ fn manager(channel: Channel) -> Result<()> {
     let config = Config { build: Some(Build::own().clone()), ..orders.config };
     let mut server = match listener.and_then(|listener| Server::new(config, listener)) {
         Ok(server) => server,
-        Err(error) => return say(&channel, FAILED, &error.to_string()),
+        Err(error) => return say_failed(&channel, &error),
     };
     // Before the server greets its owner: the report comes first on this socket.
-    say(&channel, STARTED, "")?;
+    say(&channel, STARTED)?;
     server.greet_owner(channel)?;
     server.run()
 }
@@ -237,10 +246,10 @@ fn detached(channel: Channel) -> Result<()> {
     let orders = begin(&channel)?;
     let server = match become_named(orders) {
         Ok(Some(server)) => server,
-        Ok(None) => return say(&channel, TAKEN, ""),
-        Err(error) => return say(&channel, FAILED, &error.to_string()),
+        Ok(None) => return say(&channel, TAKEN),
+        Err(error) => return say_failed(&channel, &error),
     };
-    say(&channel, STARTED, "")?;
+    say(&channel, STARTED)?;
     drop(channel);
     sys::leave_terminal()?;
     server.run()

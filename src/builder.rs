@@ -230,6 +230,7 @@ impl ManagerBuilder {
         let authkey = self.authkey.map(AuthKey::new).transpose()?;
         let address = match name_or_address.parse::<Address>() {
             Ok(address) if name_or_address.starts_with(['@', '/']) => address,
+            Err(error) if name_or_address.starts_with('@') => return Err(error),
             _ => {
                 check_name(name_or_address)?;
                 RuntimeDir::open()?.address_of(name_or_address)?

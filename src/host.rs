@@ -62,15 +62,15 @@ pub(crate) fn run(channel: Channel) -> Result<()> {
             let mut channel = Some(channel);
             let began = run_host(session, |begun| {
                 if let Some(channel) = channel.take() {
-                    let _ = boot::say(&channel, if let HostBegun::Serves = begun { boot::STARTED } else { boot::TAKEN }, "");
+                    let _ = boot::say(&channel, if let HostBegun::Serves = begun { boot::STARTED } else { boot::TAKEN });
                 }
             });
             if let (Err(error), Some(channel)) = (&began, &channel) {
-                return boot::say(channel, boot::FAILED, &error.to_string());
+                return boot::say_failed(channel, error);
             }
             began
         }
-        Err(error) => boot::say(&channel, boot::FAILED, &error.to_string()),
+        Err(error) => boot::say_failed(&channel, &error),
     }
 }
 

@@ -57,9 +57,9 @@ pub use commonhold_proxy::process::{
 pub use commonhold_proxy::remote::{Constructed, Logic, ObjectInfo, Pending, Remote, SessionInfo};
 pub use commonhold_proxy::{
     Acquired, Array, ArrayContent, ArrayIter, AsyncResult, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition,
-    Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, Lease, List, ListAt, ListIter, Lock,
-    LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Pool, PoolBuilder, Progress, Queue, QueueIter,
-    QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats,
+    Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, InitializerResult, Lease, List, ListAt,
+    ListIter, Lock, LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Pool, PoolBuilder, Progress, Queue,
+    QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats,
     StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, Writer, wait,
 };
 pub use init::init;

@@ -352,6 +352,74 @@ fn a_value_that_calls_the_manager_while_it_is_written_into_a_lane_does_not_hang(
     });
 }
 
+/// A value whose own code does something when its bytes have been written: some parts are with the manager then, one is on its way.
+struct Afterwards<F>(F);
+
+impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
+        (self.0)();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_value_that_panics_when_parts_of_it_are_sent_leaves_none_of_them() {
+    let manager = Manager::in_process().unwrap();
+    let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let held = manager.stats().unwrap().live_bytes;
+        // First in the pass that counts, then in the one that sends.
+        for last in [1, 2] {
+            let passes = Cell::new(0);
+            let value = Afterwards(|| {
+                passes.set(passes.get() + 1);
+                assert!(passes.get() < last, "enough");
+            });
+            let send = || blob.insert(1, value).map(|_| ());
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(send)).is_err());
+            support::until("what was sent is gone", || manager.stats().unwrap().live_bytes == held);
+            let calls = manager.stats().unwrap().lane_calls;
+            blob.insert(2, vec![1; 300_000]).unwrap();
+            assert_eq!(manager.stats().unwrap().lane_calls, calls + 4, "three parts and a commit, by the same lane");
+            assert_eq!(blob.get(2).unwrap().unwrap().len(), 300_000);
+            drop(blob.remove(2).unwrap());
+            manager.audit().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_value_that_grows_while_parts_of_it_are_sent_is_refused_and_leaves_none_of_them() {
+    let manager = Manager::in_process().unwrap();
+    let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let held = manager.stats().unwrap().live_bytes;
+        let error = blob.insert(1, Growing(Cell::new(400_000))).unwrap_err();
+        assert!(error.to_string().contains("changed while it was sent"), "{error}");
+        support::until("what was sent is gone", || manager.stats().unwrap().live_bytes == held);
+        blob.insert(1, vec![1; 300_000]).unwrap();
+        manager.audit().unwrap();
+    });
+}
+
+#[test]
+fn a_value_that_calls_the_manager_when_parts_of_it_are_sent_does_not_hang() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let value = Afterwards(|| {
+            dict.insert(2, vec![2]).unwrap();
+            dict.insert(3, vec![3; 500_000]).unwrap();
+            drop(manager.dict::<u64, u64>([]).unwrap());
+        });
+        dict.insert(1, value).unwrap();
+        assert!(dict.get(1).unwrap().unwrap()[..] == [7; 400_000] && dict.get(3).unwrap().unwrap()[..] == [3; 500_000]);
+        assert_eq!(dict.len().unwrap(), 4);
+        manager.audit().unwrap();
+    });
+}
+
 /// A value in whose own code the last handle on an object is dropped, at the third look, when it is sent.
 struct Dropping<'a> {
     handle: RefCell<Option<Dict<u64, u64>>>,

@@ -55,7 +55,7 @@ impl Purse {
                     } else {
                         let position = (place - ENTRIES) as usize;
                         let old = *tx.get(&self.list, position)?.unwrap();
-                        tx.set(&self.list, position, old + amount)?;
+                        tx.set_at(&self.list, position, old + amount)?;
                     }
                 }
                 Ok(())

@@ -59,7 +59,8 @@ fn payloads_of_every_size_on_either_side_of_a_border() {
     let manager = Manager::builder().capacity(256 << 20).start().unwrap();
     let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
     let list: List<Vec<u8>> = manager.list([vec![0u8]]).unwrap();
-    for border in [0, IN_PLACE_BYTES, 4096, INLINE_VALUE_BYTES_MAX, 1 << 20, LANE_ROOM_BYTES as usize] {
+    // The fifth: a part of a large value that goes by a lane; the last: the most that does.
+    for border in [0, IN_PLACE_BYTES, 4096, INLINE_VALUE_BYTES_MAX, 128 << 10, 1 << 20, LANE_ROOM_BYTES as usize] {
         for bytes in border.saturating_sub(130)..border + 20 {
             if border >= INLINE_VALUE_BYTES_MAX && bytes % 13 != 0 {
                 continue;

@@ -44,6 +44,11 @@ fn shown<T: Debug>(value: T) -> String {
     format!("{value:?}")
 }
 
+/// What [`outcome`] says of an element that is replaced, if there is one.
+fn replaced<T, R: Debug>(element: Option<&mut T>, new: T, show: impl Fn(T) -> R) -> String {
+    element.map_or("out of range".into(), |element| shown(show(std::mem::replace(element, new))))
+}
+
 /// The result of an operation that may be refused.
 fn outcome<T: Debug>(result: Result<T>) -> String {
     match result {
@@ -144,7 +149,7 @@ impl Hands {
             14 => outcome(self.numbers.contains_key(&name).map(|found| (found, self.numbers.len().unwrap()))),
             15 | 16 => outcome(self.list.push(b)),
             17 => outcome(self.list.insert(position, b)),
-            18 => outcome(self.list.set(position, b).map(number_of)),
+            18 => outcome(self.list.set(position, b).map(|old| *old)),
             19 => outcome(self.list.remove(position).map(number_of)),
             20 => outcome(self.list.pop().map(number_of)),
             21 => outcome(self.list.splice(position..position + other % 9, (0..c % 12).map(|n| b + n))),
@@ -156,7 +161,7 @@ impl Hands {
             27 => outcome(self.list.slice(position..position.max(other)).map(|slice| slice.to_vec())),
             28 | 29 => outcome(self.lines.push(text(b))),
             30 => outcome(self.lines.insert(position, text(b))),
-            31 => outcome(self.lines.set(position, text(b)).map(told_of)),
+            31 => outcome(self.lines.set(position, text(b)).map(|old| told(&old))),
             32 => outcome(self.lines.remove(position).map(told_of)),
             33 => outcome(self.lines.splice(position.., (0..b % 5).map(|n| text(c + n)))),
             34 => outcome(self.lines.sort_by(|x, y| x.len().cmp(&y.len()))),
@@ -203,7 +208,7 @@ impl Hands {
         self.session.batch(|batch| {
             batch.insert(&self.texts, a % KEYS, text(b))?;
             batch.remove(&self.texts, b % KEYS)?;
-            batch.add_to(&self.numbers, "batch", 1)?;
+            batch.add(&self.numbers, "batch", 1)?;
             batch.push(&self.list, b)?;
             batch.set_at(&self.list, (c % 40) as usize, c)?;
             batch.remove_at(&self.lines, (b % 40) as usize)?;
@@ -228,7 +233,7 @@ impl Hands {
                 writer.remove(&self.texts, (b + n) % KEYS)?;
                 writer.extend(&self.lines, (0..n % 4).map(|m| text(c + m)))?;
             }
-            writer.add_to(&self.numbers, "stream", 1)?;
+            writer.add(&self.numbers, "stream", 1)?;
         }
         if a.is_multiple_of(3) {
             writer.insert_at(&self.list, 1_000_000, 1)?;
@@ -251,7 +256,7 @@ impl Hands {
             let middle = tx.len(&self.list)? / 2;
             let taken = tx.remove_at(&self.list, middle)?;
             let popped = if c.is_multiple_of(2) { tx.pop(&self.lines)?.map(|line| told(&line)) } else { None };
-            tx.set_value(&self.value, format!("{}!", c % 10))?;
+            tx.set(&self.value, format!("{}!", c % 10))?;
             tx.count(&self.counter, -1)?;
             let seen = (tx.value(&self.value)?.to_owned(), tx.counter(&self.counter)?, tx.len(&self.texts)?, tx.elements(&self.list)?);
             if a.is_multiple_of(5) {
@@ -356,15 +361,13 @@ impl State {
         }
     }
 
-    fn batch(&mut self, a: u64, b: u64, c: u64) -> Option<()> {
+    fn batch(&mut self, a: u64, b: u64, c: u64) -> std::result::Result<(), &'static str> {
         self.texts.insert(a % KEYS, text(b));
         self.texts.remove(&(b % KEYS));
         let sum = self.numbers.get(&"batch".into()).unwrap_or(0) + 1;
         self.numbers.insert("batch".into(), sum);
         self.list.push(b);
-        if let Some(element) = self.list.get_mut((c % 40) as usize) {
-            *element = c;
-        }
+        let element = self.list.get_mut((c % 40) as usize).map(|element| *element = c);
         let at = (b % 40) as usize;
         if at < self.lines.len() {
             self.lines.remove(at);
@@ -372,7 +375,11 @@ impl State {
         self.lines.push(text(c));
         self.value = text(a);
         self.counter += 1;
-        (a % 6 > 1).then_some(())
+        match a % 6 {
+            0 => Err("own error"),
+            1 => Err("out of range"),
+            _ => element.ok_or("out of range"),
+        }
     }
 
     /// Whether none of the writes failed.
@@ -387,16 +394,14 @@ impl State {
             let sum = self.numbers.get(&"stream".into()).unwrap_or(0) + 1;
             self.numbers.insert("stream".into(), sum);
         }
-        if let Some(element) = self.list.get_mut((c % 40) as usize) {
-            *element = c;
-        }
+        let element = self.list.get_mut((c % 40) as usize).map(|element| *element = c);
         let at = (b % 40) as usize;
         if at < self.lines.len() {
             self.lines.remove(at);
         }
         self.value = text(c);
         self.counter += 2;
-        !a.is_multiple_of(3)
+        !a.is_multiple_of(3) && element.is_some()
     }
 
     fn transaction(&mut self, a: u64, b: u64, c: u64) -> std::result::Result<String, &'static str> {
@@ -438,7 +443,6 @@ impl Model {
         let told_of = |text: Option<String>| text.map(|text| told(&text));
         let (position, other) = ((a % 40) as usize, (b % 40) as usize);
         let in_range = |done: bool| if done { shown(()) } else { "out of range".into() };
-        let own = |done: Option<()>| done.map_or("own error".to_owned(), shown);
         match code % CODES {
             0 | 1 => shown(told_of(now.texts.insert(key, text(b)))),
             2 => shown(told_of(now.texts.remove(&key))),
@@ -477,7 +481,7 @@ impl Model {
                     true
                 },
             ),
-            18 => shown(now.list.get_mut(position).map(|element| std::mem::replace(element, b))),
+            18 => replaced(now.list.get_mut(position), b, |old| old),
             19 => shown((position < now.list.len()).then(|| now.list.remove(position))),
             20 => shown(now.list.pop()),
             21 => {
@@ -513,7 +517,7 @@ impl Model {
                     true
                 },
             ),
-            31 => shown(told_of(now.lines.get_mut(position).map(|line| std::mem::replace(line, text(b))))),
+            31 => replaced(now.lines.get_mut(position), text(b), |old| told(&old)),
             32 => shown(told_of((position < now.lines.len()).then(|| now.lines.remove(position)))),
             33 => in_range(
                 position <= now.lines.len() && {
@@ -533,11 +537,10 @@ impl Model {
             37 => now.attributes(a, b),
             38 => {
                 let before = now.clone();
-                let done = now.batch(a, b, c);
-                if done.is_none() {
+                now.batch(a, b, c).map(shown).unwrap_or_else(|error| {
                     *now = before;
-                }
-                if a % 6 == 1 { "out of range".into() } else { own(done) }
+                    error.into()
+                })
             }
             39 => {
                 let before = now.clone();

@@ -159,6 +159,8 @@ pub enum Refusal {
     },
     /// The client's bytes are no hello.
     BadHello,
+    /// The manager has no descriptor or no memory left for another session.
+    NoRoom,
 }
 
 impl Refusal {
@@ -172,6 +174,7 @@ impl Refusal {
             Refusal::UnknownUser => 5,
             Refusal::ManagerFull { .. } => 6,
             Refusal::BadHello => 7,
+            Refusal::NoRoom => 8,
         }
     }
 }
@@ -209,6 +212,9 @@ impl fmt::Display for Refusal {
                 write!(f, "all of its {sessions_max} sessions are taken: close some, or start another manager")
             }
             Refusal::BadHello => f.write_str("it could not read this program's hello: use the same version of commonhold in both"),
+            Refusal::NoRoom => f.write_str(
+                "it has no descriptors or no memory left for another session: raise `ulimit -n` for its program, or close sessions",
+            ),
         }
     }
 }
@@ -307,6 +313,7 @@ mod tests {
             Refusal::UnknownUser,
             Refusal::ManagerFull { sessions_max: u32::MAX },
             Refusal::BadHello,
+            Refusal::NoRoom,
         ];
         for refusal in refusals {
             assert!(refusal.to_string().len() <= crate::limits::REFUSAL_TEXT_BYTES_MAX);

@@ -87,10 +87,15 @@ impl Error {
         Error(Box::new(Inner { kind, message: message.into(), source: Some(Arc::new(source)) }))
     }
 
-    /// A system call's failure: kind [`ErrorKind::System`], the system's own words as its source.
+    /// A system call's failure: kind [`ErrorKind::System`], the system's own words as its source. What any call can lack, descriptors, has
+    /// its cure here, unless the message has one.
     #[cold]
     pub fn system(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Error::caused(ErrorKind::System, message, source.into())
+        let (mut message, source) = (message.into(), source.into());
+        if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && !message.contains("`ulimit -n`") {
+            message += ": there is no descriptor left for it; close some, or raise `ulimit -n`";
+        }
+        Error::caused(ErrorKind::System, message, source)
     }
 
     /// The same error with these causes, the nearest first.

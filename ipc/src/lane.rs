@@ -43,7 +43,7 @@ mod calling;
 mod served;
 
 pub use calling::{CallingLanes, Posted, SMALL_REPLY_BYTES, Waited};
-pub use served::{Answered, Request, ServedLanes};
+pub use served::{Request, ServedLanes};
 
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;
@@ -177,6 +177,22 @@ fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         word.store(u64::from_le_bytes(last), Ordering::Relaxed);
+    }
+}
+
+/// Words that are copied at a time: a loop over atomics is not unrolled by itself.
+const RUN_WORDS: usize = 4;
+/// Their bytes.
+const RUN_BYTES: usize = 8 * RUN_WORDS;
+const _: () = assert!(IN_PLACE_BYTES.is_multiple_of(RUN_BYTES));
+
+/// Copies whole runs of words out that the other side may be writing.
+#[inline]
+fn load_runs(words: &[AtomicU64], bytes: &mut [u8]) {
+    let ((words, _), (runs, _)) = (words.as_chunks::<RUN_WORDS>(), bytes.as_chunks_mut::<RUN_BYTES>());
+    for (run, words) in runs.iter_mut().zip(words) {
+        let (run, _) = run.as_chunks_mut();
+        (0..RUN_WORDS).for_each(|at| run[at] = words[at].load(Ordering::Relaxed).to_le_bytes());
     }
 }
 

@@ -25,6 +25,9 @@ pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
 pub const UPLOADS_PER_SESSION_MAX: usize = 4096;
+/// Values of which a session has sent a part by a lane, and not the last. The room of its lanes holds two parts of 31 values at a time; and some
+/// may be given up that the manager has not heard of.
+pub const UPLOADS_GROWING_MAX: usize = 256;
 /// Sessions of one manager. Each costs the manager three descriptors, and mappings of a session page and of lanes (2 MiB of addresses; a
 /// page of memory, and one more for each lane in use).
 pub const SESSIONS_MAX: usize = 4096;

@@ -58,7 +58,10 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(Error::caused(ErrorKind::AlreadyExists, format!("there is already a socket at {address}"), error))
             }
-            Err(error) => Err(Error::system(format!("could not listen at {address}; can this user write there?"), error)),
+            Err(error) => {
+                let denied = if error.kind() == io::ErrorKind::PermissionDenied { ": this user cannot write there" } else { "" };
+                Err(Error::system(format!("could not listen at {address}{denied}"), error))
+            }
         }
     }
 

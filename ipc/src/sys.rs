@@ -380,8 +380,7 @@ pub fn monotonic_ns() -> u64 {
 /// A bell: a descriptor that becomes readable when it is [rung](ring_bell), by whatever process, until it is [silenced](silence_bell).
 pub fn bell() -> Result<OwnedFd> {
     let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-    rustix::event::eventfd(0, flags)
-        .map_err(|errno| Error::system("cannot make a descriptor to be woken by: close some or raise `ulimit -n`", errno))
+    rustix::event::eventfd(0, flags).map_err(|errno| Error::system("cannot make a descriptor to be woken by", errno))
 }
 
 /// Rings a bell. One that rings already stays as it is.

@@ -251,7 +251,7 @@ impl<'s> Audit<'s> {
                 pipes::queues(record).for_each(|queue| *self.edges.entry(id).or_default().entry(queue).or_default() += 1);
                 ensure(record.len == 0, || format!("object {id}, an end of a pipe, says {} elements", record.len))
             }
-            Kind::Remote => ensure(record.root == 0 && record.len == 0, || format!("object {id}, which a host has, has contents here")),
+            Kind::Remote => ensure(record.root != 0 && record.len == 0, || format!("object {id} has no host, or contents here")),
             Kind::Counter => ensure(record.len == 0, || format!("object {id}, a counter, says {} elements", record.len)),
             kind => {
                 ensure(self.store.segments.has(id), || format!("object {id}, a {}, has no segment", kind.name()))?;

@@ -104,7 +104,7 @@ impl Store {
     pub(crate) fn list_set(&mut self, id: u64, position: u64, value: Payload<'_>, lend: bool, uploads: &mut Uploads) -> Result<Outcome> {
         let record = self.list(id)?;
         if position >= record.len {
-            return Ok(Outcome::Nothing);
+            return Err(out_of_range("set", position, record.len));
         }
         let (outcome, old) = self.old_element(&record, position, lend);
         let element = if record.element_bytes == 0 {

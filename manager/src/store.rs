@@ -83,8 +83,8 @@ pub struct Store {
     /// What the request that is being applied may still cost.
     pub(crate) work: Work,
     watches: Watches,
-    /// Objects of users' types that are gone, for their hosts to be told.
-    gone: Vec<u64>,
+    /// Objects of users' types that are gone, and their hosts, which are to be told.
+    gone: Vec<(u64, u64)>,
     /// Nothing more can be dropped or taken apart before something is reclaimed.
     stuck: bool,
 }
@@ -193,8 +193,10 @@ impl Store {
         }
         let (root, other) = match kind {
             Kind::PipeEnd => self.queues_of_end(new.parameters)?,
+            Kind::Remote => (new.parameters.iter().next().unwrap_or(0), 0),
             _ => (self.lock_of(kind, new.parameters)?, 0),
         };
+        let refers_to = if kind == Kind::Remote { [0, 0] } else { [root, other] };
         self.memory.reserve(DESCRIPTOR_HEAD + new.text.len() as u64)?;
         let id = self.objects.new_id()?;
         let made = self.make_outside(id, kind, new.parameters);
@@ -226,7 +228,7 @@ impl Store {
         self.is_dirty(id);
         self.changed = true;
         self.objects.hold(id)?;
-        self.objects.settle([root, other].into_iter().filter(|to| *to != 0).map(|to| (id, to, 1)));
+        self.objects.settle(refers_to.into_iter().filter(|to| *to != 0).map(|to| (id, to, 1)));
         Ok(id)
     }
 
@@ -243,13 +245,8 @@ impl Store {
         Ok(shape.elements)
     }
 
-    /// What kind an object is of, if it is there.
-    pub fn kind_of(&self, id: u64) -> Option<Kind> {
-        self.objects.get(id).map(|object| object.record.kind)
-    }
-
-    /// The objects of users' types that are gone since the last time.
-    pub fn take_gone(&mut self) -> Vec<u64> {
+    /// The objects of users' types that are gone since the last time, and their hosts.
+    pub fn take_gone(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.gone)
     }
 
@@ -278,11 +275,8 @@ impl Store {
     /// What it changed is not visible before [`publish`](Self::publish).
     pub fn apply(&mut self, commit: &Commit<'_>, uploads: &mut Uploads, mut outcomes: Outcomes<'_>) -> Result<(), Rejected> {
         self.work = Work::new();
-        for condition in commit.conditions() {
-            self.work.spend(1)?;
-            if !self.holds(&condition?) {
-                return Err(Rejected::Conflict);
-            }
+        if commit.has_conditions() {
+            self.meets(commit)?;
         }
         let mut ops = commit.ops();
         let first = match (ops.next().transpose()?, commit.op_count()) {
@@ -307,6 +301,18 @@ impl Store {
             self.changes.clear();
         }
         done
+    }
+
+    /// Sees that all conditions of a commit hold.
+    #[inline(never)]
+    fn meets(&mut self, commit: &Commit<'_>) -> Result<(), Rejected> {
+        for condition in commit.conditions() {
+            self.work.spend(1)?;
+            if !self.holds(&condition?) {
+                return Err(Rejected::Conflict);
+            }
+        }
+        Ok(())
     }
 
     /// Does the operations of a commit as an attempt: if one fails, or cannot be read, all are taken back.
@@ -538,7 +544,7 @@ impl Store {
         let record = object.record;
         self.segments.remove(id);
         if record.kind == Kind::Remote {
-            self.gone.push(id);
+            self.gone.push((id, record.root));
         }
         self.parcels.remove_queue(id);
         self.dirty.retain(|dirty| *dirty != id);

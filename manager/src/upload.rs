@@ -1,11 +1,13 @@
 //! Values that were sent ahead of the operations that use them, received straight into blocks of the arena.
 //!
+//! By a lane a value comes in parts, each a call of its own. Until the last one is there the value *grows*, and no operation can name it.
+//!
 //! No version shows such a block until an operation adopts it. A commit uses up every upload that it names, whatever becomes
 //! of it; a client that changes its mind discards them, and a session's end frees all of its own.
 
 use crate::memory::Memory;
 use commonhold_ipc::error::{Error, Result};
-use commonhold_ipc::limits::UPLOADS_PER_SESSION_MAX;
+use commonhold_ipc::limits::{UPLOADS_GROWING_MAX, UPLOADS_PER_SESSION_MAX};
 use std::collections::HashMap;
 
 /// A value that has arrived.
@@ -19,15 +21,55 @@ pub struct Upload {
     pub len: u64,
 }
 
+/// A value of which parts have arrived.
+struct Growing {
+    /// Bytes of the whole value.
+    len: u64,
+    target: Result<Upload>,
+    done: u64,
+}
+
 /// The uploads of one session, by number.
 #[derive(Default)]
 pub struct Uploads {
     arrived: HashMap<u64, Result<Upload>>,
+    growing: HashMap<u64, Growing>,
     /// Why others were not taken: there were too many. Which ones is not remembered.
     refused: Option<Error>,
 }
 
 impl Uploads {
+    /// A value begins to come in parts. `false`: too many do, and none of ours would.
+    pub fn begin_in_parts(&mut self, number: u64, len: u64, target: Result<Upload>, memory: &mut Memory) -> bool {
+        self.discard(number, memory);
+        let fits = self.growing.len() < UPLOADS_GROWING_MAX;
+        if fits {
+            self.growing.insert(number, Growing { len, target, done: 0 });
+        } else if let Ok(upload) = target {
+            memory.discard(upload.block);
+        }
+        fits
+    }
+
+    /// Where in the arena the next part of a value goes, so many bytes long: nowhere if there was no block for the value. `None`: this is not
+    /// its next part.
+    pub fn place_of_part(&self, number: u64, from: u64, bytes: u64) -> Option<Option<u64>> {
+        let Growing { target, len, .. } = self.growing.get(&number).filter(|growing| growing.done == from)?;
+        let fits = bytes <= len - from && (bytes > 0 || *len == 0);
+        fits.then(|| target.as_ref().ok().map(|upload| upload.block + upload.prefix + from))
+    }
+
+    /// That part is there. The last one makes the value an upload like all.
+    pub fn add_part(&mut self, number: u64, bytes: u64, memory: &mut Memory) {
+        let Some(growing) = self.growing.get_mut(&number) else { return };
+        growing.done += bytes;
+        if growing.done == growing.len
+            && let Some(Growing { target, .. }) = self.growing.remove(&number)
+        {
+            self.add(number, target, memory);
+        }
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.arrived.len()
@@ -68,8 +110,11 @@ impl Uploads {
         self.forgive();
     }
 
-    /// Frees an upload, if it is still here.
+    /// Frees an upload, if it is still here, whole or not.
     pub fn discard(&mut self, number: u64, memory: &mut Memory) {
+        if let Some(Growing { target: Ok(upload), .. }) = self.growing.remove(&number) {
+            memory.discard(upload.block);
+        }
         if let Some(Ok(upload)) = self.arrived.remove(&number) {
             memory.discard(upload.block);
         }
@@ -85,14 +130,15 @@ impl Uploads {
 
     /// Frees what is left.
     pub fn clear(&mut self, memory: &mut Memory) {
-        for upload in self.arrived.drain().filter_map(|(_, upload)| upload.ok()) {
-            memory.discard(upload.block);
-        }
+        self.blocks().for_each(|block| memory.discard(block));
+        self.arrived.clear();
+        self.growing.clear();
     }
 
     /// The blocks that wait. For the audit.
     pub fn blocks(&self) -> impl Iterator<Item = u64> + '_ {
-        self.arrived.values().filter_map(|upload| upload.as_ref().ok()).map(|upload| upload.block)
+        let growing = self.growing.values().map(|growing| &growing.target);
+        self.arrived.values().chain(growing).filter_map(|upload| upload.as_ref().ok()).map(|upload| upload.block)
     }
 }
 
@@ -122,6 +168,49 @@ mod tests {
     use commonhold_ipc::map::ArenaWriter;
     use commonhold_ipc::sys;
     use std::sync::Arc;
+
+    #[test]
+    fn a_value_in_parts_is_there_with_its_last_one() {
+        let len = 64 << 20;
+        let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", len).unwrap(), len).unwrap();
+        let mut memory = Memory::new(Arc::new(arena), len, 2);
+        let mut uploads = Uploads::default();
+        let target = begin(&mut memory, 16, 100, 0);
+        let at = target.clone().unwrap().block + 16;
+        assert!(uploads.begin_in_parts(7, 100, target, &mut memory));
+        assert_eq!(uploads.place_of_part(7, 0, 60), Some(Some(at)));
+        // Another's number, not the next bytes, more than there are to come, none.
+        let wrong = [(8, 0, 60), (7, 1, 60), (7, 0, 101), (7, 0, u64::MAX), (7, 0, 0)];
+        wrong.iter().for_each(|(number, from, bytes)| assert_eq!(uploads.place_of_part(*number, *from, *bytes), None));
+        uploads.add_part(7, 60, &mut memory);
+        assert!(uploads.look(7).is_err() && uploads.is_empty(), "not whole");
+        assert_eq!((uploads.place_of_part(7, 60, 41), uploads.place_of_part(7, 60, 40)), (None, Some(Some(at + 60))));
+        uploads.add_part(7, 40, &mut memory);
+        assert_eq!(uploads.look(7).unwrap().len, 100);
+        assert_eq!(uploads.place_of_part(7, 100, 0), None);
+        // One for which there was no room, one without bytes, one that is begun twice.
+        assert!(uploads.begin_in_parts(9, 50, Err(Error::new(ErrorKind::Full, "no room")), &mut memory));
+        assert_eq!(uploads.place_of_part(9, 0, 50), Some(None));
+        uploads.add_part(9, 50, &mut memory);
+        assert_eq!(uploads.look(9).unwrap_err().kind(), ErrorKind::Full);
+        let begin_one = |uploads: &mut Uploads, memory: &mut Memory, number, len| {
+            let target = begin(memory, 16, len, 0);
+            uploads.begin_in_parts(number, len, target, memory)
+        };
+        assert!(begin_one(&mut uploads, &mut memory, 11, 0) && uploads.place_of_part(11, 0, 0).is_some());
+        uploads.add_part(11, 0, &mut memory);
+        assert_eq!(uploads.look(11).unwrap().len, 0);
+        assert!(begin_one(&mut uploads, &mut memory, 13, 10) && begin_one(&mut uploads, &mut memory, 13, 10));
+        let blocks = |uploads: &Uploads, memory: &Memory| (uploads.blocks().count(), memory.usage().blocks);
+        assert_eq!(blocks(&uploads, &memory), (3, 3));
+        [7, 13].iter().for_each(|number| uploads.discard(*number, &mut memory));
+        assert_eq!(blocks(&uploads, &memory), (1, 1));
+        // As many as may be, and one more.
+        let begun = (100..).take_while(|number| begin_one(&mut uploads, &mut memory, *number, 10)).count();
+        assert_eq!((begun, blocks(&uploads, &memory)), (UPLOADS_GROWING_MAX, (begun + 1, begun as u64 + 1)));
+        uploads.clear(&mut memory);
+        assert_eq!(blocks(&uploads, &memory), (0, 0));
+    }
 
     #[test]
     fn refused_uploads_are_not_remembered_one_by_one() {

@@ -6,6 +6,7 @@ use crate::list::{List, Run, inline_bytes, sent};
 use crate::request::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
+use crate::transaction::Countable;
 use crate::write::{with_element, with_entry, with_key};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 /// let log = manager.list::<String>([])?;
 /// manager.batch(|batch| {
 ///     for word in ["the", "cat", "the"] {
-///         batch.add_to(&totals, word, 1)?;
+///         batch.add(&totals, word, 1)?;
 ///     }
 ///     batch.push(&log, "three words")
 /// })?;
@@ -78,7 +79,7 @@ impl<'s> Batch<'s> {
     }
 
     #[inline]
-    fn add(&self, op: &Op<'_>) -> Result<()> {
+    fn op(&self, op: &Op<'_>) -> Result<()> {
         let mut commit = self.commit.borrow_mut();
         commit.op(op);
         if commit.len() > FRAME_BYTES_MAX { Err(too_long()) } else { Ok(()) }
@@ -128,23 +129,23 @@ impl<'s> Batch<'s> {
         let align = crate::client::value_align::<K, V>();
         with_entry::<K, V, _>(&self.session, align, &key, &value, |key, value, ser| {
             self.keep(value)?;
-            self.add(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
+            self.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })
         })
     }
 
     /// Takes a key out, if it is there.
     pub fn remove<K: Key, V: Shared>(&self, dict: &Dict<K, V>, key: impl AsShared<K>) -> Result<()> {
         let object = self.check(dict)?;
-        with_key::<K, _>(&key, |key| self.add(&Op::Remove { object, key, lend: false }))
+        with_key::<K, _>(&key, |key| self.op(&Op::Remove { object, key, lend: false }))
     }
 
     /// Adds to the number of a key, which counts as 0 if it is not there.
-    pub fn add_to<K: Key, V: Number>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, amount: V) -> Result<()> {
+    pub fn add<K: Key, V: Number>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, amount: V) -> Result<()> {
         let object = self.check(dict)?;
         with_key::<K, _>(&key, |key| {
             let mut ser = commonhold_ipc::value::Ser::buffer();
             let range = ser.put::<V>(&amount)?;
-            self.add(&Op::Add { object, key, number: V::KIND.code(), delta: &ser.bytes()[range] })
+            self.op(&Op::Add { object, key, number: V::KIND.code(), delta: &ser.bytes()[range] })
         })
     }
 
@@ -171,7 +172,7 @@ impl<'s> Batch<'s> {
         if inline_bytes::<T>() > 0
             && let Some(short) = value.short()
         {
-            return self.add(&Op::ListSplice { object, position, remove: 0, values: Values::Packed(short.bytes()) });
+            return self.op(&Op::ListSplice { object, position, remove: 0, values: Values::Packed(short.bytes()) });
         }
         let mut run = Run::new::<T>();
         let added = run.add::<T>(&self.session, value);
@@ -183,28 +184,28 @@ impl<'s> Batch<'s> {
         self.uploads.borrow_mut().extend(run.uploads());
         added?;
         self.stored.borrow_mut().extend(run.take_stored());
-        if run.is_empty() { Ok(()) } else { self.add(&Op::ListSplice { object, position, remove: 0, values: run.values() }) }
+        if run.is_empty() { Ok(()) } else { self.op(&Op::ListSplice { object, position, remove: 0, values: run.values() }) }
     }
 
-    /// Replaces the element at a position of a list, if there is one.
+    /// Replaces the element at a position of a list. If there is none, nothing of the batch is done: it fails with `OutOfRange`.
     pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let object = self.check(list)?;
         with_element::<T, _>(&self.session, &value, |value, ser| {
             self.keep(value)?;
-            self.add(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
+            self.op(&Op::ListSet { object, position: position as u64, value: value.payload(ser), lend: false })
         })
     }
 
     /// Takes the element at a position out of a list, if there is one.
     pub fn remove_at<T: Shared>(&self, list: &List<T>, position: usize) -> Result<()> {
         let object = self.check(list)?;
-        self.add(&Op::ListRemove { object, position: sent(position), lend: false })
+        self.op(&Op::ListRemove { object, position: sent(position), lend: false })
     }
 
     /// Takes everything out of a dict or a list.
-    pub fn clear(&self, container: &impl Handle) -> Result<()> {
+    pub fn clear(&self, container: &impl Countable) -> Result<()> {
         let object = self.check(container)?;
-        self.add(&Op::Clear { object })
+        self.op(&Op::Clear { object })
     }
 
     /// Replaces a value.
@@ -212,14 +213,14 @@ impl<'s> Batch<'s> {
         let object = self.check(target)?;
         with_element::<T, _>(&self.session, &value, |value, ser| {
             self.keep(value)?;
-            self.add(&Op::ValueSet { object, value: value.payload(ser) })
+            self.op(&Op::ValueSet { object, value: value.payload(ser) })
         })
     }
 
     /// Adds to a counter.
     pub fn count(&self, counter: &Counter, amount: i64) -> Result<()> {
         let object = self.check(counter)?;
-        self.add(&Op::CounterAdd { object, delta: amount })
+        self.op(&Op::CounterAdd { object, delta: amount })
     }
 
     /// Sends it all.

@@ -195,15 +195,16 @@ impl Object {
         Ok(true)
     }
 
-    /// Sees that the object was made as what the handle takes it for.
-    pub fn check_type<H: Handle>(&self) -> Result<()> {
+    /// Sees that the object, which the caller calls so, was made as what the handle takes it for.
+    pub fn check_type<H: Handle>(&self, what: impl fmt::Display) -> Result<()> {
         let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         let wanted = fingerprint::<H>();
         if found.fingerprint == wanted || (record.kind == Kind::Remote && crate::remote::has_interface(found.text, wanted)) {
             return Ok(());
         }
-        Err(wrong_type(self.id, found.text, text::<H>()))
+        let text = format!("{what} was made as {}, not as {}: open it with the type that it was made with", found.text, text::<H>());
+        Err(Error::new(ErrorKind::WrongType, text))
     }
 }
 
@@ -213,12 +214,6 @@ impl Drop for Object {
             session.let_go(self.id);
         }
     }
-}
-
-/// The error for an object that is not what it is opened as.
-pub fn wrong_type(id: u64, is: &str, wanted: &str) -> Error {
-    let text = format!("object {id} was made as {is}, not as {wanted}: open it with the type that it was made with");
-    Error::new(ErrorKind::WrongType, text)
 }
 
 /// A value that stands for an object in a manager: [`Dict`](crate::Dict), [`List`](crate::List) and their kin.
@@ -360,7 +355,7 @@ impl Token {
         session.check()?;
         session.hold(self.id)?;
         let object = Arc::new(Object::bound(session, self.id));
-        object.check_type::<H>()?;
+        object.check_type::<H>(format_args!("object {}", self.id))?;
         Ok(H::from_object(object))
     }
 }

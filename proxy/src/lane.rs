@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 /// Where in a part its payload begins. The kernel copies it into a buffer or a block that begins near the start of a page, and where the
 /// target lies less than 64 bytes above the source, within their pages, some processors' string instructions take six times as long
 /// (1 MiB: 75 µs, or 450 to 600). Half a page is far from either.
-const PAYLOAD_AT: u64 = 2048;
+pub const PAYLOAD_AT: u64 = 2048;
 
 thread_local! {
     /// How long this thread looks for answers before it sleeps.
@@ -45,7 +45,7 @@ pub struct LaneRoad {
 }
 
 /// A part of the room, given back when dropped.
-pub struct Part<'l> {
+struct Part<'l> {
     road: &'l LaneRoad,
     range: Range<u64>,
 }
@@ -62,19 +62,14 @@ pub struct UnderWay {
 
 impl Part<'_> {
     /// Where in the room its payload begins.
-    pub fn start(&self) -> u64 {
+    fn start(&self) -> u64 {
         self.range.start + PAYLOAD_AT
     }
 }
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {
-        // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
-        if !self.road.stamp.is_current() {
-            return;
-        }
-        let mut room = self.road.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.give(self.range.clone(), |range| self.road.lanes.punch_room(range));
+        self.road.give_room(self.range.clone());
     }
 }
 
@@ -85,10 +80,24 @@ impl LaneRoad {
     }
 
     /// Room for so many bytes, if there is any.
-    pub fn part(&self, bytes: u64) -> Option<Part<'_>> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let range = room.take(bytes + PAYLOAD_AT, |range| self.lanes.back_room(range))?;
+    fn part(&self, bytes: u64) -> Option<Part<'_>> {
+        let range = self.take_room(bytes + PAYLOAD_AT)?;
         Some(Part { road: self, range })
+    }
+
+    /// Takes so many bytes of the room, whole pages, if there are any.
+    pub fn take_room(&self, bytes: u64) -> Option<Range<u64>> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.take(bytes, |range| self.lanes.back_room(range))
+    }
+
+    /// Gives them back.
+    pub fn give_room(&self, range: Range<u64>) {
+        // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
+        if self.stamp.is_current() {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            room.give(range, |range| self.lanes.punch_room(range));
+        }
     }
 
     /// Writes into the room, into a part of the caller's.
@@ -134,10 +143,9 @@ impl LaneRoad {
         self.lanes.is_free(call.lane)
     }
 
-    /// Runs a call whose payload stands in the room.
-    pub fn carry_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<Reply> {
-        let posted = self.post_part(connection, head, part, changes)?;
-        self.finish(connection, posted, changes)
+    /// Posts a call that changes nothing yet, and whose payload stands in room of the caller's, on a free lane.
+    pub fn post_at(&self, connection: &Connection, head: Head, place: u64) -> Result<UnderWay> {
+        self.post(connection, head, Err(ROOM + place), false)
     }
 
     fn post_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<UnderWay> {
@@ -164,6 +172,15 @@ impl LaneRoad {
             }
         }
         Ok(UnderWay { lane, mark, is_awake: posted == Posted::Seen, part: None })
+    }
+
+    /// Waits until a call from [`post_at`](Self::post_at) is answered. If the lane's thread has used it again meanwhile, it was free, so
+    /// the call had been answered.
+    pub fn settle(&self, connection: &Connection, call: UnderWay) -> Result<()> {
+        if self.lanes.is_last(call.lane, call.mark) {
+            self.finish(connection, call, false)?;
+        }
+        Ok(())
     }
 
     /// Waits for the answer to a call.

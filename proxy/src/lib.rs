@@ -48,7 +48,7 @@ pub use list::{Iter as ListIter, List, Slice};
 #[cfg(feature = "shared-memory")]
 pub use named::SharedMemory;
 pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
-pub use pool::{AsyncResult, Imap, Pool, PoolBuilder, Progress, Watch};
+pub use pool::{AsyncResult, Imap, InitializerResult, Pool, PoolBuilder, Progress, Watch};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};

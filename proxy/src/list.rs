@@ -165,12 +165,15 @@ impl<T: Shared> List<T> {
         Ok(self.len()? == 0)
     }
 
-    /// Replaces the element at a position; returns a guard on the one that was there. `None`: there is no such position.
-    pub fn set(&self, position: usize, value: impl AsShared<T>) -> Result<Option<Ref<'_, T>>> {
+    /// Replaces the element at a position; returns a guard on the one that was there.
+    ///
+    /// # Errors
+    /// `OutOfRange` if there is no such position: nothing is changed.
+    pub fn set(&self, position: usize, value: impl AsShared<T>) -> Result<Ref<'_, T>> {
         let session = self.object.ready()?;
         with_element::<T, _>(session, &value, |value, ser| {
             let op = Op::ListSet { object: self.id(), position: position as u64, value: value.payload(ser), lend: true };
-            session.op_then(&op, |version, outcome| lent(session, version, outcome))
+            session.op_then(&op, |version, outcome| lent(session, version, outcome))?.ok_or_else(|| malformed("reply"))
         })
     }
 

@@ -135,11 +135,11 @@ impl Request {
         Ok(bytes)
     }
 
-    /// Head and payload apart. A short payload has zeros behind it, up to whole words.
+    /// Head and payload apart. A short payload has some zeros behind it.
     #[inline]
     pub fn parts(&self, lane: u16, number: u64) -> Result<(Head, &[u8])> {
         let (len, payload) = match &self.frame {
-            Frame::Short(short) => (short.len() - HEAD_BYTES, &short.words()[HEAD_BYTES..]),
+            Frame::Short(short) => (short.len() - HEAD_BYTES, short.payload_runs()),
             Frame::Long(long) => (long.len() - HEAD_BYTES, &long[HEAD_BYTES..]),
         };
         if len > FRAME_BYTES_MAX {

@@ -15,7 +15,7 @@ use crate::session::SessionCore;
 use crate::single::{Counter, Value, check_set};
 use crate::write::{Committed, with_key};
 use commonhold_ipc::block::{Place, element_place};
-use commonhold_ipc::catalog::Record;
+use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::index::Entries;
 use commonhold_ipc::pin::Pin;
@@ -127,7 +127,7 @@ impl<T: Shared> Readable<usize> for List<T> {
     }
 }
 
-/// What [`Transaction::len`] counts.
+/// What has entries or elements: [`Transaction::len`] counts them, [`Transaction::clear`] takes them out.
 pub trait Countable: Handle {}
 impl<K: Key, V: Shared> Countable for Dict<K, V> {}
 impl<T: Shared> Countable for List<T> {}
@@ -368,11 +368,16 @@ impl<'s> Transaction<'s> {
         Ok(sum)
     }
 
-    /// Takes all entries out of a dict.
-    pub fn clear_dict<K: Key, V: Shared>(&self, dict: &Dict<K, V>) -> Result<()> {
-        let object = self.record(dict)?.id;
-        self.batch.clear(dict)?;
-        self.overlay.borrow_mut().dicts.insert(object, DictOverlay { cleared: true, keys: HashMap::new() });
+    /// Takes everything out of a dict or a list.
+    pub fn clear(&self, container: &impl Countable) -> Result<()> {
+        let record = self.record(container)?;
+        self.batch.clear(container)?;
+        let mut overlay = self.overlay.borrow_mut();
+        if record.kind == Kind::Dict {
+            overlay.dicts.insert(record.id, DictOverlay { cleared: true, keys: HashMap::new() });
+        } else {
+            overlay.lists.insert(record.id, ListOverlay::Slots(Vec::new()));
+        }
         Ok(())
     }
 
@@ -409,7 +414,7 @@ impl<'s> Transaction<'s> {
     ///
     /// # Errors
     /// `OutOfRange` if there is no such position.
-    pub fn set<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
+    pub fn set_at<T: Shared>(&self, list: &List<T>, position: usize, value: impl AsShared<T>) -> Result<()> {
         let record = self.record(list)?;
         let own = archive::<T>(&value)?;
         let there = self.with_slots(&record, |slots| match slots.get_mut(position) {
@@ -456,16 +461,8 @@ impl<'s> Transaction<'s> {
         if len == 0 { Ok(None) } else { self.remove_at(list, len - 1) }
     }
 
-    /// Takes all elements out of a list.
-    pub fn clear_list<T: Shared>(&self, list: &List<T>) -> Result<()> {
-        let object = self.record(list)?.id;
-        self.batch.clear(list)?;
-        self.overlay.borrow_mut().lists.insert(object, ListOverlay::Slots(Vec::new()));
-        Ok(())
-    }
-
     /// Replaces a value.
-    pub fn set_value<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
+    pub fn set<T: Shared>(&self, target: &Value<T>, value: impl AsShared<T>) -> Result<()> {
         let object = self.record(target)?.id;
         let own = archive::<T>(&value)?;
         self.batch.set(target, value)?;

@@ -3,13 +3,18 @@
 //!
 //! An upload's number says which road it took, so that the commit that names it follows (see `lane`): even by the socket, odd by a lane.
 
+use crate::connection::disconnected;
+use crate::lane::{LaneRoad, PAYLOAD_AT, UnderWay};
 use crate::request::Target;
 use crate::session::SessionCore;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::points;
 use commonhold_ipc::value::Sink;
-use commonhold_ipc::wire::{Call, Head, UPLOAD_HEAD_BYTES, UploadHead};
+use commonhold_ipc::wire::{Call, Head, PART_HEAD_BYTES, PartHead, UPLOAD_HEAD_BYTES, UploadHead};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Whether the upload with this number went by the socket.
@@ -31,46 +36,145 @@ pub fn send_bytes(session: &Arc<SessionCore>, bytes: &[u8], target: Target, hand
 pub fn send(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(Sink) -> Result<u64>) -> Result<u64> {
     session.check()?;
     let number = 2 * session.next_upload();
+    if let Some(parts) = Parts::begin(session, head, number + 1) {
+        return parts.send(write);
+    }
     let bytes = head.len + UPLOAD_HEAD_BYTES as u64;
     let frame = Head { len: bytes as u32, code: Call::Upload as u8, quiet: true, lane: 0, number };
-    if let Some(road) = session.lane_road()
-        && bytes <= LANE_ROOM_BYTES
-        && road.is_free(session.pins.lane())
-        && !session.connection.is_streaming_here()
-        && let Some(part) = road.part(bytes)
-    {
-        let start = part.start();
-        road.write(start, &head.to_bytes());
-        let done = write(into_room(session.clone(), start + UPLOAD_HEAD_BYTES as u64, head.len));
-        // Writing is the value's own code, in which this may have become another process.
-        session.check()?;
-        written(head.len, done)?;
-        // Or it may have made calls.
-        let lane = session.pins.lane();
-        if road.is_free(lane) {
-            points::client("upload: in the room");
-            road.carry_part(&session.connection, Head { lane, number: number + 1, ..frame }, part, false)?;
-            return Ok(number + 1);
-        }
-        return Err(Error::new(ErrorKind::Other, "a value was lost on its way: the thread that sends it has given up a call meanwhile"));
-    }
     by_socket(session, frame, head, write)?;
     Ok(number)
 }
 
-/// A sink into a part of the room.
-fn into_room(session: Arc<SessionCore>, start: u64, len: u64) -> Sink {
-    let mut done = 0;
-    Box::new(move |bytes| {
-        // More than was counted is seen afterwards, by what has been written.
-        let fitting = &bytes[..bytes.len().min((len - done) as usize)];
-        session.check().map_err(std::io::Error::other)?;
-        if let Some(road) = session.lane_road() {
-            road.write(start + done, fitting);
+/// Bytes of a value that go by a lane at a time: large enough that a round trip is little beside its copies, small enough that two of
+/// them stay in a processor's cache. Whole pages, so that all of them lie equally well for the kernel's copy (see [`PAYLOAD_AT`]).
+const PART_BYTES: u64 = 128 << 10;
+/// Room for a part, its head, and what is before it.
+const PART_ROOM_BYTES: u64 = PART_BYTES + 4096;
+const _: () = assert!(PART_BYTES.is_multiple_of(4096) && PAYLOAD_AT + PART_HEAD_BYTES as u64 <= 4096);
+
+/// A value on its way by a lane: while the manager copies one part of it, the next is written beside it. A lane has one call at a time,
+/// so each part is answered before the next one is posted, and two parts of the room, in turn, are enough.
+struct Parts {
+    session: Arc<SessionCore>,
+    head: UploadHead,
+    number: u64,
+    /// Room for a part, or for two.
+    room: Range<u64>,
+    /// Which of them is written.
+    is_second: bool,
+    /// Bytes of the value in it.
+    filled: u64,
+    /// Bytes of the value that have been posted before.
+    posted: u64,
+    under_way: Option<UnderWay>,
+    /// The manager has the whole value, and it is as it should be.
+    is_whole: bool,
+}
+
+impl Parts {
+    /// If the thread has a free lane and there is room. A larger value than the whole room may have goes by the socket, which does not
+    /// mind how long its value's own code takes over it.
+    fn begin(session: &Arc<SessionCore>, head: UploadHead, number: u64) -> Option<Parts> {
+        let road = session.lane_road()?;
+        if head.len > LANE_ROOM_BYTES || !road.is_free(session.pins.lane()) || session.connection.is_streaming_here() {
+            return None;
         }
-        done += fitting.len() as u64;
+        let bytes = if head.len > PART_BYTES { 2 * PART_ROOM_BYTES } else { PAYLOAD_AT + PART_HEAD_BYTES as u64 + head.len };
+        let room = road.take_room(bytes)?;
+        let session = session.clone();
+        Some(Parts { session, head, number, room, is_second: false, filled: 0, posted: 0, under_way: None, is_whole: false })
+    }
+
+    fn send(self, write: impl FnOnce(Sink) -> Result<u64>) -> Result<u64> {
+        let parts = Rc::new(RefCell::new(self));
+        let sink = parts.clone();
+        let done = write(Box::new(move |bytes| sink.borrow_mut().write(bytes).map_err(std::io::Error::other)));
+        let mut parts = parts.borrow_mut();
+        // Writing is the value's own code, in which this may have become another process.
+        parts.session.check()?;
+        written(parts.head.len, done)?;
+        parts.post()?;
+        parts.settle()?;
+        parts.is_whole = true;
+        Ok(parts.number)
+    }
+
+    fn road(&self) -> Result<&LaneRoad> {
+        self.session.lane_road().ok_or_else(disconnected)
+    }
+
+    /// Where in the room the part begins that is written.
+    fn place(&self) -> u64 {
+        self.room.start + u64::from(self.is_second) * PART_ROOM_BYTES + PAYLOAD_AT
+    }
+
+    /// Takes the value's next bytes.
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.session.check()?;
+        while !bytes.is_empty() {
+            // More than was counted is seen afterwards, by what has been written.
+            let to_come = self.head.len - self.posted - self.filled;
+            if to_come == 0 {
+                return Ok(());
+            }
+            if self.filled == PART_BYTES {
+                self.post()?;
+            }
+            let (here, rest) = bytes.split_at(bytes.len().min(to_come.min(PART_BYTES - self.filled) as usize));
+            self.road()?.write(self.place() + PART_HEAD_BYTES as u64 + self.filled, here);
+            self.filled += here.len() as u64;
+            bytes = rest;
+        }
         Ok(())
-    })
+    }
+
+    /// Posts the part that is written, once the one before it has been answered: the next one goes where that stood.
+    fn post(&mut self) -> Result<()> {
+        self.settle()?;
+        let (road, lane, place) = (self.road()?, self.session.pins.lane(), self.place());
+        // The value's own code may have made calls.
+        if !road.is_free(lane) {
+            let text = "a value was lost on its way: the thread that sends it has given up a call meanwhile";
+            return Err(Error::new(ErrorKind::Other, text));
+        }
+        road.write(place, &PartHead { upload: self.head, from: self.posted }.to_bytes());
+        let len = PART_HEAD_BYTES as u32 + self.filled as u32;
+        let head = Head { len, code: Call::Part as u8, quiet: true, lane, number: self.number };
+        points::client("upload: a part in the room");
+        let under_way = road.post_at(&self.session.connection, head, place)?;
+        points::client("upload: a part posted");
+        self.under_way = Some(under_way);
+        self.posted += self.filled;
+        (self.filled, self.is_second) = (0, !self.is_second);
+        Ok(())
+    }
+
+    /// Waits until the part that has been posted is answered.
+    fn settle(&mut self) -> Result<()> {
+        if let Some(call) = self.under_way.take() {
+            self.road()?.settle(&self.session.connection, call)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // In a forked child the room is the parent's, and so is the call.
+        if !self.session.is_ours() {
+            return;
+        }
+        // Without an answer the session is over, and room that the manager may still read goes with it.
+        let _ = self.settle();
+        if let Some(road) = self.session.lane_road()
+            && road.is_free(self.session.pins.lane())
+        {
+            road.give_room(self.room.clone());
+        }
+        if !self.is_whole && self.posted > 0 {
+            self.session.tell(Call::Discard, &[self.number]);
+        }
+    }
 }
 
 /// Whether a value was as long as it said it would be.

@@ -9,12 +9,12 @@
 use crate::batch::Batch;
 use crate::connection::{Reply, disconnected};
 use crate::dict::Dict;
-use crate::handle::Handle;
 use crate::lane::UnderWay;
 use crate::list::List;
 use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
+use crate::transaction::Countable;
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{WRITER_BYTES, WRITER_FAILURES_MAX, WRITER_UPLOADS_MAX};
 use commonhold_ipc::pin::OwnLane;
@@ -118,7 +118,7 @@ impl Writer {
         remove[K: Key, V: Shared](dict: &Dict<K, V>, key: impl AsShared<K>);
         /// Adds to the number of a key, which counts as 0 if it is not there. Returns the write's number. It fails with `OutOfRange` if
         /// the sum does not fit.
-        add_to[K: Key, V: Number](dict: &Dict<K, V>, key: impl AsShared<K>, amount: V);
+        add[K: Key, V: Number](dict: &Dict<K, V>, key: impl AsShared<K>, amount: V);
         /// Adds an element at the end of a list. Returns the write's number.
         push[T: Shared](list: &List<T>, value: impl AsShared<T>);
         /// Adds many elements at the end of a list, all of them at once. Returns the write's number; if there are none, it is no write, and
@@ -127,12 +127,12 @@ impl Writer {
         /// Puts an element before the one at a position of a list. Returns the write's number. It fails with `OutOfRange` if the position
         /// is behind the end.
         insert_at[T: Shared](list: &List<T>, position: usize, value: impl AsShared<T>);
-        /// Replaces the element at a position of a list, if there is one. Returns the write's number.
+        /// Replaces the element at a position of a list. Returns the write's number. It fails with `OutOfRange` if there is none.
         set_at[T: Shared](list: &List<T>, position: usize, value: impl AsShared<T>);
         /// Takes the element at a position out of a list, if there is one. Returns the write's number.
         remove_at[T: Shared](list: &List<T>, position: usize);
         /// Takes everything out of a dict or a list. Returns the write's number.
-        clear[](container: &impl Handle);
+        clear[](container: &impl Countable);
         /// Replaces a value. Returns the write's number.
         set[T: Shared](target: &Value<T>, value: impl AsShared<T>);
         /// Adds to a counter. Returns the write's number. It fails with `OutOfRange` if the sum does not fit.

@@ -2,8 +2,9 @@
 
 use super::*;
 use commonhold_ipc::lane::{CallingLanes, IN_PLACE_BYTES, LANES, Posted, ROOM, SEGMENT_BYTES, Waited};
-use commonhold_ipc::limits::{LANE_ROOM_BYTES, VALUE_BYTES_MAX};
+use commonhold_ipc::limits::{LANE_ROOM_BYTES, UPLOADS_GROWING_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::Spin;
+use commonhold_ipc::wire::{PART_HEAD_BYTES, PartHead};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// The lanes of a raw peer.
@@ -60,7 +61,8 @@ fn requests_on_lanes_that_are_none() {
     assert_eq!(hands.call(510, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
     drop(hands);
     // Calls that do not go by lanes; none at all; lengths that reach out of the slot or the segment; a hole; what cannot be read.
-    for code in (0..=Call::Ring as u8 + 1).filter(|code| ![Call::Commit as u8, Call::Upload as u8].contains(code)) {
+    for code in (0..=Call::Unlink as u8 + 1).filter(|code| ![Call::Commit, Call::Series, Call::Part].map(|call| call as u8).contains(code))
+    {
         assert_eq!(Hands::new(&scene).call(1, head(code, good.len()), Ok(&good)), None, "call {code}");
     }
     let places = [
@@ -74,7 +76,7 @@ fn requests_on_lanes_that_are_none() {
         (100_000, ROOM + 4096),
     ];
     for (len, place) in places {
-        for call in [Call::Commit, Call::Series, Call::Upload] {
+        for call in [Call::Commit, Call::Series, Call::Part] {
             assert_eq!(Hands::new(&scene).call(1, head(call as u8, len), Err(place)), None, "{call:?}: {len} bytes at {place}");
         }
     }
@@ -98,18 +100,42 @@ fn requests_on_lanes_that_are_none() {
     assert_eq!(Hands::new(&scene).call(1, head(series, two.len()), Ok(&unreadable)), None);
     assert_eq!(dict.len().unwrap(), 3);
     scene.step();
-    // Uploads: heads that do not fit what follows; more than any value; and one that nobody uses.
-    let upload = |len, prefix, handles| UploadHead { prefix, len, handles }.to_bytes();
-    for bytes in [upload(9, 16, 0), upload(7, 16, 0), upload(u64::MAX, 16, 0), upload(VALUE_BYTES_MAX + 1, 16, 0)] {
-        let payload = [&bytes[..], &[1; 8]].concat();
-        assert_eq!(Hands::new(&scene).call(1, head(Call::Upload as u8, payload.len()), Ok(&payload)), None);
-        assert_eq!(Hands::new(&scene).call(1, head(Call::Upload as u8, 15), Ok(&payload[..15])), None);
+    // Parts of large values: of more than any value may be, without a head, and such as do not come next.
+    let part = |len, from, bytes: &[u8]| {
+        let upload = UploadHead { prefix: 16, len, handles: 0 };
+        [&PartHead { upload, from }.to_bytes()[..], bytes].concat()
+    };
+    let send = |hands: &Hands, lane, payload: &[u8]| hands.call(lane, head(Call::Part as u8, payload.len()), Ok(payload));
+    for payload in [part(7, 0, &[1; 8]), part(16, 8, &[1; 8]), part(16, u64::MAX, &[1; 8]), part(16, 0, &[]), vec![1; PART_HEAD_BYTES - 1]]
+    {
+        assert_eq!(send(&Hands::new(&scene), 1, &payload), None);
+    }
+    for second in [part(16, 0, &[1; 17]), part(16, 8, &[1; 9]), part(16, 7, &[1; 8]), part(16, 9, &[1; 7]), part(16, 8, &[])] {
+        let hands = Hands::new(&scene);
+        assert_eq!(send(&hands, 1, &part(16, 0, &[1; 8])), Some(Status::Done as u8));
+        assert_eq!(send(&hands, 1, &second), None);
     }
     let hands = Hands::new(&scene);
-    for bytes in [upload(8, u64::from(u32::MAX), 0), upload(8, 16, u32::MAX), upload(8, 16, 0), upload(8, 16, 0)] {
-        let payload = [&bytes[..], &[1; 8]].concat();
-        assert_eq!(hands.call(1, head(Call::Upload as u8, payload.len()), Ok(&payload)), Some(Status::Done as u8));
+    // There is no block for these; the client hears of it when it names them.
+    for (len, prefix, handles) in [(8, u64::from(u32::MAX), 0), (8, 16, u32::MAX), (VALUE_BYTES_MAX + 1, 16, 0), (u64::MAX, 16, 0)] {
+        let payload = [&PartHead { upload: UploadHead { prefix, len, handles }, from: 0 }.to_bytes()[..], &[1; 8]].concat();
+        assert_eq!(send(&hands, 1, &payload), Some(Status::Done as u8));
     }
+    // One that nobody uses; one that is begun anew; one that is given up.
+    for payload in [part(16, 0, &[1; 8]), part(16, 8, &[1; 8]), part(16, 0, &[1; 8]), part(100_000, 0, &[1; 1000])] {
+        assert_eq!(send(&hands, 1, &payload), Some(Status::Done as u8));
+    }
+    // Another lane may bring what comes next; but not more values in parts than there can be.
+    assert_eq!(send(&hands, 2, &part(100_000, 1000, &[1; 1000])), Some(Status::Done as u8));
+    let begin = |number: usize| {
+        let payload = part(1_000, 0, &[1; 8]);
+        hands.call(1, Head { number: number as u64 + 2, ..head(Call::Part as u8, payload.len()) }, Ok(&payload))
+    };
+    let begun = (0..).take_while(|number| begin(*number) == Some(Status::Done as u8)).count();
+    // The one before is not whole either.
+    assert_eq!(begun, UPLOADS_GROWING_MAX - 1);
+    let hands = Hands::new(&scene);
+    assert_eq!(send(&hands, 1, &part(100_000, 0, &[1; 1000])), Some(Status::Done as u8));
     scene.step();
     drop((hands, dict));
     scene.end();

@@ -13,12 +13,11 @@ pub fn batch_methods(manager: &Manager) {
         batch.insert(&dict, "large", "y".repeat(300_000))?;
         batch.remove(&dict, "old")?;
         batch.remove(&dict, "never")?;
-        batch.add_to(&counts, 1, 4)?;
-        batch.add_to(&counts, 2, 5)?;
+        batch.add(&counts, 1, 4)?;
+        batch.add(&counts, 2, 5)?;
         batch.push(&list, 3)?;
         batch.insert_at(&list, 0, 0)?;
         batch.set_at(&list, 1, 9)?;
-        batch.set_at(&list, 99, 9)?;
         batch.remove_at(&list, 2)?;
         batch.remove_at(&list, 99)?;
         batch.push(&texts, "z".repeat(70_000))?;
@@ -54,7 +53,7 @@ pub fn batch_refusals(manager: &Manager) {
         Err(Error::other("changed my mind"))
     });
     refused(own, ErrorKind::Other, &["changed my mind"]);
-    refused(manager.batch(|batch| batch.clear(&counter)), ErrorKind::WrongType, &["Counter", "method"]);
+    refused(manager.batch(|batch| batch.set_at(&list, 9, 9)), ErrorKind::OutOfRange, &["set position 9"]);
     let elsewhere = Manager::in_process().unwrap();
     let foreign: List<u8> = elsewhere.list([1u8]).unwrap();
     refused(manager.batch(|batch| batch.push(&foreign, 1)), ErrorKind::Refused, &["one manager"]);
@@ -85,7 +84,7 @@ pub fn transaction_dicts(manager: &Manager) {
         let mut entries = tx.entries(&dict)?;
         entries.sort();
         assert_eq!(entries, [("b".into(), 7), ("c".into(), 3), ("d".into(), 1)]);
-        tx.clear_dict(&dict)?;
+        tx.clear(&dict)?;
         assert_eq!((tx.len(&dict)?, tx.get(&dict, "b")?.is_none()), (0, true));
         tx.insert(&dict, "e", 9)?;
         assert_eq!((tx.len(&dict)?, tx.entries(&dict)?.len()), (1, 1));
@@ -104,7 +103,7 @@ pub fn transaction_lists(manager: &Manager) {
             assert!(tx.get(&list, 3)?.is_none());
             tx.push(&list, "d")?;
             assert_eq!(tx.get(&list, 3)?.unwrap(), "d");
-            tx.set(&list, 0, "A")?;
+            tx.set_at(&list, 0, "A")?;
             tx.insert_at(&list, 1, "new")?;
             assert_eq!(tx.remove_at(&list, 2)?.as_deref(), Some("b"));
             assert_eq!(tx.remove_at(&list, 9)?, None);
@@ -116,7 +115,7 @@ pub fn transaction_lists(manager: &Manager) {
     assert_eq!(list.to_owned().unwrap(), ["A", "new", "c"]);
     manager
         .transaction(|tx| {
-            tx.clear_list(&list)?;
+            tx.clear(&list)?;
             assert_eq!((tx.pop(&list)?, tx.elements(&list)?.len()), (None, 0));
             tx.push(&list, "z")?;
             tx.insert_at(&list, 0, "y")
@@ -130,7 +129,7 @@ pub fn transaction_values(manager: &Manager) {
     manager
         .transaction(|tx| {
             assert_eq!(tx.value(&value)?, "a");
-            tx.set_value(&value, "b")?;
+            tx.set(&value, "b")?;
             assert_eq!(tx.value(&value)?, "b");
             assert_eq!(tx.counter(&counter)?, 3);
             tx.count(&counter, 4)?;
@@ -144,7 +143,7 @@ pub fn transaction_values(manager: &Manager) {
 pub fn transaction_refusals(manager: &Manager) {
     let (dict, list) = (manager.dict::<String, u8>([("a".to_string(), 255)]).unwrap(), manager.list([1u8]).unwrap());
     refused(manager.transaction(|tx| tx.add(&dict, "a", 1)), ErrorKind::OutOfRange, &["range"]);
-    refused(manager.transaction(|tx| tx.set(&list, 1, 1)), ErrorKind::OutOfRange, &["position 1", "list of 1"]);
+    refused(manager.transaction(|tx| tx.set_at(&list, 1, 1)), ErrorKind::OutOfRange, &["position 1", "list of 1"]);
     refused(manager.transaction(|tx| tx.insert_at(&list, 2, 1)), ErrorKind::OutOfRange, &["position 2"]);
     let left = manager.transaction(|tx| {
         tx.insert(&dict, "b", 1)?;

@@ -37,8 +37,8 @@ pub fn list_writes(manager: &Manager) {
         list.extend([of(3), of(4)]).unwrap();
         list.extend(Vec::<T>::new()).unwrap();
         assert_eq!(list.to_owned().unwrap(), (0..5).map(&of).collect::<Vec<_>>());
-        assert_eq!(list.set(1, of(10)).unwrap().unwrap(), of(1));
-        assert!(list.set(5, of(10)).unwrap().is_none());
+        assert_eq!(list.set(1, of(10)).unwrap(), of(1));
+        refused(list.set(5, of(10)), ErrorKind::OutOfRange, &["set position 5", "list of 5"]);
         assert_eq!(list.remove(1).unwrap().unwrap(), of(10));
         assert_eq!(list.pop().unwrap().unwrap(), of(4));
         assert!(list.remove(3).unwrap().is_none());

@@ -44,6 +44,12 @@ impl Store {
         Ok(())
     }
 
+    /// That many bytes.
+    pub fn make(&mut self, bytes: u64, made: Counter) -> commonhold::Result<Vec<u8>> {
+        made.add(1)?;
+        Ok(vec![7; bytes as usize])
+    }
+
     pub fn fresh(&self, first: u64) -> commonhold::Result<List<u64>> {
         current_manager()?.list([first, self.stock])
     }
@@ -372,6 +378,29 @@ fn a_client_that_ends_has_its_calls_ahead_done() {
     let child = Process::spawn(call_ahead_and_end, (store.clone(), 300)).unwrap();
     child.join().unwrap().unwrap();
     until("all of them are done", || store.add(0).unwrap() == 300);
+}
+
+#[test]
+fn a_client_that_dies_with_answers_unread_has_its_calls_ahead_done() {
+    let manager = crate::manager();
+    let (store, _) = store(&manager, 0);
+    let (made, asked) = (manager.counter(0).unwrap(), manager.queue::<u64>(1).unwrap());
+    let child = Process::spawn(call_ahead_and_read_nothing, (store.clone(), made.clone(), asked.clone())).unwrap();
+    asked.recv().unwrap();
+    // The third one is not read as long as nobody takes the answers of the first two, nor is what comes behind it.
+    until("two are done", || made.get().unwrap() == 2);
+    child.kill().unwrap();
+    until("all of them are done", || made.get().unwrap() == 4 && store.add(0).unwrap() == 30);
+    manager.audit().unwrap();
+}
+
+fn call_ahead_and_read_nothing(store: StoreProxy, made: Counter, asked: Queue<u64>) -> commonhold::Result<()> {
+    let _pending = (0..4).map(|_| store.call_async().make(600_000, made.clone())).collect::<commonhold::Result<Vec<_>>>()?;
+    (0..30).try_for_each(|_| store.call_one_way().add(1))?;
+    asked.send(1u64)?;
+    loop {
+        std::thread::park();
+    }
 }
 
 fn call_ahead_and_end(store: StoreProxy, count: u64) -> commonhold::Result<()> {

@@ -33,6 +33,7 @@ impl Plain {
 /// A session by hand.
 struct Raw {
     channel: Channel,
+    host: u64,
     _fds: Vec<OwnedFd>,
 }
 
@@ -60,7 +61,8 @@ impl Raw {
     fn connect(manager: &Manager) -> Raw {
         let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
         let (channel, _, _fds) = handshake::connect(manager.address(), &offer, Instant::now() + PATIENCE).unwrap();
-        Raw { channel, _fds }
+        let host = manager.sessions().unwrap().iter().find(|session| session.is_host).map_or(0, |host| host.number);
+        Raw { channel, host, _fds }
     }
 
     fn call(&self, call: Call, payload: &[u8]) -> Result<Option<OwnedFd>, String> {
@@ -70,18 +72,19 @@ impl Raw {
         if head.code == 0 { Ok(fds.pop()) } else { Err(parse_error(&mut Reader::new(&payload)).unwrap().to_string()) }
     }
 
-    fn reach(&self, kind: u8, id: u64) -> Channel {
-        let payload = [&[kind][..], &id.to_le_bytes()].concat();
+    fn reach(&self, how: u8) -> Channel {
+        let payload = [&[how][..], &self.host.to_le_bytes()].concat();
         Channel::from_fd(self.call(Call::Reach, &payload).unwrap().unwrap()).unwrap()
     }
 
-    fn line(&self, id: u64) -> Channel {
-        self.reach(0, id)
+    /// A line to the manager's first host.
+    fn line(&self) -> Channel {
+        self.reach(0)
     }
 
-    /// A line with memory; and that once more, as a scribbler has it.
-    fn line_with_memory(&self, id: u64) -> (LineEnd, Segment) {
-        let socket = self.reach(REACH_MEMORY, id);
+    /// The same with memory; and that once more, as a scribbler has it.
+    fn line_with_memory(&self) -> (LineEnd, Segment) {
+        let socket = self.reach(REACH_MEMORY);
         let memory = memory_of(&socket);
         let scribbled = Segment::map(&memory, LINE_BYTES, Access::ReadWrite).unwrap();
         (LineEnd::map(&memory, socket, Side::Client).unwrap(), scribbled)
@@ -140,7 +143,7 @@ fn nonsense_on_a_line_is_an_error_or_its_end() {
     let (id, interface) = (plain.id(), fingerprint::<PlainProxy>());
     let raw = Raw::connect(&manager);
     let say = |payload: &[u8], code: u8| {
-        let line = raw.line(id);
+        let line = raw.line();
         line.send_all(&frame(code, 7, payload), &[], Instant::now() + PATIENCE).unwrap();
         read_frame(&line, &mut Vec::new())
     };
@@ -169,7 +172,7 @@ fn nonsense_on_a_line_is_an_error_or_its_end() {
         assert!(say(&good[..len], Ask::Call as u8).is_none(), "cut at {len}");
     }
     assert!(say(&good, 99).is_none());
-    let line = raw.line(id);
+    let line = raw.line();
     let bomb = Head { len: u32::MAX, code: Ask::Call as u8, quiet: false, lane: 0, number: 1 };
     line.send_all(&bomb.to_bytes(), &[], Instant::now() + PATIENCE).unwrap();
     assert!(read_frame(&line, &mut Vec::new()).is_none());
@@ -181,13 +184,11 @@ fn nonsense_on_a_line_is_an_error_or_its_end() {
 #[test]
 fn the_manager_is_asked_for_nothing_that_is_not_there() {
     let manager = crate::manager();
-    let list = manager.list([1u64]).unwrap();
     let plain = manager.create(Plain::new, ()).unwrap();
     let raw = Raw::connect(&manager);
     let reach = |kind: u8, id: u64| raw.call(Call::Reach, &[&[kind][..], &id.to_le_bytes()].concat()).map(|fd| fd.is_some());
-    assert!(reach(0, list.id()).unwrap_err().contains("is a List"));
-    assert!(reach(0, 999).unwrap_err().contains("gone"));
-    assert!(reach(1, 999).unwrap_err().contains("ended"));
+    assert!(reach(0, 999).unwrap_err().contains("ended"));
+    assert!(reach(REACH_MEMORY, 999).unwrap_err().contains("ended"));
     // An object of a user's type is made by a host.
     let mut new = vec![64u8, 0];
     new.extend_from_slice(&[0; 4 + 8 + 4 + 4]);
@@ -213,7 +214,7 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
     let (id, interface) = (plain.id(), fingerprint::<PlainProxy>());
     let raw = Raw::connect(&manager);
     let good = frame(Ask::Call as u8, 7, &ask(id, interface, 0, &[0; 8], &[(0, 8)], &[]));
-    let (line, _) = raw.line_with_memory(id);
+    let (line, _) = raw.line_with_memory();
     for part in good.chunks(5) {
         assert_eq!(line.send(part).unwrap(), part.len());
     }
@@ -222,7 +223,7 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
     // A head that claims more than any frame may have; one that cannot be; a payload that is cut.
     let bomb = Head { len: u32::MAX, code: Ask::Call as u8, quiet: false, lane: 0, number: 1 };
     for nonsense in [bomb.to_bytes().to_vec(), frame(99, 1, &good[16..]), frame(Ask::Call as u8, 1, &good[16..40])] {
-        let (line, _) = raw.line_with_memory(id);
+        let (line, _) = raw.line_with_memory();
         line.send(&nonsense).unwrap();
         assert!(frame_on(&line).is_none());
     }
@@ -230,7 +231,7 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
     for (word, value, ends) in
         [(128, LINE_RING_BYTES as u64 + 1, true), (128, u64::MAX, true), (136, 1 << 40, true), (272, 1, false), (144, 99, false)]
     {
-        let (line, scribbled) = raw.line_with_memory(id);
+        let (line, scribbled) = raw.line_with_memory();
         line.send(&good).unwrap();
         assert!(frame_on(&line).is_some());
         scribbled.word(word).store(value, Ordering::Relaxed);
@@ -263,7 +264,7 @@ fn scribbling_on_a_line_at_any_moment() {
     let raw = Raw::connect(&manager);
     let mut answered = 0;
     for round in 0..30u64 {
-        let (line, scribbled) = raw.line_with_memory(plain.id());
+        let (line, scribbled) = raw.line_with_memory();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -309,12 +310,34 @@ fn scribbling_on_a_line_at_any_moment() {
 
 /// A host by hand, and the line on which it is called.
 struct RawHost {
+    raw: Raw,
     control: Channel,
     descriptors: Vec<OwnedFd>,
     line: Option<(LineEnd, Segment)>,
 }
 
 impl RawHost {
+    fn new(manager: &Manager) -> RawHost {
+        let raw = Raw::connect(manager);
+        let build = [&[0u8][..], &[7; 8 + 32], &3u32.to_le_bytes(), b"abc"].concat();
+        let control = Channel::from_fd(raw.call(Call::Host, &build).unwrap().unwrap()).unwrap();
+        RawHost { raw, control, descriptors: Vec::new(), line: None }
+    }
+
+    /// An object that it claims to have, as an example of the type is described.
+    fn make(&self, manager: &Manager, example: &PlainProxy) -> PlainProxy {
+        let described = manager.objects().unwrap().into_iter().find(|object| object.id == example.id()).unwrap();
+        let mut payload = Vec::new();
+        let text = described.type_text.as_str();
+        NewObject { kind: 64, fingerprint: fingerprint::<PlainProxy>(), text, ..Default::default() }.write(&mut payload);
+        self.raw.channel.send_all(&frame(Call::Create as u8, 1, &payload), &[], Instant::now() + PATIENCE).unwrap();
+        let (head, payload) = read_frame(&self.raw.channel, &mut Vec::new()).unwrap();
+        assert_eq!(head.code, 0, "{:?}", parse_error(&mut Reader::new(&payload)));
+        let id = u64::from_le_bytes(payload[9..17].try_into().unwrap());
+        let token = example.token().unwrap().to_string().replace(&format!(":{}:", example.id()), &format!(":{id}:"));
+        token.parse::<commonhold::Token>().unwrap().open().unwrap()
+    }
+
     /// The next call, on a new line if there is none: its number.
     fn called(&mut self) -> u64 {
         loop {
@@ -336,20 +359,8 @@ impl RawHost {
 fn a_caller_believes_nothing_of_a_host() {
     let manager = Manager::start().unwrap();
     let example = manager.create(Plain::new, ()).unwrap();
-    let described = manager.objects().unwrap().into_iter().find(|object| object.id == example.id()).unwrap();
-    let raw = Raw::connect(&manager);
-    let build = [&[0u8][..], &[7; 8 + 32], &3u32.to_le_bytes(), b"abc"].concat();
-    let control = Channel::from_fd(raw.call(Call::Host, &build).unwrap().unwrap()).unwrap();
-    let mut host = RawHost { control, descriptors: Vec::new(), line: None };
-    let mut payload = Vec::new();
-    let text = described.type_text.as_str();
-    NewObject { kind: 64, fingerprint: fingerprint::<PlainProxy>(), text, ..Default::default() }.write(&mut payload);
-    raw.channel.send_all(&frame(Call::Create as u8, 1, &payload), &[], Instant::now() + PATIENCE).unwrap();
-    let (head, payload) = read_frame(&raw.channel, &mut Vec::new()).unwrap();
-    assert_eq!(head.code, 0, "{:?}", parse_error(&mut Reader::new(&payload)));
-    let id = u64::from_le_bytes(payload[9..17].try_into().unwrap());
-    let token = example.token().unwrap().to_string().replace(&format!(":{}:", example.id()), &format!(":{id}:"));
-    let plain: PlainProxy = token.parse::<commonhold::Token>().unwrap().open().unwrap();
+    let mut host = RawHost::new(&manager);
+    let plain = host.make(&manager, &example);
     let mut serve = |answer: &dyn Fn(u64, &LineEnd, &Segment)| {
         let caller = std::thread::spawn({
             let plain = plain.clone();
@@ -388,4 +399,27 @@ fn a_caller_believes_nothing_of_a_host() {
     assert!(said.contains("has ended"), "{said}");
     assert_eq!(example.add(vec![]).unwrap(), 0);
     manager.audit().unwrap();
+}
+
+/// Where an object is, its record says: no line is opened to find out, one that is there is taken.
+#[test]
+fn all_objects_of_a_host_are_called_on_lines_that_are_there() {
+    let manager = Manager::start().unwrap();
+    let example = manager.create(Plain::new, ()).unwrap();
+    let mut host = RawHost::new(&manager);
+    let objects: Vec<_> = (0..20).map(|_| host.make(&manager, &example)).collect();
+    let mut result = Vec::new();
+    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    let mut serve = |call: &(dyn Fn() -> commonhold::Result<u64> + Sync)| {
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(call);
+            let number = host.called();
+            let line = &host.line.as_ref().unwrap().0;
+            assert!(line.send(&frame(Answer::Done as u8, number, &result)).unwrap() > 0);
+            assert_eq!(caller.join().unwrap().unwrap(), 5);
+        });
+    };
+    objects.iter().for_each(|object| serve(&|| object.with_timeout(PATIENCE).add(vec![])));
+    objects.iter().for_each(|object| serve(&|| object.call_async().add(vec![])?.get()));
+    assert_eq!(host.control.receive(&mut [0; 64]).unwrap(), Received::Nothing, "there is no other line");
 }

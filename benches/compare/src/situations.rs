@@ -98,13 +98,24 @@ pub fn processor_ns(processes: &[u32]) -> f64 {
     processes.iter().flat_map(|process| tasks(*process).into_iter().map(move |task| of_task(*process, task))).sum()
 }
 
-/// Memory of processes in bytes, pages that several map divided among them; `shared`: only what is mapped as shared memory.
+/// Memory of processes in bytes, pages that several map divided among them, without the arena, which a manager makes larger and smaller
+/// as it sees fit; `shared`: only what is mapped of the library's memory files.
 pub fn memory_bytes(processes: &[u32], shared: bool) -> f64 {
-    let name = if shared { "Pss_Shmem:" } else { "Pss:" };
     let of_process = |process: &u32| {
-        let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        1024.0 * line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0)
+        let text = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap_or_default();
+        let (mut counts, mut kib) = (false, 0.0);
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or_default();
+            if let Some(figure) = line.strip_prefix("Pss:").filter(|_| counts) {
+                kib += figure.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
+            } else if !first.ends_with(':') {
+                // A mapping's first line: addresses, rights, offset, device, inode, and its name if it has one.
+                let name = words.nth(4).unwrap_or_default();
+                counts = name != "/memfd:commonhold-arena" && (!shared || name.starts_with("/memfd:commonhold-"));
+            }
+        }
+        1024.0 * kib
     };
     processes.iter().map(of_process).sum()
 }

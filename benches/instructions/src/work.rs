@@ -100,10 +100,10 @@ impl Work {
     /// How many operations lie between two marks.
     pub fn operations(self) -> u64 {
         match self {
-            Work::Set | Work::Push | Work::Method => 2,
+            Work::Method => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
-            Work::Lock | Work::Send | Work::Receive => 16,
+            Work::Set | Work::Push | Work::Lock | Work::Send | Work::Receive => 16,
         }
     }
 

@@ -162,6 +162,11 @@ impl CallingLanes {
         true
     }
 
+    /// Whether nothing has been posted on a lane since the post with this mark.
+    pub fn is_last(&self, lane: u16, mark: u32) -> bool {
+        self.posts[usize::from(lane)].load(Ordering::Relaxed) == mark
+    }
+
     /// Posts a request on a free lane: its payload in place, or at an offset of the segment, in the room. Returns its mark.
     #[inline]
     pub fn post(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> (u32, Posted) {

@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
-    REQUEST_PAYLOAD, ROOM, SEGMENT_BYTES, SLEEPING, WATCHED, load_bytes, slot, stop_watching, store_bytes, words,
+    REQUEST_PAYLOAD, ROOM, RUN_BYTES, SEGMENT_BYTES, SLEEPING, WATCHED, load_runs, slot, stop_watching, store_bytes, words,
 };
 use crate::error::Result;
 use crate::limits::LANE_ROOM_BYTES;
@@ -23,14 +23,9 @@ pub struct Request {
     place: u64,
 }
 
-/// How an answer was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// It fitted into the slot; else the client was told that it comes by the socket.
-    pub fits: bool,
-    /// The caller slept, and has been woken.
-    pub slept: bool,
-}
+/// Cache lines of a request that are fetched ahead: those of a small one.
+const REQUEST_LINES: usize = 3;
+const CACHE_LINE_BYTES: usize = 64;
 
 /// The lanes that clients post on: all but the shared one.
 const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
@@ -132,19 +127,26 @@ impl ServedLanes {
         Doorbells(&self.segment).is_rung()
     }
 
-    /// Takes the bits of all lanes that were posted on since the last time. The shared lane's, which no client of ours sets, is not
-    /// among them.
+    /// Takes the bits of all lanes that were posted on since the last time; `found` is told each word that has any, and where it is. The
+    /// shared lane's, which no client of ours sets, is not among them.
     #[inline]
-    pub fn take_rung(&mut self) -> [u64; DOORBELL_WORDS] {
-        let mut rung = [0; DOORBELL_WORDS];
+    pub fn take_rung(&mut self, mut found: impl FnMut(usize, u64)) {
         for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
-            if word.load(Ordering::Relaxed) != 0 {
+            let rung = word.load(Ordering::Relaxed);
+            if rung != 0 {
+                self.fetch(64 * at as u16 + rung.trailing_zeros() as u16);
                 // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
-                rung[at] = word.swap(0, Ordering::Acquire) & CLIENTS_LANES[at];
-                self.used[at] |= rung[at];
+                let rung = word.swap(0, Ordering::Acquire) & CLIENTS_LANES[at];
+                self.used[at] |= rung;
+                found(at, rung);
             }
         }
-        rung
+    }
+
+    /// Has a request come nearer while its bit is taken: either is the way of a cache line from one processor to another.
+    #[inline]
+    fn fetch(&self, lane: u16) {
+        (0..REQUEST_LINES).for_each(|line| self.segment.prefetch_to_write(slot(lane) + REQUEST + CACHE_LINE_BYTES * line));
     }
 
     /// Copies a request's head and mark; `None` if it says what no client of ours would.
@@ -161,16 +163,21 @@ impl ServedLanes {
         (fits && mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, place })
     }
 
-    /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer. `false`: they could not be read.
+    /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer, and gives them. `None`: they could not be read.
     #[inline]
-    pub fn copy_payload(&self, request: &Request, len: usize, buffer: &mut Vec<u8>) -> bool {
+    pub fn copy_payload<'b>(&self, request: &Request, len: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
         let len = len.min(request.head.len as usize);
-        buffer.resize(len, 0);
-        if request.place == 0 {
-            load_bytes(words(&self.segment, slot(request.head.lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), buffer);
-            return true;
+        // Never shortened, so that it is not filled with zeros again.
+        if buffer.len() < len.next_multiple_of(RUN_BYTES) {
+            buffer.resize(len.next_multiple_of(RUN_BYTES), 0);
         }
-        sys::read_at(&self.file, request.place, buffer)
+        if request.place == 0 {
+            let payload = words(&self.segment, slot(request.head.lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8);
+            load_runs(payload, &mut buffer[..len.next_multiple_of(RUN_BYTES)]);
+        } else if !sys::read_at(&self.file, request.place, &mut buffer[..len]) {
+            return None;
+        }
+        Some(&buffer[..len])
     }
 
     /// Copies the rest of a request's payload, from an offset on, into a block of the arena that no version shows. `false`: it could
@@ -178,17 +185,17 @@ impl ServedLanes {
     pub fn copy_to_arena(&self, request: &Request, from: u64, arena: &ArenaWriter, block: u64) -> bool {
         let len = u64::from(request.head.len).saturating_sub(from);
         if request.place == 0 {
-            let mut whole = Vec::new();
-            self.copy_payload(request, request.head.len as usize, &mut whole);
-            arena.copy_in(block, &whole[from as usize..]);
-            return true;
+            let mut buffer = Vec::new();
+            let whole = self.copy_payload(request, usize::MAX, &mut buffer);
+            return whole.and_then(|whole| whole.get(from as usize..)).map(|value| arena.copy_in(block, value)).is_some();
         }
         arena.read_file(&self.file, request.place + from, block, len)
     }
 
-    /// Writes a reply (head and payload as one) and publishes it by its mark. Who sleeps is woken.
+    /// Writes a reply (head and payload as one), which its caller does not look at before it is [published](Self::publish). `false`: it does
+    /// not fit, and the caller is told to expect it by the socket.
     #[inline]
-    pub fn answer(&self, lane: u16, mark: u32, reply: &[u8]) -> Answered {
+    pub fn write_reply(&self, lane: u16, reply: &[u8]) -> bool {
         let slot = slot(lane);
         let fits = reply.len() <= REPLY_BYTES;
         if fits {
@@ -198,6 +205,13 @@ impl ServedLanes {
             let words = words(&self.segment, slot + REPLY, 2);
             words.iter().zip(head.to_words()).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
+        fits
+    }
+
+    /// Publishes the reply to a request by its mark. Whether its caller slept, and has been woken.
+    #[inline]
+    pub fn publish(&self, lane: u16, mark: u32) -> bool {
+        let slot = slot(lane);
         crate::points::manager("lane: before the answer is published");
         let (answered, sleeping) = (self.segment.half(slot + ANSWERED), self.segment.half(slot + SLEEPING));
         let slept = super::answer(&Given { answered, sleeping, mark });
@@ -205,13 +219,13 @@ impl ServedLanes {
             crate::points::manager("lane: answered, the caller sleeps");
             sys::futex_wake_all(answered);
         }
-        Answered { fits, slept }
+        slept
     }
 
     /// The session is over: whoever waits here, or will, is told.
     pub fn end(&mut self) {
         stop_watching(&Doorbells(&self.segment), OVER.into());
-        self.take_rung();
+        self.take_rung(|_, _| ());
         for lane in 0..LANES as u16 {
             if self.used[usize::from(lane / 64)] & 1 << (lane % 64) != 0 {
                 let answered = self.segment.half(slot(lane) + ANSWERED);

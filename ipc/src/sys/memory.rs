@@ -24,12 +24,7 @@ pub fn memfd_sealed(name: &str, len: u64) -> Result<OwnedFd> {
         Err(Errno::INVAL) => fs::memfd_create(name, flags),
         made => made,
     }
-    .map_err(|errno| {
-        Error::system(
-            format!("could not make the memory file {name:?}: close descriptors or raise `ulimit -n` if there are too many"),
-            errno,
-        )
-    })?;
+    .map_err(|errno| Error::system(format!("could not make the memory file {name:?}"), errno))?;
     fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| Error::system(format!("could not make the memory file {name:?} private (mode 0600)"), errno))?;
     fs::ftruncate(&fd, len).map_err(|errno| too_long(name, len, errno))?;

@@ -68,7 +68,6 @@ impl Plan<'_> {
             let cure = match errno {
                 nix::Error::EAGAIN => ": the limit on processes is reached (`ulimit -u`, or pids.max of the control group)",
                 nix::Error::ENOMEM => ": there is no memory left for another process",
-                nix::Error::EMFILE | nix::Error::ENFILE => ": there are no descriptors left (`ulimit -n`)",
                 _ => "",
             };
             let error = std::io::Error::from_raw_os_error(errno as i32);
@@ -112,8 +111,7 @@ fn attributes() -> nix::Result<PosixSpawnAttr> {
 
 /// A copy of a descriptor whose number is no standard stream's, close-on-exec.
 fn above_streams(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3)
-        .map_err(|errno| Error::system("cannot copy a descriptor for a new process: close some or raise `ulimit -n`", errno))
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| Error::system("cannot copy a descriptor for a new process", errno))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString> {

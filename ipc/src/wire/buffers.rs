@@ -1,6 +1,7 @@
 //! What requests are put together in: short ones in place, others in buffers that a thread uses again for its next request, since
 //! memory that is new costs a page fault every 4 KiB.
 
+use super::HEAD_BYTES;
 use std::cell::RefCell;
 
 /// Buffers that are kept.
@@ -22,8 +23,10 @@ impl Out for Vec<u8> {
 }
 
 /// Bytes of a frame that is put together in place, on the caller's stack.
-pub const SHORT_BYTES: usize = 256;
-const _: () = assert!(SHORT_BYTES.is_multiple_of(8));
+pub const SHORT_BYTES: usize = HEAD_BYTES + 256;
+/// Its payload is copied by so many bytes at a time.
+const RUN_BYTES: usize = 32;
+const _: () = assert!((SHORT_BYTES - HEAD_BYTES).is_multiple_of(RUN_BYTES));
 
 /// A frame that is put together in place. What is more than fits is counted and dropped.
 pub struct Short {
@@ -56,10 +59,11 @@ impl Short {
         self.len <= SHORT_BYTES
     }
 
-    /// The bytes up to a multiple of 8, with zeros behind the last one: for who copies words.
+    /// The bytes behind the head, with zeros behind the last one up to a multiple of 32 bytes: for who copies several words at a time.
     #[inline(always)]
-    pub fn words(&self) -> &[u8] {
-        &self.bytes[..self.len.next_multiple_of(8).min(SHORT_BYTES)]
+    pub fn payload_runs(&self) -> &[u8] {
+        let payload = &self.bytes[HEAD_BYTES..];
+        &payload[..self.len.saturating_sub(HEAD_BYTES).next_multiple_of(RUN_BYTES).min(payload.len())]
     }
 
     /// The bytes, as far as they are here.
@@ -108,8 +112,8 @@ pub fn give(mut buffer: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Payload;
     use crate::wire::commit::{Op, write_short, write_single};
-    use crate::wire::{HEAD_BYTES, Payload};
 
     #[test]
     fn a_short_frame_says_what_a_long_one_says_or_that_it_does_not_fit() {
@@ -124,8 +128,9 @@ mod tests {
             assert_eq!((fits, short.len()), (long.len() <= SHORT_BYTES, long.len()));
             if fits {
                 assert_eq!(short.bytes_mut(), long);
-                long.resize(long.len().next_multiple_of(8), 0);
-                assert_eq!(short.words(), long);
+                long.drain(..HEAD_BYTES);
+                long.resize(long.len().next_multiple_of(RUN_BYTES), 0);
+                assert_eq!(short.payload_runs(), long);
             }
         }
     }

@@ -298,6 +298,12 @@ impl<'a> Commit<'a> {
         Some(Commit { conditions, ops })
     }
 
+    /// Whether there are conditions, or bytes in their place.
+    #[inline]
+    pub fn has_conditions(&self) -> bool {
+        self.conditions.left > 0 || !self.conditions.read.is_empty()
+    }
+
     /// The conditions.
     pub fn conditions(&self) -> impl Iterator<Item = Result<Condition<'a>, Malformed>> + use<'a> {
         let mut parts = self.conditions.clone();
@@ -305,7 +311,7 @@ impl<'a> Commit<'a> {
     }
 
     /// The operations.
-    #[inline]
+    #[inline(always)]
     pub fn ops(&self) -> Ops<'a> {
         Ops(self.ops.clone())
     }
@@ -376,7 +382,7 @@ impl<'a> Iterator for Ops<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(Op::parse)
+        self.0.next(|read| Op::parse(read))
     }
 }
 

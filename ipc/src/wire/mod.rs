@@ -85,12 +85,15 @@ pub enum Call {
     /// Objects that a process is given which the session is about to start: their ids. They are held until the end of a socket is closed
     /// whose descriptor travels with the answer, 0.
     Entrust = 25,
+    /// A part of a value that later operations use, see [`PartHead`]. By lanes alone, and answered there: while the manager copies one part,
+    /// its client writes the next.
+    Part = 26,
     /// The session is a host of own objects from now on: see [`NewHost`]. Its number is the answer, and its end of the control
     /// channel travels with it.
     Host = 32,
     /// The host of a program, by its build: see [`NewHost`]. Its number, or nothing if the caller may start one.
     FindHost = 33,
-    /// A line to a host: 0 and an object of its, or 1 and its number. The host's number, and our end travels with it.
+    /// A line to a host: how ([`remote`]), and its number. That again, and our end travels with it.
     Reach = 34,
     /// Types that a host offers, one a line, from the session that is that host.
     Offer = 35,
@@ -110,7 +113,7 @@ impl Call {
         use Call::*;
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
-            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Host, FindHost, Reach, Offer, Objects, Sessions,
+            Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Part, Host, FindHost, Reach, Offer, Objects, Sessions,
             Block, Unlink,
         ]
         .into_iter()
@@ -197,6 +200,34 @@ impl UploadHead {
     pub fn parse(bytes: &[u8]) -> Option<UploadHead> {
         let mut read = Reader::new(bytes);
         Some(UploadHead { prefix: read.u32()?.into(), handles: read.u32()?, len: read.u64()? })
+    }
+}
+
+/// Bytes of a part's payload before its piece of the value.
+pub const PART_HEAD_BYTES: usize = UPLOAD_HEAD_BYTES + 8;
+
+/// The payload of [`Call::Part`] begins with this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartHead {
+    /// The whole value.
+    pub upload: UploadHead,
+    /// Bytes of the value that the parts before have brought. The first part's is 0.
+    pub from: u64,
+}
+
+impl PartHead {
+    /// As bytes.
+    pub fn to_bytes(self) -> [u8; PART_HEAD_BYTES] {
+        let mut bytes = [0; PART_HEAD_BYTES];
+        bytes[..UPLOAD_HEAD_BYTES].copy_from_slice(&self.upload.to_bytes());
+        bytes[UPLOAD_HEAD_BYTES..].copy_from_slice(&self.from.to_le_bytes());
+        bytes
+    }
+
+    /// From the front of `bytes`.
+    pub fn parse(bytes: &[u8]) -> Option<PartHead> {
+        let from = Reader::new(bytes.get(UPLOAD_HEAD_BYTES..)?).u64()?;
+        Some(PartHead { upload: UploadHead::parse(bytes)?, from })
     }
 }
 

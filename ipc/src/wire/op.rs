@@ -195,7 +195,7 @@ impl<'a> Op<'a> {
     }
 
     /// Reads one.
-    #[inline]
+    #[inline(always)]
     pub fn parse(read: &mut Reader<'a>) -> Option<Op<'a>> {
         let head = Head::parse(read)?;
         if head.code == 1 {

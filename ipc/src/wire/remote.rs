@@ -81,10 +81,8 @@ impl Tell {
     }
 }
 
-/// Bit of the first byte of a request for a line: the number is a host's, not an object's.
-pub const REACH_HOST: u8 = 1;
-/// Another: with memory ([`line`](crate::line)).
-pub const REACH_MEMORY: u8 = 2;
+/// Bit of the first byte of a request for a line: with memory ([`line`](crate::line)).
+pub const REACH_MEMORY: u8 = 1;
 /// The payload of [`Tell::Line`] if the line has memory: its descriptor is the first message on each of its sockets.
 pub const LINE_MEMORY: u8 = 1;
 

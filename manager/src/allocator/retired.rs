@@ -104,18 +104,18 @@ impl Retired {
     ///
     /// If that version is older than one of a call before, or a block was born after it was retired.
     #[inline]
-    pub fn retire(&mut self, retired_at: u64, blocks: impl Iterator<Item = RetiredBlock>) {
+    pub fn retire(&mut self, retired_at: u64, blocks: impl ExactSizeIterator<Item = RetiredBlock>) {
         assert!(self.newest <= retired_at, "blocks were retired in version {} already, now in {retired_at}", self.newest);
         self.newest = retired_at;
-        let before = self.fresh.len();
-        let held_bytes = &mut self.held_bytes;
-        self.fresh.extend(blocks.inspect(|block| {
+        let count = blocks.len();
+        self.fresh.reserve(count);
+        self.len += count;
+        for block in blocks {
             debug_assert_eq!(block.retired_at, retired_at, "a group is of one version");
             assert!(block.born <= retired_at, "a block was retired before its birth");
-            *held_bytes += block.size;
-        }));
-        let count = self.fresh.len() - before;
-        self.len += count;
+            self.held_bytes += block.size;
+            self.fresh.push(block);
+        }
         match self.groups.last_mut() {
             Some((version, blocks)) if *version == retired_at => *blocks += count,
             _ => self.groups.push((retired_at, count)),

@@ -54,16 +54,27 @@ impl From<Result<Vec<Outcome>>> for Done {
     }
 }
 
+/// Bytes of the frame that lends one value without handles.
+pub(super) const LENT_FRAME_BYTES: usize = HEAD_BYTES + LENT_REPLY_BYTES;
+
+/// The answer to a request as a frame, if it lends one value without handles: by far the most common.
+#[inline]
+pub(super) fn lent_answer(session: &mut Session, head: &Head, done: &Done, committed: &mut Vec<Outcome>) -> Option<[u8; LENT_FRAME_BYTES]> {
+    let Done::Committed(version) = *done else { return None };
+    let [Outcome::Lent(place, handles)] = &committed[..] else { return None };
+    if !handles.is_empty() {
+        return None;
+    }
+    session.lend(head.lane, head.number, version);
+    let frame = lent_reply(head, version, place);
+    committed.clear();
+    Some(frame)
+}
+
 /// Appends the answer to a request to `answers`, as a frame, with the outcomes of the commit if it was one. Whether there is an answer.
 pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, committed: &mut Vec<Outcome>, answers: &mut Vec<u8>) -> bool {
-    if let Done::Committed(version) = done
-        && let [Outcome::Lent(place, handles)] = &committed[..]
-        && handles.is_empty()
-    {
-        // By far the most common.
-        session.lend(head.lane, head.number, version);
-        answers.extend_from_slice(&lent_reply(head, version, place));
-        committed.clear();
+    if let Some(frame) = lent_answer(session, head, &done, committed) {
+        answers.extend_from_slice(&frame);
         return true;
     }
     let start = answers.len();
@@ -117,8 +128,8 @@ pub(super) fn write_answer(session: &mut Session, head: &Head, done: Done, commi
 
 /// The frame that lends one value without handles.
 #[inline]
-fn lent_reply(head: &Head, version: u64, place: &Place) -> [u8; HEAD_BYTES + LENT_REPLY_BYTES] {
-    let mut frame = [0; HEAD_BYTES + LENT_REPLY_BYTES];
+fn lent_reply(head: &Head, version: u64, place: &Place) -> [u8; LENT_FRAME_BYTES] {
+    let mut frame = [0; LENT_FRAME_BYTES];
     let head = Head { len: LENT_REPLY_BYTES as u32, code: Status::Done as u8, quiet: false, lane: head.lane, number: head.number };
     frame[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
     frame[HEAD_BYTES..].copy_from_slice(&lent_payload(version, place));
@@ -178,7 +189,7 @@ impl Server {
             }
         }
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        if !session.adjust(&self.poller, token_of(token::CHANNEL, index)) {
+        if !session.adjust_reading(&self.poller, token_of(token::CHANNEL, index)) {
             self.close(index);
         }
     }
@@ -272,7 +283,7 @@ impl Server {
                 self.watch(index);
                 Done::NoAnswer
             }
-            Call::Ring | Call::Upload => Done::Nonsense,
+            Call::Ring | Call::Upload | Call::Part => Done::Nonsense,
         }
     }
 
@@ -398,7 +409,9 @@ impl Server {
     }
 
     fn create(&mut self, index: usize, new: &NewObject<'_>) -> Result<Vec<Outcome>> {
-        self.may_create(index, new.kind)?;
+        let is_remote = new.kind == Kind::Remote as u8;
+        let host = if is_remote { Some(self.host_who_makes(index)?.to_le_bytes()) } else { None };
+        let new = &NewObject { parameters: host.as_ref().and_then(|host| Words::new(host)).unwrap_or(new.parameters), ..*new };
         self.may_join(index, new)?;
         let id = match self.store.create(new) {
             Err(error) if error.kind() == ErrorKind::Full => {
@@ -407,9 +420,6 @@ impl Server {
             }
             made => made?,
         };
-        if new.kind == Kind::Remote as u8 {
-            self.settle_home(index, id);
-        }
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             session.hold(id);
         }

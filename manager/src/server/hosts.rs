@@ -1,19 +1,17 @@
 //! Hosts: the processes in which objects of users' types live, and who gets a line to them.
 //!
-//! A host is a session that has said so. The manager keeps for each such object which host has it, introduces clients to hosts (it
-//! makes a pair of sockets and sends one end to each), and tells a host when one of its objects is gone. It never waits for one: what
-//! a host does not read is kept up to a limit, and lines are refused beyond it. Calls do not pass through here.
+//! A host is a session that has said so. Each such object's record says which host has it, so clients know without asking. The manager
+//! introduces them (it makes a pair of sockets and sends one end to each), and tells a host when one of its objects is gone. It never
+//! waits for one: what a host does not read is kept up to a limit, and lines are refused beyond it. Calls do not pass through here.
 
 use super::calls::Done;
 use super::{Connection, Server};
-use crate::objects::gone;
-use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_PENDING_BYTES_MAX, HOST_TYPES_MAX, HOSTS_MAX};
 use commonhold_ipc::line::line_memory;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::task::Build;
-use commonhold_ipc::wire::remote::{LINE_MEMORY, REACH_HOST, REACH_MEMORY, Tell};
+use commonhold_ipc::wire::remote::{LINE_MEMORY, REACH_MEMORY, Tell};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{HEAD_BYTES, Head, NewHost, Reader, whole};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -72,8 +70,6 @@ impl Host {
 pub struct Hosts {
     /// By the number of their session.
     hosts: HashMap<u64, Host>,
-    /// Which host has an object, also when it is gone.
-    homes: HashMap<u64, u64>,
 }
 
 impl Hosts {
@@ -87,27 +83,29 @@ impl Hosts {
         self.hosts.contains_key(&session)
     }
 
-    /// The host of an object, if it lives.
-    pub fn home(&self, id: u64) -> Option<u64> {
-        self.homes.get(&id).copied().filter(|host| self.is_host(*host))
-    }
-
     /// A session is over.
     pub fn ended(&mut self, session: u64) {
         self.hosts.remove(&session);
     }
 
     /// Tells hosts which of their objects are gone.
-    pub fn gone(&mut self, ids: Vec<u64>) {
-        for id in ids {
-            if let Some(host) = self.homes.remove(&id).and_then(|host| self.hosts.get_mut(&host)) {
+    pub fn gone(&mut self, gone: Vec<(u64, u64)>) {
+        for (id, host) in gone {
+            if let Some(host) = self.hosts.get_mut(&host) {
                 host.tell(Tell::Gone, &id.to_le_bytes(), None);
             }
         }
     }
 
     /// Goes on telling what there was no room for.
+    #[inline]
     pub fn flush(&mut self) {
+        if !self.hosts.is_empty() {
+            self.flush_all();
+        }
+    }
+
+    fn flush_all(&mut self) {
         self.hosts.values_mut().filter(|host| !host.pending.is_empty()).for_each(Host::flush);
     }
 
@@ -211,22 +209,11 @@ impl Server {
         Done::Failed(Error::new(ErrorKind::NotFound, text))
     }
 
-    /// A line to an object's host, or to a host.
+    /// A line to a host.
     pub(super) fn reach(&mut self, payload: &[u8]) -> Done {
         let parsed = whole(payload, "address of a host", |read: &mut Reader<'_>| Some((read.u8()?, read.u64()?)));
-        let Ok((kind, number)) = parsed else { return Done::Nonsense };
-        let host = match kind & REACH_HOST {
-            REACH_HOST => number,
-            _ => match (self.store.kind_of(number), self.hosts.homes.get(&number)) {
-                (None, _) => return Done::Failed(gone(number)),
-                (Some(Kind::Remote), Some(host)) => *host,
-                (Some(kind), _) => {
-                    let text = format!("object {number} is a {}: it has no methods of a user's type", kind.name());
-                    return Done::Failed(Error::new(ErrorKind::WrongType, text));
-                }
-            },
-        };
-        match self.hosts.line(host, kind & REACH_MEMORY != 0) {
+        let Ok((with, host)) = parsed else { return Done::Nonsense };
+        match self.hosts.line(host, with & REACH_MEMORY != 0) {
             Ok(line) => Done::Attached(Arc::new(line), host),
             Err(error) => Done::Failed(error),
         }
@@ -244,19 +231,10 @@ impl Server {
         Done::Answer(Vec::new())
     }
 
-    /// An object was made that lives at the session's: only a host may have one.
-    pub(super) fn settle_home(&mut self, index: usize, id: u64) {
-        if let Some(number) = self.session_number(index) {
-            self.hosts.homes.insert(id, number);
-        }
-    }
-
-    /// Whether the session may make objects of this kind.
-    pub(super) fn may_create(&self, index: usize, kind: u8) -> Result<()> {
-        let is_host = self.session_number(index).is_some_and(|number| self.hosts.is_host(number));
-        if kind == Kind::Remote as u8 && !is_host {
-            return Err(Error::new(ErrorKind::Refused, "an object of a user's type is made by the host that it lives in"));
-        }
-        Ok(())
+    /// The session as the host that makes an object of a user's type.
+    pub(super) fn host_who_makes(&self, index: usize) -> Result<u64> {
+        self.session_number(index)
+            .filter(|number| self.hosts.is_host(*number))
+            .ok_or_else(|| Error::new(ErrorKind::Refused, "an object of a user's type is made by the host that it lives in"))
     }
 }

@@ -9,14 +9,14 @@
 //! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
 //! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
-use super::calls::{Done, REQUEST_BYTES_MIN, write_answer};
+use super::calls::{Done, REQUEST_BYTES_MIN, lent_answer, write_answer};
 use super::session::Session;
 use super::{Connection, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
-use commonhold_ipc::limits::SESSIONS_WATCHED_MAX;
+use commonhold_ipc::limits::{SESSIONS_WATCHED_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
-use commonhold_ipc::wire::{Call, UPLOAD_HEAD_BYTES, UploadHead};
+use commonhold_ipc::wire::{Call, Head, PART_HEAD_BYTES, PartHead};
 
 /// Bytes of requests that lanes are served before the sockets are looked at again.
 const UNLOOKED_BYTES_MAX: usize = 64 << 10;
@@ -49,11 +49,9 @@ impl Lanes {
     }
 
     #[inline]
-    fn add_all(&mut self, words: [u64; DOORBELL_WORDS]) {
-        for (at, bits) in words.into_iter().enumerate().filter(|(_, bits)| *bits != 0) {
-            self.words[at] |= bits;
-            self.some |= 1 << at;
-        }
+    fn add_word(&mut self, at: usize, bits: u64) {
+        self.words[at] |= bits;
+        self.some |= u8::from(bits != 0) << at;
     }
 
     /// Takes the first one from a lane on, around the end.
@@ -106,7 +104,8 @@ impl SessionLanes {
 
     #[inline]
     fn take_rung(&mut self) {
-        self.backlog.add_all(self.served.take_rung());
+        let SessionLanes { served, backlog, .. } = self;
+        served.take_rung(|at, bits| backlog.add_word(at, bits));
     }
 
     /// Takes the next lane out of the backlog, in turn.
@@ -123,13 +122,11 @@ impl SessionLanes {
     }
 }
 
-/// An answer that is ready and waits for the commit to be published.
+/// An answer that is written and waits for the commit to be published.
 struct Answer {
     index: usize,
     lane: u16,
     mark: u32,
-    /// Where in the replies it ends; it begins where the one before it ends.
-    end: usize,
 }
 
 /// The sessions whose doorbells are looked at, and the answers of this round.
@@ -143,7 +140,8 @@ pub struct LaneWatch {
     /// Bytes served since the last look at the sockets.
     unlooked: usize,
     request: Vec<u8>,
-    replies: Vec<u8>,
+    /// What a reply is put together in.
+    reply: Vec<u8>,
     answers: Vec<Answer>,
     /// Of those whom the manager has answered since it last waited, somebody was awake.
     met_awake: bool,
@@ -304,7 +302,7 @@ impl Server {
     pub(super) fn wake_lanes(&mut self, index: usize) {
         let Some(lanes) = self.lanes(index) else { return };
         let waiting = std::mem::take(&mut lanes.waiting);
-        lanes.backlog.add_all(waiting.words);
+        (0..).zip(waiting.words).for_each(|(at, bits)| lanes.backlog.add_word(at, bits));
         if lanes.has_backlog() {
             self.lane_watch.left = true;
             self.watch(index);
@@ -386,57 +384,83 @@ impl Server {
             Some(call @ (Call::Commit | Call::Series)) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
                 let Some(session) = self.session(index) else { return Done::Nonsense };
-                let copied = session.lanes.as_ref().is_some_and(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
                 session.begin_call(request.head.lane);
-                let done = match call {
-                    _ if !copied => Done::Nonsense,
-                    Call::Series => self.series(index, &payload),
-                    _ => self.commit(index, &request.head, &payload),
+                let copied = session.lanes.as_ref().and_then(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+                let done = match (copied, call) {
+                    (None, _) => Done::Nonsense,
+                    (Some(payload), Call::Series) => self.series(index, payload),
+                    (Some(payload), _) => self.commit(index, &request.head, payload),
                 };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
                     self.lane_watch.request = payload;
                 }
                 done
             }
-            Some(Call::Upload) => self.upload(index, request),
+            Some(Call::Part) => self.part(index, request),
             _ => Done::Nonsense,
         }
     }
 
-    /// Copies a large value into its block.
-    fn upload(&mut self, index: usize, request: &Request) -> Done {
+    /// Copies a part of a large value into the value's block.
+    fn part(&mut self, index: usize, request: &Request) -> Done {
         let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
         let Some(lanes) = &session.lanes else { return Done::Nonsense };
-        let mut head = Vec::new();
-        let bytes = request.head.len as usize;
-        if bytes < UPLOAD_HEAD_BYTES || !lanes.served.copy_payload(request, UPLOAD_HEAD_BYTES, &mut head) {
-            return Done::Nonsense;
-        }
-        let Some(upload) = UploadHead::parse(&head).filter(|upload| upload.len == (bytes - UPLOAD_HEAD_BYTES) as u64) else {
-            return Done::Nonsense;
-        };
-        if self.store.memory.reserve(upload.len).is_err() {
+        let mut buffer = Vec::new();
+        let head = lanes.served.copy_payload(request, PART_HEAD_BYTES, &mut buffer).and_then(PartHead::parse);
+        let (Some(PartHead { upload, from }), Head { number, len, .. }) = (head, request.head) else { return Done::Nonsense };
+        let bytes = u64::from(len) - PART_HEAD_BYTES as u64;
+        if from == 0 && self.store.memory.reserve(upload.len.min(VALUE_BYTES_MAX)).is_err() {
             self.make_room();
         }
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return Done::Nonsense };
-        let target = session.upload_target(&upload, &mut self.store);
-        if let (Ok(target), Some(lanes)) = (&target, &session.lanes)
-            && !lanes.served.copy_to_arena(request, UPLOAD_HEAD_BYTES as u64, self.store.memory.arena(), target.block + target.prefix)
+        if from == 0 {
+            let target = session.upload_target(&upload, &mut self.store);
+            if !session.uploads().begin_in_parts(number, upload.len, target, &mut self.store.memory) {
+                return Done::Nonsense;
+            }
+        }
+        // What cannot be read, or is not what comes next, goes with the session.
+        let Some(place) = session.uploads().place_of_part(number, from, bytes) else { return Done::Nonsense };
+        if let (Some(place), Some(lanes)) = (place, &session.lanes)
+            && !lanes.served.copy_to_arena(request, PART_HEAD_BYTES as u64, self.store.memory.arena(), place)
         {
-            self.store.memory.discard(target.block);
             return Done::Nonsense;
         }
-        points::manager("lane: a large value is copied");
-        session.uploads().add(request.head.number, target, &mut self.store.memory);
+        points::manager("lane: a part of a large value is copied");
+        session.uploads().add_part(number, bytes, &mut self.store.memory);
         Done::Answer(Vec::new())
     }
 
+    /// Writes the answer into its slot, for its caller to see when the commit has been published.
     fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
-            let end = self.lane_watch.replies.len();
-            self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
+        let Request { head, mark, .. } = request;
+        let written = match lent_answer(session, head, &done, &mut self.outcomes) {
+            Some(frame) => session.lanes.as_ref().is_some_and(|lanes| lanes.served.write_reply(head.lane, &frame)),
+            None => self.write_other_answer(index, head, done),
+        };
+        if written {
+            self.lane_watch.answers.push(Answer { index, lane: head.lane, mark: *mark });
         }
+    }
+
+    /// The same for answers of any kind. Whether there is one.
+    fn write_other_answer(&mut self, index: usize, head: &Head, done: Done) -> bool {
+        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return false };
+        let reply = &mut self.lane_watch.reply;
+        reply.clear();
+        if !write_answer(session, head, done, &mut self.outcomes, reply) {
+            return false;
+        }
+        let Some(lanes) = &session.lanes else { return false };
+        if !lanes.served.write_reply(head.lane, reply) {
+            session.answers().extend_from_slice(reply);
+            self.unanswered.push(index);
+            if reply.capacity() > BUFFER_KEPT_BYTES {
+                *reply = Vec::new();
+            }
+        }
+        true
     }
 
     /// Gives the answers of this round, whose commit has been published.
@@ -446,22 +470,9 @@ impl Server {
         }
         self.lane_watch.calls += self.lane_watch.answers.len() as u64;
         points::manager("round: published, lanes not answered");
-        let mut start = 0;
         for answer in self.lane_watch.answers.drain(..) {
-            let reply = &self.lane_watch.replies[start..answer.end];
-            start = answer.end;
-            let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
-            let Some(lanes) = &session.lanes else { continue };
-            let answered = lanes.served.answer(answer.lane, answer.mark, reply);
-            self.lane_watch.met_awake |= !answered.slept;
-            if !answered.fits {
-                session.answers().extend_from_slice(reply);
-                self.unanswered.push(answer.index);
-            }
-        }
-        self.lane_watch.replies.clear();
-        if self.lane_watch.replies.capacity() > BUFFER_KEPT_BYTES {
-            self.lane_watch.replies = Vec::new();
+            let Some(lanes) = lanes(&self.connections, answer.index) else { continue };
+            self.lane_watch.met_awake |= !lanes.served.publish(answer.lane, answer.mark);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! `<number> <pid> <objects> <references> <host> <program>`.
 
 use super::{Connection, Server};
-use commonhold_ipc::catalog::{descriptor, slot_of};
+use commonhold_ipc::catalog::{Kind, descriptor, slot_of};
 use commonhold_ipc::limits::OBJECTS_LISTED_MAX;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -32,7 +32,7 @@ impl Server {
                 |session: &&super::session::Session| Some((session.number(), session.held_times(id))).filter(|(_, times)| *times > 0);
             let holders: Vec<_> = sessions.iter().filter_map(held).map(|(number, times)| format!("{number}:{times}")).collect();
             let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
-            let host = self.hosts.home(id).unwrap_or(0);
+            let host = if record.kind == Kind::Remote && self.hosts.is_host(record.root) { record.root } else { 0 };
             // A string takes what is written to it.
             let (kind, len, bytes) = (record.kind.name(), record.len, self.store.segments.backed(id));
             let _ = write!(text, "{id} {kind} {len} {bytes} {} {} {host} {holders}", object.held(), object.inside());

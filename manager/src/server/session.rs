@@ -392,9 +392,21 @@ impl Session {
         self.adjust(poller, token)
     }
 
-    /// Tells the poller what the session waits for. `false`: that failed, and the session is over.
-    pub fn adjust(&mut self, poller: &Poller, token: u64) -> bool {
-        let wanted = Interest { read: !self.is_stuffed() && !self.waits_for_ticket, write: self.sent < self.answers.len() };
+    /// Tells the poller what the session waits for, once what could be sent has been. `false`: that failed, and the session is over.
+    fn adjust(&mut self, poller: &Poller, token: u64) -> bool {
+        self.wait_for(Interest { write: self.sent < self.answers.len(), ..self.reading() }, poller, token)
+    }
+
+    /// The same before that: answers that nobody has tried to send are no reason to wait for room.
+    pub fn adjust_reading(&mut self, poller: &Poller, token: u64) -> bool {
+        self.wait_for(self.reading(), poller, token)
+    }
+
+    fn reading(&self) -> Interest {
+        Interest { read: !self.is_stuffed() && !self.waits_for_ticket, ..self.interest }
+    }
+
+    fn wait_for(&mut self, wanted: Interest, poller: &Poller, token: u64) -> bool {
         if wanted != self.interest {
             self.interest = wanted;
             return poller.modify(self.channel.as_fd(), token, wanted).is_ok();

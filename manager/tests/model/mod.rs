@@ -245,7 +245,7 @@ impl Model {
             }
             Action::Set { object, position, value, lend, .. } => {
                 let (element_bytes, items) = self.list(*object);
-                let Some(old) = items.get_mut(*position as usize) else { return Ok(Expected::Nothing) };
+                let old = items.get_mut(*position as usize).ok_or(ErrorKind::OutOfRange)?;
                 Ok(given_back(element_bytes, std::mem::replace(old, value.clone()), *lend))
             }
             Action::Take { object, position, lend } => {

@@ -5,7 +5,7 @@ use super::assert_no_captures;
 use super::frames::{Packing, Space};
 use super::keeper::keep;
 use super::owner::{Owner, State};
-use super::worker::{Initializer, entry};
+use super::worker::{Initializer, first_entry};
 use crate::process::{Task, cpu_count};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
@@ -14,7 +14,9 @@ use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::pool::{FILE_BASE, SEGMENT_BYTES};
 use commonhold_ipc::sys::{bell, memfd_sealed};
 use commonhold_ipc::value::Shared;
+use std::any::Any;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -51,6 +53,29 @@ pub struct PoolBuilder {
     name: Option<String>,
     initializer: Option<Result<FirstCall>>,
     settings: Partial,
+}
+
+/// What a pool's initializer may return: nothing, or whether it has failed.
+#[diagnostic::on_unimplemented(
+    message = "a pool's initializer cannot return `{Self}`",
+    note = "it returns nothing, or `Result<(), E>` with an error that can be shown: what it makes for the tasks, it leaves in a static"
+)]
+pub trait InitializerResult {
+    #[doc(hidden)]
+    fn begun(self) -> Result<()>;
+}
+
+impl InitializerResult for () {
+    fn begun(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<E: Display + 'static> InitializerResult for Result<(), E> {
+    fn begun(self) -> Result<()> {
+        // An error of ours keeps its kind.
+        self.map_err(|error| (&error as &dyn Any).downcast_ref::<Error>().cloned().unwrap_or_else(|| Error::other(&error)))
+    }
 }
 
 /// What is as it is given.
@@ -106,17 +131,17 @@ impl PoolBuilder {
         self
     }
 
-    /// A function that every worker calls first, before its tasks. One that is to refuse panics: the worker then ends, and after
-    /// three in a row the pool gives up, with that panic as its error.
+    /// A function that every worker calls first, before its tasks. If it panics, or returns an `Err`, the worker ends, and after
+    /// three in a row the pool gives up, with that as its error.
     pub fn initializer<F, A, M>(mut self, function: F, arguments: A) -> Self
     where
         F: Task<A, M>,
         A: Shared,
-        F::Output: Shared,
+        F::Output: InitializerResult,
         M: 'static,
     {
         const { assert_no_captures::<F>() };
-        let entry = entry::<F, A, M>(function);
+        let entry = first_entry::<F, A, M>(function);
         let mut packing = Packing::default();
         let packed = packing.add_whole(&arguments).and_then(|()| entry.offset());
         self.initializer = Some(packed.map(|function| FirstCall { function, name: entry.name_hash(), packing }));

@@ -89,8 +89,7 @@ impl Owner {
         self.board().open_place(place);
         let number = self.next_number();
         let descriptor = |fd: std::os::fd::BorrowedFd<'_>| {
-            fd.try_clone_to_owned()
-                .map_err(|error| Error::system("cannot copy a descriptor for a pool's worker: close some or raise `ulimit -n`", error))
+            fd.try_clone_to_owned().map_err(|error| Error::system("cannot copy a descriptor for a pool's worker", error))
         };
         let handed = vec![descriptor(self.file.as_fd())?, descriptor(self.bell.as_fd())?];
         let settings = &self.settings;

@@ -20,7 +20,7 @@ mod results;
 mod wait;
 mod worker;
 
-pub use builder::PoolBuilder;
+pub use builder::{InitializerResult, PoolBuilder};
 pub use results::{AsyncResult, Imap, Progress, Watch};
 
 use crate::process::Task;

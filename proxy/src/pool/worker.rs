@@ -1,5 +1,6 @@
 //! A worker's life: takes tasks off the board, calls, puts the results there.
 
+use super::builder::InitializerResult;
 use super::frames::{FRAMES_BYTES_MAX, Frames, Kind, Packing, Space};
 use crate::process::{PanicReport, Task, handed, panic_report, unpack};
 use crate::session::Stored;
@@ -37,6 +38,32 @@ where
         let worker = passage.downcast_mut::<Worker>().expect("a pool's function runs in a worker");
         worker.each(|arguments: A| function.call(arguments));
     }
+}
+
+/// Calls an initializer, and sees whether it failed.
+struct First<A, M>(PhantomData<fn(A, M)>);
+
+impl<F, A, M> Runner<F> for First<A, M>
+where
+    F: Task<A, M>,
+    A: Shared,
+    F::Output: InitializerResult,
+{
+    fn run(function: F, passage: &mut dyn Any) {
+        let worker = passage.downcast_mut::<Worker>().expect("a pool's function runs in a worker");
+        worker.each(|arguments: A| function.call(arguments).begun());
+    }
+}
+
+/// What names an initializer to a pool's workers.
+pub(super) fn first_entry<F, A, M>(function: F) -> &'static Entry
+where
+    F: Task<A, M>,
+    A: Shared,
+    F::Output: InitializerResult,
+    M: 'static,
+{
+    Entry::of::<F, First<A, M>>(function)
 }
 
 /// What names a function to a pool's workers.
@@ -153,7 +180,7 @@ impl Worker {
         frames.extend_from_slice(&std::mem::take(&mut self.current.outcome));
         let (kind, body) = Frames::new(&frames, &self.file).value(&mut Vec::new())?;
         let outcome = match kind {
-            Kind::Value | Kind::Label => Ok(()),
+            Kind::Value | Kind::Label => unpack::<Result<()>>(body.bytes(&frames))?,
             Kind::Panic => Err(panicked("the pool's initializer", unpack::<PanicReport>(body.bytes(&frames))?)),
             Kind::Failed => Err(unpack::<Error>(body.bytes(&frames))?),
         };

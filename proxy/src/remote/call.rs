@@ -11,7 +11,7 @@ use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
 use commonhold_ipc::line::Side;
 use commonhold_ipc::points;
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, fingerprint, to_owned, with_scratch};
-use commonhold_ipc::wire::remote::{Answer, Ask, Asked, REACH_HOST, REACH_MEMORY, parse_result, range_word};
+use commonhold_ipc::wire::remote::{Answer, Ask, Asked, REACH_MEMORY, parse_result, range_word};
 use commonhold_ipc::wire::reply::parse_error;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
 use std::cell::RefCell;
@@ -85,7 +85,7 @@ impl Remotes {
         lock(&self.streams).get(&host).and_then(Weak::upgrade)
     }
 
-    /// The same, over this line if there is none yet; else the line is closed: its object's host was not known before.
+    /// The same, over this line if there is none yet; else the line is closed: another thread was quicker.
     fn stream_of(&self, session: &Arc<SessionCore>, host: u64, line: Line) -> Result<Arc<Stream>> {
         let mut streams = lock(&self.streams);
         if let Some(stream) = streams.get(&host).and_then(Weak::upgrade) {
@@ -107,37 +107,23 @@ impl Remotes {
     }
 }
 
-/// What a new line is to lead to.
-#[derive(Clone, Copy)]
-pub(super) enum To {
-    Object(u64),
-    Host(u64),
-}
-
-/// A line, and the number of the host at its other end.
-pub(super) fn reach(session: &Arc<SessionCore>, to: To) -> Result<(Line, u64)> {
-    if let To::Host(host) = to
-        && let Some(line) = session.remotes.lines(host).take()
-    {
-        return Ok((line, host));
+/// A line to a host.
+pub(super) fn reach(session: &Arc<SessionCore>, host: u64) -> Result<Line> {
+    match session.remotes.lines(host).take() {
+        Some(line) => Ok(line),
+        None => reach_anew(session, host, session.lane_road().is_some()),
     }
-    reach_anew(session, to, session.lane_road().is_some())
 }
 
 /// The same by a line that nobody has used yet, with memory or without.
-fn reach_anew(session: &Arc<SessionCore>, to: To, with_memory: bool) -> Result<(Line, u64)> {
-    let (kind, number) = match to {
-        To::Object(id) => (0, id),
-        To::Host(host) => (REACH_HOST, host),
-    };
+fn reach_anew(session: &Arc<SessionCore>, host: u64, with_memory: bool) -> Result<Line> {
     let mut request = Request::new(Call::Reach);
-    request.payload().push(kind | if with_memory { REACH_MEMORY } else { 0 });
-    request.payload().extend_from_slice(&number.to_le_bytes());
+    request.payload().push(if with_memory { REACH_MEMORY } else { 0 });
+    request.payload().extend_from_slice(&host.to_le_bytes());
     let reached = session.call_for_descriptor(&mut request);
-    let line = reached.and_then(|(host, end)| Ok((Line::new(end, with_memory.then_some(Side::Client))?, host)));
-    match line {
+    match reached.and_then(|(_, end)| Line::new(end, with_memory.then_some(Side::Client))) {
         // What cannot be had or mapped is not needed.
-        Err(error) if with_memory && error.kind() == ErrorKind::System => reach_anew(session, to, false),
+        Err(error) if with_memory && error.kind() == ErrorKind::System => reach_anew(session, host, false),
         line => line,
     }
 }
@@ -370,17 +356,15 @@ impl Caller {
         Caller { object: self.object.clone(), timeout: Some(timeout) }
     }
 
-    /// A line to the object's host.
-    fn line(&self, session: &Arc<SessionCore>) -> Result<(Line, &Home)> {
-        if let Some(home) = self.object.remote().get() {
-            if let Some(line) = home.lines.take() {
-                return Ok((line, home));
+    /// Where the object's methods run. No call is made for that: its record says so.
+    fn home(&self, session: &SessionCore) -> Result<&Home> {
+        match self.object.remote().get() {
+            Some(home) => Ok(home),
+            None => {
+                let host = self.object.look()?.2.root;
+                Ok(self.object.remote().get_or_init(|| Home::new(session, host)))
             }
-            let (line, _) = reach(session, To::Host(home.host)).map_err(|error| self.explain(session, home.host, error))?;
-            return Ok((line, home));
         }
-        let (line, host) = reach(session, To::Object(self.object.id()))?;
-        Ok((line, self.object.remote().get_or_init(|| Home::new(session, host))))
     }
 
     fn explain(&self, session: &SessionCore, host: u64, error: Error) -> Error {
@@ -403,7 +387,9 @@ impl Caller {
         let session = self.object.ready()?;
         let mut prepared = Prepared::new(session, &self.question::<P>(method), write)?;
         let deadline = deadline(self.timeout);
-        let (mut line, home) = self.line(session)?;
+        let home = self.home(session)?;
+        let line = home.lines.take().map_or_else(|| reach(session, home.host), Ok);
+        let mut line = line.map_err(|error| self.explain(session, home.host, error))?;
         let number = line.next_number();
         let frame = prepared.number(number)?;
         points::client("remote: before it asks");
@@ -424,25 +410,17 @@ impl Caller {
     /// The stream to the object's host, for calls ahead.
     fn stream(&self) -> Result<(&Arc<SessionCore>, Arc<Stream>)> {
         let session = self.object.ready()?;
-        if let Some(stream) = self.object.remote().get().and_then(|home| home.stream.get()) {
+        let home = self.home(session)?;
+        if let Some(stream) = home.stream.get() {
             return Ok((session, stream.clone()));
         }
-        let to = self.object.remote().get().map_or(To::Object(self.object.id()), |home| To::Host(home.host));
-        let known = match to {
-            To::Host(host) => session.remotes.stream(host),
-            To::Object(_) => None,
-        };
-        let (stream, host) = match (known, to) {
-            (Some(stream), To::Host(host)) => (stream, host),
-            _ => {
-                let (line, host) = reach(session, to).map_err(|error| match to {
-                    To::Host(host) => self.explain(session, host, error),
-                    To::Object(_) => error,
-                })?;
-                (session.remotes.stream_of(session, host, line)?, host)
+        let stream = match session.remotes.stream(home.host) {
+            Some(stream) => stream,
+            None => {
+                let line = reach(session, home.host).map_err(|error| self.explain(session, home.host, error))?;
+                session.remotes.stream_of(session, home.host, line)?
             }
         };
-        let home = self.object.remote().get_or_init(|| Home::new(session, host));
         Ok((session, home.stream.get_or_init(|| stream).clone()))
     }
 

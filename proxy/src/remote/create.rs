@@ -1,7 +1,7 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::call::{Arguments, Prepared, Question, To, deadline, host_gone, lock, reach, result, wait};
+use super::call::{Arguments, Prepared, Question, deadline, host_gone, lock, reach, result, wait};
 use super::function::Logic;
 use super::host::Passage;
 use super::line::Frame;
@@ -156,7 +156,7 @@ fn call_function<R: Shared>(
     let core = session.core();
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
-        let (mut line, host) = match reach(core, To::Host(host)) {
+        let mut line = match reach(core, host) {
             Err(error) if error.kind() == ErrorKind::Died => {
                 forget(core, host);
                 continue;

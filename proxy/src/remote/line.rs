@@ -452,7 +452,10 @@ impl SharedLine {
             return Ok(got);
         }
         if kept > kept_max {
-            self.road.wait_writable(&mut lock(&self.spin), deadline())?;
+            if self.road.wait_writable(&mut lock(&self.spin), deadline()).is_err() {
+                // As in `flush`.
+                lock(&self.outbox).close();
+            }
             return Ok(Got::Nothing);
         }
         let (readable, _) = self.road.wait_either(&mut lock(&self.spin), deadline())?;

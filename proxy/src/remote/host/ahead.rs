@@ -3,8 +3,9 @@
 //! One thread *leads*: it takes a call from the line and runs it itself, so that a row of quick calls costs no switch of threads. If a
 //! method is still running after a tick of the *overseer*, another thread is given the lead and goes on with what follows; the first
 //! one answers when it is done. So a method that blocks delays the calls behind it by some milliseconds at the most, and those of its own
-//! object until it returns: they are done in the order in which they came. For a while after such a method the lead is given away before
-//! each call, so that many that block do not wait for a tick each.
+//! object until it returns: they are done in the order in which they came. For a while after such a method the overseer looks more
+//! often, so that many that block are passed quickly. A call that was quick costs nothing of this, nor does one that was thought slow
+//! because its thread had to stand back for another process: then the lead changes once.
 //!
 //! | a thread | does | then |
 //! |---|---|---|
@@ -31,10 +32,11 @@ use std::time::Duration;
 
 /// How often the overseer looks: a method that runs for longer than one or two of these gives the lead away.
 const TICK: Duration = Duration::from_millis(1);
+/// The same for so many looks after it has found a method that runs for long.
+const TICK_CLOSE: Duration = Duration::from_micros(50);
+const TICKS_CLOSE: u32 = 16;
 /// Ticks without a call before the overseer goes to sleep.
 const TICKS_IDLE: u32 = 16;
-/// So many calls after one that was slow, the lead is given away before each.
-const CAREFUL_CALLS: u32 = 64;
 
 /// A call that waits behind others of its object, and the chain that waits with it, at which door.
 struct Queued {
@@ -82,8 +84,6 @@ struct State {
     begun: u64,
     /// Nobody leads.
     is_vacant: bool,
-    /// How many calls more the lead is given away before.
-    careful: u32,
     /// Threads, and those of them that wait for the lead.
     threads: usize,
     spare: usize,
@@ -143,8 +143,8 @@ impl Ahead {
         }
     }
 
-    /// Begins a call, and gives the lead away if need be: its number. None: it waits behind another one of its object, or is answered.
-    fn begin(self: &Arc<Self>, of: Of, frame: Frame) -> Option<(u64, Frame)> {
+    /// Begins a call: its number. None: it waits behind another one of its object, or is answered.
+    fn begin(&self, of: Of, frame: Frame) -> Option<(u64, Frame)> {
         let mut state = lock(&self.state);
         if state.busy.contains_key(&of.object) {
             let Ok(waits) = self.wait_behind(of, &frame.0) else {
@@ -165,14 +165,9 @@ impl Ahead {
         state.begun += 1;
         let number = state.begun;
         state.running = Some(number);
-        let is_careful = state.careful > 0;
-        state.careful = state.careful.saturating_sub(1);
         // Under the lock: an overseer that goes to sleep looks at us after it has said so.
         self.registered.host.overseer.wake();
         drop(state);
-        if is_careful {
-            self.give_lead_away(number);
-        }
         Some((number, frame))
     }
 
@@ -270,7 +265,8 @@ impl Ahead {
         }
         (state.running, state.is_vacant) = (None, true);
         if state.spare > 0 {
-            self.changed.notify_all();
+            // Nobody waits for anything else while the leader runs a method.
+            self.changed.notify_one();
             return;
         }
         state.threads += 1;
@@ -292,20 +288,20 @@ impl Ahead {
         }
     }
 
-    /// The overseer's look: whether a leader runs a call. If it is the one of the last look, the lead is given away.
-    fn look(self: &Arc<Self>) -> bool {
+    /// The overseer's look: what a leader does. If it runs the call of the last look, the lead is given away.
+    fn look(self: &Arc<Self>) -> Seen {
         let mut state = lock(&self.state);
         let (running, seen) = (state.running, state.seen);
         state.seen = running;
-        let slow = running.filter(|_| running == seen);
-        if slow.is_some() {
-            state.careful = CAREFUL_CALLS;
-        }
         drop(state);
-        if let Some(number) = slow {
-            self.give_lead_away(number);
+        match running {
+            Some(number) if running == seen => {
+                self.give_lead_away(number);
+                Seen::Slow
+            }
+            Some(_) => Seen::Call,
+            None => Seen::Nothing,
         }
-        running.is_some()
     }
 
     /// The line is at its end. Calls that have come are done.
@@ -319,6 +315,17 @@ impl Ahead {
         // Lets go of objects, which is said on the manager's connection: not under our lock.
         drop(lent);
     }
+}
+
+/// What a look has shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// Nobody runs a call.
+    Nothing,
+    /// Somebody does.
+    Call,
+    /// The same as at the last look.
+    Slow,
 }
 
 /// Looks at lines on which calls are made ahead, while there are calls.
@@ -357,18 +364,21 @@ impl Overseer {
         }
     }
 
-    /// Whether any line runs a call. No lock of ours is held: who begins a call takes it under the line's.
-    fn look(&self) -> bool {
+    /// The most that any line does. No lock of ours is held: who begins a call takes it under the line's.
+    fn look(&self) -> Seen {
         let lines: Vec<_> = lock(&self.watched).lines.iter().filter_map(Weak::upgrade).collect();
-        lines.iter().fold(false, |any, line| line.look() | any)
+        lines.iter().map(Ahead::look).max().unwrap_or(Seen::Nothing)
     }
 
     fn oversee(&self) {
-        let mut idle = 0;
+        let (mut idle, mut close) = (0, 0u32);
         loop {
             let watched = lock(&self.watched);
-            drop(self.called.wait_timeout(watched, TICK).unwrap_or_else(PoisonError::into_inner));
-            idle = if self.look() { 0 } else { idle + 1 };
+            let tick = if close > 0 { TICK_CLOSE } else { TICK };
+            drop(self.called.wait_timeout(watched, tick).unwrap_or_else(PoisonError::into_inner));
+            let seen = self.look();
+            close = if seen == Seen::Slow { TICKS_CLOSE } else { close.saturating_sub(1) };
+            idle = if seen == Seen::Nothing { idle + 1 } else { 0 };
             if idle > TICKS_IDLE {
                 idle = 0;
                 self.rest();
@@ -381,7 +391,7 @@ impl Overseer {
         self.is_awake.store(false, Ordering::Relaxed);
         // A call that has begun before this look at its line, under the line's lock, is seen. One that begins later takes that lock after
         // us, and so finds that we are not awake.
-        if self.look() {
+        if self.look() != Seen::Nothing {
             self.is_awake.store(true, Ordering::Relaxed);
             return;
         }

@@ -6,6 +6,10 @@ use commonhold::{Dict, Error, ErrorKind, List, Lock, Manager, Process, Queue, Qu
 use std::fmt::Debug;
 use std::time::Duration;
 
+mod objects;
+mod places;
+mod pools;
+
 commonhold::init_in_tests!();
 
 /// Whether a text is the expected one, with `{…}` for anything.
@@ -111,7 +115,7 @@ fn of_names_and_tokens() {
     says(
         manager.open::<Dict<u8, u8>>("numbers"),
         ErrorKind::WrongType,
-        "object 1 was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
+        "\"numbers\" was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
     );
     says("nonsense".parse::<Token>(), ErrorKind::OutOfRange, "\"nonsense\" is not a token: pass the whole line that `token()` gave");
     let token = list.token().unwrap();
@@ -195,7 +199,7 @@ fn of_batches_and_transactions() {
     );
     says(manager.transaction(|_| Err::<(), _>(Error::other("ada is out of money"))), ErrorKind::Other, "ada is out of money");
     says(
-        manager.transaction(|tx| tx.set(&list, 5, 1).map(drop)),
+        manager.transaction(|tx| tx.set_at(&list, 5, 1).map(drop)),
         ErrorKind::OutOfRange,
         "cannot set position 5 of a list of 1 elements: positions count from 0",
     );
@@ -300,7 +304,7 @@ fn of_processes() {
     says(
         Process::spawn(panics, ()).unwrap().join(),
         ErrorKind::Panicked,
-        "{…} (pid {…}, running `{…}panics`) panicked at tests/errors.rs:{…}: out of cheese",
+        "{…} (pid {…}, running `{…}panics`) panicked at tests/errors/main.rs:{…}: out of cheese",
     );
     says(
         Process::spawn(|code: i32| -> () { std::process::exit(code) }, 3).unwrap().join(),
@@ -338,11 +342,11 @@ impl Clerk {
 fn of_objects_of_ones_own() {
     let manager = Manager::start().unwrap();
     let clerk = manager.create(Clerk::new, ()).unwrap();
-    says(clerk.fail(), ErrorKind::Panicked, "Clerk::fail panicked at tests/errors.rs:{…}: out of paper");
+    says(clerk.fail(), ErrorKind::Panicked, "Clerk::fail panicked at tests/errors/main.rs:{…}: out of paper");
     says(
         clerk.fail(),
         ErrorKind::Panicked,
-        "object {…} (Clerk) is poisoned: Clerk::fail panicked at tests/errors.rs:{…}: out of paper; make a new one in its place",
+        "object {…} (Clerk) is poisoned: Clerk::fail panicked at tests/errors/main.rs:{…}: out of paper; make a new one in its place",
     );
     let clerk = manager.create(Clerk::new, ()).unwrap();
     says(

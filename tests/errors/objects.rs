@@ -1,0 +1,71 @@
+//! Of objects of one's own, of pipes, semaphores and other things with two sides.
+
+use super::{ClerkProxy, ErrorKind, Manager, says};
+use commonhold::{Event, Transaction};
+use std::time::Duration;
+
+struct Doorman;
+
+#[commonhold::remote]
+impl Doorman {
+    pub fn new() -> Self {
+        Doorman
+    }
+    pub fn wait(&self, door: Event) -> commonhold::Result<()> {
+        door.wait()
+    }
+}
+
+#[test]
+fn of_calls_that_wait() {
+    let manager = Manager::start().unwrap();
+    let (doorman, door) = (manager.create(Doorman::new, ()).unwrap(), manager.event().unwrap());
+    let pending = doorman.call_async().wait(door.clone()).unwrap();
+    says(
+        pending.get_timeout(Duration::from_millis(1)).map(drop),
+        ErrorKind::TimedOut,
+        "the call was not answered within 1ms: it is run all the same",
+    );
+    door.set().unwrap();
+}
+
+#[test]
+fn of_logic_beside_the_data() {
+    let manager = Manager::start().unwrap();
+    let loops = |_: &Transaction<'_>, (): ()| -> commonhold::Result<()> {
+        loop {
+            std::thread::park();
+        }
+    };
+    says(
+        manager.run(loops, ()),
+        ErrorKind::TimedOut,
+        "what runs beside the manager may take 200 ms: it took longer, and has left no trace",
+    );
+    let panics = |_: &Transaction<'_>, (): ()| -> commonhold::Result<()> { panic!("out of ink") };
+    says(manager.run(panics, ()), ErrorKind::Panicked, "{…}panicked at tests/errors/objects.rs:{…}: out of ink");
+}
+
+#[test]
+fn of_types_that_are_others() {
+    let manager = Manager::start().unwrap();
+    let doorman = manager.create(Doorman::new, ()).unwrap();
+    manager.publish("doorman", &doorman).unwrap();
+    says(
+        manager.open::<ClerkProxy>("doorman").map(drop),
+        ErrorKind::WrongType,
+        "\"doorman\" was made as remote Doorman {wait(&self, Event) -> {…}}, not as remote Clerk {fail(&mut self) -> (), leave(&mut self) -> ()}: open it with the type that it was made with",
+    );
+}
+
+#[test]
+fn of_signals_that_nobody_takes() {
+    let manager = Manager::in_process().unwrap();
+    let semaphore = manager.semaphore(0).unwrap();
+    let many = (0..70_000).find_map(|_| semaphore.release().err()).expect("there is a most");
+    says(
+        Err::<(), _>(many),
+        ErrorKind::Full,
+        "this semaphore has as many permits as it can have: are the signals that it counts never taken?",
+    );
+}

@@ -1,0 +1,130 @@
+//! Of directories, addresses, environments and limits: each in a child of its own, which is set up for it.
+
+use super::{ErrorKind, Manager, Process, matches, says};
+use commonhold::ResourceLimit;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn open_or_start_there(name: String) -> commonhold::Result<()> {
+    Manager::open_or_start(&name)?.shutdown()
+}
+
+/// What a child says that opens a named manager with this place for such.
+fn opened_in(place: impl Into<OsString>) -> commonhold::Result<()> {
+    let child = Process::builder().env("COMMONHOLD_RUNTIME_DIR", place).spawn(open_or_start_there, "jobs".to_string());
+    child.unwrap().join().unwrap()
+}
+
+#[test]
+fn of_the_place_of_named_managers() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    says(
+        opened_in(at("not/there")),
+        ErrorKind::System,
+        "could not make the directory {…}/not/there for named managers: set COMMONHOLD_RUNTIME_DIR to one that can be made",
+    );
+    fs::write(at("file"), "").unwrap();
+    symlink(directory.path(), at("link")).unwrap();
+    for name in ["file", "link"] {
+        says(
+            opened_in(at(name)),
+            ErrorKind::Refused,
+            &format!("{{…}}/{name}, the place of named managers, is not a directory (a symbolic link will not do): remove it"),
+        );
+    }
+    fs::create_dir(at("open")).unwrap();
+    fs::set_permissions(at("open"), Permissions::from_mode(0o755)).unwrap();
+    says(
+        opened_in(at("open")),
+        ErrorKind::Refused,
+        "{…}/open, the directory of named managers, has mode 0755, so others can reach into it: look at what is in it, then `chmod 700` it",
+    );
+    let long = at(&"long".repeat(30));
+    says(
+        opened_in(&long),
+        ErrorKind::TooLarge,
+        "the directory {…} is too long for the address of a socket in it: set COMMONHOLD_RUNTIME_DIR to a shorter one",
+    );
+    let private = at("private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+    fs::write(private.join("jobs.sock"), "mine").unwrap();
+    says(
+        opened_in(&private),
+        ErrorKind::AlreadyExists,
+        "the manager could not start: {…}/private/jobs.sock is in the way of a manager's socket and is none itself: look at it, then remove it",
+    );
+    assert_eq!(fs::read(private.join("jobs.sock")).unwrap(), b"mine", "nobody's file is lost");
+}
+
+#[test]
+fn of_addresses() {
+    for (address, why) in [("@", "it is empty"), ("@a b", "it holds blanks"), ("@a%zz", "a % is not followed by two hexadecimal digits")] {
+        says(Manager::connect(address), ErrorKind::Corrupt, &format!("{address:?} is not the address of a manager: {why}"));
+    }
+    let long = format!("@{}", "x".repeat(120));
+    says(
+        Manager::connect(&long),
+        ErrorKind::TooLarge,
+        "{…}the address @{…} has 120 bytes, and a local socket's has at most {…}: use a shorter directory or name",
+    );
+}
+
+fn nothing() {}
+
+#[test]
+fn of_what_a_child_is_given() {
+    says(
+        Process::builder().cpus([1 << 20]).spawn(nothing, ()).and_then(|child| child.join()),
+        ErrorKind::OutOfRange,
+        "{…}processor 1048576 is beyond the highest, 1023",
+    );
+    says(
+        Process::builder().cpus([1023]).spawn(nothing, ()).and_then(|child| child.join()),
+        ErrorKind::System,
+        "{…}cannot run on the processors [1023]; are there such, and may this process use them?",
+    );
+    says(
+        Process::builder().executable("/there/is/no/such").spawn(nothing, ()).and_then(|child| child.join()),
+        ErrorKind::System,
+        "cannot start /there/is/no/such",
+    );
+}
+
+fn manager_with_few_descriptors() -> commonhold::Result<()> {
+    Manager::in_process().and_then(|manager| manager.list([1u8]).map(drop))
+}
+
+fn arena_in_little_address_space() -> commonhold::Result<()> {
+    Manager::in_process().map(drop)
+}
+
+#[test]
+fn of_few_descriptors() {
+    // However few there are, what is said names the cure.
+    let mut told = Vec::new();
+    for most in 6.. {
+        let child = Process::builder().limit(ResourceLimit::OpenFiles, most).spawn(manager_with_few_descriptors, ()).unwrap();
+        let Err(error) = child.join().and_then(|began| began) else { break };
+        assert!(error.to_string().contains("`ulimit -n`"), "{most} descriptors: {error}");
+        told.push(error.to_string());
+    }
+    for expected in [
+        "not connected to the manager at {…}: it has no descriptors or no memory left for another session: raise `ulimit -n` for its program, or close sessions",
+        "{…} descriptors arrived from the manager at {…}: close descriptors or raise `ulimit -n` in this program",
+        "cannot duplicate the descriptor of a shared segment: there is no descriptor left for it; close some, or raise `ulimit -n`",
+    ] {
+        assert!(told.iter().any(|text| matches(expected, text)), "{expected}: {told:#?}");
+    }
+}
+
+#[test]
+fn of_little_address_space() {
+    says(
+        Process::builder().limit(ResourceLimit::AddressSpace, 2 << 30).spawn(arena_in_little_address_space, ()).unwrap().join().unwrap(),
+        ErrorKind::System,
+        "cannot map {…} bytes of shared memory (is the limit on address space, `ulimit -v`, lower than that? give the manager a smaller `capacity`)",
+    );
+}

@@ -1,0 +1,97 @@
+//! Of pools and supervisors.
+
+use super::{ErrorKind, Process, says};
+use commonhold::{ChildSpec, Pool, RestartStrategy, Supervisor};
+use std::time::Duration;
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+fn wait_for_ever() {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn fails_to_begin() -> commonhold::Result<()> {
+    Err(commonhold::Error::other("no licence"))
+}
+
+#[test]
+fn of_builders() {
+    says(Pool::new(0), ErrorKind::OutOfRange, "a pool of 0 workers cannot be: from 1 to {…}");
+    says(
+        Pool::builder().max_tasks_per_child(0).build(),
+        ErrorKind::OutOfRange,
+        "a pool with a max_tasks_per_child of 0 would do nothing: 1 is the least",
+    );
+    says(Pool::builder().chunk_size(0).build(), ErrorKind::OutOfRange, "a pool with a chunk_size of 0 would do nothing: 1 is the least");
+    says(Pool::builder().look_ahead(0).build(), ErrorKind::OutOfRange, "a pool with a look_ahead of 0 would do nothing: 1 is the least");
+    says(Pool::builder().cpus([]).build(), ErrorKind::OutOfRange, "a pool's workers cannot run on no processor at all: name one, or none");
+}
+
+#[test]
+fn of_initializers() {
+    let pool = Pool::builder().workers(1).initializer(fails_to_begin, ()).build().unwrap();
+    says(pool.apply(square, 3), ErrorKind::Other, "3 workers of the pool in a row have ended before their first task: {…}no licence");
+}
+
+#[test]
+fn of_ends() {
+    let pool = Pool::new(1).unwrap();
+    says(pool.join(), ErrorKind::Refused, "the pool is open, and will not end: `close` it first, or `terminate` it");
+    let pending = pool.apply_async(wait_for_ever, ()).unwrap();
+    assert_eq!(pending.get_timeout(Duration::from_millis(1)).unwrap(), None);
+    pool.terminate().unwrap();
+    says(pending.get(), ErrorKind::Closed, "the pool was terminated before this was done");
+    says(pool.apply(square, 3), ErrorKind::Closed, "the pool was terminated before this was done");
+    let pool = Pool::new(1).unwrap();
+    pool.close().unwrap();
+    says(pool.apply(square, 3), ErrorKind::Closed, "the pool is closed: it takes no more tasks");
+    says(pool.resize(2), ErrorKind::Closed, "the pool is closed, and its workers end: it gets no others");
+}
+
+#[test]
+fn of_callbacks() {
+    let pool = std::sync::Arc::new(Pool::new(1).unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    let within = pool.clone();
+    pool.apply_async(square, 3).unwrap().then(move |_| tell.send(within.join()).unwrap());
+    says(told.recv().unwrap(), ErrorKind::Deadlock, "a callback of a pool cannot wait for the pool's end: it runs on a thread of it");
+}
+
+#[test]
+fn of_tasks() {
+    let pool = Pool::builder().workers(1).task_time_limit(Duration::from_millis(50)).build().unwrap();
+    says(pool.apply(wait_for_ever, ()), ErrorKind::TimedOut, "{…}wait_for_ever{…}");
+    let pool = Pool::new(1).unwrap();
+    let exit = |code: i32| -> u64 { std::process::exit(code) };
+    says(pool.apply(exit, 7), ErrorKind::Died, "{…}7{…}");
+    let panics = |n: u64| -> u64 { panic!("out of {n}") };
+    says(pool.map(panics, [5]), ErrorKind::Panicked, "{…}: out of 5");
+}
+
+#[test]
+fn of_supervisors() {
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne);
+    supervisor.add(ChildSpec::new("sweeper", wait_for_ever, ())).unwrap();
+    says(
+        supervisor.add(ChildSpec::new("sweeper", wait_for_ever, ())),
+        ErrorKind::AlreadyExists,
+        "there is a supervised child sweeper already: give this one another name",
+    );
+    supervisor.shutdown().unwrap();
+    says(
+        supervisor.add(ChildSpec::new("other", wait_for_ever, ())),
+        ErrorKind::Refused,
+        "other cannot be supervised: the supervisor has been stopped, or has given up; make a new one",
+    );
+}
+
+#[test]
+fn of_children_that_are_killed() {
+    let child = Process::spawn(wait_for_ever, ()).unwrap();
+    child.kill().unwrap();
+    says(child.join(), ErrorKind::Died, "{…} (pid {…}, running `{…}wait_for_ever`) {…}SIGKILL{…}");
+}
