@@ -33,15 +33,6 @@
 //! | 4 | it takes no more tasks | the worker |
 //! | + 8 | it shall take no more | the owner |
 //!
-//! | clock of a worker whose calls have a time limit | meaning | who writes it |
-//! |---|---|---|
-//! | odd, or 0 | no call runs: another number each time | the worker, by exchange for what it wrote last |
-//! | even | a call runs that began then: nanoseconds of the monotonic clock | the worker, likewise |
-//! | all ones | condemned: it begins no call, and puts no result up, any more | the owner, by exchange for what it looked at |
-//!
-//! **A call is over, or its worker is condemned for it.** Both are exchanges for one number that is used once. So the worker is killed for no
-//! other call than the one that took too long, however late the owner comes.
-//!
 //! **No wake-up is lost, and none is wasted.** The owner puts a task up, reads the head, then the phases, and wakes as many sleepers as
 //! there are tasks beyond those who look. A worker is *busy* before it takes. So one that was seen looking takes after the owner's
 //! look, and finds all that was put up before. Likewise back: a worker sets the slot's bit of the *bells*, then looks whether somebody
@@ -75,6 +66,14 @@ const LEAVING: u32 = 4;
 const PHASE_MASK: u32 = 7;
 const LEAVE: u32 = 8;
 
+// | clock of a worker whose calls have a time limit | meaning | who writes it |
+// |---|---|---|
+// | odd, or 0 | no call runs: another number each time | the worker, by exchange for what it wrote last |
+// | even | a call runs that began then: nanoseconds of the monotonic clock | the worker, likewise |
+// | all ones | condemned: it begins no call, and puts no result up, any more | the owner, by exchange for what it looked at |
+//
+// **A call is over, or its worker is condemned for it.** Both are exchanges for one number that is used once. So the worker is killed for no
+// other call than the one that took too long, however late the owner comes.
 const CONDEMNED: u64 = u64::MAX;
 
 const CALLS_BITS: u32 = 24;
