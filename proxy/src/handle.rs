@@ -3,6 +3,9 @@
 //! A handle is an `Arc` on an [`Object`]: which manager, which id, and this process's session with that manager. The manager
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
+mod lent;
+
+pub use lent::Lent;
 
 use crate::client::Session;
 use crate::seen;
@@ -15,10 +18,9 @@ use commonhold_ipc::pin::Hold;
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
-use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// What all handles on one object in one process share, or at least those that were cloned from each other.
@@ -85,33 +87,6 @@ impl Object {
             return lent;
         }
         Arc::new(Object::new(manager, id, session, bound))
-    }
-
-    /// One that is lent, if this thread reads what is.
-    fn lent(session: &Arc<SessionCore>, id: u64) -> Option<Arc<Self>> {
-        LENT.with_borrow_mut(|lent| {
-            let Some(Lent { session: lender, objects }) = lent else { return None };
-            if !Arc::ptr_eq(lender, session) {
-                return None;
-            }
-            let object = Object::bound(session, id);
-            object.is_counted.store(false, Ordering::Relaxed);
-            let object = Arc::new(object);
-            objects.push(object.clone());
-            Some(object)
-        })
-    }
-
-    /// Sees that the manager counts this session as a holder.
-    fn be_counted(&self, session: &SessionCore) -> Result<()> {
-        if !self.is_counted.load(Ordering::Relaxed) {
-            session.hold(self.id)?;
-            if self.is_counted.swap(true, Ordering::Relaxed) {
-                // Another thread was quicker.
-                session.let_go(self.id);
-            }
-        }
-        Ok(())
     }
 
     /// The object's id.
@@ -253,45 +228,6 @@ impl Drop for Object {
             && *self.is_counted.get_mut()
         {
             session.let_go(self.id);
-        }
-    }
-}
-
-thread_local! {
-    /// Handles that are read now are lent.
-    static LENT: RefCell<Option<Lent>> = const { RefCell::new(None) };
-}
-
-/// Handles whose objects somebody else holds until this is dropped, so that the manager need not be told of them. What is left of them then, it is.
-pub struct Lent {
-    session: Arc<SessionCore>,
-    objects: Vec<Arc<Object>>,
-}
-
-impl Lent {
-    /// The handles that `read` reads.
-    pub fn by<R>(session: &Arc<SessionCore>, read: impl FnOnce() -> Result<R>) -> Result<(Lent, R)> {
-        /// Also if it panics.
-        struct End;
-        impl Drop for End {
-            fn drop(&mut self) {
-                LENT.take();
-            }
-        }
-        LENT.set(Some(Lent { session: session.clone(), objects: Vec::new() }));
-        let end = End;
-        let read = read()?;
-        let lent = LENT.take().unwrap_or_else(|| Lent { session: session.clone(), objects: Vec::new() });
-        drop(end);
-        Ok((lent, read))
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        for object in self.objects.drain(..).filter(|object| Arc::strong_count(object) > 1) {
-            // One that is gone stays so: whoever has the handle is told.
-            let _ = object.be_counted(&self.session);
         }
     }
 }
