@@ -3,6 +3,9 @@
 //! A handle is an `Arc` on an [`Object`]: which manager, which id, and this process's session with that manager. The manager
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
+mod lent;
+
+pub use lent::Lent;
 
 use crate::client::Session;
 use crate::seen;
@@ -17,6 +20,7 @@ use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// What all handles on one object in one process share, or at least those that were cloned from each other.
@@ -26,6 +30,8 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// The same once the manager counts it as a holder: all that a read has to look at.
     bound: OnceLock<Arc<SessionCore>>,
+    /// Whether it does so already; else somebody else holds the object for as long as it is [`Lent`].
+    is_counted: AtomicBool,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
     /// Of an object of a user's type, once a method of its was called.
@@ -60,6 +66,7 @@ impl Object {
             id,
             session: once(session),
             bound: once(bound),
+            is_counted: AtomicBool::new(true),
             segment: OnceLock::new(),
             companion: OnceLock::new(),
             remote: OnceLock::new(),
@@ -74,6 +81,11 @@ impl Object {
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
+        if bound.is_none()
+            && let Some(lent) = session.as_ref().and_then(|session| Object::lent(session, id))
+        {
+            return lent;
+        }
         Arc::new(Object::new(manager, id, session, bound))
     }
 
@@ -139,6 +151,7 @@ impl Object {
         let local = match self.local.get() {
             Some(local) => local,
             None => {
+                self.be_counted(session)?;
                 let made = make(session)?;
                 self.local.get_or_init(|| Box::new(made))
             }
@@ -149,6 +162,7 @@ impl Object {
 
     #[cold]
     fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        self.be_counted(session)?;
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
     }
@@ -210,7 +224,9 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some(session) = self.bound.get() {
+        if let Some(session) = self.bound.get()
+            && *self.is_counted.get_mut()
+        {
             session.let_go(self.id);
         }
     }
