@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 1 | copies bytes to the ring's end, as many as there is room for | looks at *written* for some microseconds, if that has lately paid off |
 //! | 2 | stores *written*; full fence | stores *looking* = 0; full fence; looks once more |
-//! | 3 | looks at the other side's *looking*: unless it is 1, sends a byte by the socket | sleeps on its socket |
+//! | 3 | looks at the other side's *looking*: if it sleeps and was not rung for in this sleep, sends a byte by the socket | sleeps on its socket |
 //! | 4 | | stores *looking* = 1, copies bytes out; stores *read*, now and then |
 //!
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
@@ -20,9 +20,13 @@
 //! |---|---|---|
 //! | **written** | bytes ever sent | its writer, after the bytes (Release) |
 //! | **read** | bytes ever received and copied | its reader, after the copy (Release) |
-//! | **looking** | 0: it sleeps, or is not there yet; bytes must be rung for | its reader, before it sleeps |
+//! | **looking** | 4 *n*: it sleeps for the *n*th time, or is not there yet; bytes must be rung for | its reader, before it sleeps |
 //! | | 1: it will look once more before it sleeps | its reader, when it is awake |
-//! | | 2: it sleeps, and wants room as well | its reader, before it sleeps |
+//! | | 4 *n* + 2: it sleeps for the *n*th time, and wants room as well | its reader, before it sleeps |
+//!
+//! A sleep is rung for once: the byte ends it, whenever its reader comes to run. Until then a row of answers would otherwise cost a system call
+//! each, and where both share a processor that is most of them. What is written after the ring is seen by the look before the next sleep.
+//! Of the two threads of a side that may ring, one that finds that the other has taken it upon itself relies on it, as both end together.
 //!
 //! All zero is the beginning. *Post* (2 and 3 of the left column) and *stop watching* (2 of the right one) are those of `lane`, with its
 //! proof: one of the two sides sees the other's store. `tests/line_model.rs` runs this file's own code under loom, with canaries.
@@ -58,12 +62,16 @@ const RINGS: usize = 4096;
 /// Bytes of a line's memory.
 pub const LINE_BYTES: u64 = (RINGS + 2 * LINE_RING_BYTES) as u64;
 
-/// *looking*: it sleeps, and wants bytes.
+/// *looking*, its lowest bits: it sleeps, and wants bytes.
 const WANTS_BYTES: u64 = 0;
-/// *looking*: it will look.
+/// It will look.
 const WILL_LOOK: u64 = 1;
-/// *looking*: it sleeps, and wants room.
+/// It sleeps, and wants room.
 const WANTS_ROOM: u64 = 2;
+/// These bits. Above them: which sleep.
+const STATE: u64 = 3;
+/// No sleep that was rung for.
+const NONE: u64 = u64::MAX;
 
 const _: () = assert!(LINE_RING_BYTES.is_power_of_two() && LINE_RING_BYTES.is_multiple_of(4096));
 
@@ -136,6 +144,20 @@ pub struct End<W> {
     written: AtomicU64,
     read: AtomicU64,
     told: AtomicU64,
+    /// How often this side has slept, and the other side's last sleep that was rung for.
+    sleeps: AtomicU64,
+    rung: AtomicU64,
+}
+
+/// What came of sending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// So many bytes.
+    pub count: usize,
+    /// The other side must be rung for.
+    pub must_ring: bool,
+    /// It sleeps, whether it was rung for before or not.
+    pub to_sleeper: bool,
 }
 
 /// What this side says, and what it looks for before it sleeps.
@@ -175,7 +197,14 @@ impl<W: LineWords, S: Fn(), R: Fn() -> bool> PostWords for Saying<'_, W, S, R> {
 impl<W: LineWords> End<W> {
     /// This side's end of fresh memory.
     pub fn new(words: W, side: Side) -> Self {
-        End { words, side, written: AtomicU64::new(0), read: AtomicU64::new(0), told: AtomicU64::new(0) }
+        let [written, read, told, sleeps] = Default::default();
+        End { words, side, written, read, told, sleeps, rung: AtomicU64::new(NONE) }
+    }
+
+    /// Whether the other side, which says this, is to be rung for: who asks does so.
+    #[inline]
+    fn must_ring(&self, looking: u64) -> bool {
+        looking & STATE != WILL_LOOK && self.rung.swap(looking, Ordering::Relaxed) != looking
     }
 
     /// Bytes that there is room for.
@@ -204,15 +233,25 @@ impl<W: LineWords> End<W> {
         }
     }
 
-    /// Sends as many bytes as there is room for: how many, and whether the other side must be rung for.
+    /// Sends as many bytes as there is room for.
     ///
     /// # Errors
     /// `Corrupt` if the other side's words make no sense.
     #[inline]
-    pub fn send(&self, bytes: &[u8]) -> Result<(usize, bool)> {
+    pub fn send(&self, bytes: &[u8]) -> Result<Sent> {
+        let (count, looking) = self.leave(bytes)?;
+        if count == 0 {
+            return Ok(Sent::default());
+        }
+        Ok(Sent { count, must_ring: self.must_ring(looking), to_sleeper: looking & STATE != WILL_LOOK })
+    }
+
+    /// The same for what need not be seen before something else is: how many, and what the other side's *looking* says.
+    #[inline]
+    pub fn leave(&self, bytes: &[u8]) -> Result<(usize, u64)> {
         let count = bytes.len().min(self.room()? as usize);
         if count == 0 {
-            return Ok((0, false));
+            return Ok((0, WILL_LOOK));
         }
         let written = self.written.load(Ordering::Relaxed);
         let at = written & (W::RING - 1);
@@ -226,7 +265,7 @@ impl<W: LineWords> End<W> {
         self.side.point("line: before it is written");
         let looking = post(&Saying { end: self, say: || self.words.set_written(self.side, written), ready: || false });
         self.side.point("line: written");
-        Ok((count, looking != WILL_LOOK))
+        Ok((count, looking))
     }
 
     /// Copies at most so many bytes behind what `out` has: how many, and whether the other side must be told that there is room.
@@ -256,13 +295,15 @@ impl<W: LineWords> End<W> {
             return false;
         }
         self.told.store(read, Ordering::Relaxed);
-        post(&Saying { end: self, say: || self.words.set_read(self.side, read), ready: || false }) == WANTS_ROOM
+        let looking = post(&Saying { end: self, say: || self.words.set_read(self.side, read), ready: || false });
+        looking & STATE == WANTS_ROOM && self.must_ring(looking)
     }
 
     /// Says that this side will sleep: whether it may, and whether the other one must be told of room first.
     pub fn fall_asleep(&self, wanted: Wanted) -> (bool, bool) {
         let must_ring = self.tell();
-        let looking = if wanted == Wanted::Bytes { WANTS_BYTES } else { WANTS_ROOM };
+        let sleep = self.sleeps.fetch_add(1, Ordering::Relaxed) + 1;
+        let looking = sleep << 2 | if wanted == Wanted::Bytes { WANTS_BYTES } else { WANTS_ROOM };
         let is_ready = stop_watching(&Saying { end: self, say: || {}, ready: || self.is_ready(wanted) }, looking);
         self.side.point("line: about to sleep");
         (!is_ready, must_ring)
@@ -366,7 +407,7 @@ pub struct LineEnd {
     end: End<Segment>,
     socket: Channel,
     /// Whether the other side slept when this one sent last.
-    has_rung: AtomicBool,
+    to_sleeper: AtomicBool,
 }
 
 impl LineEnd {
@@ -374,7 +415,7 @@ impl LineEnd {
     pub fn map(memory: &OwnedFd, socket: Channel, side: Side) -> Result<LineEnd> {
         let segment = Segment::map(memory, LINE_BYTES, Access::ReadWrite)?.keep_from_children()?;
         segment.keep_from_dumps()?;
-        Ok(LineEnd { end: End::new(segment, side), socket, has_rung: AtomicBool::new(false) })
+        Ok(LineEnd { end: End::new(segment, side), socket, to_sleeper: AtomicBool::new(false) })
     }
 
     /// Its socket.
@@ -393,21 +434,29 @@ impl LineEnd {
     /// `Disconnected` if the other side sleeps no more, being gone; `Corrupt`.
     #[inline]
     pub fn send(&self, bytes: &[u8]) -> Result<usize> {
-        let (count, must_ring) = self.end.send(bytes)?;
-        if must_ring {
+        let sent = self.end.send(bytes)?;
+        if sent.must_ring {
             self.ring()?;
         }
-        if count > 0 {
-            self.has_rung.store(must_ring, Ordering::Relaxed);
+        if sent.count > 0 {
+            self.to_sleeper.store(sent.to_sleeper, Ordering::Relaxed);
         }
-        Ok(count)
+        Ok(sent.count)
+    }
+
+    /// Leaves bytes for the other side, as many as there is room for: it sees them when it looks next, and is not woken for them.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn leave(&self, bytes: &[u8]) -> Result<usize> {
+        self.end.leave(bytes).map(|(count, _)| count)
     }
 
     /// Whether the other side slept when this one sent last. What it says next takes a wake-up longer: whether it pays to look for that is
     /// another question than whether it pays where nobody sleeps.
     #[inline]
-    pub fn has_rung(&self) -> bool {
-        self.has_rung.load(Ordering::Relaxed)
+    pub fn to_sleeper(&self) -> bool {
+        self.to_sleeper.load(Ordering::Relaxed)
     }
 
     /// Copies what has come behind what `out` has, at most so many bytes.

@@ -21,6 +21,7 @@ enum LeftOut {
     Fences,
     ReleaseOfWritten,
     ReleaseOfRead,
+    NumberOfSleep,
 }
 
 struct Memory {
@@ -75,6 +76,7 @@ impl LineWords for Words {
     }
 
     fn set_looking(&self, side: Side, looking: u64) {
+        let looking = if self.0.left_out == LeftOut::NumberOfSleep { looking & 3 } else { looking };
         self.0.looking[side as usize].store(looking, Ordering::Relaxed);
     }
 
@@ -137,11 +139,11 @@ impl Party {
 
     fn send(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (count, must_ring) = self.end.send(bytes).unwrap();
-            if must_ring {
+            let sent = self.end.send(bytes).unwrap();
+            if sent.must_ring {
                 self.ring();
             }
-            bytes = &bytes[count..];
+            bytes = &bytes[sent.count..];
             if !bytes.is_empty() {
                 self.wait(Wanted::Room);
             }
@@ -206,7 +208,7 @@ fn nobody_sleeps_on(left_out: LeftOut, wanted: Wanted) {
     let memory = Arc::new(Memory::new(left_out));
     let (client, host) = (Party::new(&memory, Side::Client), Party::new(&memory, Side::Host));
     if wanted == Wanted::Room {
-        assert_eq!(client.end.send(b"ab").unwrap().0, RING);
+        assert_eq!(client.end.send(b"ab").unwrap().count, RING);
     }
     let sleeper = if wanted == Wanted::Room { client } else { host };
     let other = sleeper.side.other();
@@ -214,7 +216,7 @@ fn nobody_sleeps_on(left_out: LeftOut, wanted: Wanted) {
     let party = Party::new(&memory, other);
     let rings = match wanted {
         Wanted::Room => party.end.receive(1, &mut AlignedVec::new()).unwrap().1,
-        _ => party.end.send(b"q").unwrap().1,
+        _ => party.end.send(b"q").unwrap().must_ring,
     };
     assert!(!waiting.join().unwrap() || rings, "somebody sleeps on");
 }
@@ -245,6 +247,38 @@ fn bytes_arrive_in_order_through_a_ring_that_is_too_small() {
 #[test]
 fn a_call_is_answered() {
     check(LeftOut::Nothing, there_and_back);
+}
+
+/// Two rows of bytes, each to one who sleeps or is about to: a ring for the first sleep says nothing of the second.
+fn twice(left_out: LeftOut) {
+    let memory = Arc::new(Memory::new(left_out));
+    let sender = thread::spawn({
+        let memory = memory.clone();
+        move || {
+            let client = Party::new(&memory, Side::Client);
+            client.send(b"a");
+            client.send(b"b");
+        }
+    });
+    let host = Party::new(&memory, Side::Host);
+    let mut got = AlignedVec::new();
+    while got.len() < 2 {
+        host.wait(Wanted::Bytes);
+        host.receive(2, &mut got);
+    }
+    assert_eq!(&got[..], b"ab");
+    sender.join().unwrap();
+}
+
+#[test]
+fn every_sleep_is_rung_for() {
+    check(LeftOut::Nothing, twice);
+}
+
+#[test]
+#[should_panic]
+fn canary_without_its_number_a_second_sleep_is_not_rung_for() {
+    check(LeftOut::NumberOfSleep, twice);
 }
 
 #[test]

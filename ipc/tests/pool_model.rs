@@ -3,7 +3,7 @@
 //! is seen; nobody writes where another reads; and no worker sleeps past a task.
 //!
 //! The crate's own algorithm runs on a model of a segment, as in `queue_model`. The canaries break the exchange by which a task is taken, or
-//! let a worker sleep without its last look, and must be caught.
+//! by which a worker is condemned, or let a worker sleep without its last look, and must be caught.
 
 use commonhold_ipc::pool::{Board, Progress, State, Task, Took};
 use commonhold_ipc::queue::Room;
@@ -40,6 +40,7 @@ impl Segment {
     fn new() -> Arc<Segment> {
         let slots = || (0..SLOTS).map(|slot| SLOTS_AT + slot * SLOT_BYTES);
         let words = [0, 64, 128, 136, 192, 200, 208, 216].into_iter();
+        let words = words.chain((0..WORKERS).map(|worker| PHASES + 64 * worker + 8));
         let words = words.chain((512..544).step_by(8)).chain(slots().flat_map(|at| (at..at + 48).step_by(8)));
         let payloads = slots().flat_map(|at| [at + 64, at + 256]);
         Arc::new(Segment {
@@ -432,4 +433,47 @@ fn a_looker_that_finds_one_task_is_not_counted_on_for_another() {
         let woken = Half::load(sleeper.half(PHASES + 64)) != 3;
         assert!(woken || owner.board().pending() == 0, "a task waits, and nobody was woken for it");
     });
+}
+
+/// A worker does two calls, by its clock; the owner comes to condemn it for the first one, as late as it likes.
+fn late(fate: Fate) {
+    check(3, move || {
+        let segment = Segment::new();
+        let owner = Process::new(&segment, fate);
+        assert!(owner.board().set_clock(0, 0, 1000), "the first call has begun long ago");
+        let over = Arc::new(Count::new(0));
+        let worker = in_thread(&segment, Fate::Lives, {
+            let over = over.clone();
+            move |process| {
+                let board = process.board();
+                let mut clock = 1000;
+                for (call, begins) in [(1, 1002), (2, 1004)] {
+                    if !board.set_clock(0, clock, clock | 1) {
+                        return;
+                    }
+                    over.store(call, Relaxed);
+                    clock |= 1;
+                    if !board.set_clock(0, clock, begins) {
+                        return;
+                    }
+                    clock = begins;
+                }
+            }
+        });
+        let condemned = owner.board().clock(0) == 1000 && owner.board().condemn(0, 1000);
+        worker.join().unwrap();
+        let over = over.load(Relaxed);
+        assert_eq!(over, if condemned { 0 } else { 2 }, "a worker is ended for a call that was over");
+    });
+}
+
+#[test]
+fn a_late_call_is_over_or_its_worker_is_condemned() {
+    late(Fate::Lives);
+}
+
+#[test]
+#[should_panic(expected = "a worker is ended for a call that was over")]
+fn canary_an_owner_that_looks_and_then_kills_ends_another_call() {
+    late(Fate::IsSloppy);
 }

@@ -50,6 +50,9 @@ pub fn derive_plain(input: TokenStream) -> TokenStream {
 ///
 /// An object lets one caller in at a time. With `#[remote(sync)]`, on a type that is `Sync`, several `&self` methods may run at once.
 ///
+/// A generic type is remote for the types that it is needed with: `#[remote(name = Words)]` on `impl Best<String>` makes `WordsProxy`, so
+/// that there can be another one for `impl Best<u64>`.
+///
 /// On a trait it makes `TraitProxy`, with which a program that knows only the trait calls objects of any type that names it:
 /// `#[remote(traits(Trait))]` on the type's own `impl`. `TraitProxy::from` takes a `TypeProxy`.
 #[proc_macro_attribute]

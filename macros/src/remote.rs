@@ -17,6 +17,8 @@ pub struct Options {
     sync: Option<Ident>,
     /// `traits(…)`: remote traits that the type has.
     traits: Vec<Path>,
+    /// `name = …`: what it is called, if not as its type.
+    name: Option<Ident>,
 }
 
 impl Parse for Options {
@@ -31,9 +33,13 @@ impl Parse for Options {
                     parenthesized!(inside in input);
                     options.traits.extend(Punctuated::<Path, Token![,]>::parse_terminated_with(&inside, Path::parse_mod_style)?);
                 }
+                "name" => {
+                    input.parse::<Token![=]>()?;
+                    options.name = Some(input.parse()?);
+                }
                 _ => {
-                    let text =
-                        "`#[remote]` knows `sync` (several `&self` methods at once) and `traits(Trait, …)` (remote traits of the type)";
+                    let text = "`#[remote]` knows `sync` (several `&self` methods at once), `traits(Trait, …)` (remote traits of the type) \
+                                and `name = Name` (its proxy is `NameProxy`)";
                     return Err(Error::new_spanned(word, text));
                 }
             }
@@ -50,7 +56,7 @@ pub fn expand(options: &Options, item: Item) -> Result<TokenStream> {
     match item {
         Item::Impl(item) => of_impl(options, item),
         Item::Trait(item) => {
-            if options.sync.is_some() || !options.traits.is_empty() {
+            if options.sync.is_some() || !options.traits.is_empty() || options.name.is_some() {
                 return Err(Error::new_spanned(&item.ident, "a remote trait has no options: they belong to the `impl` of the type"));
             }
             of_trait(item)
@@ -85,11 +91,12 @@ fn of_impl(options: &Options, mut item: ItemImpl) -> Result<TokenStream> {
         return Err(Error::new_spanned(path, text));
     }
     if !item.generics.params.is_empty() {
-        let text = "a remote type has no type parameters: a host must know it by name. Write `impl Type<u64>` for the one you need";
+        let text = "a remote type has no type parameters: a host must know it by name. Write `impl Type<u64>` for the one you need, and \
+                    `#[remote(name = …)]` on each if there are several";
         return Err(Error::new_spanned(&item.generics, text));
     }
     let Type::Path(path) = &*item.self_ty else { return Err(Error::new_spanned(&item.self_ty, "`#[remote]` needs a type with a name")) };
-    let Some(name) = path.path.segments.last().map(|segment| segment.ident.clone()) else {
+    let Some(name) = options.name.clone().or_else(|| path.path.segments.last().map(|segment| segment.ident.clone())) else {
         return Err(Error::new_spanned(path, "`#[remote]` needs a type with a name"));
     };
     let mut methods = Vec::new();

@@ -334,7 +334,7 @@ impl Session {
         match self.core.call_with_text(Call::Lookup, name, false)?.outcome()? {
             Outcome::Number(id) => {
                 let object = Object::taken(&self.core, id);
-                object.check_type::<H>()?;
+                object.check_type::<H>(format_args!("{name:?}"))?;
                 Ok(H::from_object(object))
             }
             _ => Err(malformed("reply")),

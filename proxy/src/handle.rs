@@ -3,6 +3,9 @@
 //! A handle is an `Arc` on an [`Object`]: which manager, which id, and this process's session with that manager. The manager
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
 //! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
+mod lent;
+
+pub use lent::Lent;
 
 use crate::client::Session;
 use crate::seen;
@@ -17,6 +20,7 @@ use commonhold_ipc::value::{Shared, fingerprint, text};
 use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// What all handles on one object in one process share, or at least those that were cloned from each other.
@@ -26,6 +30,8 @@ pub struct Object {
     session: OnceLock<Arc<SessionCore>>,
     /// The same once the manager counts it as a holder: all that a read has to look at.
     bound: OnceLock<Arc<SessionCore>>,
+    /// Whether it does so already; else somebody else holds the object for as long as it is [`Lent`].
+    is_counted: AtomicBool,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
     /// Of an object of a user's type, once a method of its was called.
@@ -60,6 +66,7 @@ impl Object {
             id,
             session: once(session),
             bound: once(bound),
+            is_counted: AtomicBool::new(true),
             segment: OnceLock::new(),
             companion: OnceLock::new(),
             remote: OnceLock::new(),
@@ -74,6 +81,11 @@ impl Object {
         let session = session.filter(|session| session.manager() == manager).or_else(|| SessionCore::of_manager(manager));
         // Bound at once where that costs nothing: what the guard keeps alive that this is read from, the handle keeps then.
         let bound = session.clone().filter(|session| session.is_ours() && session.hold_again(id));
+        if bound.is_none()
+            && let Some(lent) = session.as_ref().and_then(|session| Object::lent(session, id))
+        {
+            return lent;
+        }
         Arc::new(Object::new(manager, id, session, bound))
     }
 
@@ -139,6 +151,7 @@ impl Object {
         let local = match self.local.get() {
             Some(local) => local,
             None => {
+                self.be_counted(session)?;
                 let made = make(session)?;
                 self.local.get_or_init(|| Box::new(made))
             }
@@ -149,6 +162,7 @@ impl Object {
 
     #[cold]
     fn attach<'s>(&'s self, session: &'s Arc<SessionCore>, kind: Kind) -> Result<(&'s Arc<SessionCore>, &'s Segment)> {
+        self.be_counted(session)?;
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
     }
@@ -195,30 +209,27 @@ impl Object {
         Ok(true)
     }
 
-    /// Sees that the object was made as what the handle takes it for.
-    pub fn check_type<H: Handle>(&self) -> Result<()> {
+    /// Sees that the object, which the caller calls so, was made as what the handle takes it for.
+    pub fn check_type<H: Handle>(&self, what: impl fmt::Display) -> Result<()> {
         let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         let wanted = fingerprint::<H>();
         if found.fingerprint == wanted || (record.kind == Kind::Remote && crate::remote::has_interface(found.text, wanted)) {
             return Ok(());
         }
-        Err(wrong_type(self.id, found.text, text::<H>()))
+        let text = format!("{what} was made as {}, not as {}: open it with the type that it was made with", found.text, text::<H>());
+        Err(Error::new(ErrorKind::WrongType, text))
     }
 }
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some(session) = self.bound.get() {
+        if let Some(session) = self.bound.get()
+            && *self.is_counted.get_mut()
+        {
             session.let_go(self.id);
         }
     }
-}
-
-/// The error for an object that is not what it is opened as.
-pub fn wrong_type(id: u64, is: &str, wanted: &str) -> Error {
-    let text = format!("object {id} was made as {is}, not as {wanted}: open it with the type that it was made with");
-    Error::new(ErrorKind::WrongType, text)
 }
 
 /// A value that stands for an object in a manager: [`Dict`](crate::Dict), [`List`](crate::List) and their kin.
@@ -360,7 +371,7 @@ impl Token {
         session.check()?;
         session.hold(self.id)?;
         let object = Arc::new(Object::bound(session, self.id));
-        object.check_type::<H>()?;
+        object.check_type::<H>(format_args!("object {}", self.id))?;
         Ok(H::from_object(object))
     }
 }

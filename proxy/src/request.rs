@@ -99,6 +99,12 @@ impl Request {
         request
     }
 
+    /// The same, after which the writer's ticket is given back.
+    pub fn last(mut self) -> Self {
+        self.call = Call::LastCommit;
+        self
+    }
+
     /// The outcomes of the operations are not wanted: it is enough to know that they happened.
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
@@ -148,9 +154,9 @@ impl Request {
         Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
-    /// Whether it may go by a lane: a commit or series that names nothing that went by the socket, where it might be overtaken.
+    /// Whether it may go by a lane: the ticket, or a commit or series that names nothing that went by the socket, where it might be overtaken.
     pub fn fits_lanes(&self) -> bool {
-        matches!(self.call, Call::Commit | Call::Series) && !self.by_socket
+        matches!(self.call, Call::Commit | Call::LastCommit | Call::Series | Call::Ticket) && !self.by_socket
     }
 }
 

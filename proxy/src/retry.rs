@@ -1,10 +1,12 @@
 //! Doing again what lost to another writer.
 
 use crate::session::SessionCore;
-use crate::write::conflicts;
+use crate::write::{Committed, conflicts};
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_MS};
 use commonhold_ipc::wire::Call;
+use commonhold_ipc::wire::commit::CommitWriter;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,7 +99,11 @@ impl Gate {
 }
 
 /// The writer's ticket, given back when dropped: also when the attempt panics.
-struct Ticket<'s>(&'s SessionCore);
+pub struct Ticket<'s> {
+    session: &'s SessionCore,
+    /// The manager has taken it back with a commit.
+    is_back: Cell<bool>,
+}
 
 impl<'s> Ticket<'s> {
     /// Asks for the ticket; none if the calling thread has it already, further out.
@@ -105,19 +111,26 @@ impl<'s> Ticket<'s> {
         if !session.gate.close() {
             return Ok(None);
         }
-        let ticket = Ticket(session);
+        let ticket = Ticket { session, is_back: Cell::new(false) };
         session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
         // Its time begins only now.
         session.gate.close();
         Ok(Some(ticket))
+    }
+
+    /// Commits, and so gives it back.
+    pub fn commit_last(&self, commit: &mut CommitWriter) -> Result<Committed> {
+        let committed = self.session.commit_last(commit);
+        self.is_back.set(committed.is_ok());
+        committed
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         // Else it is over its time, and the manager's ticket may be that other thread's.
-        if self.0.gate.open() {
-            self.0.tell(Call::TicketBack, &[]);
+        if self.session.gate.open() && !self.is_back.get() {
+            self.session.tell(Call::TicketBack, &[]);
         }
     }
 }
@@ -139,19 +152,23 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
 }
 
 /// Runs `attempt` under the writer's ticket from the beginning: nobody else commits meanwhile, so it is done at once. It is given a
-/// way to ask whether the ticket's time is not over yet. Only a write that this process has made besides can make it try again.
+/// way to ask whether the ticket's time is not over yet, and the ticket, unless the calling thread has it already, further out. Only a write
+/// that this process has made besides can make it try again.
 pub fn under_ticket<R>(
     session: &Arc<SessionCore>,
     begun: impl FnOnce() -> Result<()>,
     over_time: impl Fn() -> Error,
-    mut attempt: impl FnMut(&dyn Fn() -> bool) -> Result<Attempt<R>>,
+    mut attempt: impl FnMut(&dyn Fn() -> bool, Option<&Ticket<'_>>) -> Result<Attempt<R>>,
 ) -> Result<R> {
-    let _ticket = Ticket::take(session)?;
+    let mut ticket = Ticket::take(session)?;
     let until = Instant::now() + Duration::from_millis(TICKET_MS);
     begun()?;
     while Instant::now() < until {
-        if let Attempt::Done(result) = attempt(&|| Instant::now() < until)? {
+        if let Attempt::Done(result) = attempt(&|| Instant::now() < until, ticket.as_ref())? {
             return Ok(result);
+        }
+        if ticket.take().is_some() {
+            ticket = Ticket::take(session)?;
         }
     }
     Err(over_time())
@@ -159,11 +176,7 @@ pub fn under_ticket<R>(
 
 impl SessionCore {
     /// Commits, standing back for a ticket of this process unless the caller has it.
-    pub fn commit_with(
-        &self,
-        commit: &mut commonhold_ipc::wire::commit::CommitWriter,
-        ticket: HasTicket,
-    ) -> Result<crate::write::Committed> {
+    pub fn commit_with(&self, commit: &mut CommitWriter, ticket: HasTicket) -> Result<Committed> {
         if ticket.0 { self.commit_ungated(commit) } else { self.commit(commit) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::dict::find;
 use crate::guard::Ref;
-use crate::handle::{Handle, Object, debug, handle, len_of, wrong_type};
+use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::request::{Target, Value as Outgoing};
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::watch;
@@ -241,9 +241,8 @@ impl Namespace {
             let Some(entry) = find(session, &record, key) else { return Ok(None) };
             let attribute = Self::attribute(&session.arena, &entry.value_place(&session.arena))?;
             if attribute.fingerprint != fingerprint::<T>() {
-                let error = wrong_type(self.id(), attribute.text, text::<T>());
                 let message = format!("attribute {name:?} of a namespace: it was set as {}, not as {}", attribute.text, text::<T>());
-                return Err(Error::caused(ErrorKind::WrongType, message, error));
+                return Err(Error::new(ErrorKind::WrongType, message));
             }
             Ref::new(session, &attribute.value, hold).map(Some)
         })

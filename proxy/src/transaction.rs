@@ -21,7 +21,7 @@ use commonhold_ipc::index::Entries;
 use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence;
 use commonhold_ipc::value::{AsShared, Key, Number, Ser, Shared, to_owned};
-use commonhold_ipc::wire::commit::Condition;
+use commonhold_ipc::wire::commit::{CommitWriter, Condition};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -483,12 +483,13 @@ impl<'s> Transaction<'s> {
         Ok(())
     }
 
-    fn commit(self, ticket: HasTicket) -> Result<Committed> {
+    /// Commits in one way or the other.
+    fn commit(self, by: impl FnOnce(&SessionCore, &mut CommitWriter) -> Result<Committed>) -> Result<Committed> {
         if self.batch.commit_mut().ops() == 0 {
             // What it read was one version: nothing to do, nothing to check.
             return Ok(Committed::Done);
         }
-        let done = self.session().commit_with(&mut self.batch.commit_mut(), ticket)?;
+        let done = by(self.session(), &mut self.batch.commit_mut())?;
         self.batch.forget_uploads();
         Ok(done)
     }
@@ -508,7 +509,7 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
     until_done(session, |ticket| {
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
-        Ok(match tx.commit(ticket)? {
+        Ok(match tx.commit(|session, commit| session.commit_with(commit, ticket))? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })
@@ -523,13 +524,17 @@ pub(crate) fn run_alone<'s, R>(
     over_time: impl Fn() -> Error,
     mut body: impl FnMut(&Transaction<'s>) -> Result<R>,
 ) -> Result<R> {
-    under_ticket(session, begun, &over_time, |is_in_time| {
+    under_ticket(session, begun, &over_time, |is_in_time, ticket| {
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         if !is_in_time() {
             return Err(over_time());
         }
-        Ok(match tx.commit(HasTicket(true))? {
+        let committed = tx.commit(|session, commit| match ticket {
+            Some(ticket) => ticket.commit_last(commit),
+            None => session.commit_with(commit, HasTicket(true)),
+        });
+        Ok(match committed? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
         })

@@ -52,6 +52,11 @@ impl SessionCore {
         self.call_then(&mut Request::commit(commit).quiet(), true, committed)
     }
 
+    /// The same under the ticket, which is given back with it.
+    pub fn commit_last(&self, commit: &mut CommitWriter) -> Result<Committed> {
+        self.call_then(&mut Request::commit(commit).last().quiet(), true, committed)
+    }
+
     /// Commits operations under conditions.
     pub fn commit(&self, commit: &mut CommitWriter) -> Result<Committed> {
         self.commit_then(&mut Request::commit(commit).quiet(), committed)

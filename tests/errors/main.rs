@@ -115,7 +115,7 @@ fn of_names_and_tokens() {
     says(
         manager.open::<Dict<u8, u8>>("numbers"),
         ErrorKind::WrongType,
-        "object 1 was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
+        "\"numbers\" was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
     );
     says("nonsense".parse::<Token>(), ErrorKind::OutOfRange, "\"nonsense\" is not a token: pass the whole line that `token()` gave");
     let token = list.token().unwrap();

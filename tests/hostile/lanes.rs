@@ -59,10 +59,14 @@ fn requests_on_lanes_that_are_none() {
     assert_eq!(hands.call(1, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
     assert_eq!(*dict.get(1).unwrap().unwrap(), 0x0707_0707_0707_0707);
     assert_eq!(hands.call(510, head(1, good.len()), Ok(&good)), Some(Status::Done as u8));
+    // So is one for the ticket, which goes with the session that has it.
+    assert_eq!(hands.call(1, head(Call::Ticket as u8, 0), Ok(&[])), Some(Status::Done as u8));
     drop(hands);
+    dict.insert(2, 2u64).unwrap();
+    dict.remove(2).unwrap();
     // Calls that do not go by lanes; none at all; lengths that reach out of the slot or the segment; a hole; what cannot be read.
-    for code in (0..=Call::Unlink as u8 + 1).filter(|code| ![Call::Commit, Call::Series, Call::Part].map(|call| call as u8).contains(code))
-    {
+    let by_lanes = [Call::Commit, Call::LastCommit, Call::Series, Call::Part].map(|call| call as u8);
+    for code in (0..=Call::LastCommit as u8 + 1).filter(|code| !by_lanes.contains(code)) {
         assert_eq!(Hands::new(&scene).call(1, head(code, good.len()), Ok(&good)), None, "call {code}");
     }
     let places = [

@@ -3,11 +3,12 @@
 use super::support::PATIENCE;
 use super::support::{PROMPT, Parent, Role, WELL, Watched, forked, signal_to, until};
 use super::{square, whose};
-use commonhold::{Dict, Error, ErrorKind, List, Manager, Pool, current_process, parent_process};
+use commonhold::{Array, Dict, Error, ErrorKind, List, Manager, Pool, current_process, parent_process};
 use commonhold_ipc::sys;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// What a call is to do to its process.
 const DIE: u64 = 1_000_001;
@@ -131,6 +132,51 @@ fn a_call_that_takes_too_long_is_ended() {
                 3 | 5 => assert!(result.unwrap_err().is_timed_out()),
                 _ => assert_eq!(result.unwrap(), n),
             }
+        }
+    }
+}
+
+/// The keeper has nothing to do for a while, and sleeps; then a call takes too long.
+#[test]
+fn a_pool_that_was_idle_ends_a_late_call_too() {
+    let limit = Duration::from_millis(20);
+    let pool = Pool::builder().workers(1).task_time_limit(limit).build().unwrap();
+    for _ in 0..3 {
+        assert_eq!(pool.apply(square, 3).unwrap(), 9);
+        let idle = Instant::now();
+        until("it has been idle", || idle.elapsed() > 3 * limit);
+        let late = pool.apply(|| parent_process().unwrap().wait(None).map(drop), ());
+        assert!(late.unwrap_err().is_timed_out());
+    }
+}
+
+/// Calls that end just when their time is over, each before one that is short: the short one is never blamed.
+#[test]
+fn no_call_is_blamed_for_the_one_before_it() {
+    const LIMIT_NS: u64 = 4_000_000;
+    const CALLS: u64 = 100;
+    static BEGAN: OnceLock<Array<u64>> = OnceLock::new();
+    fn keep(began: Array<u64>) {
+        began.get(0).unwrap();
+        BEGAN.set(began).unwrap();
+    }
+    fn to_the_limit(n: u64) {
+        let began = sys::monotonic_ns();
+        BEGAN.get().unwrap().set(n as usize, began).unwrap();
+        // (A little longer each time: the owner needs a while to come.)
+        while n % 2 == 0 && sys::monotonic_ns() - began < LIMIT_NS + n % 64 * 4_000 {}
+    }
+    let manager = Manager::start().unwrap();
+    for chunk in [1, 8] {
+        let began = manager.array::<u64>(CALLS as usize).unwrap();
+        let limit = Duration::from_nanos(LIMIT_NS);
+        let pool = Pool::builder().workers(1).chunk_size(chunk).task_time_limit(limit).initializer(keep, began.clone()).build().unwrap();
+        for (n, result) in (0..).zip(pool.imap(to_the_limit, 0..CALLS).unwrap()) {
+            let Err(error) = result else { continue };
+            assert!(error.is_timed_out(), "{error}");
+            // 0: it was kept from its first line for all its time.
+            let (seen, began) = (sys::monotonic_ns(), began.get(n).unwrap());
+            assert!(began == 0 || seen - began >= LIMIT_NS, "call {n} is said to have taken too long after {} ns", seen - began);
         }
     }
 }

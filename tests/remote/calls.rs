@@ -496,3 +496,29 @@ fn in_a_thread_of_this_process_there_are_hosts_as_well() {
     assert_eq!(fuse.count().unwrap(), 1);
     assert_eq!(current_manager().unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn more_calls_than_may_wait_behind_a_blocked_one_wait_where_they_are() {
+    let manager = crate::manager();
+    let (blocked, _) = store(&manager, 1);
+    let (other, _) = store(&manager, 2);
+    let key = manager.queue::<u64>(1).unwrap();
+    let waiting = blocked.call_async().fetch(key.clone()).unwrap();
+    let bytes: Vec<u8> = (0..2_000_000u32).map(|n| n as u8).collect();
+    // Beyond 16 MiB the host reads no more of this line, and so takes what is behind on it later; by other lines it is called as ever.
+    let calling = std::thread::spawn({
+        let (blocked, other, bytes) = (blocked.clone(), other.clone(), bytes.clone());
+        move || {
+            let echoes: Vec<_> = (0..12).map(|_| blocked.call_async().echo(bytes.clone()).unwrap()).collect();
+            (echoes, other.call_async().add(1).unwrap())
+        }
+    });
+    assert_eq!(other.add(1).unwrap(), 3);
+    assert!(!waiting.is_ready().unwrap());
+    key.send(100u64).unwrap();
+    assert_eq!(waiting.get().unwrap(), 101);
+    let (echoes, added) = calling.join().unwrap();
+    assert!(echoes.into_iter().all(|echo| echo.get().unwrap() == bytes));
+    assert_eq!(added.get().unwrap(), 4);
+    manager.audit().unwrap();
+}

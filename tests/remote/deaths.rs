@@ -134,6 +134,8 @@ fn role_whose_host_dies_at_a_point() {
         ward.slip()??.len()?;
         ward.call_one_way().call()?;
         assert_eq!(ward.call_async().call()?.get()?, 4);
+        let logic = |tx: &commonhold::Transaction<'_>, kept: commonhold::List<u64>| tx.set_at(&kept, 0, tx.len(&kept)? as u64);
+        manager.run(logic, kept.clone())?;
         // More than a ring holds, in both directions.
         assert_eq!(ward.echo(vec![7; 50_000])?.len(), 50_000);
         Ok(())

@@ -258,9 +258,23 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
 /// Bytes and words of a line are changed while they are read and written.
 #[test]
 fn scribbling_on_a_line_at_any_moment() {
+    scribble(0);
+}
+
+#[test]
+fn scribbling_on_a_line_of_calls_ahead_at_any_moment() {
+    scribble(AHEAD);
+}
+
+/// Lane of calls that are made ahead.
+const AHEAD: u16 = 1;
+
+fn scribble(lane: u16) {
     let manager = crate::manager();
     let plain = manager.create(Plain::new, ()).unwrap();
-    let good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
+    let mut good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
+    let head = Head { lane, ..Head::parse(&good).unwrap() };
+    good[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
     let raw = Raw::connect(&manager);
     let mut answered = 0;
     for round in 0..30u64 {
@@ -422,4 +436,34 @@ fn all_objects_of_a_host_are_called_on_lines_that_are_there() {
     objects.iter().for_each(|object| serve(&|| object.with_timeout(PATIENCE).add(vec![])));
     objects.iter().for_each(|object| serve(&|| object.call_async().add(vec![])?.get()));
     assert_eq!(host.control.receive(&mut [0; 64]).unwrap(), Received::Nothing, "there is no other line");
+}
+
+/// A host serves as many lines as it has threads for, and says so to whoever comes then.
+#[test]
+fn lines_beyond_the_most_are_refused_with_a_reason() {
+    use commonhold_ipc::limits::REMOTE_LINES_MAX;
+    let manager = crate::manager();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    assert_eq!(plain.add(vec![]).unwrap(), 0);
+    let raw = Raw::connect(&manager);
+    // What they take is a process's to give: where it gives less, they end without one.
+    let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    if open < REMOTE_LINES_MAX as u64 + 200 {
+        return;
+    }
+    let lines: Vec<_> = (0..REMOTE_LINES_MAX).map(|_| raw.line()).collect();
+    let (head, payload) = read_frame(&raw.line(), &mut Vec::new()).expect("an answer");
+    assert_eq!((head.code, head.number), (Answer::Failed as u8, 0));
+    let error = parse_error(&mut Reader::new(&payload)).unwrap().to_string();
+    assert!(error.contains("as many callers at a time as it can"), "{error}");
+    // The line that is there goes on, and those that are let go of make room.
+    assert_eq!(plain.add(vec!["a".into()]).unwrap(), 1);
+    drop(lines);
+    let good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
+    crate::support::until("there is room again", || {
+        let line = raw.line();
+        line.send_all(&good, &[], Instant::now() + PATIENCE).is_ok()
+            && read_frame(&line, &mut Vec::new()).is_some_and(|(head, _)| head.code == Answer::Done as u8)
+    });
+    manager.audit().unwrap();
 }

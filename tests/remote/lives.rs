@@ -148,3 +148,58 @@ fn what_there_is_is_listed_with_its_size_and_who_holds_it() {
     assert_eq!((found(queue.id()).names.as_slice(), found(lock.id()).inside), (&["queue".to_string()][..], 1));
     assert!(found(queue.id()).bytes > found(lock.id()).bytes);
 }
+
+#[test]
+fn every_kind_of_object_is_listed_and_counted() {
+    let manager = crate::manager();
+    let before = manager.stats().unwrap();
+    let book = manager.dict::<String, String>([]).unwrap();
+    let (receiver, sender) = manager.pipe_one_way::<u64>().unwrap();
+    let guest = guest(&manager, "ada", &book);
+    let list = manager.list([1u64]).unwrap();
+    let (value, counter, namespace) = (manager.value(1u64).unwrap(), manager.counter(3).unwrap(), manager.namespace().unwrap());
+    let (lock, rlock, rwlock) = (manager.lock().unwrap(), manager.rlock().unwrap(), manager.rw_lock().unwrap());
+    let (semaphore, bounded) = (manager.semaphore(2).unwrap(), manager.bounded_semaphore(2).unwrap());
+    let (condition, event, barrier) = (manager.condition().unwrap(), manager.event().unwrap(), manager.barrier(2).unwrap());
+    let (queue, array) = (manager.queue::<u64>(9).unwrap(), manager.array([1u32, 2, 3]).unwrap());
+    let (bytes, striped) = (manager.shared_bytes(100).unwrap(), manager.striped_counter(4).unwrap());
+    let wanted = [
+        (book.id(), "Dict", 1, false),
+        (list.id(), "List", 1, false),
+        (value.id(), "Value", 8, false),
+        (counter.id(), "Counter", 0, false),
+        (namespace.id(), "Namespace", 0, false),
+        (lock.id(), "Lock", 0, true),
+        (rlock.id(), "RLock", 0, true),
+        (rwlock.id(), "RwLock", 0, true),
+        (semaphore.id(), "Semaphore", 0, true),
+        (bounded.id(), "BoundedSemaphore", 0, true),
+        (condition.id(), "Condition", 0, true),
+        (event.id(), "Event", 0, true),
+        (barrier.id(), "Barrier", 0, true),
+        (queue.id(), "Queue", 0, true),
+        (array.id(), "Array", 3, true),
+        (bytes.id(), "SharedBytes", 100, true),
+        (striped.id(), "StripedCounter", 0, true),
+        (receiver.id(), "PipeEnd", 0, false),
+        (sender.id(), "PipeEnd", 0, false),
+        (guest.id(), "Remote", 0, false),
+    ];
+    let ours = manager.sessions().unwrap().into_iter().find(|session| !session.is_host).unwrap();
+    let objects = manager.objects().unwrap();
+    for (id, kind, len, has_memory) in wanted {
+        let object = objects.iter().find(|object| object.id == id).unwrap_or_else(|| panic!("a {kind} is not listed"));
+        assert_eq!((object.kind.as_str(), object.len, object.bytes > 0), (kind, len, has_memory), "{object:?}");
+        assert!(object.holders.iter().any(|(session, times)| *session == ours.number && *times > 0), "{object:?}");
+        assert_eq!(object.host.is_some(), kind == "Remote", "{object:?}");
+    }
+    let stats = manager.stats().unwrap();
+    // A pipe has a queue besides its ends.
+    assert_eq!(stats.objects, objects.len() as u64);
+    assert_eq!(stats.objects - before.objects, wanted.len() as u64 + 1);
+    let segments = wanted.iter().filter(|(.., has_memory)| *has_memory).count() as u64 + 1;
+    assert_eq!(stats.segments - before.segments, segments);
+    assert!(stats.segment_bytes > before.segment_bytes && stats.live_bytes > before.live_bytes && stats.sessions >= 2, "{stats:?}");
+    assert!(ours.objects >= wanted.len() as u64, "{ours:?}");
+    manager.audit().unwrap();
+}

@@ -1,5 +1,7 @@
 //! Logic beside the data: alone, in time, all or nothing.
-use commonhold::{Dict, Error, ErrorKind, List, Process, Transaction};
+use crate::support::until;
+use commonhold::{Dict, Error, ErrorKind, Handle, List, Process, Queue, Transaction};
+use std::sync::Mutex;
 use std::time::Duration;
 
 type Account = (Dict<String, i64>, String, String, i64);
@@ -98,4 +100,74 @@ fn who_is_stuck_is_given_up() {
     let error = waiting.join().unwrap();
     assert!(error.is_timed_out(), "{error}");
     assert_eq!(list.len().unwrap(), 51);
+}
+
+/// In a host: what logic has put aside.
+static KEPT: Mutex<Option<List<u64>>> = Mutex::new(None);
+
+#[test]
+fn what_logic_is_given_is_its_callers_and_what_it_keeps_is_its_own() {
+    let manager = crate::manager();
+    let there = |id: u64| manager.objects().unwrap().into_iter().find(|object| object.id == id);
+    let list = manager.list([1u64]).unwrap();
+    let id = list.id();
+    let look = |tx: &Transaction<'_>, list: List<u64>| tx.len(&list).map(|len| len as u64);
+    assert_eq!(manager.run(look, list.clone()).unwrap(), 1);
+    let holders = there(id).unwrap().holders;
+    assert_eq!(holders.len(), 1, "the host does not hold it any more: {holders:?}");
+    let keep = |tx: &Transaction<'_>, list: List<u64>| {
+        tx.push(&list, 2u64)?;
+        *KEPT.lock().unwrap() = Some(list);
+        Ok(())
+    };
+    manager.run(keep, list.clone()).unwrap();
+    drop(list);
+    // Asked twice, so that the first answer comes after what the manager has been told before.
+    until("its only holder is the host", || there(id).is_some_and(|object| object.holders.len() == 1));
+    let kept = |tx: &Transaction<'_>, (): ()| KEPT.lock().unwrap().as_ref().map(|list| tx.len(list).map(|len| len as u64)).transpose();
+    assert_eq!(manager.run(kept, ()).unwrap(), Some(2));
+    let forget = |_: &Transaction<'_>, (): ()| {
+        KEPT.lock().unwrap().take();
+        Ok(())
+    };
+    manager.run(forget, ()).unwrap();
+    until("it is gone", || there(id).is_none());
+    manager.audit().unwrap();
+}
+
+#[test]
+fn logic_gives_back_puts_away_and_uses_what_it_is_given() {
+    let manager = crate::manager();
+    let shelf = manager.dict::<String, List<u64>>([]).unwrap();
+    let (list, queue) = (manager.list([7u64]).unwrap(), manager.queue::<u64>(4).unwrap());
+    let all = |tx: &Transaction<'_>, (shelf, list, queue): (Dict<String, List<u64>>, List<u64>, Queue<u64>)| {
+        tx.insert(&shelf, "list", &list)?;
+        // Memory that it maps for that.
+        queue.send(8u64)?;
+        Ok((list, queue))
+    };
+    let (again, same) = manager.run(all, (shelf.clone(), list.clone(), queue.clone())).unwrap();
+    assert!(again == list && same == queue);
+    drop((list, again));
+    assert_eq!(*shelf.get("list").unwrap().unwrap().to_owned().get(0).unwrap().unwrap(), 7);
+    assert_eq!(queue.recv().unwrap(), Some(8));
+    manager.audit().unwrap();
+}
+
+#[test]
+fn logic_within_logic_has_the_ticket_already() {
+    let manager = crate::manager();
+    let list = manager.list([1u64]).unwrap();
+    // A transaction of its own inside, and then its own commit, which finds nothing changed that it has read.
+    let twice = |tx: &Transaction<'_>, list: List<u64>| {
+        let manager = commonhold::current_manager()?;
+        manager.transaction(|inner| inner.push(&list, 2u64))?;
+        tx.push(&list, 3u64)
+    };
+    for round in 1..=20u64 {
+        manager.run(twice, list.clone()).unwrap();
+        assert_eq!(list.len().unwrap() as u64, 1 + 2 * round);
+        list.push(9u64).and_then(|()| list.pop().map(drop)).unwrap();
+    }
+    manager.audit().unwrap();
 }

@@ -179,7 +179,7 @@ pub enum Row {
     /// Start a pool of as many workers as there are processors, until it has done its first task
     #[value(name = "pool_start")]
     PoolStart,
-    /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO` where there are no objects)
+    /// Call a method of an object in another process with 64 bytes, and get 64 bytes back (`ECHO`, or an echo, where there are no objects)
     #[value(name = "method_call_64")]
     MethodCall64,
     /// The same of each of 100 objects, all calls at once, until the last is answered (one pipeline of `ECHO`; 100 threads of Python)

@@ -76,7 +76,7 @@ pub(super) fn phase(worker: usize) -> usize {
     WORKERS + worker * WORKER_BYTES
 }
 
-pub(super) fn work_began(worker: usize) -> usize {
+pub(super) fn clock(worker: usize) -> usize {
     phase(worker) + 8
 }
 

@@ -47,7 +47,7 @@ use crate::limits::{POOL_SLOTS, POOL_WORKERS_MAX};
 use crate::points;
 use crate::queue::Room;
 use crate::sync::{Eventcount, Half, Word, scribbled};
-use layout::{BELLS, CALLERS, CELLS, HEAD, KEEPER, QUIET, TAIL, cell, phase, result_window, slot, window, work_began};
+use layout::{BELLS, CALLERS, CELLS, HEAD, KEEPER, QUIET, TAIL, cell, clock, phase, result_window, slot, window};
 use rkyv::util::AlignedVec;
 
 const READY: u64 = 1;
@@ -65,6 +65,16 @@ const ASLEEP: u32 = 3;
 const LEAVING: u32 = 4;
 const PHASE_MASK: u32 = 7;
 const LEAVE: u32 = 8;
+
+// | clock of a worker whose calls have a time limit | meaning | who writes it |
+// |---|---|---|
+// | odd, or 0 | no call runs: another number each time | the worker, by exchange for what it wrote last |
+// | even | a call runs that began then: nanoseconds of the monotonic clock | the worker, likewise |
+// | all ones | condemned: it begins no call, and puts no result up, any more | the owner, by exchange for what it looked at |
+//
+// **A call is over, or its worker is condemned for it.** Both are exchanges for one number that is used once. So the worker is killed for no
+// other call than the one that took too long, however late the owner comes.
+const CONDEMNED: u64 = u64::MAX;
 
 const CALLS_BITS: u32 = 24;
 const IN_SLOT: u64 = 1 << 63;
@@ -350,7 +360,7 @@ impl<'m, M: Room + ?Sized> Board<'m, M> {
     /// A place on the board is for a new worker; its predecessor is dead.
     pub fn open_place(&self, worker: usize) {
         self.change_phase(worker, |_| STARTING);
-        self.at(work_began(worker)).swap(0);
+        self.at(clock(worker)).swap(0);
     }
 
     /// Whether a worker has not come so far as to look for a task.
@@ -374,9 +384,14 @@ impl<'m, M: Room + ?Sized> Board<'m, M> {
         self.memory.half(phase(worker)).load() & PHASE_MASK == LEAVING
     }
 
-    /// When the call began that a worker runs: nanoseconds of the monotonic clock; 0: no time limit, or none yet.
-    pub fn work_began(&self, worker: usize) -> u64 {
-        self.at(work_began(worker)).load()
+    /// What a worker's clock shows.
+    pub fn clock(&self, worker: usize) -> u64 {
+        self.at(clock(worker)).load()
+    }
+
+    /// Condemns a worker whose clock still shows this: it gets no further. Whether it is so.
+    pub fn condemn(&self, worker: usize, shown: u64) -> bool {
+        self.at(clock(worker)).compare_exchange(shown, CONDEMNED).is_ok()
     }
 
     // ---- A worker's side ----
@@ -481,9 +496,9 @@ impl<'m, M: Room + ?Sized> Board<'m, M> {
         Ok(Task { function, name, calls, first, arguments: len as u32, stops })
     }
 
-    /// A call begins, at this time.
-    pub fn note_begin(&self, worker: usize, nanoseconds: u64) {
-        self.at(work_began(worker)).set(nanoseconds);
+    /// Sets a worker's clock from what the worker has set it to last. `false`: it is condemned.
+    pub fn set_clock(&self, worker: usize, last: u64, new: u64) -> bool {
+        self.at(clock(worker)).compare_exchange(last, new).is_ok()
     }
 
     /// Writes the results of one more call behind those of the others, and counts it. `alone`: it is the task's only one.

@@ -105,6 +105,8 @@ pub enum Call {
     Block = 38,
     /// Takes the name away from an object's block: its id. Whether it had it.
     Unlink = 39,
+    /// A [`Commit`](Call::Commit) under the writer's ticket, which is given back with it, whatever comes of it.
+    LastCommit = 40,
 }
 
 impl Call {
@@ -114,7 +116,7 @@ impl Call {
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
             Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Part, Host, FindHost, Reach, Offer, Objects, Sessions,
-            Block, Unlink,
+            Block, Unlink, LastCommit,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

@@ -1,21 +1,19 @@
 //! Doing requests: from a frame to its answer.
 
 use super::session::{Next, Session};
-use super::{Connection, Server, TURN_BYTES, Ticket, token, token_of};
+use super::{Connection, Server, TURN_BYTES, token, token_of};
 use crate::objects::gone;
 use crate::store::Rejected;
 use commonhold_ipc::block::Place;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::{NAME_BYTES_MAX, TICKET_MS};
-use commonhold_ipc::pin::BLOCKS;
+use commonhold_ipc::limits::NAME_BYTES_MAX;
 use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::Commit;
 use commonhold_ipc::wire::reply::{LENT_REPLY_BYTES, Outcome, Status, lent_payload, write_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words, whole};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Outcomes for which room is kept from one call to the next.
 const OUTCOMES_KEPT: usize = 1024;
@@ -178,7 +176,7 @@ impl Server {
             match done {
                 Done::Later => {
                     session.waits_for_ticket = true;
-                    self.somebody_waits = true;
+                    self.tickets.note_who_waits();
                     break;
                 }
                 Done::Nonsense => return self.close(index),
@@ -201,7 +199,7 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, index: usize, head: &Head, done: Done) {
+    pub(super) fn answer(&mut self, index: usize, head: &Head, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         let mut answers = std::mem::take(session.answers());
         let answered = write_answer(session, head, done, &mut self.outcomes, &mut answers);
@@ -226,6 +224,7 @@ impl Server {
         }
         match call {
             Call::Commit => self.commit(index, head, payload),
+            Call::LastCommit => self.last_commit(index, head, payload),
             Call::Series => self.series(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
@@ -254,11 +253,9 @@ impl Server {
                 server.store.arm(id);
                 Done::Answer(Vec::new())
             }),
-            Call::Ticket => self.take_ticket(index, head),
+            Call::Ticket => self.take_ticket(index, head, None),
             Call::TicketBack => {
-                if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
-                    self.ticket = None;
-                }
+                self.take_ticket_back(index);
                 Done::NoAnswer
             }
             Call::Stats => Done::Answer(vec![Outcome::Text(self.stats())]),
@@ -323,11 +320,6 @@ impl Server {
             Err(Rejected::Conflict) => Done::Conflict,
             Err(Rejected::Failed(error)) => Done::Failed(self.explain_full(error)),
         }
-    }
-
-    /// Whether another session has the writer's ticket.
-    pub(super) fn waits_for_ticket(&self, index: usize) -> bool {
-        self.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until)
     }
 
     /// Applies a commit, if need be after making room; its outcomes, if they are wanted, are appended to ours. `None`: there is no such
@@ -508,72 +500,6 @@ impl Server {
             session.hold(id);
         }
         Done::Answer(vec![Outcome::Number(id)])
-    }
-
-    fn take_ticket(&mut self, index: usize, head: &Head) -> Done {
-        if self.ticket.is_none() && self.ticket_queue.is_empty() {
-            self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-            return Done::Answer(Vec::new());
-        }
-        // A lane has one call at a time, so no client of ours asks for more.
-        if self.ticket_queue.iter().filter(|(waiting, ..)| *waiting == index).count() >= BLOCKS {
-            return Done::Nonsense;
-        }
-        self.ticket_queue.push_back((index, head.lane, head.number));
-        Done::NoAnswer
-    }
-
-    /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
-    /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
-    #[inline]
-    pub(super) fn pass_ticket_on(&mut self) {
-        if self.ticket.is_some() || self.somebody_waits || !self.ticket_queue.is_empty() {
-            self.pass_ticket();
-        }
-    }
-
-    fn pass_ticket(&mut self) {
-        if self.ticket.as_ref().is_some_and(|ticket| ticket.until <= Instant::now()) {
-            self.ticket = None;
-        }
-        if self.ticket.is_none() && !self.wake_who_waits(None) {
-            while self.ticket.is_none()
-                && let Some((index, lane, number)) = self.ticket_queue.pop_front()
-            {
-                self.ticket = Some(Ticket { session: index, until: Instant::now() + Duration::from_millis(TICKET_MS) });
-                let head = Head { len: 0, code: Call::Ticket as u8, quiet: false, lane, number };
-                self.answer(index, &head, Done::Answer(Vec::new()));
-                // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
-                self.flush_all();
-            }
-        }
-        if let Some(holder) = self.ticket.as_ref().map(|ticket| ticket.session) {
-            self.wake_who_waits(Some(holder));
-        }
-    }
-
-    /// Lets the sessions (or this one) whose commit waits for the ticket go on in the next round. Whether there were any.
-    fn wake_who_waits(&mut self, only: Option<usize>) -> bool {
-        if !self.somebody_waits {
-            return false;
-        }
-        self.somebody_waits = only.is_some();
-        let before = self.unfinished.len();
-        let mut lanes = false;
-        for index in 0..self.connections.len() {
-            if only.is_none_or(|only| only == index) && self.lanes_wait(index) {
-                lanes = true;
-                self.wake_lanes(index);
-            }
-            if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index)
-                && session.waits_for_ticket
-                && only.is_none_or(|only| only == index)
-            {
-                session.waits_for_ticket = false;
-                self.put_off(index);
-            }
-        }
-        lanes || self.unfinished.len() > before
     }
 
     fn audit(&mut self) -> Done {

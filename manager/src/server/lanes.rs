@@ -370,7 +370,7 @@ impl Server {
             match done {
                 Done::Nonsense => return self.close(index),
                 Done::Later => {
-                    self.somebody_waits = true;
+                    self.tickets.note_who_waits();
                     if let Some(lanes) = self.lanes(index) {
                         lanes.waiting.add(lane);
                     }
@@ -383,7 +383,12 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
-            Some(call @ (Call::Commit | Call::Series)) => {
+            Some(Call::Ticket) if request.head.len == 0 => {
+                let Some(session) = self.session(index) else { return Done::Nonsense };
+                session.begin_call(request.head.lane);
+                self.take_ticket(index, &request.head, Some(*request))
+            }
+            Some(call @ (Call::Commit | Call::LastCommit | Call::Series)) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
                 let Some(session) = self.session(index) else { return Done::Nonsense };
                 session.begin_call(request.head.lane);
@@ -391,6 +396,7 @@ impl Server {
                 let done = match (copied, call) {
                     (None, _) => Done::Nonsense,
                     (Some(payload), Call::Series) => self.series(index, payload),
+                    (Some(payload), Call::LastCommit) => self.last_commit(index, &request.head, payload),
                     (Some(payload), _) => self.commit(index, &request.head, payload),
                 };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {
@@ -433,7 +439,7 @@ impl Server {
         Done::Answer(Vec::new())
     }
 
-    fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
+    pub(super) fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
             let end = self.lane_watch.replies.len();

@@ -14,6 +14,7 @@ mod overview;
 mod queues;
 mod series;
 mod session;
+mod tickets;
 
 use crate::store::Store;
 use commonhold_ipc::arena::ALIVE;
@@ -40,6 +41,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
+use tickets::Tickets;
 
 /// How a manager is made.
 #[derive(Clone, Debug)]
@@ -124,12 +126,6 @@ fn token_of(kind: u64, index: usize) -> u64 {
     (index as u64) << 2 | kind
 }
 
-/// The writer's ticket: whose commits alone are done, and until when.
-struct Ticket {
-    session: usize,
-    until: Instant,
-}
-
 /// A manager.
 pub struct Server {
     config: Config,
@@ -158,11 +154,7 @@ pub struct Server {
     unanswered: Vec<usize>,
     /// The outcomes of the commit that has been done last, until they are written down.
     outcomes: Vec<Outcome>,
-    ticket: Option<Ticket>,
-    /// Sessions that wait for the ticket: with lane and number of their call.
-    ticket_queue: VecDeque<(usize, u16, u64)>,
-    /// Whether there may be sessions whose commit waits for the ticket.
-    somebody_waits: bool,
+    tickets: Tickets,
     lane_watch: LaneWatch,
     /// Work of the request that has just been done, see `take_effort`.
     effort: usize,
@@ -210,9 +202,7 @@ impl Server {
             unfinished: VecDeque::new(),
             unanswered: Vec::new(),
             outcomes: Vec::new(),
-            ticket: None,
-            ticket_queue: VecDeque::new(),
-            somebody_waits: false,
+            tickets: Tickets::default(),
             lane_watch: LaneWatch::default(),
             effort: 0,
             housekeeping: Housekeeping::default(),
@@ -271,7 +261,7 @@ impl Server {
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
         // Nobody's handshake is cut short by it.
         let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
-        let ticket = self.ticket.as_ref().map(|ticket| ticket.until);
+        let ticket = self.tickets.until();
         [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.store.segments.next_look(), self.hosts.next()]
             .into_iter()
             .flatten()
@@ -362,10 +352,7 @@ impl Server {
                 self.sessions -= 1;
                 self.hosts.ended(session.number());
                 self.note_idle();
-                self.ticket_queue.retain(|(waiting, ..)| *waiting != index);
-                if self.ticket.as_ref().is_some_and(|ticket| ticket.session == index) {
-                    self.ticket = None;
-                }
+                self.tickets.forget(index);
                 self.housekeeping.something_ended();
                 if session.may_read() {
                     session.channel().shut_down();

@@ -23,10 +23,10 @@ pub(super) struct Hand {
     pub(super) process: Arc<Process<Result<()>>>,
     /// It was told to take no more tasks.
     sent_away: bool,
-    /// Its call takes too long, and it was killed for it.
-    condemned: bool,
-    /// Since when it has had a task without saying that its call began.
-    silent: Option<(u64, Instant)>,
+    /// It was killed because a call took too long: the state of the slot that it had then.
+    condemned: Option<u64>,
+    /// Since when its slot and its clock have shown this, and no call runs.
+    silent: Option<((u64, u64), Instant)>,
 }
 
 /// How the last starts have gone.
@@ -103,7 +103,7 @@ impl Owner {
         }
         let initializer = settings.initializer.as_ref().map(|initializer| initializer.orders());
         let process = builder.spawn(work, (place as u32, settings.calls_most, settings.time_limit.is_some(), initializer))?;
-        let hand = Hand { process: Arc::new(process), sent_away: false, condemned: false, silent: None };
+        let hand = Hand { process: Arc::new(process), sent_away: false, condemned: None, silent: None };
         lock(&self.state).hands[place] = Some(hand);
         Ok(())
     }
@@ -180,26 +180,33 @@ impl Owner {
         let mut is_busy = false;
         for slot in (0..slots.len()).filter(|slot| slots[*slot].is_some()) {
             is_busy = true;
+            let word = self.board().state_word(slot);
             let SlotState::Taken(place) = self.board().state(slot) else { continue };
             let Some(Some(hand)) = hands.get_mut(place) else { continue };
-            let began = self.board().work_began(place);
-            let spent = if began == 0 {
-                let word = self.board().state_word(slot);
-                let (known, since) = hand.silent.unwrap_or((word, now));
-                let since = if known == word { since } else { now };
-                hand.silent = Some((word, since));
+            // Of this slot, if it is still the same behind the look at the clock.
+            let seen = (word, self.board().clock(place));
+            if self.board().state_word(slot) != word {
+                continue;
+            }
+            let clock = seen.1;
+            let spent = if clock == 0 || clock & 1 != 0 {
+                let since = hand.silent.filter(|(known, _)| *known == seen).map_or(now, |(_, since)| since);
+                hand.silent = Some((seen, since));
                 now - since
             } else {
-                Duration::from_nanos(now_ns.saturating_sub(began))
+                Duration::from_nanos(now_ns.saturating_sub(clock))
             };
             match limit.checked_sub(spent).filter(|left| !left.is_zero()) {
                 Some(left) => next = Some(next.map_or(now + left, |next| next.min(now + left))),
-                None => {
-                    hand.condemned = true;
+                None if self.board().condemn(place, clock) => {
+                    hand.condemned = Some(word);
                     let _ = hand.process.kill();
                 }
+                // It has got on just now, or is condemned.
+                None => {}
             }
         }
+        state.keeper_times = is_busy;
         // A call that begins after this look has all its time.
         next.or_else(|| is_busy.then(|| now + limit))
     }
@@ -222,11 +229,11 @@ impl Owner {
         let end = process.end().ok().flatten().unwrap_or(End::Unknown);
         let outcome = process.join();
         let was_starting = self.board().is_starting(place);
-        let condemned = lock(&self.state).hands[place].as_ref().is_some_and(|hand| hand.condemned);
-        let mut busy = false;
-        self.recover(place, |chunk, done| {
+        let condemned = lock(&self.state).hands[place].as_ref().and_then(|hand| hand.condemned);
+        let mut busy = condemned.is_some();
+        self.recover(place, condemned, |chunk, done| {
             busy = true;
-            self.epitaph(process, end, &outcome, condemned, chunk, done)
+            self.epitaph(process, end, &outcome, condemned.is_some(), chunk, done)
         });
         let sent_away = lock(&self.state).hands[place].take().is_some_and(|hand| hand.sent_away);
         match outcome {

@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) waiting: usize,
     pub(super) waiting_closely: usize,
     pub(super) keeper_is_wanted: bool,
+    /// The keeper looks at how long calls take.
+    pub(super) keeper_times: bool,
     pub(super) closed: bool,
     /// Why nothing works any more.
     pub(super) broken: Option<Error>,
@@ -120,6 +122,8 @@ struct Collected {
     worker: usize,
     /// Why the call that was running will have no result.
     failure: Option<Error>,
+    /// No call of it was running: its worker was ended for another one.
+    untouched: bool,
 }
 
 impl State {
@@ -139,6 +143,7 @@ impl State {
             waiting: 0,
             waiting_closely: 0,
             keeper_is_wanted: false,
+            keeper_times: false,
             closed: false,
             broken: None,
             ended: false,
@@ -276,6 +281,9 @@ impl Owner {
             state.unpublished.push(slot);
         }
         state.slots[slot] = Some(HandedOut { chunk, position });
+        if self.settings.time_limit.is_some() && !std::mem::replace(&mut state.keeper_times, true) {
+            ring_bell(&self.bell);
+        }
         self.board().wake(state.hands.len());
     }
 
@@ -306,7 +314,7 @@ impl Owner {
                     && let Some(handed) = slots[slot].take()
                 {
                     reading[worker] += 1;
-                    collected.push(Collected { slot, chunk: handed.chunk, worker, failure: None });
+                    collected.push(Collected { slot, chunk: handed.chunk, worker, failure: None, untouched: false });
                 }
             });
         }
@@ -315,24 +323,26 @@ impl Owner {
         any
     }
 
-    /// Takes what a worker has left that is dead off the board. `failure` says why a call has no result.
-    pub(super) fn recover(&self, place: usize, mut failure: impl FnMut(&Chunk, u32) -> Error) {
+    /// Takes what a worker has left that is dead off the board. `failure` says why a call has no result. One that was `condemned` while a slot's
+    /// state was this has begun nothing of a task that it took later.
+    pub(super) fn recover(&self, place: usize, condemned: Option<u64>, mut failure: impl FnMut(&Chunk, u32) -> Error) {
         let board = self.board();
         let mut collected = Vec::new();
         {
             let mut state = lock(&self.state);
             let State { slots, reading, .. } = &mut *state;
             for (slot, handed) in slots.iter_mut().enumerate() {
-                let failed = match board.state(slot) {
+                let is_taken = match board.state(slot) {
                     SlotState::Taken(worker) if worker == place => true,
                     SlotState::Done(worker) if worker == place => false,
                     _ => continue,
                 };
+                let untouched = is_taken && condemned.is_some_and(|had| had != board.state_word(slot));
                 if let Some(HandedOut { chunk, .. }) = handed.take() {
                     reading[place] += 1;
                     let done = board.progress(slot).calls;
-                    let failure = (failed && done < chunk.rest()).then(|| failure(&chunk, done));
-                    collected.push(Collected { slot, chunk, worker: place, failure });
+                    let failure = (is_taken && !untouched && done < chunk.rest()).then(|| failure(&chunk, done));
+                    collected.push(Collected { slot, chunk, worker: place, failure, untouched });
                 }
             }
         }
@@ -422,7 +432,7 @@ impl Owner {
             });
             chunk.over += calls;
             chunk.attempts = 0;
-        } else if one.failure.is_none() {
+        } else if one.failure.is_none() && !one.untouched {
             // Done, and nothing was done: no worker of ours writes that.
             one.failure = Some(scribbled("pool"));
             chunk.attempts = u32::MAX;

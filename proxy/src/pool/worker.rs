@@ -10,7 +10,7 @@ use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::points;
 use commonhold_ipc::pool::{Board, Progress, SEGMENT_BYTES, Took};
 use commonhold_ipc::socket::Spin;
-use commonhold_ipc::sys::{futex_wait, monotonic_ns, ring_bell};
+use commonhold_ipc::sys::{futex_wait, kill_self, monotonic_ns, ring_bell};
 use commonhold_ipc::task::{Entry, Runner};
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
@@ -111,7 +111,8 @@ struct Worker {
     lent: Vec<Lent>,
     /// Calls that it may still make; none: any number.
     left: Option<u64>,
-    timed: bool,
+    /// What its clock shows, if its calls have a time limit.
+    clock: Option<u64>,
     current: Current,
     packing: Packing,
     known: Option<(u64, u64, &'static Entry)>,
@@ -155,7 +156,7 @@ impl Worker {
             bell,
             lent: Vec::new(),
             left,
-            timed,
+            clock: timed.then_some(0),
             current,
             packing: Packing::default(),
             known: None,
@@ -257,7 +258,19 @@ impl Worker {
         }
     }
 
+    /// Turns the clock on, to a later number. A worker that is condemned ends here: the owner kills it anyway.
+    fn turn_clock(&mut self, next: impl FnOnce(u64) -> u64) {
+        let Some(last) = self.clock else { return };
+        let next = next(last);
+        if !self.board().set_clock(self.place, last, next) {
+            kill_self();
+        }
+        self.clock = Some(next);
+    }
+
     fn task(&mut self, slot: usize) -> Result<()> {
+        // What is said of this task is not said of the last one.
+        self.turn_clock(|last| (last | 1) + 2);
         let current = &mut self.current;
         current.arguments.clear();
         let task = Board::new(&self.segment).task(slot, &mut current.arguments)?;
@@ -266,9 +279,6 @@ impl Worker {
         match self.entry(task.function, task.name) {
             Ok(entry) => entry.run(self),
             Err(error) => self.put(Err(error)),
-        }
-        if self.timed {
-            self.board().note_begin(self.place, 0);
         }
         let finished = self.board().finish(self.place, slot)?;
         if finished.tell_keeper {
@@ -318,12 +328,11 @@ impl Worker {
         let arguments = unpack::<A>(body.bytes(frames.all()))?;
         // The handles among them hold for themselves from here on.
         drop((held, body));
-        if self.timed {
-            self.board().note_begin(self.place, monotonic_ns());
-        }
+        self.turn_clock(|last| (monotonic_ns() & !1).max((last | 1) + 1));
         points::client("pool: before the call");
         let returned = catch_unwind(AssertUnwindSafe(|| call(arguments)));
         points::client("pool: after the call");
+        self.turn_clock(|last| last | 1);
         match returned {
             Ok(result) => self.packing.add(&result, &mut self.results).map(|()| Kind::Value),
             Err(payload) => self.packing.add_other(Kind::Panic, &panic_report(&*payload), &mut self.results).map(|()| Kind::Panic),

@@ -92,7 +92,7 @@ where
     R: Shared,
 {
     fn run(function: F, within: &mut dyn Any) {
-        passage(within).carry(|passage, arguments: A| passage.transaction(|tx| function.call(tx, arguments.clone())));
+        passage(within).carry_lent(|passage, arguments: A| passage.transaction(|tx| function.call(tx, arguments.clone())));
     }
 }
 
@@ -191,14 +191,15 @@ fn call_function<R: Shared>(
     Err(host_gone(core))
 }
 
-/// Waits for the answer; with a limit, so long after it has begun.
+/// Waits for the answer; with a limit, so long after it was seen to have begun. That it has is not rung for, so it is looked for as often.
 fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<Duration>) -> Result<Frame> {
-    let mut until = None;
+    let mut has_begun = false;
     loop {
-        match wait(core, line, until)? {
-            Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => until = deadline(limit),
+        match wait(core, line, deadline(limit))? {
+            Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Some(frame) => return Ok(frame),
-            None => return Err(over_time()),
+            None if has_begun => return Err(over_time()),
+            None => {}
         }
     }
 }

@@ -68,6 +68,14 @@ impl Road {
         }
     }
 
+    /// Leaves as many of the bytes as there is room for, to be seen with what comes next; by a socket they are sent.
+    pub fn leave(&self, bytes: &[u8]) -> Result<usize> {
+        match self {
+            Road::Socket(socket) => socket.send(bytes),
+            Road::Memory(end) => end.leave(bytes),
+        }
+    }
+
     /// Waits until there are bytes to take or room to send, or the deadline: (something to take, room). The end of a socket is both.
     ///
     /// # Errors
@@ -200,7 +208,7 @@ impl Incoming {
     fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Waited> {
         let socket = match road {
             Road::Memory(end) => {
-                let spin = if end.has_rung() { &mut self.spin_rung } else { &mut self.spin };
+                let spin = if end.to_sleeper() { &mut self.spin_rung } else { &mut self.spin };
                 return end.wait_or(Wanted::Bytes, spin, deadline, other);
             }
             Road::Socket(socket) => socket,

@@ -59,10 +59,38 @@ impl Speak for Parrot {
 #[commonhold::remote(sync, traits(Speak))]
 impl Parrot {}
 
+/// One type for several others, each a remote type of its own.
+struct Best<T>(Option<T>);
+
+impl<T: PartialOrd> Best<T> {
+    fn better(&mut self, value: T) {
+        if self.0.as_ref().is_none_or(|best| *best < value) {
+            self.0 = Some(value);
+        }
+    }
+}
+
+#[commonhold::remote(name = BestText)]
+impl Best<String> {
+    /// Takes a value.
+    pub fn offer(&mut self, value: String) {
+        self.better(value)
+    }
+}
+
+#[commonhold::remote(name = BestNumber)]
+impl Best<f64> {
+    /// Takes a value.
+    pub fn offer(&mut self, value: f64) {
+        self.better(value)
+    }
+}
+
 fn main() {
     let mut tally = inner::Tally(1u64);
     let _ = tally.r#match((1, 2), "", vec![]).0 + tally.local(5u8);
     tally.nothing();
     let _ = (inner::TallyProxy::other, SpeakProxy::speak, SpeakProxy::learn, Parrot::new, Parrot.think(1));
     let _ = |parrot: ParrotProxy| SpeakProxy::from(parrot);
+    let _ = |texts: BestTextProxy, numbers: BestNumberProxy| (texts.offer(String::new()), numbers.offer(1.0));
 }

@@ -8,6 +8,7 @@ use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
 use super::{Host, Registered};
+use crate::handle::Lent;
 use crate::request::ids;
 use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
@@ -92,6 +93,12 @@ impl<'a> Incoming<'a> {
     /// The next argument, bytes, where they lie.
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         access::<Vec<u8>>(self.archive()?).map(ArchivedVec::as_slice)
+    }
+
+    /// The answer, with this result.
+    fn answered<T: Shared>(mut self, result: &T) -> Result<Answered> {
+        self.finish(result)?;
+        Ok((self.answer, self.held))
     }
 
     /// The result.
@@ -263,21 +270,32 @@ impl Passage {
 
     /// Runs `body` with the arguments that came, and leaves its result.
     pub(in crate::remote) fn carry<A: Shared, R: Shared>(&mut self, body: impl FnOnce(&Self, A) -> Result<R>) {
-        self.done = Some(self.try_carry(body));
+        self.done = Some(self.incoming::<A>().and_then(|mut incoming| {
+            // Until the arguments' own handles hold for themselves.
+            let held = incoming.asked.handles.iter().map(|id| Stored::new(self.host.core(), id)).collect::<Result<Vec<_>>>()?;
+            let arguments = incoming.take::<A>()?;
+            drop(held);
+            let result = body(self, arguments)?;
+            incoming.answered(&result)
+        }));
     }
 
-    fn try_carry<A: Shared, R: Shared>(&self, body: impl FnOnce(&Self, A) -> Result<R>) -> Result<Answered> {
+    /// The same for what is over soon: what the arguments refer to is the caller's to hold meanwhile. Without it, it is gone, and so is
+    /// whoever would want a result.
+    pub(in crate::remote) fn carry_lent<A: Shared, R: Shared>(&mut self, body: impl FnOnce(&Self, A) -> Result<R>) {
+        self.done = Some(self.incoming::<A>().and_then(|mut incoming| {
+            let (_lent, arguments) = Lent::by(self.host.core(), || incoming.take::<A>())?;
+            let result = body(self, arguments)?;
+            incoming.answered(&result)
+        }));
+    }
+
+    fn incoming<A: Shared>(&self) -> Result<Incoming<'_>> {
         let asked = Asked::parse(&self.payload).ok_or_else(|| malformed("call"))?;
         if asked.interface != fingerprint::<A>() {
             return Err(malformed("call: its arguments are of another type"));
         }
-        let held = asked.handles.iter().map(|id| Stored::new(self.host.core(), id)).collect::<Result<Vec<_>>>()?;
-        let mut incoming = Incoming::new(self.host.core(), asked);
-        let arguments = incoming.take::<A>()?;
-        drop(held);
-        let result = body(self, arguments)?;
-        incoming.finish(&result)?;
-        Ok((incoming.answer, incoming.held))
+        Ok(Incoming::new(self.host.core(), asked))
     }
 
     /// Runs `body` in a transaction under the writer's ticket, once its time has begun.
@@ -285,8 +303,8 @@ impl Passage {
         let begun = || {
             let mut frame = [0; HEAD_BYTES];
             seal(&mut frame, Answer::Begun as u8, false, self.head.number)?;
-            // A line without an answer under way has room for a head.
-            self.road.send(&frame).map(|_| ())
+            // A line without an answer under way has room for a head. Its caller is not woken: it looks for this when it gets impatient.
+            self.road.leave(&frame).map(drop)
         };
         run_alone(self.host.core(), begun, over_time, body)
     }

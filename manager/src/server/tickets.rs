@@ -1,0 +1,158 @@
+//! The writer's ticket: whoever has it commits alone, for a while. It is asked for by who has lost too often, and by logic beside the data.
+//!
+//! It is a session's, and ends with it or after its time. Who asks while another session has it waits in a queue, and is answered where it has
+//! asked: on its lane or its socket. It is given back by a word, or with the last commit that is made under it.
+
+use super::Server;
+use super::calls::Done;
+use commonhold_ipc::lane::Request;
+use commonhold_ipc::limits::TICKET_MS;
+use commonhold_ipc::pin::BLOCKS;
+use commonhold_ipc::wire::Head;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Whose commits alone are done, and until when.
+struct Ticket {
+    session: usize,
+    until: Instant,
+}
+
+/// Who waits for the ticket: its session, and its call.
+struct Waiting {
+    session: usize,
+    head: Head,
+    /// If it was made on a lane.
+    on_lane: Option<Request>,
+}
+
+/// The ticket, and who waits for it.
+#[derive(Default)]
+pub struct Tickets {
+    ticket: Option<Ticket>,
+    queue: VecDeque<Waiting>,
+    /// Whether there may be sessions whose commit waits for the ticket.
+    somebody_waits: bool,
+}
+
+impl Tickets {
+    /// A session is over.
+    pub fn forget(&mut self, session: usize) {
+        self.queue.retain(|waiting| waiting.session != session);
+        self.give_back(session);
+    }
+
+    fn give_back(&mut self, session: usize) {
+        if self.ticket.as_ref().is_some_and(|ticket| ticket.session == session) {
+            self.ticket = None;
+        }
+    }
+
+    fn give(&mut self, session: usize) {
+        self.ticket = Some(Ticket { session, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+    }
+
+    /// A commit waits for the ticket.
+    pub fn note_who_waits(&mut self) {
+        self.somebody_waits = true;
+    }
+
+    /// When the ticket's time is over.
+    pub fn until(&self) -> Option<Instant> {
+        self.ticket.as_ref().map(|ticket| ticket.until)
+    }
+}
+
+impl Server {
+    /// Whether another session has the writer's ticket.
+    pub(super) fn waits_for_ticket(&self, index: usize) -> bool {
+        self.tickets.ticket.as_ref().is_some_and(|ticket| ticket.session != index && Instant::now() < ticket.until)
+    }
+
+    /// Gives a session the ticket, or has it wait for it.
+    pub(super) fn take_ticket(&mut self, index: usize, head: &Head, on_lane: Option<Request>) -> Done {
+        let tickets = &mut self.tickets;
+        if tickets.ticket.is_none() && tickets.queue.is_empty() {
+            tickets.give(index);
+            return Done::Answer(Vec::new());
+        }
+        // A lane has one call at a time, so no client of ours asks for more.
+        if tickets.queue.iter().filter(|waiting| waiting.session == index).count() >= BLOCKS {
+            return Done::Nonsense;
+        }
+        tickets.queue.push_back(Waiting { session: index, head: *head, on_lane });
+        Done::NoAnswer
+    }
+
+    pub(super) fn take_ticket_back(&mut self, index: usize) {
+        self.tickets.give_back(index);
+    }
+
+    /// A commit after which the ticket is given back, whatever became of it.
+    pub(super) fn last_commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
+        let done = self.commit(index, head, payload);
+        if !matches!(done, Done::Later) {
+            self.tickets.give_back(index);
+        }
+        done
+    }
+
+    /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
+    /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
+    #[inline]
+    pub(super) fn pass_ticket_on(&mut self) {
+        let Tickets { ticket, queue, somebody_waits } = &self.tickets;
+        if ticket.is_some() || *somebody_waits || !queue.is_empty() {
+            self.pass_ticket();
+        }
+    }
+
+    fn pass_ticket(&mut self) {
+        if self.tickets.until().is_some_and(|until| until <= Instant::now()) {
+            self.tickets.ticket = None;
+        }
+        if self.tickets.ticket.is_none() && !self.wake_who_waits(None) {
+            while self.tickets.ticket.is_none()
+                && let Some(Waiting { session, head, on_lane }) = self.tickets.queue.pop_front()
+            {
+                self.tickets.give(session);
+                match on_lane {
+                    Some(request) => {
+                        self.answer_lane(session, &request, Done::Answer(Vec::new()));
+                        self.answer_lanes();
+                    }
+                    None => self.answer(session, &head, Done::Answer(Vec::new())),
+                }
+                // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
+                self.flush_all();
+            }
+        }
+        if let Some(holder) = self.tickets.ticket.as_ref().map(|ticket| ticket.session) {
+            self.wake_who_waits(Some(holder));
+        }
+    }
+
+    /// Lets the sessions (or this one) whose commit waits for the ticket go on in the next round. Whether there were any.
+    fn wake_who_waits(&mut self, only: Option<usize>) -> bool {
+        if !self.tickets.somebody_waits {
+            return false;
+        }
+        self.tickets.somebody_waits = only.is_some();
+        let before = self.unfinished.len();
+        let mut lanes = false;
+        for index in 0..self.connections.len() {
+            if only.is_none_or(|only| only == index) && self.lanes_wait(index) {
+                lanes = true;
+                self.wake_lanes(index);
+            }
+            if let Some(Some(super::Connection::Session(session))) = self.connections.get_mut(index)
+                && session.waits_for_ticket
+                && only.is_none_or(|only| only == index)
+            {
+                session.waits_for_ticket = false;
+                self.put_off(index);
+            }
+        }
+        lanes || self.unfinished.len() > before
+    }
+}
