@@ -134,3 +134,79 @@ fn what_a_popped_handle_refers_to_lives_on() {
         assert_eq!(manager.stats().unwrap().objects, 3, "jobs, names, and the list that is still in jobs");
     }
 }
+
+/// Held by the compiler: what users may send to other threads, share, print. A guard stays with its thread.
+#[test]
+fn public_types_have_the_common_traits() {
+    use commonhold::*;
+    fn handle<T: Handle + Shared + Clone + Send + Sync + std::fmt::Debug>() {}
+    fn shared<T: Send + Sync + std::fmt::Debug>() {}
+    fn sent<T: Send + std::fmt::Debug>() {}
+    fn shown<T: std::fmt::Debug>() {}
+    fn error<T: std::error::Error + Send + Sync + Clone + 'static>() {}
+    error::<Error>();
+    handle::<Dict<String, u8>>();
+    handle::<List<u8>>();
+    handle::<Value<u8>>();
+    handle::<Counter>();
+    handle::<Namespace>();
+    handle::<Lock>();
+    handle::<RLock>();
+    handle::<RwLock>();
+    handle::<Semaphore>();
+    handle::<BoundedSemaphore>();
+    handle::<Condition>();
+    handle::<Event>();
+    handle::<Barrier>();
+    handle::<Queue<u8>>();
+    handle::<Connection<u8>>();
+    handle::<PipeReceiver<u8>>();
+    handle::<PipeSender<u8>>();
+    handle::<Array<u8>>();
+    handle::<SharedBytes>();
+    handle::<StripedCounter>();
+    shared::<Manager>();
+    shared::<Session>();
+    shared::<Snapshot>();
+    shared::<Token>();
+    shared::<Pool>();
+    shared::<AsyncResult<u8>>();
+    shared::<Process<u8>>();
+    shared::<ParentProcess>();
+    shared::<Any>();
+    shared::<ErrorKind>();
+    shared::<QueueOptions>();
+    shared::<PipeOptions>();
+    sent::<ManagerBuilder>();
+    sent::<ProcessBuilder>();
+    sent::<PoolBuilder>();
+    sent::<Writer>();
+    sent::<Supervisor>();
+    sent::<ChildSpec>();
+    sent::<DeadLetters<u8>>();
+    sent::<Permit<'_>>();
+    shown::<Batch<'_>>();
+    shown::<Transaction<'_>>();
+    shown::<Ref<'_, u8>>();
+    shown::<View<'_, u8>>();
+    shown::<DictIter<'_, u8, u8>>();
+    shown::<ListIter<'_, u8>>();
+    shown::<DictAt<'_, u8, u8>>();
+    shown::<ListAt<'_, u8>>();
+    shown::<Slice<'_, u8>>();
+    shown::<ArrayIter<'_, u8>>();
+    shown::<BytesCursor<'_>>();
+    shown::<QueueIter<'_, u8>>();
+    shown::<Lease<u8>>();
+    shown::<Watch<'_, u8>>();
+    shown::<Progress>();
+    shown::<LockGuard<'_>>();
+    shown::<RLockGuard<'_>>();
+    shown::<ReadGuard<'_>>();
+    shown::<WriteGuard<'_>>();
+    shown::<Party>();
+    shown::<Acquired<u8>>();
+    shown::<ObjectInfo>();
+    shown::<SessionInfo>();
+    shown::<Stats>();
+}

@@ -357,6 +357,126 @@ fn deaths_end_what_is_awaited() {
     ends.into_iter().for_each(|end| assert!(block_on(end).unwrap_err().is_died()));
 }
 
+/// A sender goes while its receiver is awaited, and pending: it is woken by that, and by nothing else.
+#[test]
+fn a_dropped_sender_wakes_who_awaits_its_receiver() {
+    for manager in managers() {
+        let (receiver, sender) = manager.pipe_one_way::<u64>().unwrap();
+        let unpark = unpark();
+        let waker = Waker::from(unpark.clone());
+        let mut receive = receiver.recv_async();
+        assert!(poll_once(&mut receive, &waker).is_pending());
+        assert_eq!(unpark.1.load(Ordering::SeqCst), 0);
+        drop(sender);
+        until("the receiver is woken", || unpark.1.load(Ordering::SeqCst) > 0);
+        assert!(matches!(poll_once(&mut receive, &waker), Poll::Ready(Ok(None))), "the end of the stream");
+    }
+}
+
+#[test]
+fn a_parents_end_is_awaited() {
+    fn outlives(up: Event, ended: Event) {
+        let parent = parent_process().unwrap();
+        let mut end = parent.wait_async();
+        assert!(poll_once(&mut end, Waker::noop()).is_pending() && parent.is_alive());
+        up.set().unwrap();
+        block_on(end).unwrap();
+        assert!(!parent.is_alive() && block_on(parent.wait_async()).is_ok());
+        ended.set().unwrap();
+    }
+    fn starts(up: Event, ended: Event) {
+        drop(Process::spawn(outlives, (up, ended)).unwrap());
+        wait_for_parent();
+    }
+    let manager = Manager::start().unwrap();
+    let (up, ended) = (manager.event().unwrap(), manager.event().unwrap());
+    let child = Process::spawn(starts, (up.clone(), ended.clone())).unwrap();
+    assert!(up.wait_timeout(PATIENCE).unwrap());
+    assert!(!ended.is_set().unwrap());
+    child.kill().unwrap();
+    assert!(ended.wait_timeout(PATIENCE).unwrap(), "it is told of the end");
+}
+
+/// An object that takes its time.
+struct Gate {
+    passed: u64,
+}
+
+#[commonhold::remote]
+impl Gate {
+    pub fn new() -> Self {
+        Gate { passed: 0 }
+    }
+
+    pub fn pass(&mut self, open: Event, n: u64) -> Result<(u64, u64)> {
+        open.wait()?;
+        self.passed += 1;
+        Ok((self.passed, n))
+    }
+
+    pub fn die(&self) {
+        commonhold_ipc::sys::kill_self()
+    }
+}
+
+#[test]
+fn calls_of_objects_are_awaited() {
+    let manager = Manager::start().unwrap();
+    let open = manager.event().unwrap();
+    let gate = manager.create(Gate::new, ()).unwrap();
+    let mut calls: Vec<_> = (0..200).map(|n| gate.call_async().pass(open.clone(), n).unwrap()).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call, Waker::noop()).is_pending()));
+    // Some are given up, some fetched by a thread that blocks, the rest awaited, from the last to the first.
+    let mut fetched = calls.split_off(150);
+    drop(calls.drain(..10));
+    let sum = Arc::new(AtomicU64::new(0));
+    let jobs = calls.into_iter().rev().map(|call| {
+        let sum = sum.clone();
+        Box::pin(async move {
+            let (passed, n) = call.await.unwrap().unwrap();
+            assert_eq!(passed, n + 1, "in their order");
+            sum.fetch_add(n, Ordering::SeqCst);
+        }) as Job
+    });
+    let awaits = thread::spawn({
+        let jobs = jobs.collect();
+        move || run_all(jobs)
+    });
+    open.set().unwrap();
+    for (n, call) in (150..).zip(fetched.drain(..)) {
+        assert_eq!(call.get().unwrap().unwrap(), (n + 1, n));
+    }
+    awaits.join().unwrap();
+    assert_eq!(sum.load(Ordering::SeqCst), (10..150).sum::<u64>());
+    let mut once = gate.call_async().pass(open.clone(), 200).unwrap();
+    assert_eq!(block_on(&mut once).unwrap().unwrap(), (201, 200));
+    assert!(block_on(&mut once).unwrap_err().is_closed() && once.get().unwrap_err().is_closed(), "it was given");
+}
+
+#[test]
+fn the_death_of_an_object_ends_what_is_awaited() {
+    for of_manager in [false, true] {
+        let manager = Manager::start().unwrap();
+        let open = manager.event().unwrap();
+        let (gate, other) = (manager.create(Gate::new, ()).unwrap(), manager.create(Gate::new, ()).unwrap());
+        let unpark = unpark();
+        let waker = Waker::from(unpark.clone());
+        let mut calls: Vec<_> = (0..20).map(|n| gate.call_async().pass(open.clone(), n).unwrap()).collect();
+        assert!(calls.iter_mut().all(|call| poll_once(call, &waker).is_pending()));
+        if of_manager {
+            process_of(&manager).kill();
+        } else {
+            other.call_one_way().die().unwrap();
+        }
+        until("all are woken", || unpark.1.load(Ordering::SeqCst) >= 20);
+        for call in calls {
+            // (The host may be quicker to hear of the manager's end, and say so, than to end with it.)
+            let error = block_on(call).and_then(|passed| passed).unwrap_err();
+            assert!(if of_manager { error.is_disconnected() } else { error.is_died() }, "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_held_for_who_waits_no_more() {
     let manager = Manager::start().unwrap();
@@ -447,6 +567,9 @@ fn forked_children_have_a_watcher_of_their_own() {
 #[test]
 fn futures_go_where_tasks_go() {
     fn is_send<T: Send>(_: &T) {}
+    const fn is_task<F: Future + Send + Unpin + 'static>() {}
+    const { is_task::<commonhold::Pending<String>>() };
+    const { is_task::<commonhold::AsyncResult<String>>() };
     let manager = Manager::in_process().unwrap();
     let (queue, event) = (manager.queue::<String>(1).unwrap(), manager.event().unwrap());
     let (ours, theirs) = manager.pipe::<String>().unwrap();

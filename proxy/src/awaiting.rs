@@ -47,6 +47,8 @@ pub(crate) enum Key {
     Event(u64, u64, u64),
     /// The end of a child: where what is known of it lies.
     Child(usize),
+    /// The end of the parent.
+    Parent,
 }
 
 type Watched = Arc<dyn Waitable + Send + Sync>;

@@ -14,6 +14,7 @@ use commonhold_ipc::value::{AsShared, Key, Number, Shared};
 use commonhold_ipc::wire::Call;
 use commonhold_ipc::wire::commit::{CommitWriter, END, Mark as OpsMark, Op, Values};
 use std::cell::RefCell;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -43,6 +44,12 @@ pub struct Batch<'s> {
     commit: RefCell<CommitWriter>,
     uploads: RefCell<Vec<u64>>,
     stored: RefCell<Vec<Stored>>,
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Batch of {} writes>", self.commit.borrow().ops())
+    }
 }
 
 impl<'s> Batch<'s> {

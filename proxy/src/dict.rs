@@ -478,6 +478,12 @@ pub struct Iter<'g, K: Key, V: Shared> {
     _of: PhantomData<fn() -> (K, V)>,
 }
 
+impl<K: Key, V: Shared> fmt::Debug for Iter<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<DictIter with {} entries left>", self.left)
+    }
+}
+
 impl<'g, K: Key, V: Shared> Iterator for Iter<'g, K, V> {
     type Item = (Ref<'g, K>, Ref<'g, V>);
 

@@ -449,6 +449,12 @@ pub struct Iter<'g, T: Shared> {
     _of: PhantomData<fn() -> T>,
 }
 
+impl<T: Shared> fmt::Debug for Iter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<ListIter with {} elements left>", self.elements.len())
+    }
+}
+
 impl<'g, T: Shared> Iterator for Iter<'g, T> {
     type Item = Ref<'g, T>;
 

@@ -24,6 +24,7 @@ use commonhold_ipc::value::{AsShared, Key, Number, Ser, Shared, to_owned};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// A value's archive as this transaction has written it.
@@ -101,6 +102,12 @@ pub struct Transaction<'s> {
     watched: RefCell<HashSet<u64>>,
     /// Conditions that the commit has already, as bytes.
     seen: RefCell<HashSet<Vec<u8>>>,
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Transaction on version {}, {:?}>", self.version(), self.batch)
+    }
 }
 
 /// What [`Transaction::get`] reads from: a dict by key, a list by position.

@@ -235,12 +235,13 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
         line.send(&good).unwrap();
         assert!(frame_on(&line).is_some());
         scribbled.word(word).store(value, Ordering::Relaxed);
-        // Its host is rung for, whatever it says of itself.
-        line.socket().send(&[0]).unwrap();
+        // Its host is rung for, whatever it says of itself; one that was awake may have hung up by then.
+        let rung = line.socket().send(&[0]);
+        assert!(ends || rung.is_ok());
         if word == 136 {
             // Looked at when it has something to say.
-            line.send(&good).unwrap();
-            line.socket().send(&[0]).unwrap();
+            let _ = line.send(&good);
+            let _ = line.socket().send(&[0]);
         }
         if ends {
             let mut bytes = [0; 64];

@@ -2,6 +2,7 @@
 
 use commonhold_ipc::bytes;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -205,6 +206,12 @@ pub(crate) use block_methods;
 pub struct BytesCursor<'b> {
     block: Block<'b>,
     at: u64,
+}
+
+impl fmt::Debug for BytesCursor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<BytesCursor at {} of {} bytes>", self.at, self.block.len)
+    }
 }
 
 impl BytesCursor<'_> {

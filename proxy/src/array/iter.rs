@@ -3,6 +3,7 @@
 use commonhold_ipc::array::Elements;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::value::Plain;
+use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::Range;
 
@@ -10,6 +11,12 @@ use std::ops::Range;
 pub struct ArrayIter<'a, T> {
     elements: Elements<'a, T>,
     rest: Range<usize>,
+}
+
+impl<T> fmt::Debug for ArrayIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<ArrayIter over {:?}>", self.rest)
+    }
 }
 
 impl<'a, T: Plain> ArrayIter<'a, T> {

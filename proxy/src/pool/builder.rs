@@ -16,7 +16,7 @@ use commonhold_ipc::sys::{bell, memfd_sealed};
 use commonhold_ipc::value::Shared;
 use std::any::Any;
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -53,6 +53,13 @@ pub struct PoolBuilder {
     name: Option<String>,
     initializer: Option<Result<FirstCall>>,
     settings: Partial,
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, workers) = (self.name.as_deref().unwrap_or("PoolWorker"), self.workers);
+        f.debug_struct("PoolBuilder").field("name", &name).field("workers", &workers).finish_non_exhaustive()
+    }
 }
 
 /// What a pool's initializer may return: nothing, or whether it has failed.

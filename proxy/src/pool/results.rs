@@ -223,6 +223,12 @@ pub struct Watch<'r, T> {
     last: Option<Progress>,
 }
 
+impl<T> fmt::Debug for Watch<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
 /// Longest wait between two looks at tasks of many calls, which tell of nothing before their end.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -102,6 +102,37 @@ impl ParentProcess {
         Ok(wait_readable(&[self.sentinel()], deadline)? != 0)
     }
 
+    /// [`wait`](Self::wait) for its end that is awaited, in any executor. With the feature `async`.
+    ///
+    /// # Errors
+    /// `System` if this process cannot wait.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// use commonhold::{Process, parent_process};
+    /// // A child that is not daemonic, and yet ends when its parent has.
+    /// let child = Process::spawn(|| pollster::block_on(parent_process().unwrap().wait_async()), ())?;
+    /// assert!(child.is_alive());
+    /// # child.kill()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "async")]
+    pub fn wait_async(&self) -> impl Future<Output = Result<()>> + Send + Unpin + use<> {
+        use crate::awaiting::{Key, Place};
+        use std::task::Poll;
+        let (parent, mut place) = (*self, None);
+        std::future::poll_fn(move |context| {
+            if parent.wait(Duration::ZERO)? {
+                place = None;
+                return Poll::Ready(Ok(()));
+            }
+            Place::keep(&mut place, Key::Parent, context.waker(), || std::sync::Arc::new(parent))?;
+            Poll::Pending
+        })
+    }
+
     /// A descriptor that becomes readable when it ends.
     pub fn sentinel(&self) -> BorrowedFd<'static> {
         self.0.pidfd.as_fd()

@@ -170,6 +170,12 @@ pub struct DeadLetters<T: Shared> {
     queue: Queue<T>,
 }
 
+impl<T: Shared> fmt::Debug for DeadLetters<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<DeadLetters of {:?}>", self.queue)
+    }
+}
+
 impl<T: Shared> DeadLetters<T> {
     /// Takes one if there is one now.
     ///

@@ -12,6 +12,7 @@ use commonhold_ipc::value::{Shared, access, to_owned};
 use rkyv::util::AlignedVec;
 use std::any::Any;
 use std::cell::Cell;
+use std::fmt;
 use std::time::Duration;
 
 thread_local! {
@@ -236,6 +237,15 @@ impl<'q, T: Shared> IntoIterator for &'q Queue<T> {
 /// Items as they come. Ends when the queue is closed and drained, or after an error.
 pub struct QueueIter<'q, T: Shared> {
     queue: Option<&'q Queue<T>>,
+}
+
+impl<T: Shared> fmt::Debug for QueueIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.queue {
+            Some(queue) => write!(f, "<QueueIter of {queue:?}>"),
+            None => f.write_str("<QueueIter at its end>"),
+        }
+    }
 }
 
 impl<T: Shared> Iterator for QueueIter<'_, T> {

@@ -13,6 +13,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+#[cfg(feature = "async")]
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 /// How often a reader looks whether the manager lives, and a sleeper whether there is a reader.
 const LOOK: Duration = Duration::from_millis(1_000);
@@ -36,6 +42,29 @@ struct Inbox {
     number: u64,
     /// What the host said before it ended the line, if it did.
     refusal: Option<Frame>,
+    #[cfg(feature = "async")]
+    awaited: Awaited,
+}
+
+/// Answers that futures await, by number; and whether a thread waits for them.
+#[cfg(feature = "async")]
+#[derive(Default)]
+struct Awaited {
+    wakers: HashMap<u64, Waker>,
+    attended: bool,
+}
+
+impl Inbox {
+    /// Takes an answer that is here.
+    fn take(&mut self, number: u64) -> Option<Frame> {
+        match self.waiting.remove(&number)? {
+            Waiting::Answered(frame) => Some(frame),
+            other => {
+                self.waiting.insert(number, other);
+                None
+            }
+        }
+    }
 }
 
 /// A line for calls ahead to one host.
@@ -167,14 +196,72 @@ impl Stream {
 
     /// Waits for an answer, and takes it.
     fn fetch(&self, number: u64) -> Result<Frame> {
-        let frame = self.until(None, |inbox| match inbox.waiting.remove(&number)? {
-            Waiting::Answered(frame) => Some(frame),
-            other => {
-                inbox.waiting.insert(number, other);
-                None
+        let frame = self.until(None, |inbox| if inbox.waiting.contains_key(&number) { inbox.take(number).map(Some) } else { Some(None) });
+        frame?.flatten().ok_or_else(given)
+    }
+
+    /// Takes an answer if it is here; has `waker` called when it is.
+    #[cfg(feature = "async")]
+    fn poll(self: &Arc<Self>, number: u64, waker: &Waker) -> Poll<Result<Frame>> {
+        // As whoever waits, for no time: what has come is read, and a forked child gets no further.
+        match self.until(Some(Instant::now()), |inbox| inbox.take(number)) {
+            Ok(None) => {}
+            Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+        let waker = waker.clone();
+        let mut inbox = lock(&self.inbox);
+        // Another thread may have read it between.
+        if let Some(frame) = inbox.take(number) {
+            return Poll::Ready(Ok(frame));
+        }
+        if inbox.ended {
+            return Poll::Ready(Err(self.gone(&inbox)));
+        }
+        if !inbox.waiting.contains_key(&number) {
+            return Poll::Ready(Err(given()));
+        }
+        if !inbox.awaited.attended {
+            let stream = self.clone();
+            let attends = std::thread::Builder::new().name("commonhold-calls".into()).spawn(move || stream.attend());
+            if let Err(error) = attends {
+                return Poll::Ready(Err(Error::system("could not start the thread that awaits answers of objects", error)));
             }
-        });
-        frame?.ok_or_else(|| host_gone(&self.session))
+            inbox.awaited.attended = true;
+        }
+        let before = inbox.awaited.wakers.insert(number, waker);
+        drop(inbox);
+        drop(before);
+        Poll::Pending
+    }
+
+    /// What a thread does as long as futures await answers on this line: it waits as every thread does, and wakes them.
+    #[cfg(feature = "async")]
+    fn attend(&self) {
+        loop {
+            let ready = self.until(None, |inbox| {
+                let Inbox { awaited, waiting, .. } = inbox;
+                let is_here = |number: &u64, _: &mut Waker| matches!(waiting.get(number), Some(Waiting::Answered(_)));
+                let ready: Vec<_> = awaited.wakers.extract_if(is_here).map(|(_, waker)| waker).collect();
+                awaited.attended = !awaited.wakers.is_empty();
+                (!ready.is_empty() || !awaited.attended).then_some((ready, awaited.attended))
+            });
+            let (ready, goes_on) = match ready {
+                Ok(found) => found.unwrap_or_default(),
+                Err(_) => {
+                    // Each of them hears why.
+                    let awaited = std::mem::take(&mut lock(&self.inbox).awaited);
+                    (awaited.wakers.into_values().collect(), false)
+                }
+            };
+            for waker in ready {
+                // A panic of an executor's was reported by its hook; the others have their turn.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
+            if !goes_on {
+                return;
+            }
+        }
     }
 
     /// A call was not sent.
@@ -194,9 +281,18 @@ impl Stream {
             }
             _ => inbox.waiting.remove(&number),
         };
+        #[cfg(feature = "async")]
+        let waker = inbox.awaited.wakers.remove(&number);
         drop(inbox);
+        #[cfg(feature = "async")]
+        drop(waker);
         drop(over);
     }
+}
+
+#[cold]
+fn given() -> Error {
+    Error::new(ErrorKind::Closed, "the result of this call was given already: a future is polled until it is ready, and no more")
 }
 
 /// The result of a call that was made ahead. Dropped, the result is not wanted; the call is done all the same.
@@ -235,8 +331,11 @@ impl<R: Shared> Pending<R> {
     /// # Errors
     /// As the call itself.
     pub fn get(self) -> Result<R> {
-        let frame = self.stream.fetch(self.number)?;
-        result(&self.stream.session, &frame, |bytes| drop(self.stream.say(bytes)))
+        self.result(&self.stream.fetch(self.number)?)
+    }
+
+    fn result(&self, frame: &Frame) -> Result<R> {
+        result(&self.stream.session, frame, |bytes| drop(self.stream.say(bytes)))
     }
 
     /// Waits for the result, so long at the most.
@@ -264,6 +363,35 @@ impl<R: Shared> Pending<R> {
     /// As [`wait`](Self::wait).
     pub fn is_ready(&self) -> Result<bool> {
         self.wait(Duration::ZERO)
+    }
+}
+
+/// The result, awaited in any executor, with the feature `async`. Errors as those of [`get`](Pending::get); `Closed` once it has been
+/// given.
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// # use commonhold::Manager;
+/// # struct Tally { hits: u64 }
+/// # #[commonhold::remote]
+/// # impl Tally {
+/// #     pub fn new() -> Self { Tally { hits: 0 } }
+/// #     pub fn hit(&mut self, n: u64) -> u64 { self.hits += n; self.hits }
+/// # }
+/// # fn main() -> commonhold::Result<()> {
+/// let manager = Manager::start()?;
+/// let tally = manager.create(Tally::new, ())?;
+/// let hits = pollster::block_on(async { tally.call_async().hit(3)?.await })?;
+/// assert_eq!(hits, 3);
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "async")]
+impl<R: Shared> Future for Pending<R> {
+    type Output = Result<R>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
+        self.stream.poll(self.number, context.waker()).map(|frame| self.result(&frame?))
     }
 }
 
