@@ -43,7 +43,7 @@ mod calling;
 mod served;
 
 pub use calling::{CallingLanes, Posted, SMALL_REPLY_BYTES, Waited};
-pub use served::{Request, ServedLanes};
+pub use served::{Answered, Request, ServedLanes};
 
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;

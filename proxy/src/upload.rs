@@ -67,6 +67,8 @@ struct Parts {
     /// Bytes of the value that have been posted before.
     posted: u64,
     under_way: Option<UnderWay>,
+    /// There was no answer to a part: the session is over, and the manager may still read the room.
+    is_lost: bool,
     /// The manager has the whole value, and it is as it should be.
     is_whole: bool,
 }
@@ -81,8 +83,8 @@ impl Parts {
         }
         let bytes = if head.len > PART_BYTES { 2 * PART_ROOM_BYTES } else { PAYLOAD_AT + PART_HEAD_BYTES as u64 + head.len };
         let room = road.take_room(bytes)?;
-        let session = session.clone();
-        Some(Parts { session, head, number, room, is_second: false, filled: 0, posted: 0, under_way: None, is_whole: false })
+        let (is_second, is_lost, is_whole) = (false, false, false);
+        Some(Parts { session: session.clone(), head, number, room, is_second, filled: 0, posted: 0, under_way: None, is_lost, is_whole })
     }
 
     fn send(self, write: impl FnOnce(Sink) -> Result<u64>) -> Result<u64> {
@@ -151,10 +153,10 @@ impl Parts {
 
     /// Waits until the part that has been posted is answered.
     fn settle(&mut self) -> Result<()> {
-        if let Some(call) = self.under_way.take() {
-            self.road()?.settle(&self.session.connection, call)?;
-        }
-        Ok(())
+        let Some(call) = self.under_way.take() else { return Ok(()) };
+        let settled = self.road().and_then(|road| road.settle(&self.session.connection, call));
+        self.is_lost |= settled.is_err();
+        settled
     }
 }
 
@@ -164,11 +166,11 @@ impl Drop for Parts {
         if !self.session.is_ours() {
             return;
         }
-        // Without an answer the session is over, and room that the manager may still read goes with it.
-        let _ = self.settle();
-        if let Some(road) = self.session.lane_road()
-            && road.is_free(self.session.pins.lane())
-        {
+        if self.settle().is_err() || self.is_lost {
+            // The room goes with the session.
+            return;
+        }
+        if let Some(road) = self.session.lane_road() {
             road.give_room(self.room.clone());
         }
         if !self.is_whole && self.posted > 0 {

@@ -23,9 +23,14 @@ pub struct Request {
     place: u64,
 }
 
-/// Cache lines of a request that are fetched ahead: those of a small one.
-const REQUEST_LINES: usize = 3;
-const CACHE_LINE_BYTES: usize = 64;
+/// How an answer was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// It fitted into the slot; else the client was told that it comes by the socket.
+    pub fits: bool,
+    /// The caller slept, and has been woken.
+    pub slept: bool,
+}
 
 /// The lanes that clients post on: all but the shared one.
 const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
@@ -132,21 +137,13 @@ impl ServedLanes {
     #[inline]
     pub fn take_rung(&mut self, mut found: impl FnMut(usize, u64)) {
         for (at, word) in words(&self.segment, 0, DOORBELL_WORDS).iter().enumerate() {
-            let rung = word.load(Ordering::Relaxed);
-            if rung != 0 {
-                self.fetch(64 * at as u16 + rung.trailing_zeros() as u16);
+            if word.load(Ordering::Relaxed) != 0 {
                 // SYNC: Acquire pairs with the Release in `Doorbell::set_bit`: the request before it.
                 let rung = word.swap(0, Ordering::Acquire) & CLIENTS_LANES[at];
                 self.used[at] |= rung;
                 found(at, rung);
             }
         }
-    }
-
-    /// Has a request come nearer while its bit is taken: either is the way of a cache line from one processor to another.
-    #[inline]
-    fn fetch(&self, lane: u16) {
-        (0..REQUEST_LINES).for_each(|line| self.segment.prefetch_to_write(slot(lane) + REQUEST + CACHE_LINE_BYTES * line));
     }
 
     /// Copies a request's head and mark; `None` if it says what no client of ours would.
@@ -192,10 +189,9 @@ impl ServedLanes {
         arena.read_file(&self.file, request.place + from, block, len)
     }
 
-    /// Writes a reply (head and payload as one), which its caller does not look at before it is [published](Self::publish). `false`: it does
-    /// not fit, and the caller is told to expect it by the socket.
+    /// Writes a reply (head and payload as one) and publishes it by its mark. Who sleeps is woken.
     #[inline]
-    pub fn write_reply(&self, lane: u16, reply: &[u8]) -> bool {
+    pub fn answer(&self, lane: u16, mark: u32, reply: &[u8]) -> Answered {
         let slot = slot(lane);
         let fits = reply.len() <= REPLY_BYTES;
         if fits {
@@ -205,13 +201,6 @@ impl ServedLanes {
             let words = words(&self.segment, slot + REPLY, 2);
             words.iter().zip(head.to_words()).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
-        fits
-    }
-
-    /// Publishes the reply to a request by its mark. Whether its caller slept, and has been woken.
-    #[inline]
-    pub fn publish(&self, lane: u16, mark: u32) -> bool {
-        let slot = slot(lane);
         crate::points::manager("lane: before the answer is published");
         let (answered, sleeping) = (self.segment.half(slot + ANSWERED), self.segment.half(slot + SLEEPING));
         let slept = super::answer(&Given { answered, sleeping, mark });
@@ -219,7 +208,7 @@ impl ServedLanes {
             crate::points::manager("lane: answered, the caller sleeps");
             sys::futex_wake_all(answered);
         }
-        slept
+        Answered { fits, slept }
     }
 
     /// The session is over: whoever waits here, or will, is told.

@@ -30,9 +30,7 @@ fn rung(served: &mut ServedLanes) -> [u64; DOORBELL_WORDS] {
 
 /// Gives an answer; whether it fitted.
 fn answer(served: &ServedLanes, lane: u16, mark: u32, reply: &[u8]) -> bool {
-    let fits = served.write_reply(lane, reply);
-    served.publish(lane, mark);
-    fits
+    served.answer(lane, mark, reply).fits
 }
 
 #[test]

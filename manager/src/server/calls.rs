@@ -53,11 +53,11 @@ impl From<Result<Vec<Outcome>>> for Done {
 }
 
 /// Bytes of the frame that lends one value without handles.
-pub(super) const LENT_FRAME_BYTES: usize = HEAD_BYTES + LENT_REPLY_BYTES;
+const LENT_FRAME_BYTES: usize = HEAD_BYTES + LENT_REPLY_BYTES;
 
 /// The answer to a request as a frame, if it lends one value without handles: by far the most common.
 #[inline]
-pub(super) fn lent_answer(session: &mut Session, head: &Head, done: &Done, committed: &mut Vec<Outcome>) -> Option<[u8; LENT_FRAME_BYTES]> {
+fn lent_answer(session: &mut Session, head: &Head, done: &Done, committed: &mut Vec<Outcome>) -> Option<[u8; LENT_FRAME_BYTES]> {
     let Done::Committed(version) = *done else { return None };
     let [Outcome::Lent(place, handles)] = &committed[..] else { return None };
     if !handles.is_empty() {

@@ -9,7 +9,7 @@
 //! or of work that counts as many; and the sockets are looked at whenever the lanes have had so many bytes, or some rounds without any.
 //! A request that waits for the writer's ticket waits in its slot, and is copied again when its time has come.
 
-use super::calls::{Done, REQUEST_BYTES_MIN, lent_answer, write_answer};
+use super::calls::{Done, REQUEST_BYTES_MIN, write_answer};
 use super::session::Session;
 use super::{Connection, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
@@ -122,11 +122,14 @@ impl SessionLanes {
     }
 }
 
-/// An answer that is written and waits for the commit to be published.
+/// An answer that is ready and waits for the commit to be published. Not in its slot: its caller looks there, and would take the cache line
+/// back before its mark can be stored.
 struct Answer {
     index: usize,
     lane: u16,
     mark: u32,
+    /// Where in the replies it ends; it begins where the one before it ends.
+    end: usize,
 }
 
 /// The sessions whose doorbells are looked at, and the answers of this round.
@@ -140,8 +143,7 @@ pub struct LaneWatch {
     /// Bytes served since the last look at the sockets.
     unlooked: usize,
     request: Vec<u8>,
-    /// What a reply is put together in.
-    reply: Vec<u8>,
+    replies: Vec<u8>,
     answers: Vec<Answer>,
     /// Of those whom the manager has answered since it last waited, somebody was awake.
     met_awake: bool,
@@ -437,36 +439,12 @@ impl Server {
         Done::Answer(Vec::new())
     }
 
-    /// Writes the answer into its slot, for its caller to see when the commit has been published.
     pub(super) fn answer_lane(&mut self, index: usize, request: &Request, done: Done) {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
-        let Request { head, mark, .. } = request;
-        let written = match lent_answer(session, head, &done, &mut self.outcomes) {
-            Some(frame) => session.lanes.as_ref().is_some_and(|lanes| lanes.served.write_reply(head.lane, &frame)),
-            None => self.write_other_answer(index, head, done),
-        };
-        if written {
-            self.lane_watch.answers.push(Answer { index, lane: head.lane, mark: *mark });
+        if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
+            let end = self.lane_watch.replies.len();
+            self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
         }
-    }
-
-    /// The same for answers of any kind. Whether there is one.
-    fn write_other_answer(&mut self, index: usize, head: &Head, done: Done) -> bool {
-        let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return false };
-        let reply = &mut self.lane_watch.reply;
-        reply.clear();
-        if !write_answer(session, head, done, &mut self.outcomes, reply) {
-            return false;
-        }
-        let Some(lanes) = &session.lanes else { return false };
-        if !lanes.served.write_reply(head.lane, reply) {
-            session.answers().extend_from_slice(reply);
-            self.unanswered.push(index);
-            if reply.capacity() > BUFFER_KEPT_BYTES {
-                *reply = Vec::new();
-            }
-        }
-        true
     }
 
     /// Gives the answers of this round, whose commit has been published.
@@ -476,9 +454,22 @@ impl Server {
         }
         self.lane_watch.calls += self.lane_watch.answers.len() as u64;
         points::manager("round: published, lanes not answered");
+        let mut start = 0;
         for answer in self.lane_watch.answers.drain(..) {
-            let Some(lanes) = lanes(&self.connections, answer.index) else { continue };
-            self.lane_watch.met_awake |= !lanes.served.publish(answer.lane, answer.mark);
+            let reply = &self.lane_watch.replies[start..answer.end];
+            start = answer.end;
+            let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
+            let Some(lanes) = &session.lanes else { continue };
+            let answered = lanes.served.answer(answer.lane, answer.mark, reply);
+            self.lane_watch.met_awake |= !answered.slept;
+            if !answered.fits {
+                session.answers().extend_from_slice(reply);
+                self.unanswered.push(answer.index);
+            }
+        }
+        self.lane_watch.replies.clear();
+        if self.lane_watch.replies.capacity() > BUFFER_KEPT_BYTES {
+            self.lane_watch.replies = Vec::new();
         }
     }
 }
