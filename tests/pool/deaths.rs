@@ -164,7 +164,7 @@ fn no_call_is_blamed_for_the_one_before_it() {
         let began = sys::monotonic_ns();
         BEGAN.get().unwrap().set(n as usize, began).unwrap();
         // (A little longer each time: the owner needs a while to come.)
-        while n % 2 == 0 && sys::monotonic_ns() - began < LIMIT_NS + n % 64 * 4_000 {}
+        while n.is_multiple_of(2) && sys::monotonic_ns() - began < LIMIT_NS + n % 64 * 4_000 {}
     }
     let manager = Manager::start().unwrap();
     for chunk in [1, 8] {

@@ -382,7 +382,7 @@ impl<'a> Iterator for Ops<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|read| Op::parse(read))
+        self.0.next(Op::parse)
     }
 }
 
