@@ -245,6 +245,11 @@ impl Actor {
             Ok(_) => Ok(Some(Said::Added(generation))),
             // Its host is dead; there will be another.
             Err(error) if error.is_died() => Ok(None),
+            // There is one already: this process was stopped after it had read which, and before it held that.
+            Err(error) if error.is_not_found() => {
+                assert!(self.house.tally.get()?.0 > generation, "it was gone while it stood there: {error}");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -36,8 +36,16 @@ pub struct Home {
 
 impl Home {
     fn new(session: &SessionCore, host: u64) -> Self {
-        Home { host, lines: session.remotes.lines(host), stream: OnceLock::new() }
+        Home { host, lines: session.remotes.lines(host, Use::Methods), stream: OnceLock::new() }
     }
+}
+
+/// What a line is used for. Those for functions are kept apart: these take longer, and who waits at a line learns by that how long to look
+/// before it sleeps. Quick methods would be waited for asleep.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    Methods,
+    Functions,
 }
 
 /// Lines to a host without a call.
@@ -64,8 +72,8 @@ impl Lines {
 /// What a session has with hosts.
 #[derive(Default)]
 pub struct Remotes {
-    /// Lines without a call, by host.
-    idle: Mutex<HashMap<u64, Arc<Lines>>>,
+    /// Lines without a call, by host and use.
+    idle: Mutex<HashMap<(u64, Use), Arc<Lines>>>,
     /// Lines for calls ahead, by host, as long as an object or a result has them.
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// The host of this program, if it is known.
@@ -76,8 +84,8 @@ pub struct Remotes {
 
 impl Remotes {
     /// Lines to a host that this process has and does not use.
-    pub(super) fn lines(&self, host: u64) -> Arc<Lines> {
-        lock(&self.idle).entry(host).or_default().clone()
+    pub(super) fn lines(&self, host: u64, used: Use) -> Arc<Lines> {
+        lock(&self.idle).entry((host, used)).or_default().clone()
     }
 
     /// The line for calls ahead to a host, if there is one.
@@ -99,17 +107,15 @@ impl Remotes {
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
         lock(&self.streams).remove(&host);
-        let lines = lock(&self.idle).remove(&host);
+        let lines = [Use::Methods, Use::Functions].map(|used| lock(&self.idle).remove(&(host, used)));
         // Objects whose home it was keep what they have of it.
-        if let Some(lines) = lines {
-            lock(&lines.0).clear();
-        }
+        lines.into_iter().flatten().for_each(|lines| lock(&lines.0).clear());
     }
 }
 
-/// A line to a host.
-pub(super) fn reach(session: &Arc<SessionCore>, host: u64) -> Result<Line> {
-    match session.remotes.lines(host).take() {
+/// A line to a host: one of these, or a new one.
+pub(super) fn reach(session: &Arc<SessionCore>, host: u64, lines: &Lines) -> Result<Line> {
+    match lines.take() {
         Some(line) => Ok(line),
         None => reach_anew(session, host, session.lane_road().is_some()),
     }
@@ -388,8 +394,7 @@ impl Caller {
         let mut prepared = Prepared::new(session, &self.question::<P>(method), write)?;
         let deadline = deadline(self.timeout);
         let home = self.home(session)?;
-        let line = home.lines.take().map_or_else(|| reach(session, home.host), Ok);
-        let mut line = line.map_err(|error| self.explain(session, home.host, error))?;
+        let mut line = reach(session, home.host, &home.lines).map_err(|error| self.explain(session, home.host, error))?;
         let number = line.next_number();
         let frame = prepared.number(number)?;
         points::client("remote: before it asks");
@@ -417,7 +422,7 @@ impl Caller {
         let stream = match session.remotes.stream(home.host) {
             Some(stream) => stream,
             None => {
-                let line = reach(session, home.host).map_err(|error| self.explain(session, home.host, error))?;
+                let line = reach(session, home.host, &home.lines).map_err(|error| self.explain(session, home.host, error))?;
                 session.remotes.stream_of(session, home.host, line)?
             }
         };

@@ -1,7 +1,7 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::call::{Arguments, Prepared, Question, deadline, host_gone, lock, reach, result, wait};
+use super::call::{Arguments, Prepared, Question, Use, deadline, host_gone, lock, reach, result, wait};
 use super::function::Logic;
 use super::host::Passage;
 use super::line::Frame;
@@ -156,7 +156,8 @@ fn call_function<R: Shared>(
     let core = session.core();
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
-        let mut line = match reach(core, host) {
+        let lines = core.remotes.lines(host, Use::Functions);
+        let mut line = match reach(core, host, &lines) {
             Err(error) if error.kind() == ErrorKind::Died => {
                 forget(core, host);
                 continue;
@@ -184,7 +185,7 @@ fn call_function<R: Shared>(
         let is_ours = frame.0.number == number;
         let value = result(core, &frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
-            core.remotes.lines(host).give(line);
+            lines.give(line);
         }
         return value;
     }
