@@ -87,6 +87,8 @@ impl Best<f64> {
 }
 
 fn main() {
+    Best::<String>(None).offer("a".to_owned());
+    Best::<f64>(None).offer(0.5);
     let mut tally = inner::Tally(1u64);
     let _ = tally.r#match((1, 2), "", vec![]).0 + tally.local(5u8);
     tally.nothing();
