@@ -387,8 +387,9 @@ fn a_client_that_dies_with_answers_unread_has_its_calls_ahead_done() {
     let (made, asked) = (manager.counter(0).unwrap(), manager.queue::<u64>(1).unwrap());
     let child = Process::spawn(call_ahead_and_read_nothing, (store.clone(), made.clone(), asked.clone())).unwrap();
     asked.recv().unwrap();
-    // The third one is not read as long as nobody takes the answers of the first two, nor is what comes behind it.
-    until("two are done", || made.get().unwrap() == 2);
+    // The third one is not read as long as nobody takes the answers of the first two, nor is what comes behind it; unless it was before they
+    // were given, as on a busy machine.
+    until("two are done", || made.get().unwrap() >= 2);
     child.kill().unwrap();
     until("all of them are done", || made.get().unwrap() == 4 && store.add(0).unwrap() == 30);
     manager.audit().unwrap();
