@@ -41,11 +41,12 @@ impl Home {
 }
 
 /// What a line is used for. Those for functions are kept apart: these take longer, and who waits at a line learns by that how long to look
-/// before it sleeps. Quick methods would be waited for asleep.
+/// before it sleeps. Quick methods would be waited for asleep. And lines for logic are read by one thread of the host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Use {
     Methods,
     Functions,
+    Logic,
 }
 
 /// Lines to a host without a call.
@@ -107,7 +108,7 @@ impl Remotes {
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
         lock(&self.streams).remove(&host);
-        let lines = [Use::Methods, Use::Functions].map(|used| lock(&self.idle).remove(&(host, used)));
+        let lines = [Use::Methods, Use::Functions, Use::Logic].map(|used| lock(&self.idle).remove(&(host, used)));
         // Objects whose home it was keep what they have of it.
         lines.into_iter().flatten().for_each(|lines| lock(&lines.0).clear());
     }
