@@ -190,6 +190,15 @@ pub fn signal_to(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
+/// Stops a process, and returns when all of its threads stand still.
+pub fn stop(pid: u32) {
+    signal_to(pid, Signal::STOP);
+    until("it stands still", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
+    });
+}
+
 /// A process whose end can be waited for, whosever child it is.
 pub struct Watched {
     pub pid: u32,

@@ -34,7 +34,7 @@ use commonhold_ipc::wire::remote::Ask;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 /// A line that is served.
 pub(super) struct Served {
@@ -82,43 +82,35 @@ impl Logic {
             return Some((served, first));
         }
         state.count += 1;
-        if std::mem::replace(&mut state.leads, true) {
-            drop(state);
-            // Done here, once: the leader reads what comes after it.
-            let mut kept = None;
-            let served = self.answer(served, first, &mut kept);
-            drop(kept);
-            let mut state = lock(&self.state);
-            self.put_back(&mut state, served);
-            if !std::mem::replace(&mut state.leads, true) {
-                drop(state);
-                self.lead(None);
-            } else {
-                drop(state);
-                self.poke();
-            }
-        } else {
-            drop(state);
+        let is_led = std::mem::replace(&mut state.leads, true);
+        drop(state);
+        if !is_led {
             self.lead(Some((served, first)));
+            return None;
+        }
+        // Done here, once: the leader reads what comes after it.
+        let served = self.answer(served, first, &mut None);
+        if self.give(lock(&self.state), served) {
+            self.lead(None);
         }
         None
     }
 
-    fn poke(&self) {
-        // 0: it has not looked at the last ones yet, and will.
-        let _ = self.poked.1.send(&[0]);
+    /// Gives a line to whoever leads: that is the caller from now on, if nobody does.
+    fn give(&self, mut state: MutexGuard<'_, State>, served: Option<Served>) -> bool {
+        put_back(&mut state, served);
+        let is_led = std::mem::replace(&mut state.leads, true);
+        drop(state);
+        if is_led {
+            // 0: it has not looked at the last ones yet, and will.
+            let _ = self.poked.1.send(&[0]);
+        }
+        !is_led
     }
 
     /// Whether another call waits while one runs.
     pub(super) fn is_next(&self) -> bool {
         lock(&self.state).lines.iter().any(|served| served.line.has_come())
-    }
-
-    fn put_back(&self, state: &mut State, served: Option<Served>) {
-        match served {
-            Some(served) => state.lines.push(served),
-            None => state.count -= 1,
-        }
     }
 
     /// Leads until there is no line, or another thread leads.
@@ -251,17 +243,20 @@ impl Logic {
     /// After a call: whether this thread leads on. If another one does, that gets its line.
     fn lead_on(&self, number: u64, served: Option<Served>) -> bool {
         let mut state = lock(&self.state);
-        self.put_back(&mut state, served);
-        if state.running == Some(number) {
-            state.running = None;
-            return true;
+        if state.running != Some(number) {
+            return self.give(state, served);
         }
-        if !std::mem::replace(&mut state.leads, true) {
-            return true;
-        }
-        drop(state);
-        self.poke();
-        false
+        state.running = None;
+        put_back(&mut state, served);
+        true
+    }
+}
+
+/// A call is over. None: so is its line, for us.
+fn put_back(state: &mut State, served: Option<Served>) {
+    match served {
+        Some(served) => state.lines.push(served),
+        None => state.count -= 1,
     }
 }
 
