@@ -189,8 +189,8 @@ impl Logic {
         if spin.wait_in_memory(|| lines.iter().any(|served| served.line.has_come())) {
             return;
         }
-        // Each says so, and then looks.
-        let may_sleep = lines.iter().fold(true, |may, served| served.line.fall_asleep() && may);
+        // Each says so, and then looks. From one on which something has come none needs to.
+        let may_sleep = lines.iter().all(|served| served.line.fall_asleep());
         let descriptors: Vec<BorrowedFd<'_>> =
             std::iter::once(self.poked.0.as_fd()).chain(lines.iter().map(|served| served.line.as_fd())).collect();
         let readable = if may_sleep { wait_readable(&descriptors, None) } else { Ok(0) };
