@@ -313,7 +313,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         }
         self.memory.word(BACKED[region as usize]).swap(to);
         self.memory.word(OPEN[region as usize]).swap(to);
-        self.tell_room();
+        self.tell_all_room();
     }
 
     /// The manager lets nobody claim items or units from this number on.

@@ -112,7 +112,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             }
         }
         self.free_units(index, first)?;
-        self.tell_room();
+        self.tell_all_room();
         Ok(None)
     }
 

@@ -3,11 +3,11 @@
 //! Five eventcounts, for those who wait for items, for room (two), for dead letters and for the end of all work. Whoever changes what they wait
 //! for looks at their bits behind it; whoever dies in between has woken them by being recovered.
 //!
-//! **Who sleeps because there is no room is told when half of the queue is empty.** Told of each item that goes, it would be woken for one,
-//! and its receiver be held up by it: a change of processes for every item, where there are more of them than processors. Until then there
-//! may be room that nobody tells of, which harms nobody who receives. Should they stop receiving, the sender looks by itself, after
-//! [`QUEUE_SPACE_LOOK_MS`] first, then ever more seldom: so it comes late by no more than it has waited already. Who awaits room in a task, beside
-//! other things, has no looks of its own and is told of any.
+//! **Who sleeps because there is no room is told when half of the queue is empty**, one of them, and again one when half of the rest is. Told of
+//! each item that goes, all would be woken for one, and its receiver be held up by them: a change of processes for every item, where there
+//! are more of them than processors. Until then there may be room that nobody tells of, which harms nobody who receives. Should they stop
+//! receiving, a sender looks by itself, after [`QUEUE_SPACE_LOOK_MS`] first, then ever more seldom: so it comes late by no more than it has
+//! waited already. Who awaits room in a task, beside other things, has no looks of its own and is told of any.
 
 use super::{Queue, Room, plan};
 use crate::error::Result;
@@ -25,7 +25,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Eventcount::new(self.memory, plan::EVENTS)
     }
 
-    /// Who waits for room, and looks by itself: told when there is much.
+    /// Who waits for room, and looks by itself: one is told when there is much.
     #[inline(always)]
     pub fn space(&self) -> Eventcount<'m, M> {
         Eventcount::new(self.memory, plan::EVENTS + 4)
@@ -52,19 +52,29 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     pub(super) fn tell_closed(&self) {
         self.memory.word(plan::CLOSED).swap(1);
         self.items().notify_all();
-        self.space().notify_all();
-        self.any_room().notify_all();
+        self.tell_all_room();
         self.finish().notify_all();
     }
 
-    /// There is more room than before. Whoever takes the item by which half of the queue becomes empty finds the head behind it, so it
-    /// finds that.
+    /// There is more room than before, of which nothing is known.
+    pub(super) fn tell_all_room(&self) {
+        self.any_room().notify_all();
+        self.space().notify_all();
+    }
+
+    /// An item has made room. Whoever takes the last item finds that nothing is left, and so does not keep it to itself; that of two
+    /// who take at the same time neither finds some other number does not matter.
     #[inline(always)]
     pub(super) fn tell_room(&self) {
         self.any_room().notify_all();
-        if self.space().is_awaited() && self.ring(plan::MAIN).len() <= self.plan.capacity().div_ceil(2) {
-            self.space().notify_all();
+        if self.space().is_awaited() && self.is_much_room() {
+            self.space().notify_one();
         }
+    }
+
+    fn is_much_room(&self) -> bool {
+        let len = self.ring(plan::MAIN).len();
+        len <= self.plan.capacity().div_ceil(2) && (len == 0 || len.is_power_of_two())
     }
 
     #[inline(always)]
@@ -153,7 +163,8 @@ mod tests {
                 queue.deliver_short(me, index).unwrap();
                 let told = |eventcount: Eventcount<'_, _>, prepared| crate::sync::Half::load(eventcount.word()) != prepared;
                 assert!(told(queue.any_room(), any));
-                assert_eq!(told(queue.space(), space), left <= capacity.div_ceil(2), "{left} of {capacity} are left");
+                let much = [0, 1, 2, 4, 8, 16].contains(&left) && left <= capacity.div_ceil(2);
+                assert_eq!(told(queue.space(), space), much, "{left} of {capacity} are left");
             }
         }
     }
