@@ -264,6 +264,7 @@ impl<'s, T: Plain> Elements<'s, T> {
         each(front, first);
         for (group, values) in groups.iter().zip(middle.chunks_exact(Group::<C>::CELLS)) {
             group.store(Group::<C>::bits(|cell| Self::encode(values[cell])));
+            points::client("array: elements of a group are stored");
         }
         each(back, last);
     }
