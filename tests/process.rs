@@ -145,6 +145,29 @@ fn our_own_error_is_a_result_too() {
 }
 
 #[test]
+fn errors_arrive_where_there_are_no_descriptors_left() {
+    let crowded = || -> (String, String) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let returns = || -> Result<(), String> {
+            std::io::read_to_string(std::io::stdin()).unwrap();
+            Err("in vain".into())
+        };
+        let returns = Process::builder().stdin(reader).spawn(returns, ()).unwrap();
+        let fails = Process::builder().current_dir("/does/not/exist").spawn(nothing, ()).unwrap();
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        drop(writer);
+        // In place of the one that was just closed.
+        files.extend(std::fs::File::open("/dev/null").ok());
+        (returns.join().unwrap().unwrap_err(), fails.join().unwrap_err().to_string())
+    };
+    let (returned, failed) = Process::builder().limit(ResourceLimit::OpenFiles, 40).spawn(crowded, ()).unwrap().join().unwrap();
+    assert!(returned == "in vain" && failed.contains("/does/not/exist"), "{returned}, {failed}");
+}
+
+#[test]
 fn arguments_and_results_of_any_size() {
     for len in [0, 1, (32 << 10) - 9, (32 << 10) - 8, 32 << 10, (32 << 10) + 1, 1 << 20, 64 << 20] {
         let mut bytes = vec![0u8; len];

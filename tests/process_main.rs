@@ -33,6 +33,9 @@ fn main() {
         Some("storm") => storm_of_processes(),
         Some("dies") => dies_on_the_way(),
         Some("privileged") => privileged(),
+        Some("fails") => fails(&std::env::args().nth(2).unwrap()),
+        Some("ends-before-its-daemon") => ends_before_its_daemon(),
+        Some("lets-go") => lets_go_at_the_same_moment(),
         Some("without-init") => println!("it went on"),
         // Words of a harness, which there is none of.
         _ => checks(),
@@ -42,7 +45,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 15] = [
+    let checks: [Check; 18] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
@@ -51,6 +54,9 @@ fn checks() {
         ("what stands before init runs in children, too", before_init),
         ("somebody else's wait costs only the exit code", a_stolen_wait),
         ("an ignored SIGCHLD costs only the exit code", an_ignored_signal),
+        ("failures that nobody joins are told", failures_are_told),
+        ("failures that nobody joins are told once", failures_are_told_once),
+        ("a daemon that ends with its parent tells nothing", daemons_that_end_with_their_parent_tell_nothing),
         ("200 children at once", many_at_once),
         ("storms end in errors", storms_end_in_errors),
         ("forked children", forked_children),
@@ -59,9 +65,17 @@ fn checks() {
         ("lines of children are whole", whole_lines),
         ("a program with rights beyond its user's", rights_beyond),
     ];
-    let wanted = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    // As the standard harness has it, also for runners that have each check in a process of its own.
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let has = |word: &str| words.iter().any(|other| other == word);
+    let wanted = words.iter().find(|word| !word.starts_with('-') && *word != "terse");
+    if has("--list") {
+        let checks = checks.iter().filter(|_| !has("--ignored"));
+        return checks.for_each(|(name, _)| println!("{name}: test"));
+    }
+    let is_wanted = |name: &str| wanted.is_none_or(|wanted| if has("--exact") { name == wanted } else { name.contains(wanted.as_str()) });
     for (name, check) in checks {
-        if wanted.as_ref().is_none_or(|wanted| name.contains(wanted.as_str())) {
+        if is_wanted(name) {
             let begin = Instant::now();
             check();
             println!("{name}: ok, {:.1} s", begin.elapsed().as_secs_f64());
@@ -252,6 +266,204 @@ fn an_ignored_signal() {
     assert!(status.success());
 }
 
+// ---- Failures that nobody joins ----
+
+/// What a role says on standard error, with its children, line by line. Backtraces' lines are not asked for.
+fn said_by(command: &mut Command) -> Vec<String> {
+    let output = command.env_remove("RUST_BACKTRACE").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap().lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+#[derive(commonhold::Shared, Debug)]
+enum Shortage {
+    Nails { wanted: u64 },
+}
+
+/// Waits until nobody writes to its standard input any more.
+fn wait_for_word() {
+    std::io::read_to_string(std::io::stdin()).unwrap();
+}
+
+fn returns_an_error() -> commonhold::Result<u64> {
+    wait_for_word();
+    Err(commonhold::Error::caused(ErrorKind::NotFound, "no input,\nnone at all", std::io::Error::other("the disk is gone")))
+}
+
+fn returns_its_own() -> Result<(), Shortage> {
+    wait_for_word();
+    Err(Shortage::Nails { wanted: 7 })
+}
+
+fn raises(signal: i32) {
+    wait_for_word();
+    let signal = Signal::from_named_raw(signal).unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+    endure();
+}
+
+fn exits(code: i32) {
+    wait_for_word();
+    std::process::exit(code)
+}
+
+fn panics() {
+    wait_for_word();
+    panic!("so it is");
+}
+
+/// What is done with a child that is to fail: its handle is dropped before or after it has ended, or it is joined.
+enum Way {
+    DroppedBefore,
+    DroppedAfter,
+    Joined,
+    /// Its end is seen by its exit code.
+    Seen,
+}
+
+fn see_fail<T: commonhold::Shared>(way: &str, spawn: impl FnOnce(commonhold::ProcessBuilder) -> commonhold::Result<Process<T>>) {
+    let way = match way {
+        "before" => Way::DroppedBefore,
+        "after" => Way::DroppedAfter,
+        "joined" => Way::Joined,
+        _ => Way::Seen,
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    let child = spawn(Process::builder().name("Ada").limit(ResourceLimit::Core, 0).stdin(reader)).unwrap();
+    let sentinel = child.sentinel().try_clone_to_owned().unwrap();
+    let ended = || commonhold_ipc::sys::wait_readable(&[std::os::fd::AsFd::as_fd(&sentinel)], Some(Instant::now() + PATIENCE)).unwrap();
+    match way {
+        Way::DroppedBefore => {
+            drop(child);
+            drop(writer);
+            assert_eq!(ended(), 1);
+        }
+        _ => {
+            drop(writer);
+            assert_eq!(ended(), 1);
+            match way {
+                Way::Joined => drop(child.join()),
+                Way::Seen => assert!(child.exit_code().is_some()),
+                _ => {}
+            }
+            drop(child);
+        }
+    }
+    assert!(active_children().is_empty() && active_children().is_empty());
+}
+
+/// Role: has a child fail, in a way `what@how`.
+fn fails(how: &str) {
+    let (what, way) = how.split_once('@').unwrap();
+    match what {
+        "error" => see_fail(way, |builder| builder.spawn(returns_an_error, ())),
+        "own" => see_fail(way, |builder| builder.spawn(returns_its_own, ())),
+        "usr1" => see_fail(way, |builder| builder.spawn(raises, 10)),
+        "exit-3" => see_fail(way, |builder| builder.spawn(exits, 3)),
+        "exit-0" => see_fail(way, |builder| builder.spawn(exits, 0)),
+        "panic" => see_fail(way, |builder| builder.spawn(panics, ())),
+        "nowhere" => see_fail(way, |builder| builder.current_dir("/does/not/exist").spawn(wait_for_word, ())),
+        "true" => see_fail(way, |builder| builder.executable("/bin/true").spawn(wait_for_word, ())),
+        "well" => see_fail(way, |builder| builder.spawn(|| Ok::<u64, Shortage>(1), ())),
+        "killed" | "terminated" => {
+            let child = Process::builder().name("Ada").spawn(endure, ()).unwrap();
+            if what == "killed" { child.kill() } else { child.terminate() }.unwrap();
+            if way == "after" {
+                child.wait(None).unwrap();
+            }
+            drop(child);
+            until("it is gone", || active_children().is_empty());
+        }
+        _ => panic!("{what}"),
+    }
+}
+
+fn failures_are_told() {
+    // What is said, without the number of the process, and whether that depends on how it is seen.
+    let error = "returned an error: no input, none at all (NotFound); caused by: the disk is gone";
+    let said = [
+        ("error", error),
+        ("own", "returned an error: Nails { wanted: 7 }"),
+        ("usr1", "was killed by signal 10 (SIGUSR1) before its function returned"),
+        ("exit-3", "ended with exit code 3 before its function returned"),
+        ("nowhere", "cannot make /does/not/exist the current directory"),
+        ("true", "ended with exit code 0 before it began"),
+    ];
+    for (what, text) in said {
+        for way in ["before", "after", "joined", "seen"] {
+            let lines = said_by(role("fails").arg(format!("{what}@{way}")));
+            // An exit code says all there is to say of a death, and nothing of an error.
+            if way == "joined" || way == "seen" && ["usr1", "exit-3", "true"].contains(&what) {
+                assert_eq!(lines, [] as [String; 0], "{what}@{way}");
+                continue;
+            }
+            let [line] = &lines[..] else { panic!("{what}@{way}: {lines:?}") };
+            assert!(
+                line.starts_with("Ada (pid ") && line.contains(text) && line.ends_with("; nobody has joined it"),
+                "{what}@{way}: {line}"
+            );
+        }
+    }
+    for what in ["exit-0", "well", "killed", "terminated"] {
+        for way in ["before", "after"] {
+            assert_eq!(said_by(role("fails").arg(format!("{what}@{way}"))), [] as [String; 0], "{what}@{way}");
+        }
+    }
+    for way in ["before", "after", "joined"] {
+        let lines = said_by(role("fails").arg(format!("panic@{way}")));
+        assert!(lines.len() == 2 && lines[0].contains("panicked at") && lines[1] == "so it is", "{way}: {lines:?}");
+    }
+}
+
+const MANY: u64 = 16;
+
+/// Role: children fail in the moment in which their handles are dropped.
+fn lets_go_at_the_same_moment() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let fail = |n: u64| -> Result<(), String> {
+        wait_for_word();
+        Err(format!("number {n}."))
+    };
+    let spawn = |n| Process::builder().stdin(reader.try_clone().unwrap()).spawn(fail, n).unwrap();
+    let children: Vec<_> = (0..MANY).map(spawn).collect();
+    drop(writer);
+    for child in children {
+        drop(child);
+        std::thread::yield_now();
+    }
+    until("all are gone", || active_children().is_empty());
+}
+
+fn failures_are_told_once() {
+    for _ in 0..3 {
+        let lines = said_by(&mut role("lets-go"));
+        assert_eq!(lines.len() as u64, MANY, "{lines:?}");
+        for n in 0..MANY {
+            assert_eq!(lines.iter().filter(|line| line.contains(&format!("\"number {n}.\""))).count(), 1, "{n}: {lines:?}");
+        }
+    }
+}
+
+/// Role: its manager ends, so its daemon fails, and then it ends itself.
+fn ends_before_its_daemon() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let (jobs, done) = (manager.queue::<u64>(10).unwrap(), manager.event().unwrap());
+    let serve = |jobs: Queue<u64>, begun: commonhold::Event| -> commonhold::Result<()> {
+        begun.set()?;
+        loop {
+            jobs.recv()?;
+        }
+    };
+    drop(Process::builder().daemon(true).spawn(serve, (jobs, done.clone())).unwrap());
+    done.wait().unwrap();
+}
+
+fn daemons_that_end_with_their_parent_tell_nothing() {
+    for _ in 0..3 {
+        assert_eq!(said_by(&mut role("ends-before-its-daemon")), [] as [String; 0]);
+    }
+}
+
 // ---- Many ----
 
 fn many_at_once() {
@@ -401,27 +613,40 @@ fn forked_children() {
 
 // ---- Deaths on the way ----
 
-fn work(list: List<u64>) -> commonhold::Result<List<u64>> {
+fn work(list: List<u64>, fails: bool) -> commonhold::Result<List<u64>> {
     list.push(1)?;
-    Ok(list)
+    if fails { Err(commonhold::Error::other("in vain")) } else { Ok(list) }
 }
 
 fn children_die_everywhere() {
     let manager = Manager::builder().capacity(64 << 20).start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
+    for fails in [false, true] {
+        die_everywhere(&manager, &list, fails);
+    }
+    drop(list);
+    let _ = active_children();
+    until("nothing is held any more", || manager.stats().unwrap().objects == 0);
+}
+
+fn die_everywhere(manager: &Manager, list: &List<u64>, fails: bool) {
     for point in 1.. {
         let begin = Instant::now();
         let builder = Process::builder().env(CLIENT_VARIABLE, point.to_string()).stderr(Stream::Null);
-        let child = builder.spawn(work, list.clone()).unwrap();
+        let child = builder.spawn(work, (list.clone(), fails)).unwrap();
         let outcome = child.join();
         assert!(begin.elapsed() < PATIENCE);
+        let is_right = |outcome: &commonhold::Result<List<u64>>| match outcome {
+            Ok(same) => !fails && same == list,
+            Err(error) => fails && error.to_string() == "in vain",
+        };
         match (outcome, child.exit_code()) {
             (Err(error), Some(-9)) => assert!(error.is_died(), "{error}"),
             // After its result has been sent.
-            (Ok(Ok(same)), Some(-9)) => assert!(same == list),
-            (Ok(Ok(_)), Some(0)) => {
+            (Ok(outcome), Some(-9)) => assert!(is_right(&outcome)),
+            (Ok(outcome), Some(0)) => {
                 println!("  {} points", point - 1);
-                assert!(point > 15);
+                assert!(point > 15 && is_right(&outcome));
                 break;
             }
             (outcome, code) => panic!("at point {point}: {outcome:?}, {code:?}"),
@@ -429,9 +654,6 @@ fn children_die_everywhere() {
         drop(child);
         manager.audit().unwrap();
     }
-    drop(list);
-    let _ = active_children();
-    until("nothing is held any more", || manager.stats().unwrap().objects == 0);
 }
 
 /// Role: starts daemonic children, with an object of a manager of its own, until it dies.
@@ -439,7 +661,7 @@ fn dies_on_the_way() {
     let manager = Manager::builder().capacity(64 << 20).start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     // What the children themselves do is not counted.
-    let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, list.clone()).unwrap();
+    let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, (list.clone(), false)).unwrap();
     let children: Vec<_> = (0..2).map(|_| start()).collect();
     for child in children {
         child.join().unwrap().unwrap();

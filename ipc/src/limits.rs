@@ -82,6 +82,9 @@ pub const QUEUE_ITEMS_APART_NS: u64 = 200;
 pub const QUEUE_SPACE_APART_NS: u64 = 10;
 /// The same at the most.
 pub const QUEUE_SPACE_APART_NS_MAX: u64 = 1_500;
+/// The first look of who sleeps since a queue has no room, in milliseconds; each next one comes after twice as long. It is told of room only when
+/// half of the queue is received, which may be never: some thousand items' time.
+pub const QUEUE_SPACE_LOOK_MS: u64 = 1;
 /// Items that may wait in a queue: with those in hands, what 20 bits of a cell can name.
 pub const QUEUE_CAPACITY_MAX: u64 = 900_000;
 /// Items of a queue that nobody made a maximum for: its cells take 5 MiB.
@@ -168,6 +171,9 @@ pub const PROCESS_INLINE_BYTES_MAX: usize = 32 << 10;
 pub const PROCESS_HEAD_BYTES_MAX: usize = 32 * HANDLES_PER_VALUE_MAX;
 /// Longest message of a panic, and longest backtrace, that a parent is told, cut there: both fit into the head of a message.
 pub const PROCESS_PANIC_BYTES_MAX: usize = 256 << 10;
+/// A daemonic child that has failed, and whose parent wants nothing of it, waits this long for the parent's end before it tells: it may have
+/// failed because all that it lives on is ending. Longer than programs take to end on a busy machine.
+pub const PROCESS_DAEMON_TELLS_MS: u64 = 5_000;
 /// Workers of a pool at once: a line of memory each, and three descriptors of the owner's.
 pub const POOL_WORKERS_MAX: usize = 256;
 /// Tasks of a pool that are handed out at a time, each with 128 KiB of room that takes memory when it is used: 32 MiB. What is more waits

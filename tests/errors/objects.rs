@@ -17,16 +17,20 @@ impl Doorman {
 }
 
 #[test]
-fn of_calls_that_wait() {
+fn of_calls_that_wait_and_of_results_that_were_given() {
     let manager = Manager::start().unwrap();
     let (doorman, door) = (manager.create(Doorman::new, ()).unwrap(), manager.event().unwrap());
     let pending = doorman.call_async().wait(door.clone()).unwrap();
-    says(
-        pending.get_timeout(Duration::from_millis(1)).map(drop),
-        ErrorKind::TimedOut,
-        "the call was not answered within 1ms: it is run all the same",
-    );
+    let shortly = Duration::from_millis(1);
+    assert!(!pending.is_ready().unwrap() && !pending.wait(shortly).unwrap() && pending.get_timeout(shortly).unwrap().is_none());
     door.set().unwrap();
+    assert!(pending.wait(None).unwrap() && pending.is_ready().unwrap());
+    pending.get_timeout(Duration::ZERO).unwrap().expect("it is here").unwrap();
+    let given = "the result of this call was given already: it can be had once";
+    says(pending.get_timeout(shortly).map(drop), ErrorKind::Closed, given);
+    says(pending.wait(None), ErrorKind::Closed, given);
+    says(pending.is_ready(), ErrorKind::Closed, given);
+    says(pending.get().map(drop), ErrorKind::Closed, given);
 }
 
 #[test]

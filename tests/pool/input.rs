@@ -44,6 +44,35 @@ fn maps_take_their_input_as_workers_get_on() {
     assert_eq!(done.get().unwrap(), 400);
 }
 
+/// An input that begins again behind its end.
+struct Relapsing(u32);
+
+impl Iterator for Relapsing {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        self.0 += 1;
+        (self.0 % 4 != 0).then_some(7)
+    }
+}
+
+#[test]
+fn iterators_asked_behind_their_end_give_nothing() {
+    let pool = Pool::new(2).unwrap();
+    for ordered in [true, false] {
+        let mut results = if ordered { pool.imap(square, Relapsing(0)) } else { pool.imap_unordered(square, Relapsing(0)) }.unwrap();
+        assert_eq!(results.by_ref().map(Result::unwrap).collect::<Vec<_>>(), [49; 3]);
+        assert!((0..3).all(|_| results.next().is_none()));
+        let ending = Pool::new(1).unwrap();
+        let mut cut = if ordered { ending.imap(square, 0..) } else { ending.imap_unordered(square, 0..) }.unwrap();
+        ending.terminate().unwrap();
+        // Those that were under way, and one that it was too late for.
+        let errors = cut.by_ref().filter(Result::is_err).count();
+        assert!((1..=64 + 1).contains(&errors), "{errors}");
+        assert!((0..3).all(|_| cut.next().is_none()));
+    }
+}
+
 #[test]
 fn an_input_without_end_ends_with_the_first_error() {
     let pool = Pool::new(2).unwrap();

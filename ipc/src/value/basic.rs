@@ -8,7 +8,9 @@ use rkyv::result::ArchivedResult;
 use rkyv::string::ArchivedString;
 use rkyv::time::ArchivedDuration;
 
+use super::codec::access;
 use super::schema::Schema;
+use super::serialise::Ser;
 use super::shared::{Archived, AsDebug, Shared, ShortArchive};
 
 impl Shared for String {
@@ -159,6 +161,14 @@ impl<T: Shared, E: Shared> Shared for Result<T, E> {
             (Err(archived), Err(value)) => E::eq_archived(archived, value),
             _ => false,
         }
+    }
+
+    fn error_text(&self) -> Option<String> {
+        let error = self.as_ref().err()?;
+        // Only its archive can be printed, whatever its type is.
+        let mut ser = Ser::buffer();
+        let text = ser.put::<E>(error).and_then(|range| Ok(format!("{:?}", AsDebug::<E>(access::<E>(&ser.bytes()[range])?))));
+        Some(text.unwrap_or_else(|failed| format!("it cannot be printed: {failed}")))
     }
 
     #[inline]

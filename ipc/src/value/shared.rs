@@ -47,6 +47,12 @@ pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Chec
     #[doc(hidden)]
     fn intact(archived: &Self::Archived) -> bool;
 
+    /// What `Debug` would print of the error that this is; none if it is no error.
+    #[doc(hidden)]
+    fn error_text(&self) -> Option<String> {
+        None
+    }
+
     /// The whole archive, if it is short and can be said without a serialiser: numbers, and text of up to 8 bytes.
     #[doc(hidden)]
     #[inline(always)]

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 /// Results that are still to come, of [`Pool::apply_async`](super::Pool::apply_async) or [`Pool::map_async`](super::Pool::map_async).
 /// `Send + Sync`.
 ///
-/// Dropped, it lets its tasks go on; nobody sees their results.
+/// Its answer stays, a result as well as an error: whatever is asked of it can be asked again. Dropped, it lets its tasks go on; nobody sees
+/// their results.
 ///
 /// ```
 /// # commonhold::init_in_tests!();
@@ -255,7 +256,9 @@ impl<T> Iterator for Watch<'_, T> {
 
 /// Results as they are asked for, of [`Pool::imap`](super::Pool::imap) and [`Pool::imap_unordered`](super::Pool::imap_unordered).
 ///
-/// Takes no more from its input than the pool's look-ahead beyond what it has given. Dropped, it calls off what no worker has begun.
+/// Takes no more from its input than the pool's look-ahead beyond what it has given. Behind its last result it gives `None` for ever, and takes
+/// nothing more from its input. If the pool ends, what has not come is an error each, and that is its end. Dropped, it calls off what no worker has
+/// begun.
 pub struct Imap<I: Iterator, R> {
     owner: Arc<Owner>,
     job: Arc<Job>,

@@ -1,12 +1,14 @@
-//! The parent's view of its children: [`ChildProcess`], [`Process`], and all of them together.
+//! The parent's view of a child: [`ChildProcess`], [`Process`].
 
+use super::failure::{Right, tell};
+use super::family;
 use super::message::{Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
 use super::run::PanicReport;
 use crate::session::Stored;
 use crate::wait::{Places, Source};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::fork::{PerLife, Stamp};
+use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable};
 use commonhold_ipc::value::Shared;
@@ -15,15 +17,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Exit code of a program that the dynamic loader could not put together.
 const NOT_LOADED: i32 = 127;
-
-/// Children of this process that were not seen to have ended.
-static CHILDREN: PerLife<Vec<ChildProcess>> = PerLife::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,6 +47,14 @@ struct State {
     arrived: Option<Message>,
     report: Option<Report>,
     end: Option<End>,
+    /// Its result is an error, which says this.
+    unhappy: Option<String>,
+    /// Came with its failure.
+    right: Option<Right>,
+    /// Nobody will ask for its result.
+    is_let_go: bool,
+    /// Somebody knows what has become of it, or will be told nothing.
+    is_known: bool,
 }
 
 struct Inner {
@@ -59,6 +66,8 @@ struct Inner {
     channel: Channel,
     /// It will say no more: its socket is always readable now.
     silent: AtomicBool,
+    /// The signals that this process has sent it: bit 9 for SIGKILL.
+    signals: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -71,8 +80,18 @@ pub struct ChildProcess(Arc<Inner>);
 impl ChildProcess {
     /// A child that has just been started.
     pub(super) fn new(spawned: Spawned, channel: Channel, name: String, daemon: bool, function: &'static str) -> Self {
-        let state = State { inbox: Inbox::default(), begun: false, arrived: None, report: None, end: None };
-        let silent = AtomicBool::new(false);
+        let state = State {
+            inbox: Inbox::default(),
+            begun: false,
+            arrived: None,
+            report: None,
+            end: None,
+            unhappy: None,
+            right: None,
+            is_let_go: false,
+            is_known: false,
+        };
+        let (silent, signals) = (AtomicBool::new(false), AtomicU64::new(0));
         let child = ChildProcess(Arc::new(Inner {
             name,
             daemon,
@@ -81,10 +100,10 @@ impl ChildProcess {
             spawned,
             channel,
             silent,
+            signals,
             state: Mutex::new(state),
         }));
-        forget_ended();
-        CHILDREN.lock().push(child.clone());
+        family::add(&child);
         child
     }
 
@@ -160,7 +179,11 @@ impl ChildProcess {
     /// The code that it has exited with, 101 if its function has panicked; minus the number of the signal that has killed it. None
     /// while it runs, and if something else in this program has waited for it, or SIGCHLD is ignored.
     pub fn exit_code(&self) -> Option<i32> {
-        match self.settle().ok()?.end? {
+        let mut state = self.settle().ok()?;
+        let end = state.end?;
+        // (An error that was returned does not show here.)
+        state.is_known |= state.report.is_none();
+        match end {
             End::Code(code) => Some(code),
             End::Signal(signal) => Some(-signal),
             End::Unknown => None,
@@ -198,6 +221,7 @@ impl ChildProcess {
 
     fn signal(&self, signal: Signal) -> Result<()> {
         self.0.stamp.check()?;
+        self.0.signals.fetch_or(1 << signal.as_raw(), Ordering::Relaxed);
         self.0.spawned.signal(signal).map(drop)
     }
 
@@ -216,17 +240,27 @@ impl ChildProcess {
         Ok(state)
     }
 
+    /// Whether it has ended. What it has said is heard, and its result left to whoever wants it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.look().is_ok_and(|state| state.end.is_some())
+    }
+
     /// Hears what the child has said, and looks whether it has ended.
     fn look(&self) -> Result<MutexGuard<'_, State>> {
         self.0.stamp.check()?;
         let mut state = lock(&self.0.state);
+        self.look_into(&mut state)?;
+        Ok(state)
+    }
+
+    fn look_into(&self, state: &mut State) -> Result<()> {
         if state.end.is_none() {
             // In this order: what it has said before its end must not be missed.
             let end = self.0.spawned.wait(Some(Instant::now()))?;
-            self.listen(&mut state)?;
+            self.listen(state)?;
             state.end = end;
         }
-        Ok(state)
+        Ok(())
     }
 
     fn listen(&self, state: &mut State) -> Result<()> {
@@ -240,8 +274,22 @@ impl ChildProcess {
                     state.arrived = Some(message);
                     continue;
                 }
-                Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
-                Kind::Failed => unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error))),
+                Kind::Unhappy => match unpack::<String>(&message.head) {
+                    Ok(text) => {
+                        (state.unhappy, state.right) = (Some(text), Right::of(message.fds));
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+                Kind::Panicked => {
+                    // It has said so.
+                    state.is_known = true;
+                    unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report)))
+                }
+                Kind::Failed => {
+                    state.right = Right::of(message.fds);
+                    unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error)))
+                }
                 Kind::Orders | Kind::Taken | Kind::Luggage => Err(malformed()),
             };
             state.report = Some(report.unwrap_or_else(|error| Report::Failed(self.failed(error))));
@@ -276,35 +324,79 @@ impl ChildProcess {
 
     /// What has become of a child that has ended.
     fn result<T: Shared>(&self) -> Result<T> {
-        let state = self.settle()?;
-        let end = state.end.unwrap_or(End::Unknown);
-        match (&state.report, end) {
-            (Some(Report::Returned { archive, .. }), _) => unpack(archive).map_err(|error| self.failed(error)),
-            (Some(Report::Failed(error)), _) => Err(error.clone()),
-            (None, End::Code(NOT_LOADED)) if !state.begun => {
-                let text = format!("{} {end}: the system could not load it; is its memory limited too tightly?", self.who());
-                Err(Error::new(ErrorKind::Died, text))
+        let mut state = self.settle()?;
+        (state.is_known, state.right) = (true, None);
+        match &state.report {
+            Some(Report::Returned { archive, .. }) => unpack(archive).map_err(|error| self.failed(error)),
+            Some(Report::Failed(error)) => Err(error.clone()),
+            None => Err(self.death(state.begun, state.end.unwrap_or(End::Unknown))),
+        }
+    }
+
+    /// Of one that has ended and said nothing.
+    fn death(&self, begun: bool, end: End) -> Error {
+        let who = self.who();
+        match end {
+            End::Code(NOT_LOADED) if !begun => {
+                let text = format!("{who} {end}: the system could not load it; is its memory limited too tightly?");
+                Error::new(ErrorKind::Died, text)
             }
-            (None, End::Code(_) | End::Unknown) if !state.begun => {
+            End::Code(_) | End::Unknown if !begun => {
                 let text = format!(
-                    "{} {end} before it began: it is this program started again, whose `main` must begin with \
-                     `commonhold::init()`, and nothing may end it before",
-                    self.who()
+                    "{who} {end} before it began: it is this program started again, whose `main` must begin with \
+                     `commonhold::init()`, and nothing may end it before"
                 );
-                Err(Error::new(ErrorKind::NotInitialised, text))
+                Error::new(ErrorKind::NotInitialised, text)
             }
-            (None, _) => {
-                let when = if state.begun { "before its function returned" } else { "before it began" };
-                Err(Error::new(ErrorKind::Died, format!("{} {end} {when}", self.who())))
+            _ => {
+                let when = if begun { "before its function returned" } else { "before it began" };
+                Error::new(ErrorKind::Died, format!("{who} {end} {when}"))
             }
         }
     }
 
     /// Nobody will ask for its result: if it holds objects for the result's sake, it need not.
-    fn detach(&self) {
-        if self.0.stamp.is_current() {
-            self.0.channel.shut_down_sending();
+    fn let_go(&self) {
+        if !self.0.stamp.is_current() {
+            return;
         }
+        lock(&self.0.state).is_let_go = true;
+        // In this order: what it has said before it could find that out is read below.
+        self.0.channel.shut_down_sending();
+        self.tell();
+    }
+
+    /// Tells a failure that nobody will ask for, as far as it can be seen by now.
+    pub(super) fn tell(&self) {
+        let failure = {
+            let mut state = lock(&self.0.state);
+            if !state.is_let_go || state.is_known || self.look_into(&mut state).is_err() || state.is_known {
+                return;
+            }
+            let Some(failure) = self.failure(&state) else { return };
+            state.is_known = true;
+            state.right.take().is_none_or(Right::take).then_some(failure)
+        };
+        failure.iter().for_each(|failure| tell(failure));
+    }
+
+    /// What should be told if nobody asks for it.
+    fn failure(&self, state: &State) -> Option<String> {
+        if let Some(text) = &state.unhappy {
+            return Some(format!("{} returned an error: {text}", self.who()));
+        }
+        if let Some(report) = &state.report {
+            return if let Report::Failed(error) = report { Some(error.to_string()) } else { None };
+        }
+        let end = state.end.filter(|_| state.arrived.is_none())?;
+        let signals = self.0.signals.load(Ordering::Relaxed);
+        let was_meant = match end {
+            End::Signal(signal) => signals & 1 << signal != 0,
+            // It does so by itself, or because it was asked to end.
+            End::Code(code) => code == 0 && state.begun || signals != 0,
+            End::Unknown => signals != 0,
+        };
+        (!was_meant).then(|| self.death(state.begun, end).to_string())
     }
 }
 
@@ -389,9 +481,15 @@ impl AsFd for ChildProcess {
 /// - What runs is an `fn` item, also a generic one, or a closure that captures nothing; of the main executable, not of a library that
 ///   was loaded into it.
 /// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
+/// - **A failure that nobody joins** is told, once, in a line on standard error with the process's name: an error that its function returned, or
+///   that kept it from beginning, by itself, if its `Process` was dropped by then, else where that is dropped; its death, or an
+///   [`exit`](std::process::exit) with another code than 0, as soon as this process sees it: where the `Process` is dropped, or when it next starts
+///   a child or asks for its [children](super::active_children). Not told is what was joined (or, of a death, seen by
+///   [`exit_code`](ChildProcess::exit_code)); an end by a signal that this process has sent; and what a daemonic process does that ends because
+///   its parent does. A panic is said on standard error where it happens, in any case.
 /// - Dropping a `Process` lets the process go on by itself, as with [`std::process::Child`]. When this process ends, *daemonic*
 ///   children end with it, however it ends; others go on, unless `main` waits for them: by [`join`](Process::join), or for all at once
-///   by [`join_children`] or a [`ChildrenGuard`]. One that has ended is cleared away when this process next asks for a child or starts one.
+///   by [`join_children`](super::join_children) or a [`ChildrenGuard`](super::ChildrenGuard). One that has ended is cleared away when this process next asks for a child or starts one.
 /// - The objects of handles among the arguments are the process's from the beginning, as if it held them already: they live at least
 ///   until it has its own hold on them, or is gone.
 pub struct Process<T: Shared = ()> {
@@ -487,82 +585,6 @@ impl<T: Shared> fmt::Debug for Process<T> {
 
 impl<T: Shared> Drop for Process<T> {
     fn drop(&mut self) {
-        self.child.detach();
-    }
-}
-
-/// Forgets children that have ended.
-fn forget_ended() {
-    // Results are left to whoever wants them.
-    let has_ended = |child: &ChildProcess| child.look().is_ok_and(|state| state.end.is_some());
-    // Looked at without the lock.
-    let children = CHILDREN.lock().clone();
-    let ended: Vec<_> = children.into_iter().filter(has_ended).collect();
-    if !ended.is_empty() {
-        CHILDREN.lock().retain(|child| !ended.contains(child));
-    }
-}
-
-/// The children of this process that have not ended, in the order in which they were started. Clears the others away.
-///
-/// ```
-/// # commonhold::init_in_tests!();
-/// # fn main() -> commonhold::Result<()> {
-/// use commonhold::{Process, active_children, parent_process};
-/// let child = Process::spawn(|| parent_process().unwrap().wait(None).map(drop), ())?;
-/// assert_eq!(active_children(), [(*child).clone()]);
-/// child.kill()?;
-/// assert!(child.join().unwrap_err().is_died() && child.exit_code() == Some(-9));
-/// assert_eq!(active_children(), []);
-/// # Ok(())
-/// # }
-/// ```
-pub fn active_children() -> Vec<ChildProcess> {
-    forget_ended();
-    CHILDREN.lock().clone()
-}
-
-/// Waits for all children of this process that are not daemonic: what Python does at a program's end. Rust runs nothing after `main`,
-/// so a `main` that wants it calls this in the end, or has a [`ChildrenGuard`].
-///
-/// # Errors
-/// `System` if this process cannot wait.
-pub fn join_children() -> Result<()> {
-    loop {
-        let Some(child) = active_children().into_iter().find(|child| !child.is_daemon()) else { return Ok(()) };
-        child.wait(None)?;
-    }
-}
-
-/// Calls [`join_children`] when it is dropped: at the end of `main`, also if that ends by `?` or by a panic. Not if it ends by
-/// [`exit`](std::process::exit).
-///
-/// Make it after the manager that the children use: what is declared last is dropped first, so it waits while that manager lives. It does
-/// not say how they ended: [`join`](Process::join) those whose errors matter.
-///
-/// ```
-/// # commonhold::init_in_tests!();
-/// fn main() -> commonhold::Result<()> {
-///     commonhold::init();
-///     let _children = commonhold::ChildrenGuard::new();
-///     commonhold::Process::spawn(|| println!("I end before my parent does"), ())?;
-///     Ok(())
-/// }
-/// ```
-#[derive(Debug, Default)]
-#[must_use = "it waits where it is dropped: give it a name that begins with `_`"]
-pub struct ChildrenGuard(());
-
-impl ChildrenGuard {
-    /// A guard.
-    pub fn new() -> Self {
-        ChildrenGuard(())
-    }
-}
-
-impl Drop for ChildrenGuard {
-    fn drop(&mut self) {
-        // There is nobody to tell.
-        let _ = join_children();
+        self.child.let_go();
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Own {
     pub(super) name: String,
     pub(super) place: String,
     pub(super) parent: Parent,
+    pub(super) daemon: bool,
 }
 
 pub(super) struct Parent {
@@ -27,6 +28,11 @@ pub(super) struct Parent {
 /// Says who this process is: once, at its beginning.
 pub(super) fn become_child(own: Own) -> &'static Own {
     OWN.get_or_init(|| own)
+}
+
+/// Whether this process ends with its parent.
+pub(super) fn is_daemon() -> bool {
+    OWN.get().is_some_and(|own| own.daemon)
 }
 
 /// The place of this process's next child among all: `3` for the main process's third, `3:1` for that one's first.

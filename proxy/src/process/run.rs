@@ -1,5 +1,6 @@
 //! A child's whole life: what it is told, what it becomes, what it says at the end.
 
+use super::failure::{admit, tell_unless_heard};
 use super::identity::{Own, Parent, become_child};
 use super::message::{Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
@@ -35,8 +36,10 @@ pub(crate) type PanicReport = (String, String, String);
 pub fn run(channel: Channel) -> ! {
     let code = live(Arc::new(channel)).unwrap_or_else(|channel_and_error| {
         let (channel, error) = *channel_and_error;
-        // Without a parent there is nobody who wants to know.
-        let _ = say(&channel, Kind::Failed, &error);
+        // A parent that is gone needs not be told.
+        let (_, right) = admit(&channel, Kind::Failed, &error);
+        points::client("process: its failure said");
+        tell_unless_heard(&channel, right, &format!("has failed: {error}"));
         FAILED
     });
     points::client("process: before it exits");
@@ -78,7 +81,8 @@ pub(super) struct Passage {
 }
 
 enum Outcome {
-    Returned(Parcel),
+    /// The result; what it says if it is an error.
+    Returned(Parcel, Option<String>),
     Panicked(PanicReport),
     Failed(Error),
 }
@@ -106,9 +110,9 @@ impl Passage {
         if let Ok(name) = CString::new(orders.name.as_str()) {
             sys::set_process_name(&name);
         }
-        let entry = orders.entry()?;
         let parent = Parent { name: orders.parent.clone(), pid: sys::peer_credentials(channel)?.pid, pidfd };
-        let own = become_child(Own { name: orders.name.clone(), place: orders.place.clone(), parent });
+        let own = become_child(Own { name: orders.name.clone(), place: orders.place.clone(), parent, daemon: orders.daemon });
+        let entry = orders.entry()?;
         if orders.daemon {
             die_with(own.parent.pidfd.as_fd())?;
         }
@@ -144,7 +148,7 @@ impl Passage {
         let returned = catch_unwind(AssertUnwindSafe(|| call(arguments)));
         points::client("process: after its function");
         match returned {
-            Ok(result) => Parcel::pack(&result).map(Outcome::Returned),
+            Ok(result) => Parcel::pack(&result).map(|parcel| Outcome::Returned(parcel, result.error_text().map(|text| cut(&text)))),
             Err(payload) => Ok(Outcome::Panicked(panic_report(&*payload))),
         }
     }
@@ -157,13 +161,23 @@ impl Passage {
             other => other,
         };
         match self.outcome.take() {
-            Some(Outcome::Returned(parcel)) => {
+            Some(Outcome::Returned(parcel, error)) => {
+                let failure = match error {
+                    Some(text) => {
+                        let (sent, right) = admit(&self.channel, Kind::Unhappy, &text);
+                        gone(sent)?;
+                        points::client("process: its failure said");
+                        Some((right, format!("returned an error: {text}")))
+                    }
+                    None => None,
+                };
                 gone(send(&self.channel, Kind::Returned, &parcel.label, &parcel.value, &[]))?;
                 points::client("process: after its result was sent");
                 if !parcel.held.is_empty() {
                     // Until the parent holds the objects, or wants nothing any more.
                     let _ = self.inbox.wait_beside(&self.channel, super::parent_process().map(|parent| parent.sentinel()));
                 }
+                failure.into_iter().for_each(|(right, text)| tell_unless_heard(&self.channel, right, &text));
                 Ok(0)
             }
             Some(Outcome::Panicked(report)) => gone(say(&self.channel, Kind::Panicked, &report)).map(|()| PANICKED),

@@ -190,14 +190,21 @@ impl Stream {
 
     /// Waits for an answer, which stays. `false`: it is not here at the deadline.
     fn wait(&self, number: u64, deadline: Option<Instant>) -> Result<bool> {
-        let here = self.until(deadline, |inbox| matches!(inbox.waiting.get(&number), Some(Waiting::Answered(_))).then_some(()));
-        Ok(here?.is_some())
+        let here = self.until(deadline, |inbox| match inbox.waiting.get(&number) {
+            Some(Waiting::Answered(_)) => Some(Ok(true)),
+            Some(_) => None,
+            None => Some(Err(given())),
+        });
+        here?.unwrap_or(Ok(false))
     }
 
-    /// Waits for an answer, and takes it.
-    fn fetch(&self, number: u64) -> Result<Frame> {
-        let frame = self.until(None, |inbox| if inbox.waiting.contains_key(&number) { inbox.take(number).map(Some) } else { Some(None) });
-        frame?.flatten().ok_or_else(given)
+    /// Waits for an answer, and takes it. `None`: it is not here at the deadline.
+    fn fetch(&self, number: u64, deadline: Option<Instant>) -> Result<Option<Frame>> {
+        let frame = self.until(deadline, |inbox| match inbox.waiting.contains_key(&number) {
+            true => inbox.take(number).map(Ok),
+            false => Some(Err(given())),
+        });
+        frame?.transpose()
     }
 
     /// Takes an answer if it is here; has `waker` called when it is.
@@ -292,10 +299,12 @@ impl Stream {
 
 #[cold]
 fn given() -> Error {
-    Error::new(ErrorKind::Closed, "the result of this call was given already: a future is polled until it is ready, and no more")
+    Error::new(ErrorKind::Closed, "the result of this call was given already: it can be had once")
 }
 
 /// The result of a call that was made ahead. Dropped, the result is not wanted; the call is done all the same.
+///
+/// It is given once: what is asked of it behind that, by whatever method, is an error of kind `Closed`. (What a pool gives can be got again.)
 ///
 /// ```
 /// # commonhold::init_in_tests!();
@@ -331,30 +340,29 @@ impl<R: Shared> Pending<R> {
     /// # Errors
     /// As the call itself.
     pub fn get(self) -> Result<R> {
-        self.result(&self.stream.fetch(self.number)?)
+        let frame = self.stream.fetch(self.number, None)?;
+        self.result(&frame.ok_or_else(given)?)
     }
 
     fn result(&self, frame: &Frame) -> Result<R> {
         result(&self.stream.session, frame, |bytes| drop(self.stream.say(bytes)))
     }
 
-    /// Waits for the result, so long at the most.
+    /// The same, but gives up after a while: `None`, and the result can be asked for again.
     ///
     /// # Errors
-    /// `TimedOut`, and the pending result is lost: use [`wait`](Self::wait) to wait again. Else as the call itself.
-    pub fn get_timeout(self, timeout: Duration) -> Result<R> {
-        if self.wait(timeout)? {
-            return self.get();
-        }
-        Err(Error::new(ErrorKind::TimedOut, format!("the call was not answered within {timeout:?}: it is run all the same")))
+    /// As the call itself; `Closed` if it was given already.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Option<R>> {
+        let frame = self.stream.fetch(self.number, Instant::now().checked_add(timeout))?;
+        frame.map(|frame| self.result(&frame)).transpose()
     }
 
-    /// Waits until the result is here, so long at the most. Whether it is.
+    /// Waits until the result is here. `false`: it is not after `timeout`; `None` waits for as long as it takes.
     ///
     /// # Errors
-    /// As the call itself, if there is no result to come.
-    pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        self.stream.wait(self.number, Instant::now().checked_add(timeout))
+    /// As the call itself, if there is no result to come; `Closed` if it was given already.
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
+        self.stream.wait(self.number, timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
     /// Whether the result is here.
