@@ -50,7 +50,8 @@ impl Company {
             if held < self.patience {
                 return false;
             }
-            self.patience = if held < HELD * self.patience { 2 * self.patience } else { self.patience / 2 }.clamp(PATIENCE_MIN, PATIENCE_MAX);
+            self.patience =
+                if held < HELD * self.patience { 2 * self.patience } else { self.patience / 2 }.clamp(PATIENCE_MIN, PATIENCE_MAX);
         }
         self.moved = Some(now);
         true

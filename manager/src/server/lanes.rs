@@ -267,14 +267,16 @@ impl Server {
         let ready = if lane_watch.is_empty() {
             spin.wait(look)
         } else {
-            spins.is_some_and(|spins| spins.wait_in_memory(|| {
-                looks += 1;
-                if lane_watch.is_rung(connections) {
-                    return true;
-                }
-                // The sockets are asked by a system call.
-                looks.is_multiple_of(LOOKS_PER_POLL) && look()
-            }))
+            spins.is_some_and(|spins| {
+                spins.wait_in_memory(|| {
+                    looks += 1;
+                    if lane_watch.is_rung(connections) {
+                        return true;
+                    }
+                    // The sockets are asked by a system call.
+                    looks.is_multiple_of(LOOKS_PER_POLL) && look()
+                })
+            })
         };
         if let Some(error) = failed {
             return Err(error);
@@ -464,7 +466,13 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
             let end = self.lane_watch.replies.len();
-            self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, here: request.cpu == self.lane_watch.cpu, end });
+            self.lane_watch.answers.push(Answer {
+                index,
+                lane: request.head.lane,
+                mark: request.mark,
+                here: request.cpu == self.lane_watch.cpu,
+                end,
+            });
         }
     }
 
