@@ -164,6 +164,13 @@ fn sends_wait_for_room_and_keep_what_was_not_sent() {
         let got = thread::spawn(move || (0..200).map(|_| receiver.recv().unwrap().unwrap()).collect::<std::collections::BTreeSet<_>>());
         run_all(jobs);
         assert_eq!(got.join().unwrap().len(), 200, "each once");
+        // Of a larger queue's first room it is told as well.
+        let large = manager.queue::<u64>(8).unwrap();
+        (0..8).for_each(|item| large.send(item).unwrap());
+        let mut waits = Box::pin(large.send_async(8));
+        assert!(poll_once(&mut waits, &Waker::from(unpark())).is_pending());
+        assert_eq!(large.recv().unwrap(), Some(0));
+        block_on(waits).unwrap();
         // Dropped before there was room: it is not sent.
         queue.send("a").unwrap();
         queue.send("b").unwrap();

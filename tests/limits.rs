@@ -4,7 +4,7 @@ mod support;
 use commonhold::{Dict, ErrorKind, Manager};
 use commonhold_ipc::socket::Channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -258,49 +258,20 @@ fn role_confined() {
     parent.say(format!("full after {taken}"));
 }
 
-/// A memory control group. Removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    const BYTES: u64 = 96 << 20;
-
-    fn new() -> Result<Group, String> {
-        let name = format!("commonhold-test-{}", std::process::id());
-        let (parent, file) = match Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-            true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            false => ("/sys/fs/cgroup", "memory.max"),
-        };
-        let group = Group(Path::new(parent).join(name));
-        std::fs::create_dir(&group.0).map_err(|error| format!("cannot make {}: {error}", group.0.display()))?;
-        let limit = group.0.join(file);
-        std::fs::write(&limit, Group::BYTES.to_string()).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Whoever was in it is gone, or about to be.
-        let start = Instant::now();
-        while std::fs::remove_dir(&self.0).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) && start.elapsed() < PROMPT {
-            std::thread::yield_now();
-        }
-    }
-}
-
 #[test]
 fn a_memory_cgroup_is_respected() {
-    let group = match Group::new() {
+    const BYTES: u64 = 96 << 20;
+    let group = match MemoryGroup::new(BYTES) {
         Ok(group) => group,
         Err(why) => return println!("skipped: {why}"),
     };
     let mut confined = Role::start_with("role_confined", |command| {
         command.stderr(std::process::Stdio::inherit());
     });
-    std::fs::write(group.0.join("cgroup.procs"), confined.pid().to_string()).unwrap();
+    group.take(confined.pid());
     confined.say(0);
     let budget: u64 = confined.hear().unwrap().parse().unwrap();
-    assert!(budget <= Group::BYTES / 2, "{budget}");
+    assert!(budget <= BYTES / 2, "{budget}");
     println!("{}", confined.hear().expect("the manager was full, and nobody was killed"));
     assert!(confined.end().success());
 }

@@ -645,6 +645,21 @@ fn descriptors_are_not_inherited_by_accident() {
     }
 }
 
+/// As cargo-nextest runs tests, and as somebody does who wants one of them.
+#[test]
+fn each_test_may_have_a_process_of_its_own() {
+    let names = ["names_and_parents", "functions_and_closures_of_every_kind_run", "a_handle_of_a_manager_that_is_gone_cannot_be_passed_on"];
+    let run = |name| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--nocapture"]).env("NEXTEST", "1").env("NEXTEST_EXECUTION_MODE", "process-per-test");
+        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    for child in names.map(run) {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    }
+}
+
 /// Looks until it is so.
 #[track_caller]
 fn until(what: &str, mut so: impl FnMut() -> bool) {

@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
+use support::{MemoryGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
 
 fn main() {
     let begun = std::env::args().nth(1).filter(|role| role == "says-before-init");
@@ -30,7 +30,8 @@ fn main() {
         Some("guard") => guard(),
         Some("thief") => thief(),
         Some("ignored") => ignored(),
-        Some("storm") => storm_of_processes(),
+        Some("storm") => storm_of_processes(std::env::args().nth(2).unwrap().parse().unwrap()),
+        Some("confined") => storm_in_little_memory(),
         Some("dies") => dies_on_the_way(),
         Some("privileged") => privileged(),
         Some("fails") => fails(&std::env::args().nth(2).unwrap()),
@@ -45,7 +46,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 18] = [
+    let checks: [Check; 21] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
@@ -59,10 +60,13 @@ fn checks() {
         ("a daemon that ends with its parent tells nothing", daemons_that_end_with_their_parent_tell_nothing),
         ("200 children at once", many_at_once),
         ("storms end in errors", storms_end_in_errors),
+        ("a storm of more processes than there may be", storms_at_the_limit_of_processes),
+        ("a storm in a memory control group", storms_in_a_memory_group),
         ("forked children", forked_children),
         ("children killed at every point", children_die_everywhere),
         ("parents killed at every point", parents_die_everywhere),
         ("lines of children are whole", whole_lines),
+        ("runners of checks one by one find them", checks_one_by_one),
         ("a program with rights beyond its user's", rights_beyond),
     ];
     // As the standard harness has it, also for runners that have each check in a process of its own.
@@ -479,6 +483,9 @@ fn many_at_once() {
 
 /// Starts children until none can be started any more, or `most` of them; ends them. How many there were, and why no more.
 fn storm(most: u64) -> (u64, Option<commonhold::Error>) {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    // The first child leaves nothing open that the others do not.
+    let before = open();
     let (mut children, mut refused) = (Vec::new(), None);
     for _ in 0..most {
         match Process::builder().daemon(true).stdout(Stream::Null).stderr(Stream::Null).spawn(endure, ()) {
@@ -494,16 +501,43 @@ fn storm(most: u64) -> (u64, Option<commonhold::Error>) {
         child.kill().unwrap();
         assert!(child.join().is_err());
     }
+    assert_eq!((active_children().len(), open()), (0, before), "something is left");
     (count, refused)
 }
 
 /// Role: as a user who may have so many processes.
-fn storm_of_processes() {
-    ResourceLimit::Processes.set(24).unwrap();
-    let (count, refused) = storm(50);
+fn storm_of_processes(most: u64) {
+    ResourceLimit::Processes.set(most).unwrap();
+    let (count, refused) = storm(1000);
     let refused = refused.unwrap();
-    assert!(count < 50 && refused.kind() == ErrorKind::System && refused.to_string().contains("ulimit -u"), "{count}: {refused}");
+    assert!(count < 1000 && refused.kind() == ErrorKind::System && refused.to_string().contains("ulimit -u"), "{count}: {refused}");
     assert_eq!(Process::spawn(|| 5, ()).unwrap().join().unwrap(), 5, "later it goes on");
+}
+
+/// Threads of this user, which are what the limit on processes counts.
+fn threads_of_mine() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path().join("task"));
+    // (Some end meanwhile.)
+    let mine = processes.filter(|tasks| tasks.metadata().is_ok_and(|is| is.uid() == own));
+    mine.map(|tasks| std::fs::read_dir(tasks).map_or(0, Iterator::count) as u64).sum()
+}
+
+fn storms_at_the_limit_of_processes() {
+    const MORE: u64 = 24;
+    let mut storm = role("storm");
+    if rustix::process::geteuid().is_root() {
+        // The limit does not hold for root. This one has no other process, also none of a run of these tests beside this one.
+        let somebody = 60_000 + std::process::id() % 5_000;
+        storm.arg(MORE.to_string()).uid(somebody).gid(somebody).current_dir("/");
+        match storm.status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => println!("  skipped: another user cannot run this program here: {error}"),
+        }
+    } else {
+        assert!(storm.arg((threads_of_mine() + MORE).to_string()).status().unwrap().success());
+    }
 }
 
 fn storms_end_in_errors() {
@@ -523,16 +557,69 @@ fn storms_end_in_errors() {
             Err(error) => println!("  with {} MiB of addresses: {error}", bytes >> 20),
         }
     }
-    if rustix::process::geteuid().is_root() {
-        // The limit does not hold for root.
-        let mut nobody = role("storm");
-        match nobody.uid(65_000).gid(65_000).current_dir("/").status() {
-            Ok(status) => assert!(status.success()),
-            Err(error) => println!("  another user cannot run this program here: {error}"),
-        }
-    } else {
-        println!("  the limit on processes counts what else this user runs: not checked");
+}
+
+const GROUP_MIB: u64 = 96;
+
+/// Takes so much memory. Whoever takes much is the first to be killed for want of it.
+fn eat(mib: u64) -> u64 {
+    if mib > 4 {
+        std::fs::write("/proc/self/oom_score_adj", "1000").unwrap();
     }
+    let bytes = vec![1u8; (mib as usize) << 20];
+    bytes.iter().map(|byte| u64::from(*byte)).sum()
+}
+
+/// Role: in a group that has no room for what its children take.
+fn storm_in_little_memory() {
+    wait_for_word();
+    let quiet = || Process::builder().daemon(true).stdout(Stream::Null).stderr(Stream::Null);
+    // Those that take too much are killed, by name; those beside them are not.
+    let meals = [2, 2 * GROUP_MIB, 2, 2 * GROUP_MIB, 2];
+    for (mib, child) in meals.map(|mib| (mib, quiet().spawn(eat, mib).unwrap())) {
+        match child.join() {
+            Ok(eaten) => assert!(mib == 2 && eaten == mib << 20),
+            Err(error) => assert!(mib > 2 && error.is_died() && error.to_string().contains("SIGKILL"), "{mib}: {error}"),
+        }
+    }
+    // So it is in a pool: its workers are replaced.
+    let pool = commonhold::Pool::new(2).unwrap();
+    let outcomes = pool.map_all(eat, meals).unwrap();
+    for (mib, outcome) in meals.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(eaten) => assert!(mib == 2 && eaten == mib << 20),
+            Err(error) => assert!(mib > 2 && error.is_died() && error.to_string().contains("SIGKILL"), "{mib}: {error}"),
+        }
+    }
+    assert_eq!(pool.apply(eat, 2).unwrap(), 2 << 20);
+    drop(pool);
+    // Together they take too much.
+    let eat_and_stay = |mib: u64| {
+        eat(mib);
+        endure();
+    };
+    let storm: Vec<_> = (0..20).map(|_| quiet().spawn(eat_and_stay, GROUP_MIB / 6)).collect();
+    let started = storm.iter().flatten().count();
+    until("one was killed for want of memory", || started < 6 || storm.iter().flatten().any(|child| child.exit_code() == Some(-9)));
+    for child in storm {
+        match child {
+            Ok(child) => assert!(child.kill().is_ok() && child.join().unwrap_err().is_died()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::System, "{error}"),
+        }
+    }
+    assert!(active_children().is_empty());
+}
+
+fn storms_in_a_memory_group() {
+    let group = match MemoryGroup::new(GROUP_MIB << 20) {
+        Ok(group) => group,
+        Err(why) => return println!("  skipped: {why}"),
+    };
+    let mut confined = role("confined").stdin(Stdio::piped()).spawn().unwrap();
+    group.take(confined.id());
+    drop(confined.stdin.take());
+    assert!(confined.wait().unwrap().success());
+    until("nobody is left in the group", || group.is_empty());
 }
 
 fn whole_lines() {
@@ -548,6 +635,20 @@ fn whole_lines() {
         let line = n.to_string().repeat(400);
         assert_eq!(said.lines().filter(|said| **said == *line).count(), 1, "{n} in {said}");
     }
+}
+
+/// As cargo-nextest does it.
+fn checks_one_by_one() {
+    let run = |words: &[&str]| {
+        let output = Command::new(std::env::current_exe().unwrap()).args(words).env("NEXTEST", "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = run(&["--list", "--format", "terse"]);
+    assert!(listed.lines().all(|line| line.ends_with(": test")) && listed.contains("\na guard waits for children: test\n"), "{listed}");
+    assert_eq!(run(&["--list", "--format", "terse", "--ignored"]), "");
+    let said = run(&["--exact", "a guard waits for children", "--nocapture"]);
+    assert!(said.lines().count() == 1 && said.starts_with("a guard waits for children: ok"), "{said}");
 }
 
 // ---- Forks ----

@@ -14,7 +14,8 @@
 //! **What may be seen.** An element of one word (8 bytes or fewer) is always one that somebody has stored. Of a larger one each word is,
 //! and so each field of 8 bytes or fewer, but two words may be of two stores: who wants them together takes the lock, and everybody
 //! else must. A word that is no value of its type (a `bool` of 7, a gap that is not zero) was written by somebody who went around this
-//! module: an error for who reads that element, and for nobody else.
+//! module: an error for who reads that element, and for nobody else. Copies of many small elements go by [groups](Group) of eight bytes, each
+//! of whose elements is loaded or stored as it would be alone.
 //!
 //! **Death.** A store of one word happens or does not. A process killed between two words of an element leaves one new and one old; if
 //! it had the lock, the next who takes that is told. The manager takes back nothing but the lock: there are no claims on elements.
@@ -24,7 +25,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::ARRAY_ELEMENT_BYTES_MAX;
-use crate::map::{Cell, Change, Segment};
+use crate::map::{Cell, Change, Group, Segment};
 use crate::points;
 use crate::segment::{HEADER_BYTES, Shape};
 use crate::sync::LOCK_BYTES;
@@ -211,37 +212,81 @@ impl<'s, T: Plain> Elements<'s, T> {
 
     /// Copies elements out.
     pub fn read(&self, start: usize, out: &mut [T]) -> Result<()> {
-        with_cells!(T, |C| {
-            let words = self.run::<C>(start, out.len())?;
-            for (at, (words, out)) in words.chunks_exact(Self::WORDS).zip(out).enumerate() {
-                *out = Self::load(words, start + at, Relaxed)?;
-            }
-        });
+        with_cells!(T, |C| Self::read_run(self.run::<C>(start, out.len())?, start, out)?);
         // SYNC: pairs with the releases of those who stored what was just loaded.
         fence(Acquire);
         Ok(())
+    }
+
+    fn read_run<C: Cell>(words: &[C], start: usize, out: &mut [T]) -> Result<()> {
+        let each = |words: &[C], start: usize, out: &mut [T]| {
+            words.chunks_exact(Self::WORDS).zip(out).enumerate().try_for_each(|(at, (words, out))| {
+                *out = Self::load(words, start + at, Relaxed)?;
+                Ok(())
+            })
+        };
+        if !Self::IS_WORD {
+            return each(words, start, out);
+        }
+        let (front, groups, back) = Group::split(words);
+        let (first, rest) = out.split_at_mut(front.len());
+        let (middle, last) = rest.split_at_mut(groups.len() * Group::<C>::CELLS);
+        each(front, start, first)?;
+        let mut index = start + front.len();
+        for (group, out) in groups.iter().zip(middle.chunks_exact_mut(Group::<C>::CELLS)) {
+            let bits = group.load();
+            for (cell, out) in out.iter_mut().enumerate() {
+                *out = Self::decode(Group::<C>::cell(bits, cell), index + cell)?;
+            }
+            index += Group::<C>::CELLS;
+        }
+        each(back, index, last)
     }
 
     /// Copies elements in.
     pub fn write(&self, start: usize, values: &[T]) -> Result<()> {
         // SYNC: pairs with the acquires of those who load what is stored now.
         fence(Release);
-        with_cells!(T, |C| {
-            let words = self.run::<C>(start, values.len())?;
-            words.chunks_exact(Self::WORDS).zip(values).for_each(|(words, value)| Self::store(words, *value, Relaxed));
-        });
+        with_cells!(T, |C| Self::write_run(self.run::<C>(start, values.len())?, values));
         Ok(())
+    }
+
+    fn write_run<C: Cell>(words: &[C], values: &[T]) {
+        let each = |words: &[C], values: &[T]| {
+            words.chunks_exact(Self::WORDS).zip(values).for_each(|(words, value)| Self::store(words, *value, Relaxed));
+        };
+        if !Self::IS_WORD {
+            return each(words, values);
+        }
+        let (front, groups, back) = Group::split(words);
+        let (first, rest) = values.split_at(front.len());
+        let (middle, last) = rest.split_at(groups.len() * Group::<C>::CELLS);
+        each(front, first);
+        for (group, values) in groups.iter().zip(middle.chunks_exact(Group::<C>::CELLS)) {
+            group.store(Group::<C>::bits(|cell| Self::encode(values[cell])));
+            points::client("array: elements of a group are stored");
+        }
+        each(back, last);
     }
 
     /// Replaces all elements.
     pub fn fill(&self, value: T) -> Result<()> {
         // SYNC: as in `write`.
         fence(Release);
-        with_cells!(T, |C| {
-            let words = self.run::<C>(0, self.len())?;
-            words.chunks_exact(Self::WORDS).for_each(|words| Self::store(words, value, Relaxed));
-        });
+        with_cells!(T, |C| Self::fill_run(self.run::<C>(0, self.len())?, value));
         Ok(())
+    }
+
+    fn fill_run<C: Cell>(words: &[C], value: T) {
+        let each = |words: &[C]| words.chunks_exact(Self::WORDS).for_each(|words| Self::store(words, value, Relaxed));
+        if !Self::IS_WORD {
+            return each(words);
+        }
+        let (front, groups, back) = Group::split(words);
+        let same = Group::<C>::bits(|_| Self::encode(value));
+        each(front);
+        groups.iter().for_each(|group| group.store(same));
+        each(back);
     }
 }
 
@@ -346,5 +391,57 @@ mod tests {
         let value: [u64; 70] = std::array::from_fn(|at| at as u64 * 3);
         large.set(2, value).unwrap();
         assert!(large.get(2).unwrap() == value && large.get(1).unwrap() == [0; 70]);
+    }
+
+    /// All ranges of a few groups against a plain array: what is read, what is written, and that nothing beside it is.
+    fn ranges_are_as_of_a_slice<T: Plain + PartialEq + std::fmt::Debug>(value: impl Fn(usize) -> T) {
+        let len = 3 * 8 / stride::<T>() + 5;
+        let segment = segment_of(len as u64, stride::<T>());
+        let array = Elements::<T>::new(&segment);
+        let old = |at: usize| value(100 + at);
+        for start in 0..=len {
+            for end in start..=len {
+                (0..len).for_each(|at| array.set(at, old(at)).unwrap());
+                let mut model: Vec<T> = (0..len).map(old).collect();
+                let mut out = vec![value(7); end - start];
+                array.read(start, &mut out).unwrap();
+                assert_eq!(out, model[start..end], "{start}..{end}");
+                let new: Vec<T> = (start..end).map(&value).collect();
+                array.write(start, &new).unwrap();
+                model[start..end].copy_from_slice(&new);
+                let now: Vec<T> = (0..len).map(|at| array.get(at).unwrap()).collect();
+                assert_eq!(now, model, "{start}..{end}");
+            }
+        }
+        array.fill(value(3)).unwrap();
+        assert!((0..len).all(|at| array.get(at).unwrap() == value(3)));
+    }
+
+    #[test]
+    fn every_range_of_every_width_is_copied_and_nothing_else() {
+        ranges_are_as_of_a_slice(|at| at as u8);
+        ranges_are_as_of_a_slice(|at| at as i8);
+        ranges_are_as_of_a_slice(|at| at % 3 == 0);
+        ranges_are_as_of_a_slice(|at| at as u16 * 257);
+        ranges_are_as_of_a_slice(|at| [at as u8, 255, at as u8 ^ 85]);
+        ranges_are_as_of_a_slice(|at| at as f32 / 3.0);
+        ranges_are_as_of_a_slice(|at| at as i64 * -3);
+        ranges_are_as_of_a_slice(|at| (at as u32, at % 2 == 0));
+        ranges_are_as_of_a_slice(|at| u128::MAX - at as u128);
+    }
+
+    #[test]
+    fn of_many_that_are_copied_the_one_of_no_value_is_named() {
+        let segment = segment_of(40, 1);
+        let (flags, bytes) = (Elements::<bool>::new(&segment), Elements::<u8>::new(&segment));
+        for wrong in 0..40 {
+            bytes.set(wrong, 2).unwrap();
+            for start in 0..=wrong {
+                let error = flags.read(start, &mut vec![false; 40 - start]).unwrap_err();
+                assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(&format!("element {wrong} of")), "{error}");
+            }
+            flags.read(wrong + 1, &mut vec![false; 39 - wrong]).unwrap();
+            flags.fill(true).unwrap();
+        }
     }
 }

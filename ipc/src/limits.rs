@@ -82,6 +82,9 @@ pub const QUEUE_ITEMS_APART_NS: u64 = 200;
 pub const QUEUE_SPACE_APART_NS: u64 = 10;
 /// The same at the most.
 pub const QUEUE_SPACE_APART_NS_MAX: u64 = 1_500;
+/// The first look of who sleeps since a queue has no room, in milliseconds; each next one comes after twice as long. It is told of room only when
+/// half of the queue is received, which may be never: some thousand items' time.
+pub const QUEUE_SPACE_LOOK_MS: u64 = 1;
 /// Items that may wait in a queue: with those in hands, what 20 bits of a cell can name.
 pub const QUEUE_CAPACITY_MAX: u64 = 900_000;
 /// Items of a queue that nobody made a maximum for: its cells take 5 MiB.

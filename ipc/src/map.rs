@@ -13,8 +13,10 @@
 #![allow(unsafe_code)] // raw loads and stores in mappings; each block argues from the numbered invariants
 
 mod cell;
+mod group;
 
 pub use cell::{Cell, Change};
+pub use group::Group;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Stamp;

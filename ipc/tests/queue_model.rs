@@ -59,7 +59,7 @@ impl Segment {
             (0..ITEMS as usize).map(|item| ITEMS_AT + item * ITEM_BYTES + INLINE).chain((0..UNITS).map(|unit| UNITS_AT + unit * 1024));
         let segment = Arc::new(Segment {
             words: words.map(|at| (at, AtomicU64::new(0))).collect(),
-            halves: (128..144).step_by(4).map(|at| (at, AtomicU32::new(0))).collect(),
+            halves: (128..144).step_by(4).chain([160]).map(|at| (at, AtomicU32::new(0))).collect(),
             payloads: payloads.map(|at| (at, UnsafeCell::new(0))).collect(),
         });
         let manager = Process::new(&segment, Fate::Lives);

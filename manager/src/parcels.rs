@@ -39,6 +39,19 @@ impl Parcels {
         self.parcels.values().flat_map(|parcel| parcel.ids.iter().map(|id| (parcel.queue, *id)))
     }
 
+    /// Whether there may be one more, with so many handles.
+    fn check_room(&self, handles: usize) -> Result<()> {
+        if handles > HANDLES_PER_VALUE_MAX {
+            let text = format!("an item holds {handles} handles, and the most is {HANDLES_PER_VALUE_MAX}: put them into a list or dict");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        if self.parcels.len() >= PARCELS_MAX {
+            let text = format!("there are {PARCELS_MAX} items with handles in queues, the most there can be: receive some");
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        Ok(())
+    }
+
     fn find(&mut self, queue: u64, number: u64) -> Result<&mut Parcel> {
         let found = self.parcels.get_mut(&number).filter(|parcel| parcel.queue == queue);
         found.ok_or_else(|| {
@@ -58,11 +71,7 @@ impl Store {
         if let Some(missing) = ids.iter().find(|id| self.objects.get(**id).is_none()) {
             return Err(gone(*missing));
         }
-        if ids.len() > HANDLES_PER_VALUE_MAX || self.parcels.parcels.len() >= PARCELS_MAX {
-            let text =
-                format!("there are {} items with handles in queues, the most there can be: receive some", self.parcels.parcels.len());
-            return Err(Error::new(ErrorKind::Full, text));
-        }
+        self.parcels.check_room(ids.len())?;
         self.objects.settle(ids.iter().map(|id| (queue, *id, 1)));
         self.parcels.last += 1;
         self.parcels.parcels.insert(self.parcels.last, Parcel { queue, ids, carrier: Some(session) });
@@ -113,4 +122,23 @@ impl Store {
 pub fn parse(words: Words<'_>) -> Option<(u64, impl Iterator<Item = u64>)> {
     let mut words = words.iter();
     Some((words.next()?, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parcels_beyond_the_most_are_refused() {
+        let mut parcels = Parcels::default();
+        let parcel = || Parcel { queue: 1, ids: Vec::new(), carrier: None };
+        parcels.parcels.extend((1..PARCELS_MAX as u64).map(|number| (number, parcel())));
+        parcels.check_room(HANDLES_PER_VALUE_MAX).unwrap();
+        assert_eq!(parcels.check_room(HANDLES_PER_VALUE_MAX + 1).unwrap_err().kind(), ErrorKind::TooLarge);
+        parcels.parcels.insert(0, parcel());
+        let error = parcels.check_room(1).unwrap_err();
+        assert!(error.kind() == ErrorKind::Full && error.to_string().contains("1048576 items with handles"), "{error}");
+        parcels.parcels.remove(&7);
+        parcels.check_room(1).unwrap();
+    }
 }

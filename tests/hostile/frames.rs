@@ -1,6 +1,7 @@
 //! Frames that are cut, too long, or say what cannot be.
 
 use super::*;
+use commonhold_ipc::limits::LUGGAGE_MAX;
 
 /// A conversation that uses most calls: what is cut short at every byte.
 fn conversation(dict: u64, list: u64) -> Vec<u8> {
@@ -335,6 +336,48 @@ fn frames_at_random() {
     assert!(thread_manager().audit().is_ok());
 }
 
+/// Entrusts an object of the peer's, and takes the end that keeps it, or does not. Else the answer.
+fn entrusted(raw: &mut Raw, id: u64, takes: bool) -> Result<Option<OwnedFd>, Answer> {
+    raw.request(Call::Entrust as u8, 1, 2, &id.to_le_bytes());
+    let (mut buffer, mut taken) = ([0; 512], Vec::new());
+    match raw.channel.receive_before(&mut buffer, &mut taken, usize::from(takes), patience()).unwrap() {
+        Received::Bytes(len) => raw.received.extend_from_slice(&buffer[..len]),
+        _ => panic!("no answer"),
+    }
+    match raw.answer() {
+        Answer::Done(_) => Ok(taken.pop()),
+        other => Err(other),
+    }
+}
+
+#[test]
+fn luggage_beyond_the_most_is_refused() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    let id = raw.made::<List<u64>>(Kind::List, 0, 8);
+    // Each end is a descriptor, here and in the manager: where a process has fewer, they end before.
+    let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    if open < LUGGAGE_MAX as u64 + 200 {
+        return;
+    }
+    let mut ends: Vec<_> = (0..LUGGAGE_MAX).map(|_| entrusted(&mut raw, id, true).unwrap().expect("an end")).collect();
+    scene.step();
+    let refused = entrusted(&mut raw, id, true);
+    assert!(matches!(refused, Err(Answer::Failed(ErrorKind::Full))), "{refused:?}");
+    // One that is received makes room for one; the others are there.
+    ends.pop();
+    let until = patience();
+    ends.push(loop {
+        match entrusted(&mut raw, id, true) {
+            Ok(end) => break end.expect("an end"),
+            Err(other) => assert!(matches!(other, Answer::Failed(ErrorKind::Full)) && Instant::now() < until, "{other:?}"),
+        }
+    });
+    scene.step();
+    drop((raw, ends));
+    scene.end();
+}
+
 #[test]
 fn luggage_that_nobody_holds_or_somebody_talks_to() {
     let scene = Scene::new();
@@ -346,16 +389,7 @@ fn luggage_that_nobody_holds_or_somebody_talks_to() {
     let with_it = objects();
     // Its end is closed by who does not take the descriptor, talked to, or shut down though somebody else has it as well.
     for way in 0..3 {
-        let mut taken = Vec::new();
-        raw.request(Call::Entrust as u8, 1, 2, &id.to_le_bytes());
-        let mut buffer = [0; 512];
-        let len = match raw.channel.receive_before(&mut buffer, &mut taken, usize::from(way > 0), patience()).unwrap() {
-            Received::Bytes(len) => len,
-            _ => panic!("no answer"),
-        };
-        raw.received.extend_from_slice(&buffer[..len]);
-        assert!(matches!(raw.answer(), Answer::Done(_)));
-        let end = taken.pop().map(|end| (end.try_clone().unwrap(), Channel::from_fd(end).unwrap()));
+        let end = entrusted(&mut raw, id, way > 0).unwrap().map(|end| (end.try_clone().unwrap(), Channel::from_fd(end).unwrap()));
         if way == 2 {
             // From here on the luggage alone keeps it.
             raw.send(&frame(Call::Release as u8, 0, 0, &id.to_le_bytes()));

@@ -208,6 +208,25 @@ fn close_lets_receivers_drain() {
     }
 }
 
+/// Who sleeps for want of room is not told of one item's; it looks by itself, should nobody receive any more.
+#[test]
+fn room_for_one_is_found_by_a_sender_that_nobody_tells() {
+    for world in World::all() {
+        let queue = world.manager.queue::<(u64, Vec<u8>)>(8).unwrap();
+        (0..8).for_each(|number| queue.send((number, payload(number))).unwrap());
+        let mut sender = world.player("send", &[line(&queue)]);
+        sender.say(8);
+        sender.say(3);
+        for number in 0..3 {
+            assert_eq!(queue.recv().unwrap().unwrap().0, number);
+            until("it has taken the room", || queue.is_full().unwrap());
+        }
+        sender.expect("done");
+        sender.finish();
+        assert_eq!(queue.in_use().unwrap().0, 8);
+    }
+}
+
 #[test]
 fn a_full_queue_can_be_closed_and_wakes_senders() {
     let manager = Manager::in_process().unwrap();

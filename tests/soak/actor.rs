@@ -173,7 +173,7 @@ impl Actor {
                 self.house.move_in_transaction(entry, chance)?;
                 Some(Said::Moved(entry))
             }
-            2 => Some(self.move_there(chance)?),
+            2 => self.move_there(chance)?,
             3 => {
                 self.house.striped.add(1)?;
                 self.house.steps.add(1)?;
@@ -217,12 +217,14 @@ impl Actor {
         said.map_or(Ok(()), |said| self.house.said.send(said))
     }
 
-    fn move_there(&mut self, chance: u64) -> commonhold::Result<Said> {
+    fn move_there(&mut self, chance: u64) -> commonhold::Result<Option<Said>> {
         let entry = self.next();
         match self.session.run(shift_there, (self.house.clone(), entry, chance)) {
-            Ok(()) => Ok(Said::Moved(entry)),
+            Ok(()) => Ok(Some(Said::Moved(entry))),
             // The host may have died before or after.
-            Err(error) if error.is_died() => Ok(Said::MayHaveMoved(entry)),
+            Err(error) if error.is_died() => Ok(Some(Said::MayHaveMoved(entry))),
+            // The host was kept from its work, by a stopped actor's lock or by other programs: it left no trace, as the books will show.
+            Err(error) if error.is_timed_out() => Ok(None),
             Err(error) => Err(error),
         }
     }

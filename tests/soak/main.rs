@@ -214,19 +214,30 @@ fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Tells all who work that it is over, however that came: what fails in between is told, and nobody waits for those who go on.
+struct AtTheEnd<'h>(&'h House);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        // The manager may have ended.
+        let _ = self.0.over.set();
+    }
+}
+
 /// Books are kept, whoever dies but the manager, and balance in the end.
 fn keep_books(manager: &Manager, pool: &Pool, seed: u64, end: Instant) {
     let mut director = Director::new(manager, seed);
     let house = director.house.clone();
     std::thread::scope(|scope| {
         let errands = scope.spawn(|| run_errands(pool, &house, 0));
+        let over = AtTheEnd(&house);
         while Instant::now() < end {
             let most = 20 + director.numbers.below(400);
             director.listen(most);
             director.happen(pool);
         }
         director.go_on_all();
-        director.house.over.set().unwrap();
+        drop(over);
         errands.join().unwrap().unwrap();
         director.conclude();
     });

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -336,5 +337,47 @@ impl RawSession {
         let (channel, welcome, fds) = handshake::connect(manager.address(), &offer, Instant::now() + timeout)?;
         let arena = ArenaReader::map(&fds[0], welcome.arena_len)?;
         Ok(RawSession { pins: PinTable::new(&fds[1], arena.clone())?, arena, _channel: channel })
+    }
+}
+
+/// A memory control group. Removed when dropped.
+pub struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// One of so many bytes, and no more than these anywhere else.
+    pub fn new(bytes: u64) -> Result<MemoryGroup, String> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("commonhold-test-{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
+        let (parent, file, and_swapped) = match Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", bytes)),
+            false => ("/sys/fs/cgroup", "memory.max", ("memory.swap.max", 0)),
+        };
+        let group = MemoryGroup(Path::new(parent).join(name));
+        std::fs::create_dir(&group.0).map_err(|error| format!("cannot make {}: {error}", group.0.display()))?;
+        let limit = group.0.join(file);
+        std::fs::write(&limit, bytes.to_string()).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
+        // (Not every kernel counts what is swapped.)
+        let _ = std::fs::write(group.0.join(and_swapped.0), and_swapped.1.to_string());
+        Ok(group)
+    }
+
+    /// Takes a process in.
+    pub fn take(&self, pid: u32) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap().is_empty()
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Whoever was in it is gone, or about to be.
+        let start = Instant::now();
+        while std::fs::remove_dir(&self.0).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) && start.elapsed() < PROMPT {
+            std::thread::yield_now();
+        }
     }
 }

@@ -52,7 +52,8 @@ fn visitor(talk: &mut Talk) {
 fn alone_and_together() {
     for World { manager, .. } in World::all() {
         assert_eq!(manager.barrier(0).unwrap_err().kind(), ErrorKind::OutOfRange);
-        assert_eq!(manager.barrier(5000).unwrap_err().kind(), ErrorKind::OutOfRange);
+        assert_eq!(manager.barrier(4097).unwrap_err().kind(), ErrorKind::OutOfRange);
+        assert_eq!(manager.barrier(4096).unwrap().parties().unwrap(), 4096);
         let alone = manager.barrier(1).unwrap();
         for _ in 0..40 {
             assert_eq!(alone.wait().unwrap(), 0);

@@ -41,26 +41,22 @@ mod recovery;
 mod ring;
 mod room;
 mod short;
+mod waiting;
 
 pub use plan::{Parameters, Plan, Region};
 pub use room::Filling;
 pub use short::Short;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{QUEUE_ITEMS_APART_NS, QUEUE_SPACE_APART_NS, QUEUE_SPACE_APART_NS_MAX};
-use crate::liveness::{Slept, disconnected};
 use crate::map::Segment;
 use crate::points;
-use crate::sync::{Claim, Eventcount, Memory, Waiting, Word, scribbled};
+use crate::sync::{Claim, Memory, Word, scribbled};
 use item::State;
 use ring::{Next, Put, Ring};
 use rkyv::util::AlignedVec;
 
 /// How often a step that others may foil is tried before the words are held for nonsense: far more than any number of threads foil.
 const TRIES: u32 = 1 << 20;
-
-/// Longest sleep without a look at the queue's words, in milliseconds: the backstop of a wake-up that went to a process that was stopped.
-const LOOK_MS: u64 = crate::limits::LOCK_LOOK_MS;
 
 /// Memory with room for bytes that are one owner's at a time.
 pub trait Room: Memory {
@@ -163,30 +159,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Ring::new(self.memory, self.plan.ring(which))
     }
 
-    /// Who waits for items.
-    #[inline(always)]
-    pub fn items(&self) -> Eventcount<'m, M> {
-        Eventcount::new(self.memory, plan::EVENTS)
-    }
-
-    /// Who waits for room.
-    #[inline(always)]
-    pub fn space(&self) -> Eventcount<'m, M> {
-        Eventcount::new(self.memory, plan::EVENTS + 4)
-    }
-
-    /// Who waits for dead letters.
-    #[inline(always)]
-    pub fn dead_letters(&self) -> Eventcount<'m, M> {
-        Eventcount::new(self.memory, plan::EVENTS + 12)
-    }
-
-    /// Who waits for the end of all work.
-    #[inline(always)]
-    pub fn finish(&self) -> Eventcount<'m, M> {
-        Eventcount::new(self.memory, plan::EVENTS + 8)
-    }
-
     // ---- Sending ----
 
     /// Claims an item with room for `len` bytes.
@@ -276,13 +248,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         points::client("queue: closed, nobody told");
         self.tell_closed();
         Ok(closed_now)
-    }
-
-    fn tell_closed(&self) {
-        self.memory.word(plan::CLOSED).swap(1);
-        self.items().notify_all();
-        self.space().notify_all();
-        self.finish().notify_all();
     }
 
     /// Whether nothing can be sent any more.
@@ -418,15 +383,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         freed
     }
 
-    #[inline(always)]
-    fn tell_gone(&self) {
-        self.space().notify_all();
-        self.finish().notify_all();
-        if self.memory.word(plan::CLOSED).load() != 0 {
-            self.items().notify_all();
-        }
-    }
-
     /// How often an item that the caller has leased has been handed out, this time included. To be asked once, before it is read.
     pub fn count_attempt(&self, index: u32) -> u32 {
         self.raise_attempts(index)
@@ -514,44 +470,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         points::client("queue: units freed, the item is not");
         self.state(index).swap(item::FREE);
         freed
-    }
-
-    /// How long who waits for room leaves the queue alone between two looks.
-    pub fn space_apart_ns(&self) -> u64 {
-        (self.plan.capacity() * QUEUE_SPACE_APART_NS).clamp(QUEUE_ITEMS_APART_NS, QUEUE_SPACE_APART_NS_MAX)
-    }
-
-    /// Tries until it comes to something, the deadline passes (`None`), or the manager is gone. While it is awake it looks every so many
-    /// nanoseconds.
-    pub fn wait<R>(
-        &self,
-        events: &Eventcount<'_, M>,
-        apart_ns: u64,
-        waiting: &impl Waiting<M>,
-        mut attempt: impl FnMut() -> Result<Option<R>>,
-    ) -> Result<Option<R>> {
-        let mut early = Ok(None);
-        let ready = waiting.spin_apart(apart_ns, &mut || {
-            early = attempt();
-            !matches!(early, Ok(None))
-        });
-        if ready {
-            return early;
-        }
-        loop {
-            let prepared = events.prepare();
-            if let Some(result) = attempt()? {
-                return Ok(Some(result));
-            }
-            if waiting.is_over() {
-                // Somebody may have been woken for what this one leaves.
-                events.notify_one();
-                return Ok(None);
-            }
-            if events.sleep(prepared, waiting, LOOK_MS)? == Slept::ManagerDied {
-                return Err(disconnected());
-            }
-        }
     }
 }
 

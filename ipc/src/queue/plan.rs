@@ -8,6 +8,7 @@
 //! | 112 | 8 | 1: closed, as far as it has been told | by who closes it |
 //! | 128 | 16 | eventcounts: items, room, the end of all work, dead letters | by sleepers and who wakes them |
 //! | 144, 152 | 8, 8 | items and units that have memory behind them: no fewer | by the manager |
+//! | 160 | 4 | eventcount: room, for those who must know of any | by sleepers and who wakes them |
 //! | 192, 256 | 8, 8 | tail and head of the ring | by all |
 //! | 320, 328 | 8, 8 | tail and head of what came back | by all |
 //! | 384, 392 | 8, 8 | tail and head of the dead letters | by all |
@@ -31,6 +32,7 @@ const OPEN: [usize; 2] = [96, 104];
 const BACKED: [usize; 2] = [144, 152];
 pub(super) const CLOSED: usize = 112;
 pub(super) const EVENTS: usize = 128;
+pub(super) const ANY_ROOM: usize = 160;
 const TAIL: usize = 192;
 const HEAD: usize = 256;
 const RETURNED_ENDS: usize = 320;
@@ -311,7 +313,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         }
         self.memory.word(BACKED[region as usize]).swap(to);
         self.memory.word(OPEN[region as usize]).swap(to);
-        self.space().notify_all();
+        self.tell_all_room();
     }
 
     /// The manager lets nobody claim items or units from this number on.

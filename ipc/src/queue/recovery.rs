@@ -43,6 +43,7 @@ impl<M: Room + ?Sized> Queue<'_, M> {
         }
         self.items().recover();
         self.space().recover();
+        self.any_room().recover();
         self.dead_letters().recover();
         self.finish().recover();
     }

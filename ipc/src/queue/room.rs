@@ -112,7 +112,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             }
         }
         self.free_units(index, first)?;
-        self.space().notify_all();
+        self.tell_all_room();
         Ok(None)
     }
 

@@ -48,6 +48,12 @@ impl<'m, M: Memory + ?Sized> Eventcount<'m, M> {
         self.memory.half(self.at)
     }
 
+    /// Whether anybody sleeps, or is about to.
+    #[inline(always)]
+    pub fn is_awaited(&self) -> bool {
+        self.word().load() & ASLEEP != 0
+    }
+
     /// Says that the caller is about to sleep. Look then whether it must; what comes back is for [`sleep`](Self::sleep).
     pub fn prepare(&self) -> u32 {
         let mut word = self.word().load();
@@ -71,7 +77,7 @@ impl<'m, M: Memory + ?Sized> Eventcount<'m, M> {
     /// What is waited for has changed in a way that serves one.
     #[inline(always)]
     pub fn notify_one(&self) {
-        if self.word().load() & ASLEEP != 0 {
+        if self.is_awaited() {
             self.wake_one();
         }
     }
@@ -98,7 +104,7 @@ impl<'m, M: Memory + ?Sized> Eventcount<'m, M> {
     /// What is waited for has changed in a way that may serve all.
     #[inline(always)]
     pub fn notify_all(&self) {
-        if self.word().load() & ASLEEP != 0 {
+        if self.is_awaited() {
             self.wake_all();
         }
     }

@@ -22,14 +22,14 @@ struct Room {
 impl Source for Room {
     fn is_ready(&self) -> bool {
         // What fails would fail in `send`, which says why.
-        self.queue.ready().map_or(true, |ready| ready.queue().space().word().load(Ordering::Relaxed) != self.seen)
+        self.queue.ready().map_or(true, |ready| ready.queue().any_room().word().load(Ordering::Relaxed) != self.seen)
     }
 
     fn prepare<'w>(&'w self, places: &mut Places<'w>) {
         if let Ok(ready) = self.queue.ready()
             && let Ok(alive) = ready.session.alive_word()
         {
-            places.add_word(ready.queue().space().word(), self.seen, alive);
+            places.add_word(ready.queue().any_room().word(), self.seen, alive);
         }
     }
 
@@ -50,7 +50,7 @@ impl Drop for Sender {
         if self.place.take().is_some_and(|place| place.was_woken())
             && let Ok(ready) = self.queue.ready()
         {
-            ready.queue().space().notify_one();
+            ready.queue().any_room().notify_one();
         }
     }
 }
@@ -146,7 +146,7 @@ impl<T: Shared> Queue<T> {
             return Poll::Ready(Ok(()));
         }
         let ready = self.ready()?;
-        let seen = ready.queue().space().prepare();
+        let seen = ready.queue().any_room().prepare();
         // Once more: what was freed before is not announced.
         if self.send_until(item, Until::Now)? {
             return Poll::Ready(Ok(()));

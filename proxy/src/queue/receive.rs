@@ -5,7 +5,7 @@ use super::{Queue, Ready, Until, timed_out};
 use crate::session::Stored;
 use crate::sync::Patience;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::{QUEUE_INBOX_BYTES_KEPT_MAX, QUEUE_ITEMS_APART_NS};
+use commonhold_ipc::limits::QUEUE_INBOX_BYTES_KEPT_MAX;
 use commonhold_ipc::points;
 use commonhold_ipc::queue::{How, Took};
 use commonhold_ipc::value::{Shared, access, to_owned};
@@ -54,7 +54,7 @@ impl Ready<'_> {
         let Until::Then(deadline) = until else { return Ok(Next::Nothing) };
         let events = if how == How::DeadLetter { queue.dead_letters() } else { queue.items() };
         let waiting = Patience::until(self.session, deadline)?;
-        Ok(queue.wait(&events, QUEUE_ITEMS_APART_NS, &waiting, attempt)?.unwrap_or(Next::Nothing))
+        Ok(queue.wait(&events, &waiting, attempt)?.unwrap_or(Next::Nothing))
     }
 
     /// Copies a taken item's archive, does `then` with the item, and makes a value of it, whose handles are bound.

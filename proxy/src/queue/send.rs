@@ -177,7 +177,7 @@ impl Ready<'_> {
             Until::Then(deadline) => {
                 let queue = self.queue();
                 let waiting = Patience::until(self.session, deadline)?;
-                let sent = queue.wait(&queue.space(), queue.space_apart_ns(), &waiting, || self.attempt(content, ticket))?;
+                let sent = queue.wait_for_room(&waiting, || self.attempt(content, ticket))?;
                 Ok(sent.is_some())
             }
         }
