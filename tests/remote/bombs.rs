@@ -231,7 +231,10 @@ fn who_asks_for_logic_believes_nothing_of_a_host() {
         ("result", Box::new(answer(Answer::Panicked, &[0xff; 3]))),
         ("call", Box::new(bomb)),
         // That it has begun, over and over, and then a result.
-        ("5", Box::new(|number| [frame(Answer::Begun as u8, number, &[]).repeat(100), frame(Answer::Done as u8, number, &result)].concat())),
+        (
+            "5",
+            Box::new(|number| [frame(Answer::Begun as u8, number, &[]).repeat(100), frame(Answer::Done as u8, number, &result)].concat()),
+        ),
         ("5", Box::new(answer(Answer::Done, &result))),
     ];
     for (what, answer) in &answers {

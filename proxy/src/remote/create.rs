@@ -309,9 +309,9 @@ impl Session {
     #[doc(hidden)]
     pub fn register(&self, types: &[Registered]) -> Result<()> {
         self.core().remotes.invited.store(true, Ordering::Relaxed);
-        types
-            .iter()
-            .try_for_each(|Registered(entry)| call_function(self, CREATE, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(())))
+        types.iter().try_for_each(|Registered(entry)| {
+            call_function(self, CREATE, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(()))
+        })
     }
 }
 

@@ -3,12 +3,12 @@
 use super::super::call::{Chain, in_chain};
 use super::super::create::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
+use super::Host;
 use super::ahead::Ahead;
+use super::logic::{Logic, Served};
 use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
-use super::Host;
-use super::logic::{Logic, Served};
 use crate::handle::Lent;
 use crate::request::ids;
 use crate::retry::Ticket;
