@@ -14,7 +14,7 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes three words, on lines of its own:
+//! Each side writes four words, on lines of its own:
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -23,6 +23,7 @@
 //! | **looking** | 4 *n*: it sleeps for the *n*th time, or is not there yet; bytes must be rung for | its reader, before it sleeps |
 //! | | 1: it will look once more before it sleeps | its reader, when it is awake |
 //! | | 4 *n* + 2: it sleeps for the *n*th time, and wants room as well | its reader, before it sleeps |
+//! | **cpu** | 0, or 1 and the number of the processor that it sent on last: a hint, orders nothing | its writer, before the bytes |
 //!
 //! A sleep is rung for once: the byte ends it, whenever its reader comes to run. Until then a row of answers would otherwise cost a system call
 //! each, and where both share a processor that is most of them. What is written after the ring is seen by the look before the next sleep.
@@ -57,6 +58,7 @@ const SIDE: usize = 128;
 const WRITTEN: usize = 0;
 const READ: usize = 8;
 const LOOKING: usize = 16;
+const CPU: usize = 24;
 /// Where the first ring begins: behind the page of words.
 const RINGS: usize = 4096;
 /// Bytes of a line's memory.
@@ -428,12 +430,30 @@ impl LineEnd {
         self.socket.send(&[0]).map(drop)
     }
 
+    /// Says which processor this thread sends on.
+    #[inline(always)]
+    fn say_where(&self) {
+        self.end.words.word(word(self.end.side, CPU)).store(1 + u64::from(sys::current_cpu()), Ordering::Relaxed);
+    }
+
+    /// Whether the other side, when it sent last, ran on the processor that this thread runs on: then it cannot go on while we look.
+    #[inline]
+    pub fn peer_is_here(&self) -> bool {
+        self.end.words.word(word(self.end.side.other(), CPU)).load(Ordering::Relaxed) == 1 + u64::from(sys::current_cpu())
+    }
+
+    /// Which side this is.
+    pub fn side(&self) -> Side {
+        self.end.side
+    }
+
     /// Sends as many bytes as there is room for; 0 if there is none.
     ///
     /// # Errors
     /// `Disconnected` if the other side sleeps no more, being gone; `Corrupt`.
     #[inline]
     pub fn send(&self, bytes: &[u8]) -> Result<usize> {
+        self.say_where();
         let sent = self.end.send(bytes)?;
         if sent.must_ring {
             self.ring()?;
@@ -449,6 +469,7 @@ impl LineEnd {
     /// # Errors
     /// `Corrupt`.
     pub fn leave(&self, bytes: &[u8]) -> Result<usize> {
+        self.say_where();
         self.end.leave(bytes).map(|(count, _)| count)
     }
 
@@ -506,19 +527,19 @@ impl LineEnd {
     /// Waits for what is wanted: looks for some microseconds first, where that has lately paid off. The deadline is asked for only then.
     #[inline]
     pub fn wait(&self, wanted: Wanted, spin: &mut Spin, deadline: impl FnOnce() -> Option<Instant>) -> Result<Waited> {
-        self.wait_or(wanted, spin, deadline, None)
+        self.wait_or(wanted, Some(spin), deadline, None)
     }
 
-    /// The same, or until `other` can be read: that is `Nothing`, as a deadline is.
+    /// The same, but at once asleep without a spin; or until `other` can be read: that is `Nothing`, as a deadline is.
     #[inline]
     pub fn wait_or(
         &self,
         wanted: Wanted,
-        spin: &mut Spin,
+        spin: Option<&mut Spin>,
         deadline: impl FnOnce() -> Option<Instant>,
         other: Option<BorrowedFd<'_>>,
     ) -> Result<Waited> {
-        if spin.wait_in_memory(|| self.end.is_ready(wanted)) {
+        if spin.map_or_else(|| self.end.is_ready(wanted), |spin| spin.wait_in_memory(|| self.end.is_ready(wanted))) {
             return Ok(Waited::Ready);
         }
         self.sleep(wanted, deadline(), other)

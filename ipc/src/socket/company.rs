@@ -35,12 +35,10 @@ impl Company {
         self.together = if here { self.together.saturating_add(1) } else { self.together / 2 };
     }
 
-    /// Goes to another processor if that is due, and there is one.
+    /// Goes to another processor if that is due, and there is one; whether it has gone.
     #[inline]
-    pub fn part(&mut self) {
-        if self.together >= TOGETHER_MIN && self.is_due(Instant::now()) {
-            sys::leave_cpu();
-        }
+    pub fn part(&mut self) -> bool {
+        self.together >= TOGETHER_MIN && self.is_due(Instant::now()) && sys::leave_cpu()
     }
 
     fn is_due(&mut self, now: Instant) -> bool {

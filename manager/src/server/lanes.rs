@@ -17,7 +17,7 @@ use commonhold_ipc::error::Result;
 use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
 use commonhold_ipc::limits::{SESSIONS_WATCHED_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
-use commonhold_ipc::socket::{Company, Peer};
+use commonhold_ipc::socket::{Company, Peer, Spins};
 use commonhold_ipc::sys;
 use commonhold_ipc::wire::{Call, Head, PART_HEAD_BYTES, PartHead};
 
@@ -255,8 +255,12 @@ impl Server {
         }
         let mut failed = None;
         let Server { poller, spin, lane_spins, lane_watch, connections, .. } = self;
-        lane_watch.company.part();
-        let spins = lane_spins.with_peer(lane_watch.met.take().unwrap_or(Peer::Asleep));
+        let mut met = lane_watch.met.take().unwrap_or(Peer::Asleep);
+        if lane_watch.company.part() {
+            // What it has learnt was of another place.
+            (met, *lane_spins) = (met.max(Peer::Asleep), Spins::of_server());
+        }
+        let spins = lane_spins.with_peer(met);
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);

@@ -4,7 +4,7 @@ use super::call::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
 use commonhold_ipc::line::{LineEnd, Side, Waited, Wanted};
-use commonhold_ipc::socket::{Channel, Received, Spin};
+use commonhold_ipc::socket::{Channel, Company, Received, Spin};
 use commonhold_ipc::sys::{has_hung_up, wait_either, wait_readable, wait_writable};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, malformed};
 use rkyv::util::AlignedVec;
@@ -124,6 +124,8 @@ pub struct Incoming {
     spin: Spin,
     /// And for one that had to be woken: kept apart, or a few sleeps would teach both sides to sleep for ever.
     spin_rung: Spin,
+    /// A host's thread goes elsewhere if its callers run on its processor.
+    company: Company,
     /// What was taken from the socket.
     buffer: Box<[u8]>,
     start: usize,
@@ -139,7 +141,17 @@ impl Incoming {
     /// Nothing has come yet.
     pub fn new() -> Self {
         let (head, payload, spare) = Default::default();
-        Incoming { spin: Spin::new(), spin_rung: Spin::new(), buffer: Box::default(), start: 0, end: 0, head, payload, spare }
+        Incoming {
+            spin: Spin::new(),
+            spin_rung: Spin::new(),
+            company: Company::new(),
+            buffer: Box::default(),
+            start: 0,
+            end: 0,
+            head,
+            payload,
+            spare,
+        }
     }
 
     /// The next whole frame of what has come.
@@ -208,7 +220,19 @@ impl Incoming {
     fn more(&mut self, road: &Road, deadline: impl Fn() -> Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Waited> {
         let socket = match road {
             Road::Memory(end) => {
-                let spin = if end.to_sleeper() { &mut self.spin_rung } else { &mut self.spin };
+                let mut here = end.peer_is_here();
+                if end.side() == Side::Host {
+                    self.company.meet(here);
+                    if self.company.part() {
+                        // What it has learnt was of another place.
+                        (here, self.spin, self.spin_rung) = (false, Spin::new(), Spin::new());
+                    }
+                }
+                let spin = match (here, end.to_sleeper()) {
+                    (true, _) => None,
+                    (false, true) => Some(&mut self.spin_rung),
+                    (false, false) => Some(&mut self.spin),
+                };
                 return end.wait_or(Wanted::Bytes, spin, deadline, other);
             }
             Road::Socket(socket) => socket,
