@@ -247,33 +247,46 @@ impl<'s, T: Plain> Elements<'s, T> {
     pub fn write(&self, start: usize, values: &[T]) -> Result<()> {
         // SYNC: pairs with the acquires of those who load what is stored now.
         fence(Release);
-        with_cells!(T, |C| Self::write_run(self.run::<C>(start, values.len())?, |at| values[at]));
+        with_cells!(T, |C| Self::write_run(self.run::<C>(start, values.len())?, values));
         Ok(())
+    }
+
+    fn write_run<C: Cell>(words: &[C], values: &[T]) {
+        let each = |words: &[C], values: &[T]| {
+            words.chunks_exact(Self::WORDS).zip(values).for_each(|(words, value)| Self::store(words, *value, Relaxed));
+        };
+        if !Self::IS_WORD {
+            return each(words, values);
+        }
+        let (front, groups, back) = Group::split(words);
+        let (first, rest) = values.split_at(front.len());
+        let (middle, last) = rest.split_at(groups.len() * Group::<C>::CELLS);
+        each(front, first);
+        for (group, values) in groups.iter().zip(middle.chunks_exact(Group::<C>::CELLS)) {
+            group.store(Group::<C>::bits(|cell| Self::encode(values[cell])));
+            points::client("array: elements of a group are stored");
+        }
+        each(back, last);
     }
 
     /// Replaces all elements.
     pub fn fill(&self, value: T) -> Result<()> {
         // SYNC: as in `write`.
         fence(Release);
-        with_cells!(T, |C| Self::write_run(self.run::<C>(0, self.len())?, |_| value));
+        with_cells!(T, |C| Self::fill_run(self.run::<C>(0, self.len())?, value));
         Ok(())
     }
 
-    /// Stores elements: of each of them, by its place among these words, the value.
-    #[inline(always)]
-    fn write_run<C: Cell>(words: &[C], value: impl Fn(usize) -> T) {
-        let each = |words: &[C], start: usize| {
-            words.chunks_exact(Self::WORDS).zip(start..).for_each(|(words, at)| Self::store(words, value(at), Relaxed));
-        };
+    fn fill_run<C: Cell>(words: &[C], value: T) {
+        let each = |words: &[C]| words.chunks_exact(Self::WORDS).for_each(|words| Self::store(words, value, Relaxed));
         if !Self::IS_WORD {
-            return each(words, 0);
+            return each(words);
         }
         let (front, groups, back) = Group::split(words);
-        each(front, 0);
-        for (group, start) in groups.iter().zip((front.len()..).step_by(Group::<C>::CELLS)) {
-            group.store(Group::<C>::bits(|cell| Self::encode(value(start + cell))));
-        }
-        each(back, words.len() - back.len());
+        let same = Group::<C>::bits(|_| Self::encode(value));
+        each(front);
+        groups.iter().for_each(|group| group.store(same));
+        each(back);
     }
 }
 

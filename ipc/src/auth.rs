@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handshake::{Purpose, Versions};
-use crate::limits::{AUTHKEY_BYTES_MAX, AUTHKEY_BYTES_MIN};
+use crate::limits::{AUTHKEY_BYTES_MAX, AUTHKEY_BYTES_MIN, HANDSHAKE_TIMEOUT_MS, HANDSHAKES_MAX};
 use crate::sys;
 
 /// Bytes that were never used before and cannot be guessed.
@@ -161,6 +161,8 @@ pub enum Refusal {
     BadHello,
     /// The manager has no descriptor or no memory left for another session.
     NoRoom,
+    /// The handshake was not over in time.
+    TooLate,
 }
 
 impl Refusal {
@@ -175,6 +177,7 @@ impl Refusal {
             Refusal::ManagerFull { .. } => 6,
             Refusal::BadHello => 7,
             Refusal::NoRoom => 8,
+            Refusal::TooLate => 9,
         }
     }
 }
@@ -214,6 +217,11 @@ impl fmt::Display for Refusal {
             Refusal::BadHello => f.write_str("it could not read this program's hello: use the same version of commonhold in both"),
             Refusal::NoRoom => f.write_str(
                 "it has no descriptors or no memory left for another session: raise `ulimit -n` for its program, or close sessions",
+            ),
+            Refusal::TooLate => write!(
+                f,
+                "this program's hello did not come within {} s, or {HANDSHAKES_MAX} others were waited for: try again, it or the machine was busy",
+                HANDSHAKE_TIMEOUT_MS / 1000
             ),
         }
     }
@@ -314,6 +322,7 @@ mod tests {
             Refusal::ManagerFull { sessions_max: u32::MAX },
             Refusal::BadHello,
             Refusal::NoRoom,
+            Refusal::TooLate,
         ];
         for refusal in refusals {
             assert!(refusal.to_string().len() <= crate::limits::REFUSAL_TEXT_BYTES_MAX);

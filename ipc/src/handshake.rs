@@ -63,7 +63,7 @@ pub struct ServerHandshake {
 pub enum Step {
     /// Wait for more bytes.
     More,
-    /// Make a session and send [`Admission::welcome`]; or, without room for one, [`write_refusal`] of [`Refusal::ManagerFull`].
+    /// Make a session and send [`Admission::welcome`]; or, without room for one, [`write_refusal`] of [`Refusal::ManagerFull`] or [`Refusal::NoRoom`].
     Admitted(Admission),
     /// Send these bytes as far as the socket takes them, and close.
     Refused {

@@ -21,7 +21,7 @@
 //! | **watched** | meaning | client, having set its bit |
 //! |---|---|---|
 //! | 0 | the manager does not look here: it sleeps, or watches others | rings by the socket |
-//! | 1 | it looks, and looks once more after storing 0 | waits |
+//! | 1, and the processor's number in the upper half | it looks, and looks once more after storing 0 | waits; does not spin if it runs there itself |
 //! | 2 | the session is over | gives up |
 //!
 //! | **answered** | meaning |
@@ -68,7 +68,7 @@ pub const SEGMENT_BYTES: u64 = ROOM + LANE_ROOM_BYTES;
 const ANSWERED: usize = 0;
 const SLEEPING: usize = 4;
 const REPLY: usize = 8;
-/// The request's half: head, where the payload is, mark of the post, payload in place.
+/// The request's half: head, where the payload is, mark of the post and processor (upper half), payload in place.
 const REQUEST: usize = 2048;
 const REQUEST_PAYLOAD: usize = REQUEST + 32;
 
@@ -79,7 +79,7 @@ pub const REPLY_BYTES: usize = REQUEST - REPLY;
 /// Code of a reply's head that says: it comes by the socket.
 pub const BY_SOCKET: u8 = u8::MAX;
 
-/// *watched*: the manager looks.
+/// *watched*: the manager looks, on the processor whose number stands in the upper half.
 const LOOKING: u64 = 1;
 /// *watched* and *answered*: the session is over.
 const OVER: u32 = 2;

@@ -14,7 +14,7 @@
 //! **The chain.** The kernel wakes only one sleeper. So whoever finds the word dead, *for whatever reason it woke*, wakes all others
 //! before it goes on; [`sleep_until`] does. A sleeper that is stopped or killed meanwhile does no harm: a signal takes it out of the
 //! kernel's queue, so the wake-up goes to another. What remains is the instant between its waking and its own call to wake: should
-//! it be killed just there, the others would sleep on. Therefore no sleep lasts longer than `limits::SLEEP_SLICE_MS` without a look.
+//! it be killed or stopped just there, the others would sleep on. Therefore no sleep lasts longer than `limits::SLEEP_SLICE_MS` without a look.
 //!
 //! **What the kernel needs** at the thread's end is the list's head in private memory (`sys::with_robust_word`). The out-of-memory
 //! killer's reaper leaves such a process two seconds for it (since Linux 5.18).

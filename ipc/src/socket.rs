@@ -10,6 +10,7 @@
 //!   [`receive_with_fds`](Channel::receive_with_fds) is used.
 //! - A peer that is gone is [`Received::Ended`] for a reader and an error of kind `Disconnected` for a writer; never a signal.
 mod address;
+mod company;
 mod spin;
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -30,7 +31,8 @@ use rustix::net::{
 };
 
 pub use address::Address;
-pub use spin::{Spin, Spins};
+pub use company::Company;
+pub use spin::{Peer, Spin, Spins};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::DESCRIPTORS_PER_MESSAGE_MAX;

@@ -29,8 +29,8 @@ pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, regi
 pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, memory_budget_default, nofile_limit, own_cpus, own_uid, possible_cpus,
-    process_name, raise_nofile_limit,
+    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, leave_cpu, memory_budget_default, nofile_limit, own_cpus, own_uid,
+    possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
     back, check_file_length, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at,

@@ -87,6 +87,15 @@ impl Other {
     }
 }
 
+/// Whether all threads of a process are stopped.
+fn is_stopped(pid: u32) -> bool {
+    let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.all(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    })
+}
+
 impl Drop for Other {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -114,6 +123,11 @@ fn a_killed_manager_wakes_every_sleeper_of_every_process() {
         let stopped = (round > 2).then(|| sleepers.pop().unwrap());
         if let Some(stopped) = &stopped {
             signal(&stopped.child, rustix::process::Signal::STOP);
+            // Until its threads have left the kernel's queue: at the very instant of the signal the only wake-up may be theirs, and is then
+            // passed on by the backstop.
+            while !is_stopped(stopped.child.id()) {
+                thread::yield_now();
+            }
         }
         manager.child.kill().unwrap();
         let killed = Instant::now();

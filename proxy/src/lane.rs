@@ -13,7 +13,7 @@ use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
-use commonhold_ipc::socket::Spins;
+use commonhold_ipc::socket::{Peer, Spins};
 use commonhold_ipc::wire::{Call, Head};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -54,8 +54,8 @@ struct Part<'l> {
 pub struct UnderWay {
     lane: u16,
     mark: u32,
-    /// Whether the manager was awake when it was posted.
-    is_awake: bool,
+    /// Where the manager was when it was posted.
+    manager: Peer,
     /// The part of the room in which its payload stands.
     part: Option<Range<u64>>,
 }
@@ -160,18 +160,20 @@ impl LaneRoad {
     fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<UnderWay> {
         let lane = head.lane;
         let (mark, posted) = self.lanes.post(lane, head, payload);
-        match posted {
-            Posted::Seen => {}
+        let manager = match posted {
+            Posted::Seen { here: false } => Peer::Awake,
+            Posted::Seen { here: true } => Peer::Here,
             Posted::Unseen => {
                 let ring = Head { len: 0, code: Call::Ring as u8, quiet: true, lane, number: 0 };
                 connection.send(&ring.to_bytes()).map_err(|_| no_reply(changes))?;
+                Peer::Asleep
             }
             Posted::Over => {
                 connection.end();
                 return Err(disconnected());
             }
-        }
-        Ok(UnderWay { lane, mark, is_awake: posted == Posted::Seen, part: None })
+        };
+        Ok(UnderWay { lane, mark, manager, part: None })
     }
 
     /// Waits until a call from [`post_at`](Self::post_at) is answered. If the lane's thread has used it again meanwhile, it was free, so
@@ -197,9 +199,9 @@ impl LaneRoad {
 
     #[inline]
     fn wait(&self, connection: &Connection, call: &UnderWay, changes: bool) -> Result<Reply> {
-        let UnderWay { lane, mark, is_awake, .. } = *call;
+        let UnderWay { lane, mark, manager, .. } = *call;
         let alive = connection.alive().ok_or_else(disconnected)?;
-        let wait = |spins: &mut Spins| self.lanes.wait(lane, mark, alive, spins.with_peer(is_awake));
+        let wait = |spins: &mut Spins| self.lanes.wait(lane, mark, alive, spins.with_peer(manager));
         // While the thread's storage is torn down there is no habit any more.
         let waited = SPINS.try_with(|spins| wait(&mut spins.borrow_mut())).unwrap_or_else(|_| wait(&mut Spins::of_caller()));
         match waited {

@@ -1,8 +1,11 @@
 //! Arrays, blocks of bytes and striped counters: one body of tests over threads of one process, children, and processes that have nothing
-//! to do with each other; then deaths at every counted point, and segments that somebody writes over.
+//! to do with each other; then deaths and stops at every counted point, and segments that somebody writes over.
 
 mod bodies;
 mod deaths;
+#[allow(dead_code)] // As below.
+#[path = "../sync/fates.rs"]
+mod fates;
 mod objects;
 #[allow(dead_code)] // The tests of locks use more of it.
 #[path = "../sync/players.rs"]

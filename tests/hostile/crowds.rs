@@ -39,6 +39,12 @@ fn crowds_that_connect_and_hang() {
         assert!(matches!(raw.call(Call::Names, &[]), Answer::Done(_)));
         scene.step();
     }
+    // The one that has hung longest made room, and has been told why.
+    let (mut told, mut buffer) = (Vec::new(), [0; 512]);
+    while let Received::Bytes(count) = crowd[0].receive_before(&mut buffer, &mut Vec::new(), 0, patience()).unwrap() {
+        told.extend_from_slice(&buffer[..count]);
+    }
+    assert!(String::from_utf8_lossy(&told).ends_with("or 256 others were waited for: try again, it or the machine was busy"));
     drop(crowd);
     scene.end();
 }

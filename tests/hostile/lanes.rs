@@ -35,7 +35,7 @@ impl Hands {
     /// Posts a request and waits for what becomes of it: its status, if it is answered.
     fn call(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> Option<u8> {
         let mark = self.post(lane, head, payload);
-        let waited = self.lanes.wait(lane, mark, &ALIVE, &mut Spin::new()).unwrap();
+        let waited = self.lanes.wait(lane, mark, &ALIVE, Some(&mut Spin::new())).unwrap();
         (waited == Waited::Answered).then(|| self.lanes.reply_head(lane).code)
     }
 }
@@ -184,7 +184,7 @@ fn scribbling_at_any_moment() {
                 if hands.raw.channel.send(&Head { len: 0, code: Call::Ring as u8, quiet: true, lane, number: 0 }.to_bytes()).is_err() {
                     break;
                 }
-                answered += u32::from(posted == Posted::Seen);
+                answered += u32::from(matches!(posted, Posted::Seen { .. }));
             }
             if round % 8 == 0 {
                 scene.step();
@@ -250,7 +250,7 @@ fn a_post_of_who_does_not_read() {
     }
     assert!(!hands.lanes.is_free(1), "served, though its answers are unread");
     (0..8).for_each(|_| assert!(matches!(hands.raw.answer(), Answer::Done(_))));
-    let waited = hands.lanes.wait(1, mark, &ALIVE, &mut Spin::new()).unwrap();
+    let waited = hands.lanes.wait(1, mark, &ALIVE, Some(&mut Spin::new())).unwrap();
     assert_eq!((waited, hands.lanes.reply_head(1).code), (Waited::Answered, Status::Done as u8));
     for number in 0..2_000 {
         assert!(matches!(hands.raw.call(Call::Unpublish, format!("{number:0>200}").as_bytes()), Answer::Done(_)));

@@ -131,7 +131,7 @@ fn calls_beside(by_lanes: usize, by_sockets: usize) {
             } else {
                 let mark = by_lane.post(1, head(Call::Commit as u8, request.len()), Ok(request));
                 kill_process(process, Signal::CONT).unwrap();
-                assert_eq!(by_lane.lanes.wait(1, mark, &ALIVE, &mut Spin::new()).unwrap(), Waited::Answered);
+                assert_eq!(by_lane.lanes.wait(1, mark, &ALIVE, Some(&mut Spin::new())).unwrap(), Waited::Answered);
                 sum(&by_lane.lanes.small_reply(1))
             };
             let road = ["socket", "lane"][at as usize % 2];

@@ -32,6 +32,16 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What "within milliseconds" may come to on a machine that does other things, too.
 pub const PROMPT: Duration = Duration::from_secs(5);
 
+/// Starts a process. A program that has just been written may still be open for writing in a child of another test that has not begun its own yet.
+fn spawn(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            child => return child.unwrap(),
+        }
+    }
+}
+
 /// A child process in a role. Killed when dropped.
 pub struct Role {
     name: String,
@@ -48,11 +58,19 @@ impl Role {
 
     /// Starts a role in a process that `change` has changed: its environment, for example.
     pub fn start_with(name: &str, change: impl FnOnce(&mut Command)) -> Role {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Role::begin(Command::new(std::env::current_exe().unwrap()), name, change)
+    }
+
+    /// Starts a role of another program, which has the same tests.
+    pub fn start_program(program: &Path, name: &str) -> Role {
+        Role::begin(Command::new(program), name, |_| {})
+    }
+
+    fn begin(mut command: Command, name: &str, change: impl FnOnce(&mut Command)) -> Role {
         command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE_VARIABLE, name);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         change(&mut command);
-        let mut child = command.spawn().unwrap();
+        let mut child = spawn(&mut command);
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -171,6 +189,15 @@ impl Parent {
 /// Sends a signal to a process that is surely still the one that is meant: a child, or one that is watched.
 pub fn signal_to(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// Stops a process, and returns when all of its threads stand still.
+pub fn stop(pid: u32) {
+    signal_to(pid, Signal::STOP);
+    until("it stands still", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
+    });
 }
 
 /// A process whose end can be waited for, whosever child it is.

@@ -9,6 +9,7 @@
 use std::error::Error;
 use std::hint::{black_box, spin_loop};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use std::time::Instant;
 use iceoryx2::node::Node;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
-use iceoryx2::prelude::*;
+use iceoryx2::prelude::{Path as IoxPath, *};
 use iceoryx2::service::port_factory::publish_subscribe;
 use iceoryx2::service::port_factory::request_response;
 use serde_json::{Value, json};
@@ -45,14 +46,21 @@ fn main() {
     }
 }
 
+fn say(answer: Value) -> std::io::Result<()> {
+    println!("{answer}");
+    std::io::stdout().flush()
+}
+
+/// Answers until its input ends, and leaves nothing behind, whatever happens.
 fn answer_questions() -> Result<()> {
-    let say = |answer: Value| {
-        println!("{answer}");
-        std::io::stdout().flush()
-    };
+    let answered = answer_all();
+    Place::ours().clear()?;
+    answered?;
+    Ok(say(json!({ "ended": true }))?)
+}
+
+fn answer_all() -> Result<()> {
     let node = node()?;
-    // What an earlier run has left that was killed.
-    node.try_cleanup_dead_nodes();
     say(json!({ "ready": true }))?;
     for (number, line) in std::io::stdin().lock().lines().enumerate() {
         let asked: Value = serde_json::from_str(&line?)?;
@@ -64,8 +72,6 @@ fn answer_questions() -> Result<()> {
             Err(error) => json!({ "error": error.to_string() }),
         })?;
     }
-    drop(node);
-    say(json!({ "ended": true }))?;
     Ok(())
 }
 
@@ -98,7 +104,46 @@ impl Plan {
 }
 
 fn node() -> Result<Node<Service>> {
-    Ok(NodeBuilder::new().signal_handling_mode(SignalHandlingMode::Disabled).create::<Service>()?)
+    let config = Place::ours().config()?;
+    Ok(NodeBuilder::new().config(&config).signal_handling_mode(SignalHandlingMode::Disabled).create::<Service>()?)
+}
+
+/// Tells a partner whose files are used: the process's that was started first.
+const OWNER: &str = "COMPARE_ICEORYX2_OWNER";
+
+/// Where the files of one run lie, and how they are called: iceoryx2 leaves some at the end, which nobody else's may be taken for.
+struct Place {
+    directory: PathBuf,
+    prefix: String,
+}
+
+impl Place {
+    fn ours() -> Place {
+        let owner = std::env::var(OWNER).unwrap_or_else(|_| std::process::id().to_string());
+        let prefix = format!("compare_iox2_{owner}_");
+        Place { directory: std::env::temp_dir().join(&prefix), prefix }
+    }
+
+    fn config(&self) -> Result<Config> {
+        let mut config = Config::default();
+        config.global.prefix = FileName::new(self.prefix.as_bytes())?;
+        config.global.set_root_path(&IoxPath::new(self.directory.as_os_str().as_encoded_bytes())?);
+        Ok(config)
+    }
+
+    /// Removes what is called like this run's, and nothing else.
+    fn clear(&self) -> std::io::Result<()> {
+        if self.directory.exists() {
+            std::fs::remove_dir_all(&self.directory)?;
+        }
+        for entry in std::fs::read_dir("/dev/shm")? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn value(bytes: usize) -> Vec<u8> {
@@ -122,7 +167,8 @@ impl Partner {
     /// Starts one, and returns when it works.
     fn start(task: &[&str]) -> Result<Partner> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            command.args(task).env(OWNER, std::process::id().to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = child.stdout.take().ok_or("the partner has no output")?;
         let partner = Partner(child);
         match BufReader::new(said).lines().next() {

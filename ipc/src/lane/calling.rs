@@ -22,7 +22,10 @@ pub const SMALL_REPLY_BYTES: usize = 48;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
     /// The manager looks at the doorbells.
-    Seen,
+    Seen {
+        /// It does so on the processor that this thread runs on.
+        here: bool,
+    },
     /// It must be told.
     Unseen,
     /// The session is over.
@@ -181,25 +184,25 @@ impl CallingLanes {
             }
             Err(offset) => offset,
         };
-        let [first, second] = head.to_words();
-        store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark)]);
+        let ([first, second], cpu) = (head.to_words(), sys::current_cpu());
+        store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark) | u64::from(cpu) << 32]);
         number.store(mark, Ordering::Relaxed);
         crate::points::client("lane: before it is posted");
         let watched = post(&Doorbell { segment: &self.segment, lane });
         crate::points::client("lane: posted");
         let posted = match watched {
-            LOOKING => Posted::Seen,
             over if over == u64::from(OVER) => Posted::Over,
+            looking if looking & LOOKING != 0 => Posted::Seen { here: looking >> 32 == u64::from(cpu) },
             _ => Posted::Unseen,
         };
         (mark, posted)
     }
 
-    /// Waits for the answer to a post: looks for it as long as `spin` says, then sleeps. `alive` is the manager's alive word.
+    /// Waits for the answer to a post: looks for it as long as `spin` says, if at all, then sleeps. `alive` is the manager's alive word.
     #[inline]
-    pub fn wait(&self, lane: u16, mark: u32, alive: &AtomicU32, spin: &mut Spin) -> Result<Waited> {
+    pub fn wait(&self, lane: u16, mark: u32, alive: &AtomicU32, spin: Option<&mut Spin>) -> Result<Waited> {
         let awaited = self.awaited(lane, mark);
-        if !spin.wait_in_memory(|| awaited.is_answered()) {
+        if !spin.is_some_and(|spin| spin.wait_in_memory(|| awaited.is_answered())) {
             let slept = sleep(&awaited, alive);
             awaited.sleeping.store(0, Ordering::Relaxed);
             slept?;

@@ -19,6 +19,8 @@ pub struct Request {
     pub head: Head,
     /// Its mark, for the answer.
     pub mark: u32,
+    /// The processor that its client says it was posted on.
+    pub cpu: u32,
     /// Where in the segment its payload is; 0: in the slot.
     place: u64,
 }
@@ -116,9 +118,9 @@ impl ServedLanes {
         Ok(ServedLanes { segment, file, used: [0; DOORBELL_WORDS] })
     }
 
-    /// Says that the doorbells are looked at from now on. Look at them after it.
-    pub fn watch(&self) {
-        self.segment.word(WATCHED).store(LOOKING, Ordering::Relaxed);
+    /// Says that the doorbells are looked at from now on, on this processor. Look at them after it.
+    pub fn watch(&self, cpu: u32) {
+        self.segment.word(WATCHED).store(LOOKING | u64::from(cpu) << 32, Ordering::Relaxed);
     }
 
     /// Says that they are not any more. Whether something has been posted by somebody who may count on it.
@@ -151,13 +153,13 @@ impl ServedLanes {
     pub fn request(&self, lane: u16) -> Option<Request> {
         let words = words(&self.segment, slot(lane) + REQUEST, 4);
         let word = |at: usize| words[at].load(Ordering::Relaxed);
-        let (head, place, mark) = (Head::from_words([word(0), word(1)]), word(2), word(3) as u32);
+        let (head, place, mark, cpu) = (Head::from_words([word(0), word(1)]), word(2), word(3) as u32, (word(3) >> 32) as u32);
         let len = u64::from(head.len);
         let fits = match place {
             0 => len <= IN_PLACE_BYTES as u64,
             place => (ROOM..SEGMENT_BYTES).contains(&place) && len <= LANE_ROOM_BYTES && place + len <= SEGMENT_BYTES,
         };
-        (fits && mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, place })
+        (fits && mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, cpu, place })
     }
 
     /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer, and gives them. `None`: they could not be read.

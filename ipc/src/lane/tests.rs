@@ -34,9 +34,28 @@ fn answer(served: &ServedLanes, lane: u16, mark: u32, reply: &[u8]) -> bool {
 }
 
 #[test]
+fn both_sides_know_whether_they_share_a_processor() {
+    std::thread::spawn(|| {
+        let cpu = crate::sys::own_cpus()[0];
+        crate::sys::run_on(&[cpu]).unwrap();
+        let (mut served, calling) = both();
+        let post = |served: &ServedLanes, lane| calling.post(lane, head(0), Ok(&[])).1 == Posted::Seen { here: true } && served.is_rung();
+        assert!(calling.is_free(1) && calling.is_free(2));
+        served.watch(cpu);
+        assert!(post(&served, 1));
+        served.watch(cpu + 1);
+        assert!(!post(&served, 2));
+        rung(&mut served);
+        assert_eq!([served.request(1).unwrap().cpu, served.request(2).unwrap().cpu], [cpu, cpu]);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn a_call_there_and_back_at_every_length() {
     let (mut served, calling) = both();
-    served.watch();
+    served.watch(u32::MAX);
     let alive = AtomicU32::new(1);
     let bytes: Vec<u8> = (0..4096).map(|at| at as u8).collect();
     let lengths = (0..70).chain([IN_PLACE_BYTES - 9, IN_PLACE_BYTES - 1, IN_PLACE_BYTES]);
@@ -44,7 +63,7 @@ fn a_call_there_and_back_at_every_length() {
         let lane = [1, 63, 64, 510][count % 4];
         assert!(calling.is_free(lane));
         let (mark, posted) = calling.post(lane, head(len), Ok(&bytes[..len]));
-        assert_eq!(posted, Posted::Seen);
+        assert_eq!(posted, Posted::Seen { here: false });
         assert!(!calling.is_free(lane), "in quarantine until it is answered");
         assert!(served.is_rung());
         let rung = rung(&mut served);
@@ -57,7 +76,7 @@ fn a_call_there_and_back_at_every_length() {
         assert_eq!(served.copy_payload(&request, usize::MAX, &mut buffer), Some(&bytes[..len]));
         let reply_len = len.min(REPLY_BYTES - HEAD_BYTES);
         assert!(answer(&served, lane, mark, &frame(&bytes[..reply_len])));
-        assert_eq!(calling.wait(lane, mark, &alive, &mut Spin::new()).unwrap(), Waited::Answered);
+        assert_eq!(calling.wait(lane, mark, &alive, Some(&mut Spin::new())).unwrap(), Waited::Answered);
         let mut reply = vec![0; reply_len];
         calling.copy_reply(lane, &mut reply);
         assert_eq!((calling.reply_head(lane), &reply[..]), (head(reply_len), &bytes[..reply_len]));
@@ -140,7 +159,7 @@ fn sleepers_wake_by_an_answer_and_by_the_end() {
             .zip(marks.clone())
             .map(|(lane, mark)| {
                 let (calling, alive) = (calling.clone(), alive.clone());
-                std::thread::spawn(move || calling.wait(lane, mark, &alive[0], &mut Spin::new()).unwrap())
+                std::thread::spawn(move || calling.wait(lane, mark, &alive[0], Some(&mut Spin::new())).unwrap())
             })
             .collect();
         let asleep = |lane| served.segment.half(slot(lane) + SLEEPING).load(Ordering::Relaxed) == 1;
@@ -164,7 +183,7 @@ fn a_dead_manager_answers_nobody() {
     let (_served, calling) = both();
     assert!(calling.is_free(1));
     let (mark, _) = calling.post(1, head(0), Ok(&[]));
-    assert_eq!(calling.wait(1, mark, &AtomicU32::new(0xC000_0000), &mut Spin::new()).unwrap(), Waited::Over);
+    assert_eq!(calling.wait(1, mark, &AtomicU32::new(0xC000_0000), Some(&mut Spin::new())).unwrap(), Waited::Over);
     assert!(!calling.is_free(1), "in quarantine");
 }
 

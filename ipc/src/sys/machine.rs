@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::limits::PROGRAM_NAME_BYTES_MAX;
 
@@ -37,6 +37,16 @@ pub fn possible_cpus() -> usize {
 /// The number of the processor that this thread runs on just now.
 pub fn current_cpu() -> u32 {
     rustix::thread::sched_getcpu() as u32
+}
+
+/// Moves this thread off its processor to another that it may run on, by forbidding it the one for a moment. Whether there was another.
+///
+/// Its affinity mask is then what it was before, unless somebody else changes the mask at that very moment: that change is lost.
+pub fn leave_cpu() -> bool {
+    let Ok(allowed) = sched_getaffinity(None) else { return false };
+    let mut others = allowed;
+    others.unset(current_cpu() as usize);
+    others.count() > 0 && sched_setaffinity(None, &others).is_ok() && sched_setaffinity(None, &allowed).is_ok()
 }
 
 /// How much memory a manager uses at the most unless told otherwise: half of what the machine or the cgroup has, in bytes.

@@ -159,3 +159,17 @@ fn file_locks_exclude_and_can_be_asked_about() {
 fn this_test_runs_with_plain_rights() {
     assert!(!is_secure_execution());
 }
+
+#[test]
+fn a_thread_that_leaves_its_processor_may_come_back() {
+    thread::spawn(|| {
+        let allowed = own_cpus();
+        assert_eq!(leave_cpu(), allowed.len() > 1);
+        assert_eq!(own_cpus(), allowed);
+        run_on(&allowed[..1]).unwrap();
+        assert!(!leave_cpu(), "there is no other");
+        assert_eq!((own_cpus(), current_cpu()), (allowed[..1].to_vec(), allowed[0]));
+    })
+    .join()
+    .unwrap();
+}

@@ -47,7 +47,25 @@ impl Server {
             _ => None,
         });
         if let Some((_, index)) = greetings.min() {
-            self.close(index);
+            self.refuse_late(index);
+        }
+    }
+
+    /// Ends a handshake that takes too long, and says so.
+    fn refuse_late(&mut self, index: usize) {
+        if let Some(Some(Connection::Greeting { channel, .. })) = self.connections.get(index) {
+            let _ = channel.send(&write_refusal(Refusal::TooLate));
+        }
+        self.close(index);
+    }
+
+    /// Ends the handshakes whose time is over.
+    pub(super) fn end_late_greetings(&mut self) {
+        if self.greeting > 0 {
+            let now = Instant::now();
+            let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
+            let late: Vec<usize> = (0..self.connections.len()).filter(|index| late(&self.connections[*index])).collect();
+            late.into_iter().for_each(|index| self.refuse_late(index));
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! While the manager is awake it looks at the doorbells of the sessions that have called lately, which are *watched*; others ring by
 //! their socket, and are watched from then on. Before it sleeps it stops watching, and looks once more. How long it looks depends on whether
-//! those whom it has answered last were awake: then they will soon call again, else they must wake up first. A round takes what it finds
+//! those whom it has answered last were awake: then they will soon call again, else they must wake up first. If they run on
+//! its own processor it sleeps at once, and goes elsewhere if that goes on. A round takes what it finds
 //! at once, so that it becomes one commit; answers are published after the commit is.
 //!
 //! Fairness: a session's lanes are served in turn, from the one after the last; no more than a turn's bytes of one session in a round,
@@ -16,6 +17,8 @@ use commonhold_ipc::error::Result;
 use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
 use commonhold_ipc::limits::{SESSIONS_WATCHED_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
+use commonhold_ipc::socket::{Company, Peer};
+use commonhold_ipc::sys;
 use commonhold_ipc::wire::{Call, Head, PART_HEAD_BYTES, PartHead};
 
 /// Bytes of requests that lanes are served before the sockets are looked at again.
@@ -128,6 +131,8 @@ struct Answer {
     index: usize,
     lane: u16,
     mark: u32,
+    /// Its caller runs on the manager's own processor.
+    here: bool,
     /// Where in the replies it ends; it begins where the one before it ends.
     end: usize,
 }
@@ -145,8 +150,11 @@ pub struct LaneWatch {
     request: Vec<u8>,
     replies: Vec<u8>,
     answers: Vec<Answer>,
-    /// Of those whom the manager has answered since it last waited, somebody was awake.
-    met_awake: bool,
+    /// Of those whom the manager has answered since it last waited, the one whose next call is worth most to wait for.
+    met: Option<Peer>,
+    company: Company,
+    /// The processor that it ran on in this round, which the sessions are told.
+    cpu: u32,
     /// Calls served since the manager began.
     pub calls: u64,
 }
@@ -187,11 +195,21 @@ impl LaneWatch {
             rung |= lanes(connections, *index).is_some_and(|lanes| lanes.served.stop_watching());
         }
         if rung {
-            self.watched.iter().filter_map(|(index, _)| lanes(connections, *index)).for_each(|lanes| lanes.served.watch());
+            self.watched.iter().filter_map(|(index, _)| lanes(connections, *index)).for_each(|lanes| lanes.served.watch(self.cpu));
         } else {
             self.watched.clear();
         }
         !rung
+    }
+
+    /// Tells the watched sessions which processor they are watched from, if that has changed.
+    #[inline]
+    fn say_where(&mut self, connections: &[Option<Connection>]) {
+        let cpu = sys::current_cpu();
+        if cpu != self.cpu {
+            self.cpu = cpu;
+            self.watched.iter().filter_map(|(index, _)| lanes(connections, *index)).for_each(|lanes| lanes.served.watch(cpu));
+        }
     }
 
     /// A connection is over.
@@ -201,7 +219,7 @@ impl LaneWatch {
 
     /// Sessions that have not called for long, while others have, must ring again.
     fn thin_out(&mut self, connections: &[Option<Connection>], rounds_max: u64) {
-        let round = self.round;
+        let (round, cpu) = (self.round, self.cpu);
         self.watched.retain(|(index, last)| {
             let Some(lanes) = lanes(connections, *index) else { return false };
             if round - last < rounds_max || lanes.has_backlog() {
@@ -209,7 +227,7 @@ impl LaneWatch {
             }
             let rung = lanes.served.stop_watching();
             if rung {
-                lanes.served.watch();
+                lanes.served.watch(cpu);
             }
             rung
         });
@@ -237,7 +255,8 @@ impl Server {
         }
         let mut failed = None;
         let Server { poller, spin, lane_spins, lane_watch, connections, .. } = self;
-        let spins = lane_spins.with_peer(std::mem::take(&mut lane_watch.met_awake));
+        lane_watch.company.part();
+        let spins = lane_spins.with_peer(lane_watch.met.take().unwrap_or(Peer::Asleep));
         let mut look = || {
             poller.look().unwrap_or_else(|error| {
                 failed = Some(error);
@@ -248,13 +267,15 @@ impl Server {
         let ready = if lane_watch.is_empty() {
             spin.wait(look)
         } else {
-            spins.wait_in_memory(|| {
-                looks += 1;
-                if lane_watch.is_rung(connections) {
-                    return true;
-                }
-                // The sockets are asked by a system call.
-                looks.is_multiple_of(LOOKS_PER_POLL) && look()
+            spins.is_some_and(|spins| {
+                spins.wait_in_memory(|| {
+                    looks += 1;
+                    if lane_watch.is_rung(connections) {
+                        return true;
+                    }
+                    // The sockets are asked by a system call.
+                    looks.is_multiple_of(LOOKS_PER_POLL) && look()
+                })
             })
         };
         if let Some(error) = failed {
@@ -285,11 +306,11 @@ impl Server {
     /// Looks at a session's doorbells from now on.
     pub(super) fn watch(&mut self, index: usize) {
         let Some(lanes) = lanes(&self.connections, index) else { return };
-        let round = self.lane_watch.round;
+        let (round, cpu) = (self.lane_watch.round, self.lane_watch.cpu);
         match self.lane_watch.watched.iter_mut().find(|(watched, _)| *watched == index) {
             Some((_, last)) => *last = round,
             None => {
-                lanes.served.watch();
+                lanes.served.watch(cpu);
                 self.lane_watch.watched.push((index, round));
                 let mut rounds = ROUNDS_WITHOUT_CALL_MAX;
                 while self.lane_watch.watched.len() > SESSIONS_WATCHED_MAX && rounds > 1 {
@@ -323,6 +344,7 @@ impl Server {
             return;
         }
         self.lane_watch.round += 1;
+        self.lane_watch.say_where(&self.connections);
         let unlooked = self.lane_watch.unlooked;
         let mut at = 0;
         while let Some((index, _)) = self.lane_watch.watched.get(at).copied() {
@@ -363,6 +385,7 @@ impl Server {
             if let Some((_, last)) = self.lane_watch.watched.get_mut(at) {
                 *last = round;
             }
+            self.lane_watch.company.meet(request.cpu == self.lane_watch.cpu);
             let done = self.do_request(index, &request);
             let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + self.take_effort();
             turn += bytes;
@@ -443,7 +466,13 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return };
         if write_answer(session, &request.head, done, &mut self.outcomes, &mut self.lane_watch.replies) {
             let end = self.lane_watch.replies.len();
-            self.lane_watch.answers.push(Answer { index, lane: request.head.lane, mark: request.mark, end });
+            self.lane_watch.answers.push(Answer {
+                index,
+                lane: request.head.lane,
+                mark: request.mark,
+                here: request.cpu == self.lane_watch.cpu,
+                end,
+            });
         }
     }
 
@@ -461,7 +490,12 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
             let Some(lanes) = &session.lanes else { continue };
             let answered = lanes.served.answer(answer.lane, answer.mark, reply);
-            self.lane_watch.met_awake |= !answered.slept;
+            let caller = match answered.slept {
+                _ if answer.here => Peer::Here,
+                true => Peer::Asleep,
+                false => Peer::Awake,
+            };
+            self.lane_watch.met = self.lane_watch.met.max(Some(caller));
             if !answered.fits {
                 session.answers().extend_from_slice(reply);
                 self.unanswered.push(answer.index);

@@ -410,12 +410,7 @@ impl Server {
                 self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
             }
         }
-        if self.greeting > 0 {
-            let now = Instant::now();
-            let late = |connection: &Option<Connection>| matches!(connection, Some(Connection::Greeting { until, .. }) if *until <= now);
-            let late: Vec<usize> = (0..self.connections.len()).filter(|index| late(&self.connections[*index])).collect();
-            late.into_iter().for_each(|index| self.close(index));
-        }
+        self.end_late_greetings();
         if let (Some(since), Some(timeout)) = (self.idle_since, self.config.idle_timeout)
             && since.elapsed() >= timeout
             && self.greeting == 0
