@@ -112,6 +112,9 @@ pub const QUEUE_INBOX_BYTES_KEPT_MAX: usize = 4 << 20;
 pub const PARCELS_MAX: usize = 1 << 20;
 /// How long a writer's ticket keeps other writers waiting at the most, in milliseconds.
 pub const TICKET_MS: u64 = 200;
+/// How long a host keeps the writer's ticket for logic that waits already, in microseconds: some hundred short pieces of it, one after the other,
+/// and others who write wait no longer than for one that is slow. So much less than [`TICKET_MS`] the last of them has.
+pub const TICKET_KEPT_US: u64 = 500;
 /// Conflicts of one transaction after which it asks for a writer's ticket.
 pub const CONFLICTS_BEFORE_TICKET: u32 = 4;
 /// Shortest and longest authkey.
@@ -202,6 +205,9 @@ pub const REMOTE_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX as usize + 16 * HANDLE
 pub const LINE_RING_BYTES: usize = 16 << 10;
 /// Lines of one host: each costs it a thread, a descriptor, and a mapping with 36 KiB of memory while it is open (all together 144 MiB).
 pub const REMOTE_LINES_MAX: usize = 4096;
+/// Of these, lines for logic that one thread of the host reads, which looks at all of them: further ones have their own. As many as are waited
+/// for at once ([`DESCRIPTORS_POLLED_MAX`]), one of which wakes that thread.
+pub const LOGIC_LINES_MAX: usize = DESCRIPTORS_POLLED_MAX - 1;
 /// Lines without a call that a client keeps to a host, for the next calls.
 pub const REMOTE_LINES_KEPT_MAX: usize = 64;
 /// Threads by which a host serves one line of calls ahead: so many methods may block at once that were called ahead by one process.

@@ -479,6 +479,30 @@ impl LineEnd {
         self.end.is_ready(wanted)
     }
 
+    /// Says that this side will sleep until something comes, for whoever waits for several lines at once: whether it may, or something is there.
+    /// In either case [`awake`](Self::awake) comes next.
+    pub fn fall_asleep(&self) -> bool {
+        self.sleepy(Wanted::Bytes)
+    }
+
+    /// Says that this side is awake; `is_readable`: its socket, so that there are rings to be taken, or its end. `false`: the other side is gone,
+    /// and what it has sent before is there.
+    ///
+    /// # Errors
+    /// If the socket cannot be read.
+    pub fn awake(&self, is_readable: bool) -> Result<bool> {
+        self.end.awake();
+        Ok(!is_readable || self.socket.receive(&mut [0; 64])? != Received::Ended)
+    }
+
+    fn sleepy(&self, wanted: Wanted) -> bool {
+        let (may_sleep, must_ring) = self.end.fall_asleep(wanted);
+        if must_ring {
+            let _ = self.ring();
+        }
+        may_sleep
+    }
+
     /// Waits for what is wanted: looks for some microseconds first, where that has lately paid off. The deadline is asked for only then.
     #[inline]
     pub fn wait(&self, wanted: Wanted, spin: &mut Spin, deadline: impl FnOnce() -> Option<Instant>) -> Result<Waited> {
@@ -505,16 +529,11 @@ impl LineEnd {
         let both = [self.socket.as_fd(), other.unwrap_or(self.socket.as_fd())];
         let descriptors = &both[..1 + usize::from(other.is_some())];
         loop {
-            let (may_sleep, must_ring) = self.end.fall_asleep(wanted);
-            if must_ring {
-                let _ = self.ring();
-            }
+            let may_sleep = self.sleepy(wanted);
             let slept = if may_sleep { sys::wait_readable(descriptors, deadline) } else { Ok(0) };
-            self.end.awake();
+            let has_ended = !self.awake(slept.is_ok())?;
             let readable = slept?;
             let is_over = may_sleep && (readable == 0 || readable & 2 != 0);
-            let mut rings = [0; 64];
-            let has_ended = self.socket.receive(&mut rings)? == Received::Ended;
             // Last of all: what was sent before the end is there.
             if self.end.is_ready(wanted) {
                 return Ok(Waited::Ready);

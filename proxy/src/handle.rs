@@ -364,14 +364,10 @@ impl Token {
             );
             return Err(Error::new(ErrorKind::NotFound, text));
         }
-        if self.fingerprint != fingerprint::<H>() {
-            let text = format!("this token is not of a {}: use the type that it was made with", text::<H>());
-            return Err(Error::new(ErrorKind::WrongType, text));
-        }
         session.check()?;
         session.hold(self.id)?;
         let object = Arc::new(Object::bound(session, self.id));
-        object.check_type::<H>(format_args!("object {}", self.id))?;
+        object.check_type::<H>(format_args!("object {} of this token", self.id))?;
         Ok(H::from_object(object))
     }
 }

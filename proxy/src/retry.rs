@@ -3,7 +3,7 @@
 use crate::session::SessionCore;
 use crate::write::{Committed, conflicts};
 use commonhold_ipc::error::{Error, Result};
-use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_MS};
+use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_KEPT_US, TICKET_MS};
 use commonhold_ipc::wire::Call;
 use commonhold_ipc::wire::commit::CommitWriter;
 use std::cell::Cell;
@@ -99,23 +99,30 @@ impl Gate {
 }
 
 /// The writer's ticket, given back when dropped: also when the attempt panics.
-pub struct Ticket<'s> {
-    session: &'s SessionCore,
+pub struct Ticket {
+    session: Arc<SessionCore>,
+    since: Instant,
     /// The manager has taken it back with a commit.
     is_back: Cell<bool>,
 }
 
-impl<'s> Ticket<'s> {
+impl Ticket {
     /// Asks for the ticket; none if the calling thread has it already, further out.
-    fn take(session: &'s SessionCore) -> Result<Option<Self>> {
+    fn take(session: &Arc<SessionCore>) -> Result<Option<Self>> {
         if !session.gate.close() {
             return Ok(None);
         }
-        let ticket = Ticket { session, is_back: Cell::new(false) };
+        let mut ticket = Ticket { session: session.clone(), since: Instant::now(), is_back: Cell::new(false) };
         session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
         // Its time begins only now.
         session.gate.close();
+        ticket.since = Instant::now();
         Ok(Some(ticket))
+    }
+
+    /// Whether it is new enough for one more attempt after this one. The others who write have waited for it since it was given.
+    pub fn is_fresh(&self) -> bool {
+        self.since.elapsed() < Duration::from_micros(TICKET_KEPT_US)
     }
 
     /// Commits, and so gives it back.
@@ -126,7 +133,7 @@ impl<'s> Ticket<'s> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Ticket {
     fn drop(&mut self) {
         // Else it is over its time, and the manager's ticket may be that other thread's.
         if self.session.gate.open() && !self.is_back.get() {
@@ -154,17 +161,25 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
 /// Runs `attempt` under the writer's ticket from the beginning: nobody else commits meanwhile, so it is done at once. It is given a
 /// way to ask whether the ticket's time is not over yet, and the ticket, unless the calling thread has it already, further out. Only a write
 /// that this process has made besides can make it try again.
+///
+/// A ticket that is `kept` from the last time is used, and left there again if the attempt has not given it back with its commit.
 pub fn under_ticket<R>(
     session: &Arc<SessionCore>,
+    kept: &mut Option<Ticket>,
     begun: impl FnOnce() -> Result<()>,
     over_time: impl Fn() -> Error,
-    mut attempt: impl FnMut(&dyn Fn() -> bool, Option<&Ticket<'_>>) -> Result<Attempt<R>>,
+    mut attempt: impl FnMut(&dyn Fn() -> bool, Option<&Ticket>) -> Result<Attempt<R>>,
 ) -> Result<R> {
-    let mut ticket = Ticket::take(session)?;
-    let until = Instant::now() + Duration::from_millis(TICKET_MS);
+    let mut ticket = match kept.take() {
+        None => Ticket::take(session)?,
+        ticket => ticket,
+    };
+    let since = ticket.as_ref().map_or_else(Instant::now, |ticket| ticket.since);
+    let until = since + Duration::from_millis(TICKET_MS);
     begun()?;
     while Instant::now() < until {
         if let Attempt::Done(result) = attempt(&|| Instant::now() < until, ticket.as_ref())? {
+            *kept = ticket.filter(|ticket| !ticket.is_back.get());
             return Ok(result);
         }
         if ticket.take().is_some() {

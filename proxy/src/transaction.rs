@@ -10,7 +10,7 @@ use crate::dict::{Dict, find};
 use crate::guard::Ref;
 use crate::handle::Handle;
 use crate::list::List;
-use crate::retry::{Attempt, HasTicket, under_ticket, until_done};
+use crate::retry::{Attempt, HasTicket, Ticket, under_ticket, until_done};
 use crate::session::SessionCore;
 use crate::single::{Counter, Value, check_set};
 use crate::write::{Committed, with_key};
@@ -524,22 +524,25 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
 }
 
 /// Runs a transaction under the writer's ticket from the beginning, so that nobody conflicts with it; `begun` is called when its time
-/// begins. What takes longer than the ticket is good for is given up.
+/// begins. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
+/// kept for the next if there is one when this is to be committed, as `is_next` says.
 pub(crate) fn run_alone<'s, R>(
     session: &'s Arc<SessionCore>,
+    kept: &mut Option<Ticket>,
+    is_next: impl Fn() -> bool,
     begun: impl FnOnce() -> Result<()>,
     over_time: impl Fn() -> Error,
     mut body: impl FnMut(&Transaction<'s>) -> Result<R>,
 ) -> Result<R> {
-    under_ticket(session, begun, &over_time, |is_in_time, ticket| {
+    under_ticket(session, kept, begun, &over_time, |is_in_time, ticket| {
         let tx = Transaction::begin(session)?;
         let result = body(&tx)?;
         if !is_in_time() {
             return Err(over_time());
         }
         let committed = tx.commit(|session, commit| match ticket {
-            Some(ticket) => ticket.commit_last(commit),
-            None => session.commit_with(commit, HasTicket(true)),
+            Some(ticket) if !(ticket.is_fresh() && is_next()) => ticket.commit_last(commit),
+            _ => session.commit_with(commit, HasTicket(true)),
         });
         Ok(match committed? {
             Committed::Done => Attempt::Done(result),

@@ -119,7 +119,11 @@ fn of_names_and_tokens() {
     );
     says("nonsense".parse::<Token>(), ErrorKind::OutOfRange, "\"nonsense\" is not a token: pass the whole line that `token()` gave");
     let token = list.token().unwrap();
-    says(manager.attach::<Lock>(&token), ErrorKind::WrongType, "this token is not of a Lock: use the type that it was made with");
+    says(
+        manager.attach::<Lock>(&token),
+        ErrorKind::WrongType,
+        "object 1 of this token was made as List<u8>, not as Lock: open it with the type that it was made with",
+    );
     let elsewhere = Manager::in_process().unwrap();
     says(
         elsewhere.attach::<List<u8>>(&token),

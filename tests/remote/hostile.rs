@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-struct Plain {
+pub struct Plain {
     texts: Vec<String>,
 }
 
@@ -28,16 +28,20 @@ impl Plain {
         self.texts.extend(texts);
         self.texts.len() as u64
     }
+    /// So many bytes.
+    pub fn large(&self, bytes: u64) -> Vec<u8> {
+        vec![0; bytes as usize]
+    }
 }
 
 /// A session by hand.
-struct Raw {
+pub struct Raw {
     channel: Channel,
     host: u64,
     _fds: Vec<OwnedFd>,
 }
 
-fn frame(code: u8, number: u64, payload: &[u8]) -> Vec<u8> {
+pub fn frame(code: u8, number: u64, payload: &[u8]) -> Vec<u8> {
     let head = Head { len: payload.len() as u32, code, quiet: false, lane: 0, number };
     [&head.to_bytes()[..], payload].concat()
 }
@@ -58,7 +62,7 @@ fn read_frame(channel: &Channel, fds: &mut Vec<OwnedFd>) -> Option<(Head, Vec<u8
 }
 
 impl Raw {
-    fn connect(manager: &Manager) -> Raw {
+    pub fn connect(manager: &Manager) -> Raw {
         let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
         let (channel, _, _fds) = handshake::connect(manager.address(), &offer, Instant::now() + PATIENCE).unwrap();
         let host = manager.sessions().unwrap().iter().find(|session| session.is_host).map_or(0, |host| host.number);
@@ -83,7 +87,7 @@ impl Raw {
     }
 
     /// The same with memory; and that once more, as a scribbler has it.
-    fn line_with_memory(&self) -> (LineEnd, Segment) {
+    pub fn line_with_memory(&self) -> (LineEnd, Segment) {
         let socket = self.reach(REACH_MEMORY);
         let memory = memory_of(&socket);
         let scribbled = Segment::map(&memory, LINE_BYTES, Access::ReadWrite).unwrap();
@@ -99,7 +103,7 @@ fn memory_of(socket: &Channel) -> OwnedFd {
 }
 
 /// Waits for a frame on a line's memory; none at its end.
-fn frame_on(line: &LineEnd) -> Option<(Head, AlignedVec<16>)> {
+pub fn frame_on(line: &LineEnd) -> Option<(Head, AlignedVec<16>)> {
     let (mut head, mut payload) = (AlignedVec::new(), AlignedVec::new());
     loop {
         line.receive(HEAD_BYTES - head.len(), &mut head).ok()?;
@@ -117,7 +121,7 @@ fn frame_on(line: &LineEnd) -> Option<(Head, AlignedVec<16>)> {
     }
 }
 
-fn ask(object: u64, interface: u64, method: u32, archives: &[u8], ranges: &[(usize, usize)], handles: &[u64]) -> Vec<u8> {
+pub fn ask(object: u64, interface: u64, method: u32, archives: &[u8], ranges: &[(usize, usize)], handles: &[u64]) -> Vec<u8> {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let (ranges, handles) = (words(&ranges.iter().map(|(start, end)| range_word(&(*start..*end))).collect::<Vec<_>>()), words(handles));
     let asked = Asked {
@@ -276,7 +280,13 @@ fn scribble(lane: u16) {
     let mut good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
     let head = Head { lane, ..Head::parse(&good).unwrap() };
     good[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
-    let raw = Raw::connect(&manager);
+    scribble_with(&manager, &good, || plain.add(vec![]).is_ok());
+    manager.audit().unwrap();
+}
+
+/// Asks this on lines that are scribbled on meanwhile, and looks after each whether others are served.
+pub fn scribble_with(manager: &Manager, good: &[u8], is_served: impl Fn() -> bool) {
+    let raw = Raw::connect(manager);
     let mut answered = 0;
     for round in 0..30u64 {
         let (line, scribbled) = raw.line_with_memory();
@@ -304,7 +314,7 @@ fn scribble(lane: u16) {
             });
             for _ in 0..50 {
                 // Scribbled words may say that there is no room, or that the host looks.
-                if !matches!(line.send(&good), Ok(count) if count == good.len()) || line.socket().send(&[0]).is_err() {
+                if !matches!(line.send(good), Ok(count) if count == good.len()) || line.socket().send(&[0]).is_err() {
                     break;
                 }
                 let until = || Some(Instant::now() + std::time::Duration::from_millis(20));
@@ -317,14 +327,13 @@ fn scribble(lane: u16) {
             stop.store(true, Ordering::Relaxed);
         });
         drop(line);
-        assert!(plain.add(vec![]).is_ok(), "round {round}");
+        assert!(is_served(), "round {round}");
     }
     assert!(answered > 0);
-    manager.audit().unwrap();
 }
 
 /// A host by hand, and the line on which it is called.
-struct RawHost {
+pub struct RawHost {
     raw: Raw,
     control: Channel,
     descriptors: Vec<OwnedFd>,
@@ -332,15 +341,19 @@ struct RawHost {
 }
 
 impl RawHost {
-    fn new(manager: &Manager) -> RawHost {
+    pub fn new(manager: &Manager) -> RawHost {
+        RawHost::of_build(manager, &[&[0u8][..], &[7; 8 + 32], &3u32.to_le_bytes(), b"abc"].concat())
+    }
+
+    /// For the program of a build.
+    pub fn of_build(manager: &Manager, build: &[u8]) -> RawHost {
         let raw = Raw::connect(manager);
-        let build = [&[0u8][..], &[7; 8 + 32], &3u32.to_le_bytes(), b"abc"].concat();
-        let control = Channel::from_fd(raw.call(Call::Host, &build).unwrap().unwrap()).unwrap();
+        let control = Channel::from_fd(raw.call(Call::Host, build).unwrap().unwrap()).unwrap();
         RawHost { raw, control, descriptors: Vec::new(), line: None }
     }
 
     /// An object that it claims to have, as an example of the type is described.
-    fn make(&self, manager: &Manager, example: &PlainProxy) -> PlainProxy {
+    pub fn make(&self, manager: &Manager, example: &PlainProxy) -> PlainProxy {
         let described = manager.objects().unwrap().into_iter().find(|object| object.id == example.id()).unwrap();
         let mut payload = Vec::new();
         let text = described.type_text.as_str();
@@ -355,9 +368,20 @@ impl RawHost {
 
     /// The next call, on a new line if there is none: its number.
     fn called(&mut self) -> u64 {
+        self.asked().0.number
+    }
+
+    /// Says something on the line of the last call.
+    pub fn say(&self, bytes: &[u8]) {
+        let line = &self.line.as_ref().expect("there was a call").0;
+        assert_eq!(line.send(bytes).unwrap(), bytes.len());
+    }
+
+    /// The next call, as it has come.
+    pub fn asked(&mut self) -> (Head, AlignedVec<16>) {
         loop {
-            if let Some((head, _)) = self.line.as_ref().and_then(|(line, _)| frame_on(line)) {
-                return head.number;
+            if let Some(frame) = self.line.as_ref().and_then(|(line, _)| frame_on(line)) {
+                return frame;
             }
             let (head, payload) = read_frame(&self.control, &mut self.descriptors).unwrap();
             assert_eq!((head.code, &payload[..]), (Tell::Line as u8, &[LINE_MEMORY][..]));

@@ -1,13 +1,16 @@
-//! Objects of users' types: calls, panics, circles, lives, deaths, logic beside the data.
+//! Objects of users' types: calls, panics, circles, lives, deaths, logic beside the data, several programs.
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bombs;
 mod calls;
 mod circles;
 mod deaths;
 mod hostile;
 mod lives;
 mod logic;
+mod points;
+mod programs;
 
 commonhold::init_in_tests!();
 
@@ -17,5 +20,9 @@ fn by_socket() -> bool {
 }
 
 fn manager() -> commonhold::Manager {
-    commonhold::Manager::builder().lanes(!by_socket()).start().unwrap()
+    manager_or_error().unwrap()
+}
+
+fn manager_or_error() -> commonhold::Result<commonhold::Manager> {
+    commonhold::Manager::builder().lanes(!by_socket()).start()
 }

@@ -32,6 +32,16 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What "within milliseconds" may come to on a machine that does other things, too.
 pub const PROMPT: Duration = Duration::from_secs(5);
 
+/// Starts a process. A program that has just been written may still be open for writing in a child of another test that has not begun its own yet.
+fn spawn(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            child => return child.unwrap(),
+        }
+    }
+}
+
 /// A child process in a role. Killed when dropped.
 pub struct Role {
     name: String,
@@ -48,11 +58,19 @@ impl Role {
 
     /// Starts a role in a process that `change` has changed: its environment, for example.
     pub fn start_with(name: &str, change: impl FnOnce(&mut Command)) -> Role {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Role::begin(Command::new(std::env::current_exe().unwrap()), name, change)
+    }
+
+    /// Starts a role of another program, which has the same tests.
+    pub fn start_program(program: &Path, name: &str) -> Role {
+        Role::begin(Command::new(program), name, |_| {})
+    }
+
+    fn begin(mut command: Command, name: &str, change: impl FnOnce(&mut Command)) -> Role {
         command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE_VARIABLE, name);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         change(&mut command);
-        let mut child = command.spawn().unwrap();
+        let mut child = spawn(&mut command);
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -171,6 +189,15 @@ impl Parent {
 /// Sends a signal to a process that is surely still the one that is meant: a child, or one that is watched.
 pub fn signal_to(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// Stops a process, and returns when all of its threads stand still.
+pub fn stop(pid: u32) {
+    signal_to(pid, Signal::STOP);
+    until("it stands still", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
+    });
 }
 
 /// A process whose end can be waited for, whosever child it is.
@@ -313,24 +340,45 @@ impl RawSession {
     }
 }
 
-/// A memory control group. Removed when dropped.
-pub struct MemoryGroup(PathBuf);
+/// A control group. Removed when dropped.
+pub struct ControlGroup(PathBuf);
 
-impl MemoryGroup {
-    /// One of so many bytes, and no more than these anywhere else.
-    pub fn new(bytes: u64) -> Result<MemoryGroup, String> {
+impl ControlGroup {
+    /// One that has so much memory, and no more than that with what is swapped.
+    ///
+    /// # Errors
+    /// Why this machine has none for us.
+    pub fn of_memory(bytes: u64) -> Result<ControlGroup, String> {
+        if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            let group = ControlGroup::new("/sys/fs/cgroup/memory", "memory.limit_in_bytes", &bytes.to_string())?;
+            // (Not every kernel counts what is swapped.)
+            let _ = std::fs::write(group.0.join("memory.memsw.limit_in_bytes"), bytes.to_string());
+            return Ok(group);
+        }
+        let group = ControlGroup::new("/sys/fs/cgroup", "memory.max", &bytes.to_string())?;
+        let _ = std::fs::write(group.0.join("memory.swap.max"), "0");
+        Ok(group)
+    }
+
+    /// One that has the time of so many processors.
+    ///
+    /// # Errors
+    /// Why this machine has none for us.
+    pub fn of_processors(processors: u32) -> Result<ControlGroup, String> {
+        let quota = 100_000 * processors;
+        match Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists() {
+            true => ControlGroup::new("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", &quota.to_string()),
+            false => ControlGroup::new("/sys/fs/cgroup", "cpu.max", &format!("{quota} 100000")),
+        }
+    }
+
+    fn new(parent: &str, limit: &str, to: &str) -> Result<ControlGroup, String> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("commonhold-test-{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
-        let (parent, file, and_swapped) = match Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-            true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", bytes)),
-            false => ("/sys/fs/cgroup", "memory.max", ("memory.swap.max", 0)),
-        };
-        let group = MemoryGroup(Path::new(parent).join(name));
+        let group = ControlGroup(Path::new(parent).join(name));
         std::fs::create_dir(&group.0).map_err(|error| format!("cannot make {}: {error}", group.0.display()))?;
-        let limit = group.0.join(file);
-        std::fs::write(&limit, bytes.to_string()).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
-        // (Not every kernel counts what is swapped.)
-        let _ = std::fs::write(group.0.join(and_swapped.0), and_swapped.1.to_string());
+        let limit = group.0.join(limit);
+        std::fs::write(&limit, to).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
         Ok(group)
     }
 
@@ -345,7 +393,7 @@ impl MemoryGroup {
     }
 }
 
-impl Drop for MemoryGroup {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         // Whoever was in it is gone, or about to be.
         let start = Instant::now();

@@ -30,16 +30,18 @@ use super::{Reader, Words, put_bytes};
 pub enum Ask {
     /// Call a method of an object.
     Call = 1,
-    /// Call a function of the program that makes an object, or that runs on the manager's data.
+    /// Call a function of the program, which makes an object.
     Run = 2,
     /// The client holds what the answer with this number had handles on. Not answered.
     Taken = 3,
+    /// Call a function of the program that runs on the manager's data, under the writer's ticket: soon over, and one after the other.
+    Logic = 4,
 }
 
 impl Ask {
     /// The ask of this code, if there is one.
     pub fn from_code(code: u8) -> Option<Ask> {
-        [Ask::Call, Ask::Run, Ask::Taken].into_iter().find(|ask| *ask as u8 == code)
+        [Ask::Call, Ask::Run, Ask::Taken, Ask::Logic].into_iter().find(|ask| *ask as u8 == code)
     }
 }
 

@@ -139,7 +139,7 @@ impl Hosts {
     /// A new line to a host: our end for the client. If it is to have memory, that waits in both its sockets.
     fn line(&mut self, number: u64, with_memory: bool) -> Result<OwnedFd> {
         let Some(host) = self.hosts.get_mut(&number) else {
-            return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it"));
+            return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it: make a new object"));
         };
         if host.pending_bytes > HOST_PENDING_BYTES_MAX {
             let text = format!("{} does not take new callers: is it stopped?", host.who);

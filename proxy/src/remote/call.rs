@@ -17,7 +17,7 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
@@ -31,21 +31,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Home {
     host: u64,
     lines: Arc<Lines>,
-    stream: OnceLock<Arc<Stream>>,
+    /// For calls ahead, once there was one.
+    stream: Mutex<Option<Arc<Stream>>>,
 }
 
 impl Home {
     fn new(session: &SessionCore, host: u64) -> Self {
-        Home { host, lines: session.remotes.lines(host, Use::Methods), stream: OnceLock::new() }
+        Home { host, lines: session.remotes.lines(host, Use::Methods), stream: Mutex::default() }
     }
 }
 
 /// What a line is used for. Those for functions are kept apart: these take longer, and who waits at a line learns by that how long to look
-/// before it sleeps. Quick methods would be waited for asleep.
+/// before it sleeps. Quick methods would be waited for asleep. And lines for logic are read by one thread of the host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Use {
     Methods,
     Functions,
+    Logic,
 }
 
 /// Lines to a host without a call.
@@ -90,13 +92,13 @@ impl Remotes {
 
     /// The line for calls ahead to a host, if there is one.
     fn stream(&self, host: u64) -> Option<Arc<Stream>> {
-        lock(&self.streams).get(&host).and_then(Weak::upgrade)
+        lock(&self.streams).get(&host).and_then(Weak::upgrade).filter(|stream| !stream.has_ended())
     }
 
     /// The same, over this line if there is none yet; else the line is closed: another thread was quicker.
     fn stream_of(&self, session: &Arc<SessionCore>, host: u64, line: Line) -> Result<Arc<Stream>> {
         let mut streams = lock(&self.streams);
-        if let Some(stream) = streams.get(&host).and_then(Weak::upgrade) {
+        if let Some(stream) = streams.get(&host).and_then(Weak::upgrade).filter(|stream| !stream.has_ended()) {
             return Ok(stream);
         }
         let stream = Arc::new(Stream::new(session.clone(), line)?);
@@ -107,7 +109,7 @@ impl Remotes {
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
         lock(&self.streams).remove(&host);
-        let lines = [Use::Methods, Use::Functions].map(|used| lock(&self.idle).remove(&(host, used)));
+        let lines = [Use::Methods, Use::Functions, Use::Logic].map(|used| lock(&self.idle).remove(&(host, used)));
         // Objects whose home it was keep what they have of it.
         lines.into_iter().flatten().for_each(|lines| lock(&lines.0).clear());
     }
@@ -416,9 +418,11 @@ impl Caller {
     fn stream(&self) -> Result<(&Arc<SessionCore>, Arc<Stream>)> {
         let session = self.object.ready()?;
         let home = self.home(session)?;
-        if let Some(stream) = home.stream.get() {
+        let mut known = lock(&home.stream);
+        if let Some(stream) = known.as_ref().filter(|stream| !stream.has_ended()) {
             return Ok((session, stream.clone()));
         }
+        // Its host may live though the line has ended: it had no thread for it, or one of the two has understood nothing.
         let stream = match session.remotes.stream(home.host) {
             Some(stream) => stream,
             None => {
@@ -426,7 +430,8 @@ impl Caller {
                 session.remotes.stream_of(session, home.host, line)?
             }
         };
-        Ok((session, home.stream.get_or_init(|| stream).clone()))
+        *known = Some(stream.clone());
+        Ok((session, stream))
     }
 
     /// Calls a method and returns at once: the result is fetched later. Calls ahead of clones of one handle are done in order.

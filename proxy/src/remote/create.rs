@@ -145,9 +145,14 @@ fn own_host(session: &Session) -> Result<u64> {
     Err(Error::new(ErrorKind::Died, "the host of this program keeps starting and ending on this manager"))
 }
 
+/// How functions are called that make something, and on which lines; and those that run on the manager's data.
+const CREATE: (Ask, Use) = (Ask::Run, Use::Functions);
+const RUN: (Ask, Use) = (Ask::Logic, Use::Logic);
+
 /// Calls a function of this program in its host.
 fn call_function<R: Shared>(
     session: &Session,
+    (ask, used): (Ask, Use),
     entry: &'static Entry,
     arguments: u64,
     limit: Option<Duration>,
@@ -156,7 +161,7 @@ fn call_function<R: Shared>(
     let core = session.core();
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
-        let lines = core.remotes.lines(host, Use::Functions);
+        let lines = core.remotes.lines(host, used);
         let mut line = match reach(core, host, &lines) {
             Err(error) if error.kind() == ErrorKind::Died => {
                 forget(core, host);
@@ -169,7 +174,7 @@ fn call_function<R: Shared>(
             forget(core, host);
             continue;
         }
-        let question = Question { ask: Ask::Run, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
+        let question = Question { ask, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
         let mut prepared = Prepared::new(core, &question, &write)?;
         let number = line.next_number();
         if line.send(prepared.number(number)?, None).is_err() {
@@ -259,7 +264,7 @@ impl Session {
     {
         const { assert_no_captures::<F>() };
         let entry = Entry::of::<F, Create<A, M>>(constructor);
-        call_function(self, entry, fingerprint::<A>(), None, |arguments| arguments.push::<A>(&args))
+        call_function(self, CREATE, entry, fingerprint::<A>(), None, |arguments| arguments.push::<A>(&args))
     }
 
     /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
@@ -297,16 +302,16 @@ impl Session {
         let entry = Entry::of::<F, RunLogic<A, R>>(logic);
         let limit = Duration::from_millis(TICKET_MS + RUN_GRACE_MS);
         let write = |arguments: &mut Arguments<'_>| arguments.push::<A>(Through(&args));
-        call_function(self, entry, fingerprint::<A>(), Some(limit), write)
+        call_function(self, RUN, entry, fingerprint::<A>(), Some(limit), write)
     }
 
     /// This program offers types on this manager, whoever has started it.
     #[doc(hidden)]
     pub fn register(&self, types: &[Registered]) -> Result<()> {
         self.core().remotes.invited.store(true, Ordering::Relaxed);
-        types
-            .iter()
-            .try_for_each(|Registered(entry)| call_function(self, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(())))
+        types.iter().try_for_each(|Registered(entry)| {
+            call_function(self, CREATE, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(()))
+        })
     }
 }
 

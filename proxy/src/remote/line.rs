@@ -258,6 +258,12 @@ pub struct Line {
     number: u64,
 }
 
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.road.socket().as_fd()
+    }
+}
+
 impl Line {
     /// Over this end; `side`: which side of its memory, if it has any.
     pub fn new(end: OwnedFd, side: Option<Side>) -> Result<Self> {
@@ -320,6 +326,46 @@ impl Line {
     #[inline]
     pub fn wait(&mut self, deadline: impl Fn() -> Option<Instant>) -> Result<Got> {
         self.incoming.wait(&self.road, deadline, None)
+    }
+
+    /// The next frame, if all of it has come.
+    #[inline]
+    pub fn try_next(&mut self) -> Result<Option<Frame>> {
+        self.incoming.take(&self.road)
+    }
+
+    /// Whether something has come, be it a part of a frame. A socket is not looked at for that.
+    #[inline]
+    pub fn has_come(&self) -> bool {
+        match &*self.road {
+            Road::Memory(end) => end.is_ready(Wanted::Bytes),
+            Road::Socket(_) => self.incoming.start < self.incoming.end,
+        }
+    }
+
+    /// Whether the other side has taken all that was posted.
+    pub fn is_caught_up(&self) -> bool {
+        self.outbox.kept() == 0
+    }
+
+    /// Before a sleep until its descriptor can be read, for whoever waits for several: whether it may sleep, or something has come. In either case
+    /// [`awake`](Self::awake) comes next.
+    pub fn fall_asleep(&self) -> bool {
+        match &*self.road {
+            Road::Memory(end) => end.fall_asleep(),
+            Road::Socket(_) => !self.has_come(),
+        }
+    }
+
+    /// After it; `is_readable`: what became of the descriptor. `false`: the other side is gone, and what it has sent is there.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be read.
+    pub fn awake(&mut self, is_readable: bool) -> Result<bool> {
+        match &*self.road {
+            Road::Memory(end) => end.awake(is_readable),
+            Road::Socket(socket) => Ok(!is_readable || self.incoming.fill(socket)?.is_some()),
+        }
     }
 
     /// A frame's payload that is not needed any more: its memory is used again.

@@ -81,6 +81,11 @@ impl Stream {
         Ok(Stream { session, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
     }
 
+    /// Whether it is of no use any more.
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.inbox).ended
+    }
+
     /// Sends a call; its number.
     pub(super) fn ask(&self, mut prepared: Prepared, quiet: bool) -> Result<u64> {
         let number = {

@@ -103,7 +103,7 @@ impl Ahead {
     pub(super) fn serve(registered: Registered, line: SharedLine, lent: HashMap<u64, Vec<Stored>>, first: Frame) {
         let state = Mutex::new(State { lent, threads: 1, ..State::default() });
         let ahead = Arc::new(Ahead { registered, line, state, changed: Condvar::new() });
-        ahead.registered.host.overseer.watch(&ahead);
+        ahead.registered.host.overseer.watch(Arc::downgrade(&ahead) as _);
         ahead.lead(Some(first));
         lock(&ahead.state).threads -= 1;
     }
@@ -288,22 +288,6 @@ impl Ahead {
         }
     }
 
-    /// The overseer's look: what a leader does. If it runs the call of the last look, the lead is given away.
-    fn look(self: &Arc<Self>) -> Seen {
-        let mut state = lock(&self.state);
-        let (running, seen) = (state.running, state.seen);
-        state.seen = running;
-        drop(state);
-        match running {
-            Some(number) if running == seen => {
-                self.give_lead_away(number);
-                Seen::Slow
-            }
-            Some(_) => Seen::Call,
-            None => Seen::Nothing,
-        }
-    }
-
     /// The line is at its end. Calls that have come are done.
     fn end(&self) {
         self.line.shut_down();
@@ -317,9 +301,33 @@ impl Ahead {
     }
 }
 
+impl Led for Ahead {
+    /// If the leader runs the call of the last look, the lead is given away.
+    fn look(self: Arc<Self>) -> Seen {
+        let mut state = lock(&self.state);
+        let (running, seen) = (state.running, state.seen);
+        state.seen = running;
+        drop(state);
+        match running {
+            Some(number) if running == seen => {
+                self.give_lead_away(number);
+                Seen::Slow
+            }
+            Some(_) => Seen::Call,
+            None => Seen::Nothing,
+        }
+    }
+}
+
+/// What has a leader, who takes calls and runs them himself.
+pub(super) trait Led: Send + Sync {
+    /// The overseer's look: what he does.
+    fn look(self: Arc<Self>) -> Seen;
+}
+
 /// What a look has shown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Seen {
+pub(super) enum Seen {
     /// Nobody runs a call.
     Nothing,
     /// Somebody does.
@@ -328,7 +336,7 @@ enum Seen {
     Slow,
 }
 
-/// Looks at lines on which calls are made ahead, while there are calls.
+/// Looks at those who lead, while there are calls.
 #[derive(Default)]
 pub(super) struct Overseer {
     watched: Mutex<Watched>,
@@ -339,24 +347,24 @@ pub(super) struct Overseer {
 
 #[derive(Default)]
 struct Watched {
-    lines: Vec<Weak<Ahead>>,
+    led: Vec<Weak<dyn Led>>,
     has_thread: bool,
 }
 
 impl Overseer {
-    /// Looks at this line from now on. Without a thread for that, methods that block delay what is behind them.
-    fn watch(self: &Arc<Self>, line: &Arc<Ahead>) {
+    /// Looks at this from now on. Without a thread for that, what blocks delays what is behind it.
+    pub(super) fn watch(self: &Arc<Self>, led: Weak<dyn Led>) {
         let mut watched = lock(&self.watched);
-        watched.lines.retain(|line| line.strong_count() > 0);
-        watched.lines.push(Arc::downgrade(line));
+        watched.led.retain(|led| led.strong_count() > 0);
+        watched.led.push(led);
         if !watched.has_thread {
             let overseer = self.clone();
             watched.has_thread = std::thread::Builder::new().name("overseer".into()).spawn(move || overseer.oversee()).is_ok();
         }
     }
 
-    /// A call begins. Its line's lock is held.
-    fn wake(&self) {
+    /// A call begins. The lock is held that a look at it takes.
+    pub(super) fn wake(&self) {
         if !self.is_awake.load(Ordering::Relaxed) {
             let _watched = lock(&self.watched);
             self.is_awake.store(true, Ordering::Relaxed);
@@ -366,8 +374,8 @@ impl Overseer {
 
     /// The most that any line does. No lock of ours is held: who begins a call takes it under the line's.
     fn look(&self) -> Seen {
-        let lines: Vec<_> = lock(&self.watched).lines.iter().filter_map(Weak::upgrade).collect();
-        lines.iter().map(Ahead::look).max().unwrap_or(Seen::Nothing)
+        let led: Vec<_> = lock(&self.watched).led.iter().filter_map(Weak::upgrade).collect();
+        led.into_iter().map(Led::look).max().unwrap_or(Seen::Nothing)
     }
 
     fn oversee(&self) {

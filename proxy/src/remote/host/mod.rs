@@ -8,10 +8,12 @@
 //! |---|---|
 //! | the first | reads the control channel; at its end closes the lines, and lets the objects' `Drop` run, for a few seconds at the most |
 //! | one for each line | serves it |
+//! | one of these | reads all lines for logic (`logic`) |
 //! | more of them | where calls are made ahead and some of the methods block (`ahead`) |
 //! | the overseer | sees that they do |
 //! | one for each object that is gone | waits until nobody is in it, and drops it |
 mod ahead;
+mod logic;
 pub(in crate::remote) mod object;
 mod panics;
 mod serve;
@@ -36,6 +38,7 @@ use commonhold_ipc::task::Build;
 use commonhold_ipc::wire::remote::{LINE_MEMORY, Tell};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Words, malformed};
+use logic::{Logic, Served};
 use object::Slot;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,6 +58,7 @@ pub struct Host {
     lines: Mutex<HashMap<u64, Arc<Road>>>,
     offered: Mutex<HashSet<&'static str>>,
     overseer: Arc<Overseer>,
+    logic: Arc<Logic>,
     ending: AtomicBool,
 }
 
@@ -115,9 +119,9 @@ impl Host {
             }
             lines.insert(number, line.road().clone());
         }
-        let registered = Registered { host: self.clone(), number };
+        let served = Served { registered: Registered { host: self.clone(), number }, line, lent: HashMap::new(), is_over: false };
         // Without a thread the client sees the line end.
-        let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve::serve(registered, line));
+        let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve::serve(served));
     }
 
     /// Reads the control channel to its end.
@@ -232,13 +236,16 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
     };
     panics::note_panics();
     let session = OWN.get_or_init(|| session).clone();
+    let overseer = Arc::default();
+    let logic = Logic::new(&overseer)?;
     let host = Arc::new(Host {
         session,
         objects: RwLock::default(),
         waits: Waits::default(),
         lines: Mutex::default(),
         offered: Mutex::default(),
-        overseer: Arc::default(),
+        overseer,
+        logic,
         ending: AtomicBool::new(false),
     });
     report(Begun::Serves);

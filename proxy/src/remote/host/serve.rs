@@ -3,13 +3,15 @@
 use super::super::call::{Chain, in_chain};
 use super::super::create::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
+use super::Host;
 use super::ahead::Ahead;
+use super::logic::{Logic, Served};
 use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
-use super::{Host, Registered};
 use crate::handle::Lent;
 use crate::request::ids;
+use crate::retry::Ticket;
 use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -21,7 +23,7 @@ use commonhold_ipc::wire::reply::write_error;
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, Words, buffers, malformed, put_bytes};
 use rkyv::util::AlignedVec;
 use rkyv::vec::ArchivedVec;
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -147,18 +149,24 @@ impl Outcome {
     }
 }
 
-/// Serves a line until its client, or this host, ends; or until calls are made ahead on it, which is served in another way.
-pub(super) fn serve(registered: Registered, mut line: Line) {
-    let host = registered.host.clone();
-    // By the number of the answer that it went with.
-    let mut lent: HashMap<u64, Vec<Stored>> = HashMap::new();
-    while let Ok(Got::Frame((head, payload))) = line.wait_sending(REPLIES_PENDING_BYTES_MAX) {
+/// Serves a line until its client, or this host, ends; or until calls are made ahead on it, or logic is to run, which is served in another way.
+pub(super) fn serve(mut served: Served) {
+    let host = served.registered.host.clone();
+    while let Ok(Got::Frame((head, mut payload))) = served.line.wait_sending(REPLIES_PENDING_BYTES_MAX) {
+        if Ask::from_code(head.code) == Some(Ask::Logic) {
+            match host.logic.take(served, (head, payload)) {
+                None => return,
+                Some((back, (_, same))) => (served, payload) = (back, same),
+            }
+        }
+        let Served { line, lent, .. } = &mut served;
         let outcome = match Ask::from_code(head.code) {
             Some(Ask::Taken) => {
                 lent.remove(&head.number);
                 continue;
             }
             Some(Ask::Call) if head.lane == AHEAD => {
+                let Served { registered, line, lent, .. } = served;
                 if let Ok(line) = line.shared() {
                     Ahead::serve(registered, line, lent, (head, payload));
                 }
@@ -169,7 +177,7 @@ pub(super) fn serve(registered: Registered, mut line: Line) {
                 line.reuse(payload);
                 outcome
             }
-            Some(Ask::Run) => run(&host, line.road(), &head, payload),
+            Some(Ask::Run | Ask::Logic) => run(&host, line.road(), &head, payload, None).0,
             None => return,
         };
         if host.ending.load(Ordering::Relaxed) {
@@ -259,7 +267,16 @@ pub struct Passage {
     road: Arc<Road>,
     head: Head,
     payload: AlignedVec<16>,
+    row: RefCell<Option<Row>>,
     done: Option<Result<Answered>>,
+}
+
+/// For logic that runs one after the other.
+pub(super) struct Row {
+    /// The ticket, kept from the last one.
+    pub(super) kept: Option<Ticket>,
+    /// Knows whether the next one waits already.
+    pub(super) logic: Arc<Logic>,
 }
 
 impl Passage {
@@ -306,23 +323,34 @@ impl Passage {
             // A line without an answer under way has room for a head. Its caller is not woken: it looks for this when it gets impatient.
             self.road.leave(&frame).map(drop)
         };
-        run_alone(self.host.core(), begun, over_time, body)
+        let mut row = self.row.take();
+        let (mut kept, logic) = row.as_mut().map_or((None, None), |row| (row.kept.take(), Some(row.logic.clone())));
+        let is_next = || logic.as_ref().is_some_and(|logic| logic.is_next());
+        let done = run_alone(self.host.core(), &mut kept, is_next, begun, over_time, body);
+        self.row.replace(row.map(|row| Row { kept, ..row }));
+        done
     }
 }
 
-/// Runs a function of the program.
-fn run(host: &Arc<Host>, road: &Arc<Road>, head: &Head, payload: AlignedVec<16>) -> Option<Outcome> {
-    let asked = Asked::parse(&payload)?;
+/// Runs a function of the program. None: the line is of no use.
+pub(super) fn run(
+    host: &Arc<Host>,
+    road: &Arc<Road>,
+    head: &Head,
+    payload: AlignedVec<16>,
+    row: Option<Row>,
+) -> (Option<Outcome>, Option<Row>) {
+    let Some(asked) = Asked::parse(&payload) else { return (None, row) };
     let chain = Chain { number: asked.chain, within: asked.within.bytes().to_vec() };
     let entry = match Entry::at(asked.object, asked.name) {
         Ok(entry) => entry,
-        Err(error) => return Some(Outcome::failed(&error)),
+        Err(error) => return (Some(Outcome::failed(&error)), row),
     };
-    let mut passage = Passage { host: host.clone(), road: road.clone(), head: *head, payload, done: None };
+    let mut passage = Passage { host: host.clone(), road: road.clone(), head: *head, payload, row: RefCell::new(row), done: None };
     let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
     if let Err(panic) = ran {
-        return Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name())));
+        return (Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name()))), passage.row.into_inner());
     }
     let done = passage.done.unwrap_or_else(|| Err(malformed("call")));
-    Some(Outcome::of(Ok(done)))
+    (Some(Outcome::of(Ok(done))), passage.row.into_inner())
 }

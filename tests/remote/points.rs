@@ -1,0 +1,215 @@
+//! Deaths at every counted point of calls ahead and of logic: of who calls, of the host, of the manager. Everybody else gets an error at once, or goes on.
+use crate::support::{Parent, Role, state_of, until};
+use commonhold::{Error, List, Manager, Transaction};
+use commonhold_ipc::points::{CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_VARIABLE};
+
+struct Log {
+    list: List<u64>,
+}
+
+#[commonhold::remote]
+impl Log {
+    pub fn new(list: List<u64>) -> Self {
+        Log { list }
+    }
+    pub fn note(&mut self, number: u64, padding: Vec<u8>) -> commonhold::Result<Vec<u8>> {
+        self.list.push(number)?;
+        Ok(padding)
+    }
+    /// With a handle of the caller's.
+    pub fn note_in(&mut self, list: List<u64>, number: u64) -> commonhold::Result<()> {
+        list.push(number)
+    }
+    pub fn len(&self) -> u64 {
+        self.list.len().unwrap_or(0) as u64
+    }
+}
+
+fn append(tx: &Transaction<'_>, (list, number): (List<u64>, u64)) -> commonhold::Result<u64> {
+    tx.push(&list, number)?;
+    Ok(tx.len(&list)? as u64)
+}
+
+/// More than a line's ring holds.
+fn padding() -> Vec<u8> {
+    vec![7; 40_000]
+}
+
+/// What a caller does: calls ahead with the first four numbers from there on, logic with two more.
+fn work(log: &LogProxy, list: &List<u64>, first: u64) -> commonhold::Result<()> {
+    let one = log.call_async().note(first, padding())?;
+    log.call_one_way().note(first + 1, vec![])?;
+    log.call_one_way().note_in(list.clone(), first + 2)?;
+    let four = log.call_async().note(first + 3, vec![])?;
+    one.get()??;
+    four.get()??;
+    let manager = list.session()?;
+    manager.run(append, (list.clone(), first + 4))?;
+    manager.run(append, (list.clone(), first + 5)).map(drop)
+}
+
+#[test]
+fn role_caller_that_dies() {
+    let Some(mut parent) = Parent::of("points::role_caller_that_dies") else { return };
+    let (log, list): (LogProxy, List<u64>) = (parent.hear_handle(), parent.hear_handle());
+    work(&log, &list, parent.hear().parse().unwrap()).unwrap();
+    parent.say("done");
+}
+
+#[test]
+fn callers_may_die_at_every_point_of_calls_ahead_and_of_logic() {
+    let manager = crate::manager();
+    let list = manager.list::<u64>([]).unwrap();
+    let log = manager.create(Log::new, (list.clone(),)).unwrap();
+    let objects = manager.objects().unwrap().len();
+    let mut points = 0;
+    let all = loop {
+        points += 1;
+        let mut role = Role::start_with("points::role_caller_that_dies", |command| {
+            command.env(CLIENT_VARIABLE, points.to_string());
+        });
+        role.say(log.token().unwrap());
+        role.say(list.token().unwrap());
+        role.say(100 * points);
+        let said = role.hear();
+        role.end();
+        // The object is not busy for long, and the ticket is nobody's.
+        log.len().unwrap();
+        assert!(manager.run(append, (list.clone(), 0)).unwrap() >= points);
+        until("what it was given is gone", || manager.objects().unwrap().len() == objects);
+        if said.is_some() {
+            break points;
+        }
+    };
+    // What a caller had asked for ahead may be done later than it died, but in order, once, and nothing of it is left out.
+    let noted = list.to_owned().unwrap();
+    for point in 1..=all {
+        let of_it: Vec<_> = noted.iter().copied().filter(|number| number / 100 == point).map(|number| number % 100).collect();
+        assert!([0, 1, 2, 3, 4, 5].starts_with(&of_it) && (of_it.len() == 6 || point < all), "point {point} of {all}: {of_it:?}");
+    }
+    assert!(all > 10, "it has reached points");
+    manager.audit().unwrap();
+}
+
+#[test]
+fn role_whose_host_dies_under_logic() {
+    let Some(mut parent) = Parent::of("points::role_whose_host_dies_under_logic") else { return };
+    let manager = crate::manager();
+    let list = manager.list::<u64>([]).unwrap();
+    // Two callers, so that one's logic waits while the other's runs, and the ticket is kept for it.
+    let caller = |first: u64| {
+        let (mut done, mut died) = (Vec::new(), 0);
+        for number in first..first + 3 {
+            match manager.run(append, (list.clone(), number)) {
+                Ok(_) => done.push(number),
+                Err(error) if error.is_died() => died += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        (done, died)
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| caller(1));
+        (caller(11), one.join().unwrap())
+    });
+    let noted = list.to_owned().unwrap();
+    let done: Vec<_> = one.0.iter().chain(&two.0).copied().collect();
+    assert!(done.iter().all(|number| noted.iter().filter(|noted| *noted == number).count() == 1), "{done:?} of {noted:?}");
+    assert!(noted.len() <= done.len() + one.1 + two.1, "each at the most once: {noted:?}");
+    // Nobody is kept waiting by a ticket whose holder is gone.
+    list.push(99).unwrap();
+    manager.audit().unwrap();
+    parent.say(if one.1 + two.1 == 0 { "done" } else { "died" });
+}
+
+#[test]
+fn hosts_may_die_at_every_point_of_logic_that_waits_for_each_other() {
+    for point in 1.. {
+        let mut role = Role::start_with("points::role_whose_host_dies_under_logic", |command| {
+            command.env(HOST_VARIABLE, point.to_string());
+        });
+        let said = role.hear();
+        role.end();
+        match said.as_deref() {
+            Some("died") => {}
+            Some("done") => {
+                // By sockets there are none.
+                assert!(point > 8 || crate::by_socket(), "it has reached points");
+                break;
+            }
+            other => panic!("point {point}: {other:?}"),
+        }
+    }
+}
+
+/// The process of the manager's host.
+fn host_of(manager: &Manager) -> Option<u32> {
+    manager.sessions().ok()?.into_iter().find(|session| session.is_host).map(|session| session.pid)
+}
+
+#[test]
+fn role_whose_manager_dies() {
+    let Some(mut parent) = Parent::of("points::role_whose_manager_dies") else { return };
+    let begun = || -> commonhold::Result<(Manager, List<u64>, LogProxy)> {
+        let manager = crate::manager_or_error()?;
+        let list = manager.list::<u64>([])?;
+        let log = manager.create(Log::new, (list.clone(),))?;
+        Ok((manager, list, log))
+    };
+    let (manager, list, log) = match begun() {
+        Ok(begun) => begun,
+        Err(error) => return parent.say(format!("not begun: {error}")),
+    };
+    let dies_with_it = |error: Error| assert!(error.is_disconnected() || error.is_outcome_unknown(), "{error:?}");
+    parent.say(format!("{}", host_of(&manager).unwrap_or(0)));
+    let all = || -> commonhold::Result<()> {
+        work(&log, &list, 1)?;
+        // Two at once.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| manager.run(append, (list.clone(), 21)));
+            let own = manager.run(append, (list.clone(), 22));
+            other.join().unwrap().and(own)
+        })?;
+        Ok(())
+    };
+    match all() {
+        Ok(()) => parent.say("done"),
+        Err(error) => {
+            dies_with_it(error);
+            // Whatever is asked now.
+            dies_with_it(log.call_one_way().note(5, vec![]).and_then(|()| log.note(6, vec![])).unwrap_err());
+            dies_with_it(log.call_async().note(7, vec![]).and_then(|pending| pending.get()).unwrap_err());
+            dies_with_it(manager.run(append, (list.clone(), 23)).unwrap_err());
+            parent.say("died");
+        }
+    }
+}
+
+#[test]
+fn managers_may_die_at_every_point_while_hosts_serve_calls_ahead_and_logic() {
+    let mut deaths = 0;
+    // From where the manager and the host have begun, which others kill.
+    let mut point = 1;
+    loop {
+        let mut role = Role::start_with("points::role_whose_manager_dies", |command| {
+            command.env(MANAGER_VARIABLE, point.to_string());
+        });
+        let first = role.hear().unwrap();
+        let Ok(host) = first.parse::<u32>() else {
+            role.end();
+            point += 8;
+            continue;
+        };
+        let said = role.hear();
+        role.end();
+        until("the host has ended", || state_of(host).is_none_or(|state| matches!(state, 'Z' | 'X')));
+        match said.as_deref() {
+            Some("died") => deaths += 1,
+            Some("done") => break,
+            other => panic!("point {point}: {other:?}"),
+        }
+        point += 1;
+    }
+    println!("{deaths} managers have died");
+    assert!(deaths > 10, "{deaths}");
+}
