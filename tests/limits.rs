@@ -261,7 +261,7 @@ fn role_confined() {
 #[test]
 fn a_memory_cgroup_is_respected() {
     const BYTES: u64 = 96 << 20;
-    let group = match MemoryGroup::new(BYTES) {
+    let group = match ControlGroup::of_memory(BYTES) {
         Ok(group) => group,
         Err(why) => return println!("skipped: {why}"),
     };

@@ -598,12 +598,36 @@ fn output_nobody_reads_does_not_kill_a_child() {
     assert!(child.unwrap().join().unwrap(), "an error, and no SIGPIPE");
 }
 
+/// What this process may use of something; none: any amount.
+fn limit_of(limit: ResourceLimit) -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    let resource = match limit {
+        ResourceLimit::AddressSpace => Resource::As,
+        ResourceLimit::Core => Resource::Core,
+        ResourceLimit::CpuTime => Resource::Cpu,
+        ResourceLimit::Data => Resource::Data,
+        ResourceLimit::FileSize => Resource::Fsize,
+        ResourceLimit::OpenFiles => Resource::Nofile,
+        ResourceLimit::Processes => Resource::Nproc,
+        ResourceLimit::Stack => Resource::Stack,
+        other => panic!("{other:?} is not tested"),
+    };
+    getrlimit(resource).current
+}
+
 #[test]
 fn limits_and_processors() {
     fn open_files() -> u64 {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap()
     }
     assert_eq!(Process::builder().limit(ResourceLimit::OpenFiles, 50).spawn(open_files, ()).unwrap().join().unwrap(), 50);
+    for limit in ResourceLimit::ALL {
+        let current = |at: u64| limit_of(ResourceLimit::ALL[at as usize]);
+        let at = ResourceLimit::ALL.iter().position(|other| *other == limit).unwrap() as u64;
+        // Below what is usual, and enough for a child that does nothing.
+        let most = limit_of(limit).unwrap_or(1 << 40).min(1 << 40).saturating_sub(1);
+        assert_eq!(Process::builder().limit(limit, most).spawn(current, at).unwrap().join().unwrap(), Some(most), "{limit:?}");
+    }
     let mine = rustix::thread::sched_getaffinity(None).unwrap();
     let cpu = (0..1024).find(|cpu| mine.is_set(*cpu)).unwrap() as u32;
     assert_eq!(Process::builder().cpus([cpu]).spawn(|| cpu_count() as u64, ()).unwrap().join().unwrap(), 1);

@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{MemoryGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
+use support::{ControlGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
 
 fn main() {
     let begun = std::env::args().nth(1).filter(|role| role == "says-before-init");
@@ -35,6 +35,11 @@ fn main() {
         Some("dies") => dies_on_the_way(),
         Some("privileged") => privileged(),
         Some("fails") => fails(&std::env::args().nth(2).unwrap()),
+        Some("counts-processors") => {
+            wait_for_word();
+            println!("{}", commonhold::cpu_count());
+        }
+        Some("leaves-a-failure") => leaves_a_failure(),
         Some("ends-before-its-daemon") => ends_before_its_daemon(),
         Some("lets-go") => lets_go_at_the_same_moment(),
         Some("without-init") => println!("it went on"),
@@ -46,7 +51,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 21] = [
+    let checks: [Check; 23] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
@@ -58,6 +63,8 @@ fn checks() {
         ("failures that nobody joins are told", failures_are_told),
         ("failures that nobody joins are told once", failures_are_told_once),
         ("a daemon that ends with its parent tells nothing", daemons_that_end_with_their_parent_tell_nothing),
+        ("a failure behind the parent's end is told", failures_behind_the_parents_end_are_told),
+        ("processors of a control group", processors_of_a_group),
         ("200 children at once", many_at_once),
         ("storms end in errors", storms_end_in_errors),
         ("a storm of more processes than there may be", storms_at_the_limit_of_processes),
@@ -468,6 +475,38 @@ fn daemons_that_end_with_their_parent_tell_nothing() {
     }
 }
 
+/// Role: leaves a child behind that fails when it has ended.
+fn leaves_a_failure() {
+    let fail = || -> Result<(), String> {
+        parent_process().unwrap().wait(None).unwrap();
+        Err("left alone".into())
+    };
+    // It is not dropped.
+    std::mem::forget(Process::builder().name("Ada").stdout(Stream::Null).spawn(fail, ()).unwrap());
+}
+
+fn failures_behind_the_parents_end_are_told() {
+    let lines = said_by(&mut role("leaves-a-failure"));
+    assert!(
+        matches!(&lines[..], [line] if line.starts_with("Ada (pid ") && line.contains("returned an error: \"left alone\"; ")),
+        "{lines:?}"
+    );
+}
+
+fn processors_of_a_group() {
+    let group = match ControlGroup::of_processors(1) {
+        Ok(group) => group,
+        Err(why) => return println!("  skipped: {why}"),
+    };
+    let mut counts = role("counts-processors").stdin(Stdio::piped()).spawn().unwrap();
+    group.take(counts.id());
+    let output = {
+        drop(counts.stdin.take());
+        counts.wait_with_output().unwrap()
+    };
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n");
+}
+
 // ---- Many ----
 
 fn many_at_once() {
@@ -611,7 +650,7 @@ fn storm_in_little_memory() {
 }
 
 fn storms_in_a_memory_group() {
-    let group = match MemoryGroup::new(GROUP_MIB << 20) {
+    let group = match ControlGroup::of_memory(GROUP_MIB << 20) {
         Ok(group) => group,
         Err(why) => return println!("  skipped: {why}"),
     };

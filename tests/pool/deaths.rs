@@ -136,6 +136,25 @@ fn a_call_that_takes_too_long_is_ended() {
     }
 }
 
+/// A call that was late is tried again like one whose worker died, and each try has all its time.
+#[test]
+fn late_calls_are_tried_again_if_that_is_asked_for() {
+    fn late_at_first(tries: List<u64>, quick_from: u64) -> commonhold::Result<u64> {
+        tries.push(0)?;
+        if (tries.len()? as u64) < quick_from {
+            parent_process().unwrap().wait(None)?;
+        }
+        Ok(tries.len()? as u64)
+    }
+    let manager = Manager::start().unwrap();
+    let pool = Pool::builder().workers(1).task_time_limit(Duration::from_millis(300)).retries(2).build().unwrap();
+    let tries = manager.list::<u64>([]).unwrap();
+    assert_eq!(pool.apply(late_at_first, (tries.clone(), 3)).unwrap().unwrap(), 3);
+    tries.clear().unwrap();
+    assert!(pool.apply(late_at_first, (tries.clone(), 9)).unwrap_err().is_timed_out());
+    assert_eq!(tries.len().unwrap(), 3);
+}
+
 /// The keeper has nothing to do for a while, and sleeps; then a call takes too long.
 #[test]
 fn a_pool_that_was_idle_ends_a_late_call_too() {

@@ -52,7 +52,7 @@ impl Iterator for Relapsing {
 
     fn next(&mut self) -> Option<i64> {
         self.0 += 1;
-        (self.0 % 4 != 0).then_some(7)
+        (!self.0.is_multiple_of(4)).then_some(7)
     }
 }
 

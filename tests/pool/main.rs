@@ -250,6 +250,8 @@ fn workers_have_names_and_processors_and_variables() {
         assert!(["crew-1", "crew-2"].contains(&name.as_str()), "{name}");
         assert!(own.len() == 1 && cpus.contains(&own[0]) && place == "here");
     }
+    let one = Pool::builder().workers(2).cpus([cpus[0]]).chunk_size(1).build().unwrap();
+    assert!(one.map(|_: u64| commonhold_ipc::sys::own_cpus(), 0..20).unwrap().into_iter().all(|own| own == [cpus[0]]));
     assert_eq!((pool.workers(), pool.pids().len()), (2, 2));
     assert_eq!(format!("{pool:?}"), "<Pool \"crew\", 2 workers, open>");
     assert!(commonhold::active_children().iter().any(|child| child.name() == "crew-1"));

@@ -340,24 +340,45 @@ impl RawSession {
     }
 }
 
-/// A memory control group. Removed when dropped.
-pub struct MemoryGroup(PathBuf);
+/// A control group. Removed when dropped.
+pub struct ControlGroup(PathBuf);
 
-impl MemoryGroup {
-    /// One of so many bytes, and no more than these anywhere else.
-    pub fn new(bytes: u64) -> Result<MemoryGroup, String> {
+impl ControlGroup {
+    /// One that has so much memory, and no more than that with what is swapped.
+    ///
+    /// # Errors
+    /// Why this machine has none for us.
+    pub fn of_memory(bytes: u64) -> Result<ControlGroup, String> {
+        if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            let group = ControlGroup::new("/sys/fs/cgroup/memory", "memory.limit_in_bytes", &bytes.to_string())?;
+            // (Not every kernel counts what is swapped.)
+            let _ = std::fs::write(group.0.join("memory.memsw.limit_in_bytes"), bytes.to_string());
+            return Ok(group);
+        }
+        let group = ControlGroup::new("/sys/fs/cgroup", "memory.max", &bytes.to_string())?;
+        let _ = std::fs::write(group.0.join("memory.swap.max"), "0");
+        Ok(group)
+    }
+
+    /// One that has the time of so many processors.
+    ///
+    /// # Errors
+    /// Why this machine has none for us.
+    pub fn of_processors(processors: u32) -> Result<ControlGroup, String> {
+        let quota = 100_000 * processors;
+        match Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists() {
+            true => ControlGroup::new("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", &quota.to_string()),
+            false => ControlGroup::new("/sys/fs/cgroup", "cpu.max", &format!("{quota} 100000")),
+        }
+    }
+
+    fn new(parent: &str, limit: &str, to: &str) -> Result<ControlGroup, String> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("commonhold-test-{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
-        let (parent, file, and_swapped) = match Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-            true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", bytes)),
-            false => ("/sys/fs/cgroup", "memory.max", ("memory.swap.max", 0)),
-        };
-        let group = MemoryGroup(Path::new(parent).join(name));
+        let group = ControlGroup(Path::new(parent).join(name));
         std::fs::create_dir(&group.0).map_err(|error| format!("cannot make {}: {error}", group.0.display()))?;
-        let limit = group.0.join(file);
-        std::fs::write(&limit, bytes.to_string()).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
-        // (Not every kernel counts what is swapped.)
-        let _ = std::fs::write(group.0.join(and_swapped.0), and_swapped.1.to_string());
+        let limit = group.0.join(limit);
+        std::fs::write(&limit, to).map_err(|error| format!("cannot write {}: {error}", limit.display()))?;
         Ok(group)
     }
 
@@ -372,7 +393,7 @@ impl MemoryGroup {
     }
 }
 
-impl Drop for MemoryGroup {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         // Whoever was in it is gone, or about to be.
         let start = Instant::now();

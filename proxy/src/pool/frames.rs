@@ -117,7 +117,18 @@ pub(super) struct Packing {
 
 impl Packing {
     /// Adds a value. What was added before stays if this fails.
+    #[inline]
     pub(super) fn add<T: Shared>(&mut self, value: &T, space: &mut dyn Room) -> Result<()> {
+        match value.short() {
+            Some(short) => {
+                self.put(Kind::Value, short.bytes());
+                Ok(())
+            }
+            None => self.add_any(value, space),
+        }
+    }
+
+    fn add_any<T: Shared>(&mut self, value: &T, space: &mut dyn Room) -> Result<()> {
         let (small, handles) = with_scratch(|ser| -> Result<_> {
             let Some(range) = ser.put_up_to::<T>(value, POOL_LARGE_BYTES as u64)? else { return Ok((None, Vec::new())) };
             if ser.handles().is_empty() {
@@ -183,15 +194,17 @@ impl Packing {
         })
     }
 
+    #[inline]
     fn header(&mut self, kind: u64, len: u64) {
-        self.bytes.extend_from_slice(&kind.to_le_bytes());
-        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(&(u128::from(len) << 64 | u128::from(kind)).to_le_bytes());
     }
 
+    #[inline]
     fn put(&mut self, kind: Kind, body: &[u8]) {
         self.header(kind as u64, body.len() as u64);
         self.bytes.extend_from_slice(body);
-        self.bytes.resize(self.bytes.len().next_multiple_of(HEADER_BYTES), 0);
+        let filling = body.len().next_multiple_of(HEADER_BYTES) - body.len();
+        self.bytes.extend_from_slice(&[0; HEADER_BYTES][..filling]);
     }
 
     fn put_place(&mut self, kind: Kind, at: u64, len: u64) {
@@ -258,18 +271,22 @@ fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, 
 }
 
 /// A frame's body.
+///
+/// Small: there is one for each of ten thousand results. No frame that is not in the file begins behind 4 GiB, or is as long.
 pub(super) enum Body {
     /// In these bytes of the frames.
-    Here(std::ops::Range<usize>),
+    Here { at: u32, len: u32 },
     /// It was in the file.
-    Read(AlignedVec<16>),
+    Read(Box<AlignedVec<16>>),
 }
+
+const _: () = assert!(size_of::<Body>() <= 16 && VALUE_BYTES_MAX <= u32::MAX as u64);
 
 impl Body {
     /// Its bytes.
     pub(super) fn bytes<'a>(&'a self, frames: &'a [u8]) -> &'a [u8] {
         match self {
-            Body::Here(range) => &frames[range.clone()],
+            Body::Here { at, len } => &frames[*at as usize..][..*len as usize],
             Body::Read(bytes) => bytes,
         }
     }
@@ -293,11 +310,13 @@ impl<'a> Frames<'a> {
         self.bytes
     }
 
+    #[inline]
     fn word(&self, at: usize) -> Result<u64> {
         let bytes = self.bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or_else(malformed)?;
         Ok(u64::from_le_bytes(*bytes))
     }
 
+    #[inline]
     fn header(&mut self) -> Result<(Kind, bool, u64)> {
         let (word, len) = (self.word(self.at)?, self.word(self.at + 8)?);
         self.at += HEADER_BYTES;
@@ -313,9 +332,9 @@ impl<'a> Frames<'a> {
         let (kind, in_file, len) = self.header()?;
         if !in_file {
             let end = self.at.checked_add(len as usize).filter(|end| *end <= self.bytes.len()).ok_or_else(malformed)?;
-            let range = self.at..end;
+            let at = u32::try_from(self.at).map_err(|_| malformed())?;
             self.at = end.next_multiple_of(HEADER_BYTES);
-            return Ok((kind, Body::Here(range)));
+            return Ok((kind, Body::Here { at, len: len as u32 }));
         }
         let at = self.word(self.at)?;
         self.at += HEADER_BYTES;
@@ -324,7 +343,7 @@ impl<'a> Frames<'a> {
         if !read_at(self.file, at, &mut bytes) {
             return Err(malformed());
         }
-        Ok((kind, Body::Read(bytes)))
+        Ok((kind, Body::Read(Box::new(bytes))))
     }
 
     /// Passes over a value, whatever is in it.

@@ -175,6 +175,8 @@ impl Job {
     }
 }
 
+const _: () = assert!(size_of::<Item>() <= 16);
+
 /// Results of calls side by side.
 pub(super) struct Piece {
     /// The first call's number.

@@ -73,7 +73,7 @@ struct Inner {
 
 /// A process that this one has started, whatever its result's type. `Clone + Send + Sync`.
 ///
-/// [`Process`] derefs to it; [`active_children`] lists them.
+/// [`Process`] derefs to it; [`active_children`](super::active_children) lists them.
 #[derive(Clone)]
 pub struct ChildProcess(Arc<Inner>);
 
@@ -281,11 +281,7 @@ impl ChildProcess {
                     }
                     Err(error) => Err(error),
                 },
-                Kind::Panicked => {
-                    // It has said so.
-                    state.is_known = true;
-                    unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report)))
-                }
+                Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
                 Kind::Failed => {
                     state.right = Right::of(message.fds);
                     unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error)))
@@ -370,7 +366,7 @@ impl ChildProcess {
     pub(super) fn tell(&self) {
         let failure = {
             let mut state = lock(&self.0.state);
-            if !state.is_let_go || state.is_known || self.look_into(&mut state).is_err() || state.is_known {
+            if !state.is_let_go || state.is_known || self.look_into(&mut state).is_err() {
                 return;
             }
             let Some(failure) = self.failure(&state) else { return };
@@ -386,7 +382,11 @@ impl ChildProcess {
             return Some(format!("{} returned an error: {text}", self.who()));
         }
         if let Some(report) = &state.report {
-            return if let Report::Failed(error) = report { Some(error.to_string()) } else { None };
+            return match report {
+                // Of a panic it has told itself.
+                Report::Failed(error) if !error.is_panic() => Some(error.to_string()),
+                _ => None,
+            };
         }
         let end = state.end.filter(|_| state.arrived.is_none())?;
         let signals = self.0.signals.load(Ordering::Relaxed);
