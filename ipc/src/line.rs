@@ -14,7 +14,7 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes four words, on lines of its own:
+//! Each side writes three words, on lines of its own (and *cpu*, a hint: 0, or 1 and the number of the processor that it sent on last):
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -23,7 +23,6 @@
 //! | **looking** | 4 *n*: it sleeps for the *n*th time, or is not there yet; bytes must be rung for | its reader, before it sleeps |
 //! | | 1: it will look once more before it sleeps | its reader, when it is awake |
 //! | | 4 *n* + 2: it sleeps for the *n*th time, and wants room as well | its reader, before it sleeps |
-//! | **cpu** | 0, or 1 and the number of the processor that it sent on last: a hint, orders nothing | its writer, before the bytes |
 //!
 //! A sleep is rung for once: the byte ends it, whenever its reader comes to run. Until then a row of answers would otherwise cost a system call
 //! each, and where both share a processor that is most of them. What is written after the ring is seen by the look before the next sleep.
