@@ -430,10 +430,34 @@ fn large_arguments_and_results_of_calls_ahead_go_both_ways_at_once() {
 }
 
 #[test]
+fn a_result_that_nobody_waits_for_any_more_is_let_go_and_its_call_done_in_its_turn() {
+    let manager = crate::manager();
+    let (store, _log) = store(&manager, 1);
+    let key = manager.queue::<u64>(1).unwrap();
+    assert_eq!(store.call_async().add(0).unwrap().get().unwrap(), 1);
+    let objects = manager.objects().unwrap().len();
+    let blocked = store.call_async().fetch(key.clone()).unwrap();
+    drop(store.call_async().add(10).unwrap());
+    // Its result is a handle on something that nobody else holds.
+    drop(store.call_async().fresh(5).unwrap());
+    drop(blocked);
+    let last = store.call_async().add(1000).unwrap();
+    key.send(100u64).unwrap();
+    assert_eq!(last.get().unwrap(), 1111);
+    // The same of one that was here already.
+    let here = store.call_async().fresh(6).unwrap();
+    assert!(here.wait(PATIENCE).unwrap());
+    drop(here);
+    until("what it made is gone", || manager.objects().unwrap().len() == objects);
+    manager.audit().unwrap();
+}
+
+#[test]
 fn a_panic_comes_to_the_caller_and_poisons_the_object() {
     let manager = crate::manager();
     let fuse = manager.create(Fuse::new, ()).unwrap();
     let other = manager.create(Fuse::new, ()).unwrap();
+    manager.publish("fuse", &fuse).unwrap();
     let error = fuse.blow("too much current").unwrap_err();
     assert!(error.is_panic(), "{error:?}");
     assert!(error.to_string().starts_with("Fuse::blow panicked at tests/remote/calls.rs:"), "{error}");
@@ -442,6 +466,10 @@ fn a_panic_comes_to_the_caller_and_poisons_the_object() {
     let error = fuse.count().unwrap_err();
     assert!(error.is_panic() && error.to_string().contains("is poisoned: Fuse::blow panicked"), "{error}");
     assert_eq!(other.count().unwrap(), 1);
+    // Another one takes its place.
+    assert!(manager.open::<FuseProxy>("fuse").unwrap().count().unwrap_err().is_panic());
+    manager.publish_over("fuse", &manager.create(Fuse::new, ()).unwrap()).unwrap();
+    assert_eq!(manager.open::<FuseProxy>("fuse").unwrap().count().unwrap(), 1);
     let error = manager.create(Fuse::broken, ()).unwrap_err();
     assert!(error.is_panic() && error.to_string().contains("broken from the beginning"), "{error}");
 }

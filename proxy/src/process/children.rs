@@ -73,7 +73,7 @@ struct Inner {
 
 /// A process that this one has started, whatever its result's type. `Clone + Send + Sync`.
 ///
-/// [`Process`] derefs to it; [`active_children`] lists them.
+/// [`Process`] derefs to it; [`active_children`](super::active_children) lists them.
 #[derive(Clone)]
 pub struct ChildProcess(Arc<Inner>);
 

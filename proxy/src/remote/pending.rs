@@ -3,11 +3,12 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::call::{Prepared, host_gone, lock, result};
+use super::call::{Prepared, host_gone, lock, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::Shared;
+use commonhold_ipc::wire::remote::{Answer, parse_result};
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -167,14 +168,14 @@ impl Stream {
         let is_alive = !matches!(got, Ok(Got::Nothing)) || self.session.is_alive();
         let mut inbox = lock(&self.inbox);
         inbox.reading = false;
-        let mut over = Vec::new();
+        let (mut over, mut unwanted) = (Vec::new(), None);
         match got {
             Ok(Got::Frame(frame)) => match inbox.waiting.remove(&frame.0.number) {
                 Some(Waiting::Asked(held)) => {
                     over = held;
                     inbox.waiting.insert(frame.0.number, Waiting::Answered(frame));
                 }
-                Some(Waiting::Forgotten(held)) => over = held,
+                Some(Waiting::Forgotten(held)) => (over, unwanted) = (held, Some(frame)),
                 // Nothing was asked, or it was answered before: a host without a thread for us says so, else it is nonsense.
                 Some(Waiting::Answered(_)) | None => (inbox.ended, inbox.refusal) = (true, Some(frame)),
             },
@@ -184,10 +185,11 @@ impl Stream {
         if inbox.sleeping > 0 {
             self.arrived.notify_all();
         }
-        if !over.is_empty() {
+        if !over.is_empty() || unwanted.is_some() {
             // Lets go of objects, which is said on the manager's connection: not under our lock.
             drop(inbox);
             drop(over);
+            unwanted.iter().for_each(|frame| self.let_go(frame));
             inbox = lock(&self.inbox);
         }
         inbox
@@ -282,6 +284,18 @@ impl Stream {
         drop(over);
     }
 
+    /// Nobody wants this answer: its host need not hold any longer what it has handles on.
+    fn let_go(&self, (head, payload): &Frame) {
+        let is_done = Answer::from_code(head.code) == Some(Answer::Done);
+        if is_done
+            && parse_result(payload).is_some_and(|(handles, _)| handles.iter().next().is_some())
+            && let Ok(bytes) = taken(head.number)
+        {
+            // A host that is gone holds nothing.
+            let _ = self.line.post(&bytes);
+        }
+    }
+
     /// Nobody wants the answer to a call any more.
     pub(super) fn forget(&self, number: u64) {
         let mut inbox = lock(&self.inbox);
@@ -298,6 +312,9 @@ impl Stream {
         drop(inbox);
         #[cfg(feature = "async")]
         drop(waker);
+        if let Some(Waiting::Answered(frame)) = &over {
+            self.let_go(frame);
+        }
         drop(over);
     }
 }
