@@ -208,6 +208,9 @@ fn scribbling_on_a_line_of_logic_at_any_moment() {
     manager.audit().unwrap();
 }
 
+/// What a host says to the call of a number.
+type Answering<'a> = Box<dyn Fn(u64) -> Vec<u8> + 'a>;
+
 #[test]
 fn who_asks_for_logic_believes_nothing_of_a_host() {
     let manager = Manager::start().unwrap();
@@ -222,7 +225,7 @@ fn who_asks_for_logic_believes_nothing_of_a_host() {
         let payload = payload.to_vec();
         move |number| frame(code as u8, number, &payload)
     };
-    let answers: [(&str, Box<dyn Fn(u64) -> Vec<u8>>); 9] = [
+    let answers: [(&str, Answering); 9] = [
         ("5", Box::new(answer(Answer::Done, &result))),
         ("archive", Box::new(answer(Answer::Done, &result[..20]))),
         ("result", Box::new(answer(Answer::Done, &result[..3]))),

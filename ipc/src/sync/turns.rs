@@ -165,6 +165,18 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             let slept = events.sleep(prepared, waiting, most_ms)?;
             inherits &= !disinherited;
             match slept {
+                Slept::Woken if !inherits => {
+                    // Who has woken it has the prize again, most likely, and soon gives it back. Asleep again at once, this one would cost it a
+                    // wake-up each time, and the two would stay like that.
+                    let mut taken = None;
+                    waiting.spin_apart(LOCK_APART_NS, &mut || {
+                        taken = prize.try_take(me);
+                        taken.is_some()
+                    });
+                    if taken.is_some() {
+                        return Ok(taken);
+                    }
+                }
                 Slept::Woken => {}
                 Slept::ManagerDied => return Err(disconnected()),
                 // Whoever it was kept for does not come.
