@@ -99,7 +99,8 @@ pub fn processor_ns(processes: &[u32]) -> f64 {
 }
 
 /// Memory of processes in bytes, pages that several map divided among them, without the arena, which a manager makes larger and smaller
-/// as it sees fit; `shared`: only what is mapped of the library's memory files.
+/// as it sees fit, and without programs and libraries, of which each process that maps them takes a share from the others; `shared`: only
+/// what is mapped of the library's memory files.
 pub fn memory_bytes(processes: &[u32], shared: bool) -> f64 {
     let of_process = |process: &u32| {
         let text = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap_or_default();
@@ -112,7 +113,8 @@ pub fn memory_bytes(processes: &[u32], shared: bool) -> f64 {
             } else if !first.ends_with(':') {
                 // A mapping's first line: addresses, rights, offset, device, inode, and its name if it has one.
                 let name = words.nth(4).unwrap_or_default();
-                counts = name != "/memfd:commonhold-arena" && (!shared || name.starts_with("/memfd:commonhold-"));
+                let (is_file, is_ours) = (name.starts_with('/'), name.starts_with("/memfd:commonhold-"));
+                counts = name != "/memfd:commonhold-arena" && (is_ours || !(shared || is_file));
             }
         }
         1024.0 * kib
