@@ -59,7 +59,11 @@ impl Cache {
             return Ok((*steps, "found"));
         }
         let lock = self.computing.get_or_insert(number, self.manager.lock()?)?.to_owned();
-        let acquired = lock.lock()?;
+        let acquired = match lock.lock() {
+            // Whoever computed has taken the lock out before it was held here: the answer is there now.
+            Err(error) if error.is_not_found() => return self.get(number, kill),
+            acquired => acquired?,
+        };
         let how = if acquired.owner_died() { "computed, after another tool died over it" } else { "computed" };
         let _guard = acquired.into_guard();
         // By whom we have waited for, perhaps.

@@ -42,8 +42,7 @@ fn main() -> commonhold::Result<()> {
     while !frontier.join_timeout(Duration::from_millis(10))? {
         for worker in &mut workers {
             if !worker.is_alive() {
-                deaths += 1;
-                *worker = start()?;
+                deaths += usize::from(std::mem::replace(worker, start()?).join().is_err());
             }
         }
     }

@@ -208,7 +208,10 @@ fn a_cache_computes_what_is_missing_once_and_survives_who_computes() {
         command.spawn().expect("the example runs")
     };
     let together: Vec<_> = (0..4).map(|_| ask(&["871"])).collect();
-    let answers = together.into_iter().map(|tool| String::from_utf8(tool.wait_with_output().unwrap().stdout).unwrap());
+    let answers = together.into_iter().map(|tool| {
+        let output = tool.wait_with_output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    });
     let answers: Vec<String> = answers.collect();
     assert!(answers.iter().all(|answer| answer.starts_with("871: 178 steps (")), "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.contains("computed")).count(), 1, "{answers:?}");
