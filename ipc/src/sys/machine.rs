@@ -41,7 +41,8 @@ pub fn current_cpu() -> u32 {
 
 /// Moves this thread off its processor to another that it may run on, by forbidding it the one for a moment. Whether there was another.
 ///
-/// Its affinity mask is then what it was before, unless somebody else changes the mask at that very moment: that change is lost.
+/// Its affinity mask is then what it was before, unless somebody else changes the mask at that very moment: that change is lost. And it is a
+/// mask that has been asked for: processors that the machine or the control group gets later are not in it.
 pub fn leave_cpu() -> bool {
     let Ok(allowed) = sched_getaffinity(None) else { return false };
     let mut others = allowed;
