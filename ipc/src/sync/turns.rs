@@ -115,13 +115,8 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
     /// # Errors
     /// If its words make no sense, or the manager is gone.
     pub fn take<P: Prize>(&self, prize: &P, me: Claim, waiting: &impl Waiting<M>) -> Result<Option<P::Taken>> {
-        let mut taken = None;
-        waiting.spin_apart(LOCK_APART_NS, &mut || {
-            taken = prize.try_take(me);
-            taken.is_some()
-        });
-        if taken.is_some() {
-            return Ok(taken);
+        if let Some(taken) = self.look(prize, me, waiting) {
+            return Ok(Some(taken));
         }
         let slot = self.roster().enter(me);
         let taken = self.wait(prize, me, waiting);
@@ -133,6 +128,16 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
             // Somebody may have been woken for nothing, or not been woken because this waiter was.
             self.waiters().notify_one();
         }
+        taken
+    }
+
+    /// Looks for a prize for a while, where that is likely to pay off.
+    fn look<P: Prize>(&self, prize: &P, me: Claim, waiting: &impl Waiting<M>) -> Option<P::Taken> {
+        let mut taken = None;
+        waiting.spin_apart(LOCK_APART_NS, &mut || {
+            taken = prize.try_take(me);
+            taken.is_some()
+        });
         taken
     }
 
@@ -168,13 +173,8 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
                 Slept::Woken if !inherits => {
                     // Who has woken it has the prize again, most likely, and soon gives it back. Asleep again at once, this one would cost it a
                     // wake-up each time, and the two would stay like that.
-                    let mut taken = None;
-                    waiting.spin_apart(LOCK_APART_NS, &mut || {
-                        taken = prize.try_take(me);
-                        taken.is_some()
-                    });
-                    if taken.is_some() {
-                        return Ok(taken);
+                    if let Some(taken) = self.look(prize, me, waiting) {
+                        return Ok(Some(taken));
                     }
                 }
                 Slept::Woken => {}
