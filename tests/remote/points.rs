@@ -124,6 +124,7 @@ fn role_whose_host_dies_under_logic() {
 
 #[test]
 fn hosts_may_die_at_every_point_of_logic_that_waits_for_each_other() {
+    let mut deaths = 0;
     for point in 1.. {
         let mut role = Role::start_with("points::role_whose_host_dies_under_logic", |command| {
             command.env(HOST_VARIABLE, point.to_string());
@@ -131,10 +132,12 @@ fn hosts_may_die_at_every_point_of_logic_that_waits_for_each_other() {
         let said = role.hear();
         role.end();
         match said.as_deref() {
-            Some("died") => {}
+            Some("died") => deaths += 1,
+            // It may have died behind an answer, when the other had not called yet: then the next call had a new host.
+            Some("done") if point <= 8 && !crate::by_socket() => {}
             Some("done") => {
                 // By sockets there are none.
-                assert!(point > 8 || crate::by_socket(), "it has reached points");
+                assert!(deaths >= 4 || crate::by_socket(), "it has reached points: {deaths}");
                 break;
             }
             other => panic!("point {point}: {other:?}"),
