@@ -80,7 +80,7 @@ impl Orders {
 
     fn parse(text: &str) -> Option<Orders> {
         use std::os::unix::ffi::OsStringExt;
-        let mut orders = Orders { config: Config::default(), address: None, name: None };
+        let mut orders = Orders { config: Config::with_capacity(0), address: None, name: None };
         let (mut directory, mut name) = (None, None);
         for line in text.lines() {
             let (word, rest) = line.split_once(' ')?;

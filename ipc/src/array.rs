@@ -135,11 +135,11 @@ impl<'s, T: Plain> Elements<'s, T> {
         T::take(&bits.to_le_bytes()).filter(|value| Self::encode(*value) == bits).ok_or_else(|| no_value::<T>(index))
     }
 
-    /// The word of a value.
+    /// The word of a value: no more of it than its bytes, since others may stand beside them.
     #[inline(always)]
     fn encode(value: T) -> u64 {
         let mut bytes = [0; 8];
-        value.put(&mut bytes);
+        value.put(&mut bytes[..T::BYTES.min(8)]);
         u64::from_le_bytes(bytes)
     }
 

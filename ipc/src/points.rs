@@ -2,14 +2,16 @@
 //!
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
 //! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients,
-//! [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client stops itself (SIGSTOP) there instead. They are
-//! inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
+//! [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
+//! (SIGSTOP) there instead. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
 //! exists.
 
 /// At which of its points a manager dies.
 pub const MANAGER_VARIABLE: &str = "COMMONHOLD_MANAGER_DIE_AT";
 /// At which of its points a client dies.
 pub const CLIENT_VARIABLE: &str = "COMMONHOLD_CLIENT_DIE_AT";
+/// At which of its points a manager stops.
+pub const MANAGER_STOP_VARIABLE: &str = "COMMONHOLD_MANAGER_STOP_AT";
 /// At which of its points a host dies.
 pub const HOST_VARIABLE: &str = "COMMONHOLD_HOST_DIE_AT";
 /// At which of its points a client stops.
@@ -17,7 +19,7 @@ pub const CLIENT_STOP_VARIABLE: &str = "COMMONHOLD_CLIENT_STOP_AT";
 
 #[cfg(feature = "death-points")]
 mod counted {
-    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_VARIABLE};
+    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_STOP_VARIABLE, MANAGER_VARIABLE};
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,7 +58,7 @@ mod counted {
         std::env::var(variable).ok()?.parse().ok()
     }
 
-    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || None);
+    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || number(MANAGER_STOP_VARIABLE));
     pub static HOST: Count = Count::new(|| number(HOST_VARIABLE), || None);
     pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
 }

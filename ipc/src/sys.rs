@@ -47,6 +47,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use memmap2::MmapRaw;
+use rkyv::util::AlignedVec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -364,6 +365,19 @@ pub fn read_at(file: impl AsFd, at: u64, target: &mut [u8]) -> bool {
         }
     }
     true
+}
+
+/// So many bytes at an offset of a file, private from then on. `None`: there are fewer, or they cannot be read.
+pub fn read_aligned_at(file: impl AsFd, at: u64, len: usize) -> Option<AlignedVec<16>> {
+    let mut bytes = AlignedVec::with_capacity(len);
+    // SAFETY: so many bytes are reserved, and nobody else has them; whether they are initialised their type does not say.
+    let room = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) };
+    if !read_uninit_at(file, at, room) {
+        return None;
+    }
+    // SAFETY: all of them have been read, so they are initialised.
+    unsafe { bytes.set_len(len) };
+    Some(bytes)
 }
 
 /// The number of the calling thread, which no other thread of this machine has while it lives.

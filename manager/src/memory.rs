@@ -23,10 +23,11 @@ pub struct ArenaBacking(Arc<ArenaWriter>);
 
 impl Backing for ArenaBacking {
     fn back(&mut self, range: Range<u64>) -> Result<()> {
-        self.0.back(range.clone())?;
-        // Ahead of their use, so that no commit pays for the first touch of a page.
+        self.0.back(range)
+    }
+
+    fn populate(&mut self, range: Range<u64>) {
         self.0.populate(range);
-        Ok(())
     }
 
     fn punch(&mut self, range: Range<u64>) {

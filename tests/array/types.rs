@@ -25,6 +25,23 @@ struct Fixed<const N: usize> {
     values: [u16; N],
 }
 
+/// Claims one byte, and writes all that it is given: no type that is derived does.
+#[derive(Shared, Clone, Copy, Debug, PartialEq)]
+struct Sprawling(u8);
+
+impl Plain for Sprawling {
+    const BYTES: usize = 1;
+    const ALIGN: usize = 1;
+
+    fn put(self, bytes: &mut [u8]) {
+        bytes.fill(self.0);
+    }
+
+    fn take(bytes: &[u8]) -> Option<Self> {
+        bytes.first().copied().map(Sprawling)
+    }
+}
+
 fn keeps<T: Plain + PartialEq + Debug>(manager: &Manager, zero: T, values: [T; 3]) {
     let array = manager.array(values).unwrap();
     assert_eq!(array.to_vec().unwrap(), values);
@@ -61,6 +78,19 @@ fn every_plain_type_is_kept() {
     let fixed = |n| Fixed { values: [n; 2000] };
     keeps(&manager, fixed(0), [fixed(1), fixed(2), fixed(3)]);
     assert_eq!((Small::BYTES, Pair::BYTES, Fixed::<3>::BYTES), (8, 16, 6));
+}
+
+#[test]
+fn no_type_writes_beyond_its_bytes() {
+    let manager = Manager::in_process().unwrap();
+    let values: Vec<Sprawling> = (0..27).map(|at| Sprawling(1 << (at % 8))).collect();
+    let array = manager.array(values.clone()).unwrap();
+    assert_eq!(array.to_vec().unwrap(), values);
+    array.write_from(3, &values[..20]).unwrap();
+    assert_eq!(array.to_vec().unwrap(), [&values[..3], &values[..20], &values[23..]].concat());
+    array.fill(Sprawling(5)).unwrap();
+    array.set(9, Sprawling(6)).unwrap();
+    assert_eq!(array.to_vec().unwrap()[8..11], [Sprawling(5), Sprawling(6), Sprawling(5)]);
 }
 
 #[test]

@@ -1,17 +1,15 @@
 //! Named blocks: exchanged with programs that are not ours, and gone with whoever made them, however that ends.
 
+mod points;
 #[path = "../support/mod.rs"]
 mod support;
 
 use commonhold::{Dict, ErrorKind, Handle, Manager, SharedMemory};
-use commonhold_ipc::points::MANAGER_VARIABLE;
-use commonhold_ipc::runtime::RUNTIME_DIR_VARIABLE;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use support::{Parent, Role, files_in, process_of, until_promptly};
+use support::{Parent, Role, process_of, until_promptly};
 
 commonhold::init_in_tests!();
 
@@ -203,44 +201,6 @@ fn nobodys_death_leaves_a_name() {
     manager.shutdown().unwrap();
     until_promptly("the name of an ended manager's block is gone", || !path(&name).exists());
     assert!(block.len().is_err() || block.read(0..10).is_ok());
-}
-
-/// A manager is killed at each of its points while it makes a block, and then afterwards: the next one clears away what it left.
-#[test]
-fn what_a_killed_manager_leaves_is_swept() {
-    let temporary = tempfile::tempdir().unwrap();
-    let run = temporary.path().join("run");
-    std::fs::DirBuilder::new().mode(0o700).create(&run).unwrap();
-    let name = unique();
-    let mut deaths = 0;
-    for point in 1.. {
-        let mut doomed = Role::start_with("role_maker", |command| {
-            command.env(RUNTIME_DIR_VARIABLE, &run).env(MANAGER_VARIABLE, point.to_string());
-        });
-        doomed.say(&name);
-        let said = doomed.hear();
-        let made = said.as_deref().and_then(|said| said.strip_prefix("made "));
-        if let Some(manager) = made {
-            support::Watched::of(manager.parse().unwrap()).kill();
-            assert!(path(&name).exists(), "a killed manager leaves it");
-        } else {
-            deaths += 1;
-        }
-        doomed.kill();
-        // The next one may even have the same name.
-        let mut next = Role::start_with("role_maker", |command| {
-            command.env(RUNTIME_DIR_VARIABLE, &run);
-        });
-        next.say(&name);
-        assert!(next.hear().unwrap().starts_with("made"));
-        assert_eq!(files_in(&run).len(), 1, "its own record and no other");
-        next.kill();
-        until_promptly("nothing is left", || !path(&name).exists() && files_in(&run).is_empty());
-        if made.is_some() {
-            break;
-        }
-    }
-    assert!(deaths >= 2, "only {deaths} points");
 }
 
 /// In a mount namespace of its own with a `/dev/shm` of a mebibyte, where the system lets us make one.

@@ -108,6 +108,11 @@ impl Role {
         }
     }
 
+    /// A line that it has said by now.
+    pub fn has_said(&mut self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Hears this very line next.
     pub fn expect(&mut self, line: &str) {
         assert_eq!(self.hear().as_deref(), Some(line), "{}", self.name);

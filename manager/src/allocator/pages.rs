@@ -8,14 +8,18 @@
 //! | warm: free and backed | yes | yes | yes |
 //! | cold: free, a hole | yes | no | no |
 //!
+//! The part of the warm pages that was never used is also *untouched*: the system has set it aside, but neither zeroed nor mapped it
+//! yet, which takes as long as setting it aside. That is done when the pages are taken, all of one request at once, so that a
+//! reservation, which is mostly never used, does not wait for it.
+//!
 //! A request takes the smallest warm run that is long enough, from its low end, so that what remains of it stays in one
 //! piece. Only when there is none are cold pages backed, more at a time the more often it happens. The budget bounds backed
 //! pages (used and warm): a request that fits beside the used pages always finds room, if need be by punching warm runs that
 //! are too short for it.
 //!
-//! Invariants ([`Pages::check`]): runs are disjoint, inside of the usable range and coalesced; `warm` is a subset of `free`;
-//! used + warm pages never exceed the budget; [`Backing::back`] is called for cold pages only, [`Backing::punch`] for warm
-//! pages only.
+//! Invariants ([`Pages::check`]): runs are disjoint, inside of the usable range and coalesced; `warm` is a subset of `free`,
+//! and `untouched` one of `warm`; used + warm pages never exceed the budget; [`Backing::back`] is called for cold pages only, [`Backing::punch`] for warm
+//! pages only, [`Backing::populate`] once for each page between its backing and its first use.
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -25,7 +29,7 @@ use commonhold_ipc::error::Error;
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Fewest pages that are backed at once: 64 KiB, one slab.
 const CHUNK_PAGES_MIN: u32 = 16;
-/// Most pages that are backed at once without need: 4 MiB, about 2 ms of the system's time.
+/// Most pages that are backed at once without need: 4 MiB, one or two milliseconds of the system's time.
 const CHUNK_PAGES_MAX: u32 = 1024;
 
 /// Where the arena's memory comes from: `fallocate` and hole punching on the memfd, or a double of them in tests.
@@ -35,6 +39,9 @@ pub trait Backing {
     /// Pages that are backed already are never in `range`: when `fallocate` on tmpfs fails half-way, it also takes back
     /// pages that an earlier call allocated and nobody has written yet.
     fn back(&mut self, range: Range<u64>) -> Result<(), Error>;
+
+    /// These bytes (whole pages, all of them backed and never written) are about to be used: the place to touch them, all at once.
+    fn populate(&mut self, range: Range<u64>);
 
     /// Gives the memory behind these bytes (whole pages, all of them backed) back to the system.
     fn punch(&mut self, range: Range<u64>);
@@ -174,6 +181,8 @@ pub(super) struct Pages<B> {
     budget: u32,
     free: Runs,
     warm: Runs,
+    /// The warm pages that were never used.
+    untouched: Runs,
     /// Pages to back the next time, if that many may be.
     chunk: u32,
 }
@@ -185,7 +194,7 @@ impl<B: Backing> Pages<B> {
         if !usable.is_empty() {
             free.insert(usable.start, usable.end - usable.start);
         }
-        Pages { backing, usable, budget, free, warm: Runs::default(), chunk: CHUNK_PAGES_MIN }
+        Pages { backing, usable, budget, free, warm: Runs::default(), untouched: Runs::default(), chunk: CHUNK_PAGES_MIN }
     }
 
     /// Pages that belong to slabs.
@@ -231,7 +240,7 @@ impl<B: Backing> Pages<B> {
     /// Bytes of private memory that the maps of runs take, estimated: each run stands in two trees whose nodes are about
     /// two thirds full.
     pub(super) fn metadata_bytes(&self) -> u64 {
-        24 * (self.free.by_start.len() + self.warm.by_start.len()) as u64
+        24 * (self.free.by_start.len() + self.warm.by_start.len() + self.untouched.by_start.len()) as u64
     }
 
     /// Takes a run of `length` backed pages and returns its first.
@@ -240,6 +249,9 @@ impl<B: Backing> Pages<B> {
         let start = self.warm.best_fit(length).expect("a warm run was just ensured");
         self.warm.remove(start, length);
         self.free.remove(start, length);
+        for (start, length) in self.drop_untouched(start..start + length) {
+            self.backing.populate(bytes_of(start, length));
+        }
         Ok(start)
     }
 
@@ -342,6 +354,7 @@ impl<B: Backing> Pages<B> {
     fn back(&mut self, start: u32, length: u32) -> Result<(), Error> {
         self.backing.back(bytes_of(start, length))?;
         self.warm.insert(start, length);
+        self.untouched.insert(start, length);
         self.chunk = (self.chunk * 2).min(CHUNK_PAGES_MAX);
         Ok(())
     }
@@ -353,18 +366,34 @@ impl<B: Backing> Pages<B> {
             let cut = length.min(pages);
             let from = start + length - cut;
             self.warm.remove(from, cut);
+            self.drop_untouched(from..from + cut);
             self.backing.punch(bytes_of(from, cut));
             pages -= cut;
         }
+    }
+
+    /// Takes what lies in `window` out of `untouched`; returns it as (start, length).
+    fn drop_untouched(&mut self, window: Range<u32>) -> Vec<(u32, u32)> {
+        let parts = self.untouched.inside(window);
+        for &(start, length) in &parts {
+            self.untouched.remove(start, length);
+        }
+        parts
     }
 
     /// Verifies the invariants of this module's head.
     pub(super) fn check(&self) -> Result<(), String> {
         self.free.check("free", &self.usable)?;
         self.warm.check("warm", &self.usable)?;
+        self.untouched.check("untouched", &self.usable)?;
         for (start, length) in self.warm.iter() {
             if self.free.containing(start).is_none_or(|(stretch, its_length)| start + length > stretch + its_length) {
                 return Err(format!("warm run of {length} pages at page {start} is not free"));
+            }
+        }
+        for (start, length) in self.untouched.iter() {
+            if self.warm.containing(start).is_none_or(|(run, its_length)| start + length > run + its_length) {
+                return Err(format!("untouched run of {length} pages at page {start} is not warm"));
             }
         }
         if self.backed() > self.budget {
@@ -373,10 +402,17 @@ impl<B: Backing> Pages<B> {
         Ok(())
     }
 
-    /// Whether this page has memory behind it, for comparison with what the backing says.
+    /// Whether this page is part of a slab.
     #[cfg(test)]
-    pub(super) fn is_backed(&self, page: u32) -> bool {
-        self.warm.containing(page).is_some() || self.free.containing(page).is_none()
+    pub(super) fn is_used(&self, page: u32) -> bool {
+        self.free.containing(page).is_none()
+    }
+
+    /// Whether this page has memory behind it, and whether it was touched, for comparison with what the backing says.
+    #[cfg(test)]
+    pub(super) fn state(&self, page: u32) -> (bool, bool) {
+        let is_backed = self.warm.containing(page).is_some() || self.is_used(page);
+        (is_backed, is_backed && self.untouched.containing(page).is_none())
     }
 }
 

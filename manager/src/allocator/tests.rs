@@ -10,10 +10,11 @@ const MIB: u64 = 1 << 20;
 /// The arena's header in these tests.
 const HEADER: u64 = 2 * PAGE_BYTES;
 
-/// A backing that only notes what is backed.
+/// A backing that only notes what is backed, and what of it was touched.
 #[derive(Default)]
 struct Ledger {
-    backed: Vec<bool>,
+    /// Of each page.
+    states: Vec<(bool, bool)>,
     /// Bytes of each call of `back` that was granted.
     granted: Vec<u64>,
     punches: usize,
@@ -24,19 +25,20 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn set(&mut self, range: Range<u64>, backed: bool) {
+    /// Sets the state of these pages, each of which must be in a state that `allowed` tells.
+    fn set(&mut self, range: Range<u64>, state: (bool, bool), allowed: impl Fn((bool, bool)) -> bool) {
         assert!(range.start < range.end && range.start >= HEADER, "an empty range, or the header's page");
         assert!(range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES));
         let pages = (range.start / PAGE_BYTES) as usize..(range.end / PAGE_BYTES) as usize;
-        if self.backed.len() < pages.end {
-            self.backed.resize(pages.end, false);
+        if self.states.len() < pages.end {
+            self.states.resize(pages.end, (false, false));
         }
-        assert!(self.backed[pages.clone()].iter().all(|&was| was != backed), "pages {pages:?} are in this state already");
-        self.backed[pages].fill(backed);
+        assert!(self.states[pages.clone()].iter().all(|&was| allowed(was)), "some of the pages {pages:?} are not in a state for that");
+        self.states[pages].fill(state);
     }
 
-    fn is_backed(&self, page: u32) -> bool {
-        self.backed.get(page as usize).copied().unwrap_or(false)
+    fn state(&self, page: u32) -> (bool, bool) {
+        self.states.get(page as usize).copied().unwrap_or_default()
     }
 }
 
@@ -47,13 +49,17 @@ impl Backing for Ledger {
             return Err(Error::new(ErrorKind::System, "no memory today"));
         }
         self.granted.push(range.end - range.start);
-        self.set(range, true);
+        self.set(range, (true, false), |(backed, _)| !backed);
         Ok(())
+    }
+
+    fn populate(&mut self, range: Range<u64>) {
+        self.set(range, (true, true), |was| was == (true, false));
     }
 
     fn punch(&mut self, range: Range<u64>) {
         self.punches += 1;
-        self.set(range, false);
+        self.set(range, (false, false), |(backed, _)| backed);
     }
 }
 
@@ -79,9 +85,10 @@ fn verify(allocator: &Allocator<Ledger>) {
     assert!(usage.backed_bytes <= usage.budget_bytes);
     let mut backed = 0;
     for page in allocator.pages.usable() {
-        let is_backed = allocator.pages.backing.is_backed(page);
-        assert_eq!(allocator.pages.is_backed(page), is_backed, "page {page}");
-        backed += u64::from(is_backed) * PAGE_BYTES;
+        let state = allocator.pages.backing.state(page);
+        assert_eq!(allocator.pages.state(page), state, "page {page}: whether it is backed, whether it was touched");
+        assert!(!allocator.pages.is_used(page) || state.1, "page {page} is in use, and was never touched");
+        backed += u64::from(state.0) * PAGE_BYTES;
     }
     assert_eq!(usage.backed_bytes, backed);
 }

@@ -66,10 +66,11 @@ pub struct Config {
 
 pub use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
-impl Default for Config {
-    fn default() -> Self {
+impl Config {
+    /// The usual, with this capacity.
+    pub fn with_capacity(capacity_bytes: u64) -> Self {
         Config {
-            capacity_bytes: sys::memory_budget_default(),
+            capacity_bytes,
             authkey: None,
             sessions_max: SESSIONS_MAX,
             idle_timeout: None,
@@ -78,6 +79,13 @@ impl Default for Config {
             lanes: true,
             build: None,
         }
+    }
+}
+
+impl Default for Config {
+    /// The usual, with the capacity that suits this machine, which takes some forty calls of the system to find out.
+    fn default() -> Self {
+        Config::with_capacity(sys::memory_budget_default())
     }
 }
 

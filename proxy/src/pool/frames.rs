@@ -15,7 +15,7 @@ use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_FILE_KEPT_BYTES, POOL_LARGE_BYTES, VALUE_BYTES_MAX};
 use commonhold_ipc::pool::FILE_BASE;
-use commonhold_ipc::sys::{punch, read_at};
+use commonhold_ipc::sys::{punch, read_aligned_at};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
 use rkyv::util::AlignedVec;
 use std::collections::BTreeMap;
@@ -338,11 +338,7 @@ impl<'a> Frames<'a> {
         }
         let at = self.word(self.at)?;
         self.at += HEADER_BYTES;
-        let mut bytes = AlignedVec::with_capacity(len as usize);
-        bytes.resize(len as usize, 0);
-        if !read_at(self.file, at, &mut bytes) {
-            return Err(malformed());
-        }
+        let bytes = read_aligned_at(self.file, at, len as usize).ok_or_else(malformed)?;
         Ok((kind, Body::Read(Box::new(bytes))))
     }
 
