@@ -21,7 +21,9 @@ use super::codec::{Fault, fault, is_readable};
 use super::schema::described;
 use super::shared::{AsShared, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{ARCHIVE_DEPTH_MAX, HANDLES_PER_VALUE_MAX, SCRATCH_BYTES_KEPT_MAX, STREAM_CHUNK_BYTES, TEXT_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    ARCHIVE_DEPTH_MAX, HANDLES_PER_VALUE_MAX, SCRATCH_BYTES_KEPT_MAX, STREAM_CHUNK_BYTES, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+};
 
 /// Archives start at multiples of this: the largest alignment of an archived type.
 const ARCHIVE_ALIGN: usize = 16;
