@@ -22,14 +22,14 @@
 //! SIGKILL of the manager anywhere: before the store of *version* the newest version is still the one before, and its
 //! record stands in another slot; after it the record is whole. No step in between is visible.
 
-use crate::catalog::RECORD_WORDS;
+use crate::catalog::Root;
 use crate::map::{ArenaReader, ArenaWriter};
 use std::sync::atomic::{Ordering, fence};
 
 /// `COMMONHD` in the first word of an arena.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COMMONHD");
 /// Number of the layouts in `docs/LAYOUT.md`; compared in the handshake.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u16 = 3;
 
 /// Offset of the manager's id.
 pub const MANAGER_ID: u64 = 24;
@@ -58,21 +58,6 @@ const _: () = {
     assert!(WATCH + WATCH_SLOTS * WATCH_BYTES <= BLOCKS);
     assert!(BLOCKS.is_multiple_of(4096));
 };
-
-/// A version's root, copied out of its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Root {
-    /// The version's number, from 1.
-    pub version: u64,
-    /// Offset of the catalog's topmost node, 0 while there is none.
-    pub catalog: u64,
-    /// Inner levels above the catalog's leaves.
-    pub height: u32,
-    /// Number of objects.
-    pub objects: u64,
-    /// The words of the record that counts in place of the catalog's, its id first; zeros if there is none.
-    pub latest: [u64; RECORD_WORDS],
-}
 
 /// Number of the newest published version.
 // SYNC: Acquire pairs with the Release store in `publish`: who sees the number sees every block of that version.

@@ -15,8 +15,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use crate::arena::LAYOUT_VERSION;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handshake::{Purpose, Versions};
 use crate::limits::{AUTHKEY_BYTES_MAX, AUTHKEY_BYTES_MIN, HANDSHAKE_TIMEOUT_MS, HANDSHAKES_MAX};
 use crate::sys;
 
@@ -114,6 +114,34 @@ pub enum Role {
     Client,
     /// The side that listens: the manager.
     Server,
+}
+
+/// What both sides must have alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the messages.
+    pub protocol: u16,
+    /// Of the arena and the session page.
+    pub layout: u16,
+    /// What the archives of values look like; computed where the values are defined.
+    pub archive_format: u64,
+}
+
+impl Versions {
+    /// The versions that this build has, with the archive format that it was told.
+    pub const fn ours(archive_format: u64) -> Versions {
+        Versions { protocol: 1, layout: LAYOUT_VERSION, archive_format }
+    }
+}
+
+/// What a client wants of the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Purpose {
+    /// A session: two descriptors come with the welcome, the arena (read-only) and the session page.
+    Session = 1,
+    /// Questions and orders about the manager itself, such as to end: no descriptor comes.
+    Control = 2,
 }
 
 /// What a proof is about: all that the two sides have told each other.

@@ -21,7 +21,6 @@
 //! | 52 | 4 | list: bytes of one element that lies in its leaf, 0 if elements are blocks of their own |
 //! | 56 | 8 | version that made the object |
 
-use crate::arena::Root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::map::ArenaReader;
 
@@ -231,6 +230,21 @@ impl Record {
             self.kind as u64 | u64::from(self.height) << 8 | u64::from(self.value_align) << 16 | u64::from(self.element_bytes) << 32;
         [self.id, self.root, self.len, self.modified, self.next_insertion, self.descriptor, kinds, self.created]
     }
+}
+
+/// A version's root: where its catalog begins. `arena` has its place, and copies it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Root {
+    /// The version's number, from 1.
+    pub version: u64,
+    /// Offset of the catalog's topmost node, 0 while there is none.
+    pub catalog: u64,
+    /// Inner levels above the catalog's leaves.
+    pub height: u32,
+    /// Number of objects.
+    pub objects: u64,
+    /// The words of the record that counts in place of the catalog's, its id first; zeros if there is none.
+    pub latest: [u64; RECORD_WORDS],
 }
 
 /// Offset of the leaf record of a slot, 0 if the catalog has none there. Of the root's latest object it may be an old one.

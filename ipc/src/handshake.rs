@@ -18,9 +18,10 @@ mod wire;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+pub use crate::auth::{Purpose, Versions};
 pub use wire::{
-    CLIENT_HELLO_BYTES, ClientHello, MAGIC, Purpose, REPLY_HEAD_BYTES, Reply, SERVER_HELLO_BYTES, ServerHello, Versions, WELCOME_BYTES,
-    Welcome, parse_client_hello, parse_preamble, parse_reply, parse_reply_len, parse_server_hello, write_client_hello, write_refusal,
+    CLIENT_HELLO_BYTES, ClientHello, MAGIC, REPLY_HEAD_BYTES, Reply, SERVER_HELLO_BYTES, ServerHello, WELCOME_BYTES, Welcome,
+    parse_client_hello, parse_preamble, parse_reply, parse_reply_len, parse_server_hello, write_client_hello, write_refusal,
     write_server_hello, write_welcome,
 };
 

@@ -2,6 +2,8 @@
 
 /// Largest archive of one value. rkyv's relative pointers are 32 bits with a sign: 2 GiB less one block header.
 pub const VALUE_BYTES_MAX: u64 = (1 << 31) - 4096;
+/// Longest text in a value. Its archive keeps the length in 30 bits; longer ones go as bytes.
+pub const TEXT_BYTES_MAX: usize = (1 << 30) - 1;
 /// Largest block of the arena: the largest value and one header of 4096 B.
 pub const BLOCK_BYTES_MAX: u64 = 1 << 31;
 /// Longest arena. The manager numbers its pages of 4096 B in 31 bits, so that sums of two numbers fit in 32.

@@ -37,7 +37,8 @@
 //! A second guard of a thread on the same version shares the word, by a count in private memory. When a thread's 15 words
 //! are taken by 15 different versions, pins come from shared blocks, and when the page is full, from the floor.
 
-use crate::arena::{self, Root};
+use crate::arena;
+use crate::catalog::Root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::map::{Access, ArenaReader, Segment};
 mod fence;

@@ -413,6 +413,26 @@ pub fn kill_self() -> ! {
     std::process::abort()
 }
 
+/// Has the kernel send this process SIGCONT when the other end of a socket closes, or says something. One that is stopped goes on; to one that is
+/// not, this signal does nothing.
+pub fn continue_at_end(socket: impl AsFd) -> Result<()> {
+    /// The same on all architectures; the libc crate has no name for it where glibc is.
+    const F_SETSIG: libc::c_int = 10;
+    let socket = socket.as_fd().as_raw_fd();
+    let asks = [
+        (libc::F_SETOWN, rustix::process::getpid().as_raw_nonzero().get()),
+        (F_SETSIG, libc::SIGCONT),
+        (libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC),
+    ];
+    for (ask, number) in asks {
+        // SAFETY: the descriptor is open, and these three take a number, no address.
+        if unsafe { libc::fcntl(socket, ask, number) } == -1 {
+            return Err(Error::system("could not ask for a signal at a socket's end", io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
 /// Stops this process by SIGSTOP, until somebody lets it go on: for tests as well.
 pub fn stop_self() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);

@@ -14,9 +14,9 @@
 use crate::demolition::Piece;
 use crate::pipes;
 use crate::store::Store;
-use commonhold_ipc::arena::{self, Root};
+use commonhold_ipc::arena;
 use commonhold_ipc::block::{Entry, HEAD_BYTES, LARGE_VALUE_BYTES, element_bytes, element_handles, element_place};
-use commonhold_ipc::catalog::{self, DESCRIPTOR_HEAD, Kind, LEAF_RECORDS, NODE_BYTES, RECORD_BYTES, Record, slot_of};
+use commonhold_ipc::catalog::{self, DESCRIPTOR_HEAD, Kind, LEAF_RECORDS, NODE_BYTES, RECORD_BYTES, Record, Root, slot_of};
 use commonhold_ipc::index::{self, Bucket, LEVELS, capacity_limit, home, slot_entry, slot_tag, tag};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, OBJECTS_MAX};
 use commonhold_ipc::map::ArenaReader;

@@ -1,8 +1,7 @@
 //! The catalog, written: records by slot, with path copying. The layout is `ipc::catalog`'s.
 
 use crate::memory::Memory;
-use commonhold_ipc::arena::Root;
-use commonhold_ipc::catalog::{FAN_OUT, LEAF_RECORDS, NODE_BYTES, RECORD_BYTES, Record, slot_of, slots_of_height};
+use commonhold_ipc::catalog::{FAN_OUT, LEAF_RECORDS, NODE_BYTES, RECORD_BYTES, Record, Root, slot_of, slots_of_height};
 use commonhold_ipc::error::Result;
 
 /// Most levels of a catalog, its leaf's included: 28 bits of slot, 3 in the leaf, 6 a level.

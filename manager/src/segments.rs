@@ -120,6 +120,11 @@ impl Segments {
         Ok(bytes)
     }
 
+    /// The name of an object's block, if it is one.
+    pub fn block_name(&self, id: u64) -> Option<&str> {
+        self.blocks.get(&id).map(NamedBlock::name)
+    }
+
     /// An object's block, if it is one.
     pub fn block(&mut self, id: u64) -> Option<&mut NamedBlock> {
         self.blocks.get_mut(&id)
@@ -247,7 +252,8 @@ impl Segments {
 
     /// Bytes of memory behind an object's; 0 if it has none.
     pub fn backed(&self, id: u64) -> u64 {
-        self.entries.get(&id).map_or(0, |entry| entry.backed)
+        let of_block = || self.blocks.get(&id).map_or(0, NamedBlock::own_bytes);
+        self.entries.get(&id).map_or_else(of_block, |entry| entry.backed)
     }
 
     /// Whether an object has one.

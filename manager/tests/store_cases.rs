@@ -3,8 +3,8 @@
 mod model;
 mod world;
 
-use commonhold_ipc::arena::Root;
 use commonhold_ipc::block::{EntryShape, HEAD_BYTES};
+use commonhold_ipc::catalog::Root;
 use commonhold_ipc::catalog::{self, Kind, SLOT_BITS};
 use commonhold_ipc::error::ErrorKind;
 use commonhold_ipc::limits::{COMMIT_STEPS_MAX, FRAME_BYTES_MAX};

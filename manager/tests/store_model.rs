@@ -6,8 +6,8 @@
 mod model;
 mod world;
 
-use commonhold_ipc::arena::Root;
 use commonhold_ipc::block::Place;
+use commonhold_ipc::catalog::Root;
 use commonhold_ipc::catalog::{self, Kind};
 use commonhold_ipc::error::ErrorKind;
 use commonhold_ipc::index;

@@ -1,6 +1,7 @@
 //! What goes in, what comes out, and who waits for whom.
 use crate::support::{PATIENCE, PROMPT, until};
 use commonhold::{Counter, Dict, ErrorKind, Event, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
+use commonhold_ipc::limits::TEXT_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -482,6 +483,9 @@ impl Fuse {
     pub fn new() -> Self {
         Fuse(0)
     }
+    pub fn named(name: String) -> Self {
+        Fuse(name.len() as u64)
+    }
     pub fn broken() -> Self {
         panic!("broken from the beginning")
     }
@@ -500,13 +504,22 @@ impl Fuse {
         let room = std::hint::black_box([depth; 512]);
         if depth == u64::MAX { room[0] } else { Fuse::overflow(self, depth + 1) + room[7] }
     }
+    /// As a wrong pointer in a C library would: the kernel's own signal. The first one ends at the handler by which the standard library tells
+    /// of overflows, and which steps back then.
+    pub fn segfault(&self) {
+        loop {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::SEGV).unwrap();
+        }
+    }
 }
 
 #[test]
-fn aborts_and_overflows_take_the_host_and_not_the_store() {
+fn aborts_segfaults_and_overflows_take_the_host_and_not_the_store() {
+    type Fault = fn(&FuseProxy) -> commonhold::Result<()>;
     let manager = crate::manager();
     let kept = manager.list([1u64]).unwrap();
-    for fault in [FuseProxy::abort as fn(&FuseProxy) -> commonhold::Result<()>, |fuse| fuse.overflow(0).map(drop)] {
+    let faults: [Fault; 3] = [FuseProxy::abort, FuseProxy::segfault, |fuse| fuse.overflow(0).map(drop)];
+    for fault in faults {
         let fuse = manager.create(Fuse::new, ()).unwrap();
         let neighbour = manager.create(Fuse::new, ()).unwrap();
         let error = fault(&fuse).unwrap_err();
@@ -518,7 +531,26 @@ fn aborts_and_overflows_take_the_host_and_not_the_store() {
     }
     // A new host for new ones.
     assert_eq!(manager.create(Fuse::new, ()).unwrap().count().unwrap(), 1);
-    assert_eq!(kept.len().unwrap(), 3);
+    assert_eq!(kept.len().unwrap(), 4);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn a_text_that_is_too_long_for_any_value_is_told_its_limit() {
+    let manager = crate::manager();
+    let fuse = manager.create(Fuse::new, ()).unwrap();
+    // Zeros of the system's own: no memory stands behind them.
+    let text = String::from_utf8(vec![0; TEXT_BYTES_MAX + 1]).unwrap();
+    let errors = [fuse.blow(&text).unwrap_err(), manager.create(Fuse::named, (text,)).unwrap_err()];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+        let said = error.to_string();
+        for part in ["String", &TEXT_BYTES_MAX.to_string(), "split it", "Vec<u8>"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    // Nothing was sent.
+    assert_eq!(fuse.count().unwrap(), 1);
     manager.audit().unwrap();
 }
 

@@ -384,6 +384,10 @@ impl RawHost {
                 return frame;
             }
             let (head, payload) = read_frame(&self.control, &mut self.descriptors).unwrap();
+            if head.code == Tell::Leash as u8 {
+                drop(self.descriptors.pop().unwrap());
+                continue;
+            }
             assert_eq!((head.code, &payload[..]), (Tell::Line as u8, &[LINE_MEMORY][..]));
             let socket = Channel::from_fd(self.descriptors.pop().unwrap()).unwrap();
             let memory = memory_of(&socket);

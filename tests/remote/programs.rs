@@ -2,7 +2,7 @@
 //!
 //! The other program is this test's own executable under another build id: to everybody here that is another program, with other types, and a
 //! host of its own.
-use crate::support::{PATIENCE, Parent, Role, Watched, signal_to, stop, until};
+use crate::support::{PATIENCE, Parent, Role, Watched, process_of, signal_to, state_of, stop, until};
 use commonhold::{ErrorKind, Handle, Manager, Token};
 use commonhold_ipc::task::Build;
 use rustix::process::Signal;
@@ -217,6 +217,30 @@ fn a_host_of_another_program_that_is_stopped_delays_its_callers_alone() {
     role.say("mine");
     assert!(role.hear().is_some());
     manager.audit().unwrap();
+}
+
+#[test]
+fn a_host_that_is_stopped_ends_with_its_manager_when_nobody_else_is_left() {
+    let program = Program::other(1);
+    for killed in [true, false] {
+        let manager = crate::manager();
+        let mut role = program.serve(&manager, "shop");
+        role.expect("serving");
+        let [host] = hosts(&manager)[..] else { panic!("there is one host") };
+        let watched = Watched::of(host);
+        stop(host);
+        role.kill();
+        // A stopped host is nobody's failure, and a call to it or a line to it lets nothing go on.
+        let scales = manager.open::<ScalesProxy>("shop").unwrap();
+        assert!(scales.with_timeout(Duration::from_millis(20)).weigh(1).unwrap_err().is_timed_out());
+        assert_eq!(state_of(host), Some('T'));
+        if killed {
+            process_of(&manager).kill();
+        } else {
+            drop((scales, manager));
+        }
+        assert!(watched.end_within(PATIENCE).is_some(), "killed: {killed}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod points;
 #[path = "../support/mod.rs"]
 mod support;
 
-use commonhold::{Dict, ErrorKind, Manager, SharedMemory};
+use commonhold::{Dict, ErrorKind, Handle, Manager, SharedMemory};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -96,7 +96,17 @@ fn our_own_processes_share_it_by_handle() {
     assert_eq!(block.to_vec().unwrap(), *b"HELLO\0\0\0\0\0\0\0\0");
     assert_eq!(std::fs::read(path(&name)).unwrap(), block.to_vec().unwrap());
     let object = manager.objects().unwrap().into_iter().find(|object| object.kind == "SharedMemory").unwrap();
-    assert_eq!((object.len, manager.stats().unwrap().segment_bytes), (13, 13));
+    assert_eq!((object.len, object.bytes, manager.stats().unwrap().segment_bytes), (13, 13, 13));
+    assert_eq!(object.type_text, format!("SharedMemory {name:?}"));
+    let holders: Vec<_> = manager.sessions().unwrap().into_iter().map(|session| session.number).collect();
+    assert!(object.id == block.id() && object.holders.iter().any(|(session, _)| holders.contains(session)), "{object:?}");
+    // One that was only opened is listed as well, and is nobody's memory here.
+    let opened = Manager::start().unwrap();
+    let again = opened.open_shared_memory(&name).unwrap();
+    let object = opened.objects().unwrap().into_iter().find(|object| object.id == again.id()).unwrap();
+    assert_eq!((&object.kind[..], object.len, object.bytes), ("SharedMemory", 13, 0));
+    assert_eq!(object.type_text, format!("SharedMemory {name:?}"));
+    drop((again, opened));
     let copy = manager.shared_bytes(5).unwrap();
     block.copy_to(0..5, &copy, 0).unwrap();
     assert_eq!(copy.to_vec().unwrap(), b"HELLO");

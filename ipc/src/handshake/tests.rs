@@ -107,12 +107,13 @@ fn a_shared_key_lets_in_and_no_other() {
 #[test]
 fn version_mismatches_name_both_versions() {
     let ours = Versions::ours(FORMAT);
+    let layout = crate::arena::LAYOUT_VERSION;
     for (versions, text) in [
-        (Versions { protocol: 7, ..ours }, "protocol 1 with layout 1, this program protocol 7 with layout 1"),
-        (Versions { layout: 9, ..ours }, "protocol 1 with layout 1, this program protocol 1 with layout 9"),
-        (Versions { archive_format: 0xBEEF, ..ours }, "archive format 0xf00d and this program's 0xbeef"),
+        (Versions { protocol: 7, ..ours }, format!("protocol 1 with layout {layout}, this program protocol 7 with layout {layout}")),
+        (Versions { layout: 9, ..ours }, format!("protocol 1 with layout {layout}, this program protocol 1 with layout 9")),
+        (Versions { archive_format: 0xBEEF, ..ours }, "archive format 0xf00d and this program's 0xbeef".to_owned()),
     ] {
-        refused(shake(server_offer(None), &ClientOffer { versions, ..client_offer(None) }, 2), text);
+        refused(shake(server_offer(None), &ClientOffer { versions, ..client_offer(None) }, 2), &text);
     }
 }
 

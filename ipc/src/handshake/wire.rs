@@ -18,7 +18,7 @@
 //! | | | 32..64 | nonce | | |
 //! | | | 64..96 | proof, or zeros | | |
 //! | | | 96..160 | the program's name, then zeros | | |
-use crate::auth::{Nonce, Proof, Refusal};
+use crate::auth::{Nonce, Proof, Purpose, Refusal, Versions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{PROGRAM_NAME_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX};
 use crate::sys::cut_short;
@@ -36,34 +36,6 @@ pub const WELCOME_BYTES: usize = 120;
 
 const _: () = assert!(CLIENT_HELLO_BYTES == 96 + PROGRAM_NAME_BYTES_MAX);
 const _: () = assert!(REFUSAL_TEXT_BYTES_MAX <= u16::MAX as usize);
-
-/// What both sides must have alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Versions {
-    /// Of the messages.
-    pub protocol: u16,
-    /// Of the arena and the session page.
-    pub layout: u16,
-    /// What the archives of values look like; computed where the values are defined.
-    pub archive_format: u64,
-}
-
-impl Versions {
-    /// The versions that this build has, with the archive format that it was told.
-    pub const fn ours(archive_format: u64) -> Versions {
-        Versions { protocol: 1, layout: 1, archive_format }
-    }
-}
-
-/// What a client wants of the manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Purpose {
-    /// A session: two descriptors come with the welcome, the arena (read-only) and the session page.
-    Session = 1,
-    /// Questions and orders about the manager itself, such as to end: no descriptor comes.
-    Control = 2,
-}
 
 /// The first message, from the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,7 +342,7 @@ mod tests {
         round_trips(write_welcome(&welcome(), &[3; 32]), parse_reply, Reply::Welcome { welcome: welcome(), proof: [3; 32] });
         let text = Refusal::WrongKey.to_string();
         round_trips(write_refusal(Refusal::WrongKey), parse_reply, Reply::Refused { code: 3, text });
-        assert_eq!(parse_preamble(&write_server_hello(&server_hello())).unwrap(), Some(((1, 1), 12)));
+        assert_eq!(parse_preamble(&write_server_hello(&server_hello())).unwrap(), Some(((1, crate::arena::LAYOUT_VERSION), 12)));
         assert_eq!(write_welcome(&welcome(), &[3; 32]).len(), WELCOME_BYTES);
     }
 

@@ -1,7 +1,7 @@
 //! Pins in the hands of readers: of a thread, and owned by a snapshot.
 
 use super::{PinTable, TRAVELLING, WordState};
-use crate::arena::Root;
+use crate::catalog::Root;
 use std::marker::PhantomData;
 use std::sync::Arc;
 

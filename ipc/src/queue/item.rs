@@ -11,7 +11,6 @@
 //! | 32 | 8 | number under which the manager keeps what its handles refer to, or 0 |
 //! | 40 | 88 | the payload, if it is no longer than that |
 
-use super::plan::Plan;
 use super::{Queue, Room};
 use crate::sync::{Claim, FLAGS, Word};
 
@@ -131,14 +130,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
 
     pub(super) fn unmark_delivered(&self, index: u32) {
         self.len_word(index).set(self.len_word(index).load() & !DELIVERED);
-    }
-}
-
-impl Plan {
-    /// Where an item lies. The number is bounded by the caller.
-    #[inline(always)]
-    pub(super) fn item(&self, index: u32) -> usize {
-        self.items_at + index as usize * ITEM_BYTES
     }
 }
 

@@ -35,6 +35,7 @@
 //! What stands here is foreign. Numbers are bounded before use, chains are followed for as many links as the length asks for, and loops
 //! end after [`TRIES`]: then the queue is *scribbled* for who looked, and nobody else notices.
 
+mod backing;
 mod item;
 mod plan;
 mod recovery;
@@ -178,7 +179,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
             Ok(Some(first)) => Ok(Begun::Filling(Filling::chain(index, len, first))),
             Ok(None) => {
                 let open = u64::from(self.open(Region::Units));
-                let wanted = (open + len.div_ceil(room::UNIT_BYTES) as u64).max(2 * open);
+                let wanted = (open + len.div_ceil(plan::UNIT_BYTES) as u64).max(2 * open);
                 self.discard(index, 0)?;
                 let can_grow = open < u64::from(self.plan.units);
                 Ok(Begun::Not(if can_grow { Sent::Grow(Region::Units, wanted) } else { Sent::Full }))
@@ -482,7 +483,7 @@ fn nonsense() -> Error {
 /// The error of an item that no emptiness could make room for.
 #[cold]
 fn too_large(len: usize, units: u32) -> Error {
-    let most = u64::from(units) * room::UNIT_BYTES as u64;
+    let most = u64::from(units) * plan::UNIT_BYTES as u64;
     let text = format!(
         "an item of {len} bytes does not fit into {most} bytes, which is all the room here even when nothing waits: ask for a larger `bytes_max`"
     );

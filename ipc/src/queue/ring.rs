@@ -3,12 +3,14 @@
 use super::plan::RingPlan;
 use super::{TRIES, nonsense};
 use crate::error::Result;
+use crate::limits::{QUEUE_CAPACITY_MAX, QUEUE_IN_HANDS_MAX};
 use crate::points;
 use crate::sync::{Memory, Word};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bits of a cell that name an item.
-pub const ITEM_BITS: u32 = 20;
+const ITEM_BITS: u32 = 20;
+const _: () = assert!(QUEUE_CAPACITY_MAX + QUEUE_IN_HANDS_MAX + 32 < (1 << ITEM_BITS) - 1, "a cell names any item");
 const EMPTY: u64 = 0;
 const CLOSED: u64 = (1 << ITEM_BITS) - 1;
 const LAP_MASK: u64 = u64::MAX >> ITEM_BITS;

@@ -15,7 +15,7 @@
 //! | free | an item's | the item's owner, by exchange |
 //! | an item's | free | the item's owner, while the item is *busy* |
 
-use super::plan::{Plan, Region};
+use super::plan::{Region, UNIT_BYTES};
 use super::{Queue, Room, nonsense, too_large};
 use crate::error::Result;
 use crate::points;
@@ -23,8 +23,6 @@ use crate::sync::Word;
 use rkyv::util::AlignedVec;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a unit.
-pub const UNIT_BYTES: usize = 1024;
 /// A free unit.
 pub const FREE: u64 = 1;
 const NEXT_SHIFT: u32 = 32;
@@ -249,13 +247,5 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     /// Units that belong to an item.
     pub fn units_in_use(&self) -> u64 {
         (0..self.backed_units()).filter(|unit| self.unit_word(*unit).load() as u32 >= 2).count() as u64
-    }
-}
-
-impl Plan {
-    /// Where a unit lies. The number is bounded by the caller.
-    #[inline(always)]
-    fn unit(&self, unit: u32) -> usize {
-        self.units_at + unit as usize * UNIT_BYTES
     }
 }

@@ -6,6 +6,9 @@ use rkyv::{Archive, Place, Serialize};
 use super::codec::{Fault, write_root};
 use super::serialise::Ser;
 use super::shared::{AsShared, Shared, ShortArchive};
+use crate::limits::TEXT_BYTES_MAX;
+
+const _: () = assert!(TEXT_BYTES_MAX == rkyv::string::repr::OUT_OF_LINE_CAPACITY as usize);
 
 impl<T: Shared> AsShared<T> for T {
     #[inline]
@@ -85,6 +88,9 @@ impl Archive for BorrowedText<'_> {
 impl Serialize<Ser> for BorrowedText<'_> {
     #[inline]
     fn serialize(&self, ser: &mut Ser) -> Result<StringResolver, Fault> {
+        if self.0.len() > TEXT_BYTES_MAX {
+            return Err(ser.text_too_long(self.0.len()));
+        }
         ArchivedString::serialize_from_str(self.0, ser)
     }
 }

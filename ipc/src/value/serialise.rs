@@ -21,7 +21,9 @@ use super::codec::{Fault, fault, is_readable};
 use super::schema::described;
 use super::shared::{AsShared, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{ARCHIVE_DEPTH_MAX, HANDLES_PER_VALUE_MAX, SCRATCH_BYTES_KEPT_MAX, STREAM_CHUNK_BYTES, VALUE_BYTES_MAX};
+use crate::limits::{
+    ARCHIVE_DEPTH_MAX, HANDLES_PER_VALUE_MAX, SCRATCH_BYTES_KEPT_MAX, STREAM_CHUNK_BYTES, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+};
 
 /// Archives start at multiples of this: the largest alignment of an archived type.
 const ARCHIVE_ALIGN: usize = 16;
@@ -278,6 +280,15 @@ impl Ser {
         self.fail(format!("it is larger than {VALUE_BYTES_MAX} bytes, the most that a value may have; split it into several entries"))
     }
 
+    /// A text of so many bytes.
+    #[cold]
+    pub(super) fn text_too_long(&mut self, bytes: usize) -> Fault {
+        self.fail(format!(
+            "a text in it has {bytes} bytes, the most is {TEXT_BYTES_MAX}; split it, or hand it over as bytes (`Vec<u8>`), of which a value \
+             may have {VALUE_BYTES_MAX}"
+        ))
+    }
+
     #[cold]
     fn too_deep(&mut self) -> Fault {
         self.fail(format!(
@@ -307,9 +318,13 @@ impl Ser {
                 Error::new(ErrorKind::TooLarge, format!("writing {what} to shared memory: {error}"))
             }
             Some(error) => error,
+            // Of what the fields' own code objects to, only that it does so is known.
             None => Error::new(
-                ErrorKind::Other,
-                format!("writing {what} to shared memory: a collection in it did not have as many elements as it claims"),
+                ErrorKind::TooLarge,
+                format!(
+                    "writing {what} to shared memory: a text in it has more than {TEXT_BYTES_MAX} bytes, the most that one may have (split it, \
+                     or hand it over as bytes, `Vec<u8>`), or a collection in it did not have as many elements as it claims"
+                ),
             ),
         }
     }

@@ -74,12 +74,15 @@ pub enum Tell {
     Line = 1,
     /// These objects are gone: ids.
     Gone = 2,
+    /// A socket on which nothing is ever said, and whose other end closes with the manager: its descriptor travels with the first byte. By it
+    /// the kernel lets a host that is stopped go on then, so that it ends as well.
+    Leash = 3,
 }
 
 impl Tell {
     /// What this code tells, if anything.
     pub fn from_code(code: u8) -> Option<Tell> {
-        [Tell::Line, Tell::Gone].into_iter().find(|tell| *tell as u8 == code)
+        [Tell::Line, Tell::Gone, Tell::Leash].into_iter().find(|tell| *tell as u8 == code)
     }
 }
 

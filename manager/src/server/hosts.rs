@@ -29,6 +29,8 @@ struct Host {
     build: Build,
     types: BTreeSet<String>,
     control: Channel,
+    /// Closes with us; nothing is said on it.
+    _leash: Channel,
     /// What it has not been told yet: bytes, and what travels with their first.
     pending: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     pending_bytes: usize,
@@ -180,10 +182,12 @@ impl Server {
             let text = format!("{HOSTS_MAX} programs have a host here, the most there can be");
             return Done::Failed(Error::new(ErrorKind::Full, text));
         }
-        match Channel::pair() {
-            Ok((ours, theirs)) => {
+        match Channel::pair().and_then(|control| Ok((control, Channel::pair()?))) {
+            Ok(((ours, theirs), (leash, their_leash))) => {
                 let (types, pending) = (BTreeSet::new(), VecDeque::new());
-                self.hosts.hosts.insert(number, Host { who, build, types, control: ours, pending, pending_bytes: 0 });
+                let mut host = Host { who, build, types, control: ours, _leash: leash, pending, pending_bytes: 0 };
+                host.tell(Tell::Leash, &[], Some(their_leash.into()));
+                self.hosts.hosts.insert(number, host);
                 self.note_idle();
                 Done::Attached(Arc::new(theirs.into()), number)
             }

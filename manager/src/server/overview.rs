@@ -1,7 +1,8 @@
 //! What there is, for people and programs that ask: objects and sessions, as text.
 //!
 //! An object is a line of words, `<id> <kind> <length> <bytes> <references> <inside> <host>`, then its holders as `<session>:<count>` with
-//! commas between, or `-`; then each of its names, and its type, with their length in bytes before them. A session is a line
+//! commas between, or `-`; then each of its names, and its type, with their length in bytes before them. (Of a named block of memory, its name
+//! in the system belongs to its type.) A session is a line
 //! `<number> <pid> <objects> <references> <host> <program>`.
 
 use super::{Connection, Server};
@@ -39,7 +40,10 @@ impl Server {
             let own = names.get(&id).map_or(&[][..], Vec::as_slice);
             let _ = write!(text, " {}", own.len());
             own.iter().for_each(|name| text.push_str(&format!(" {} {name}", name.len())));
-            let kind = descriptor(self.store.reader(), record).map_or("?", |descriptor| descriptor.text);
+            let mut kind = descriptor(self.store.reader(), record).map_or("?", |descriptor| descriptor.text).to_owned();
+            if let Some(name) = self.store.segments.block_name(id) {
+                let _ = write!(kind, " {name:?}");
+            }
             let _ = writeln!(text, " {} {kind}", kind.len());
         }
         text

@@ -2,8 +2,8 @@
 #![allow(dead_code)] // each test program uses a part
 
 use crate::world::{World, handle_bytes, payload};
-use commonhold_ipc::arena::Root;
 use commonhold_ipc::block::{self, Entry, EntryShape, HEAD_BYTES};
+use commonhold_ipc::catalog::Root;
 use commonhold_ipc::catalog::{self, Kind, Record, SLOT_BITS};
 use commonhold_ipc::error::ErrorKind;
 use commonhold_ipc::index;

@@ -15,13 +15,14 @@ pub struct ObjectInfo {
     pub id: u64,
     /// What it is: `Dict`, `List`, `Remote` and so on.
     pub kind: String,
-    /// The type that it was made with, in words.
+    /// The type that it was made with, in words; of a `SharedMemory` also the block's own name: `SharedMemory "frames"`.
     pub type_text: String,
     /// Its names.
     pub names: Vec<String>,
-    /// Entries or elements; bytes of a value; 0 of others.
+    /// Entries or elements; bytes of a value or of a block; 0 of others.
     pub len: u64,
-    /// Bytes of memory that a queue, or a lock and its kin, has to itself; 0 of what lies in the arena, or in a host.
+    /// Bytes of memory that a queue, a lock and its kin, or a named block that was made here, has to itself; 0 of what lies in the arena or in
+    /// a host, and of blocks of other programs that were only opened.
     pub bytes: u64,
     /// References from sessions and names.
     pub references: u64,

@@ -2,7 +2,8 @@
 //!
 //! It has an ordinary session with the manager, by which its objects use containers, and a *control* channel, on which the manager
 //! tells of new lines and of objects that are gone. Each line has a thread, which reads a call, runs the method itself, and answers: no
-//! call waits for a thread to wake up. Objects decide who is let in (`object`). A host ends when its manager does.
+//! call waits for a thread to wake up. Objects decide who is let in (`object`). A host ends when its manager does; one that is stopped is made to
+//! go on by the kernel then, by the *leash*, a socket that closes with the manager.
 //!
 //! | thread | does |
 //! |---|---|
@@ -33,7 +34,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_END_MS, REMOTE_LINES_MAX};
 use commonhold_ipc::line::Side;
 use commonhold_ipc::socket::{Channel, Received};
-use commonhold_ipc::sys::wait_readable;
+use commonhold_ipc::sys::{continue_at_end, wait_readable};
 use commonhold_ipc::task::Build;
 use commonhold_ipc::wire::remote::{LINE_MEMORY, Tell};
 use commonhold_ipc::wire::reply::Outcome;
@@ -60,6 +61,8 @@ pub struct Host {
     overseer: Arc<Overseer>,
     logic: Arc<Logic>,
     ending: AtomicBool,
+    /// Closes with the manager.
+    leash: OnceLock<OwnedFd>,
 }
 
 impl Host {
@@ -157,6 +160,14 @@ impl Host {
                             ids.iter().for_each(|id| self.object_gone(id));
                         }
                     }
+                    // Without it, a host that is stopped when its manager ends stays so: nothing else depends on it.
+                    Some(Tell::Leash) if !fds.is_empty() => {
+                        let leash = fds.remove(0);
+                        if continue_at_end(&leash).is_ok() {
+                            let _ = self.leash.set(leash);
+                        }
+                    }
+                    Some(Tell::Leash) => {}
                     None => return,
                 }
                 done = end;
@@ -247,6 +258,7 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
         overseer,
         logic,
         ending: AtomicBool::new(false),
+        leash: OnceLock::new(),
     });
     report(Begun::Serves);
     host.listen(&control);
