@@ -51,7 +51,8 @@ impl ManagerBuilder {
     }
 
     /// Bytes of memory that the manager's containers may take at the most. By default half of what the machine has, or of
-    /// what the memory control group of this process allows. At least 8 MiB.
+    /// what the memory control group of this process allows. At least 8 MiB. Up to 3 MiB of it are kept free, so that what is full
+    /// can still be emptied. Arrays, blocks, queues and locks lie beside it, and may take half as much together.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.config.capacity_bytes = bytes;
         self
@@ -195,7 +196,8 @@ impl ManagerBuilder {
     }
 
     /// Connects to the manager with a name; if there is none, starts one, which outlives this program. Of several programs
-    /// that do so at the same time, one starts it and all get the same. Settings count only for the one that starts it.
+    /// that do so at the same time, one starts it and all get the same. Settings of the manager count only for the one that starts it;
+    /// the authkey and [registered](Self::register) types for each.
     ///
     /// # Errors
     /// As [`start`](Self::start) and [`connect`](Self::connect).
