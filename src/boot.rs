@@ -10,7 +10,6 @@
 //! A detached manager is started by a process in between, which ends at once: so nobody has to wait for its end. It closes
 //! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.
 
-use crate::host;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 /// Roles of a process that is this program started again.
 pub(crate) const MANAGER: &str = "manager";
 pub(crate) const DETACHED: &str = "detached";
-const DETACHED_AGAIN: &str = "detached-again";
+pub(crate) const DETACHED_AGAIN: &str = "detached-again";
 
 /// How long a process may take to start and report.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -178,28 +177,6 @@ pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> Str
     }
 }
 
-/// The whole life of a process that was started in a role. Never returns.
-pub(crate) fn run(role: &str, channel: Channel) -> ! {
-    let ended = match role {
-        MANAGER => manager(channel),
-        DETACHED => detach(channel),
-        DETACHED_AGAIN => detached(channel),
-        host::HOST => host::detach(channel),
-        host::HOST_AGAIN => host::run(channel),
-        _ => Err(Error::new(ErrorKind::Other, format!("{}={role} is not a role: unset that variable", commonhold_ipc::boot::VARIABLE))),
-    };
-    match ended {
-        Ok(()) => std::process::exit(0),
-        Err(error) => fail(&error),
-    }
-}
-
-/// Ends a process that cannot be what it was started for.
-pub(crate) fn fail(error: &Error) -> ! {
-    eprintln!("commonhold: {error}");
-    std::process::exit(1)
-}
-
 /// Leaves the terminal's session, and reads the orders.
 fn begin(channel: &Channel) -> Result<Orders> {
     sys::set_process_name(c"commonhold");
@@ -222,7 +199,8 @@ pub(crate) fn say_failed(channel: &Channel, error: &Error) -> Result<()> {
     send(channel, &message)
 }
 
-fn manager(channel: Channel) -> Result<()> {
+/// A manager of its starter's: its whole life.
+pub(crate) fn manager(channel: Channel) -> Result<()> {
     let orders = begin(&channel)?;
     let listener = orders.address.clone().map(Listener::bind).transpose();
     let config = Config { build: Some(Build::own().clone()), ..orders.config };
@@ -237,12 +215,13 @@ fn manager(channel: Channel) -> Result<()> {
 }
 
 /// The process between: starts the one that stays, and ends.
-fn detach(channel: Channel) -> Result<()> {
+pub(crate) fn detach(channel: Channel) -> Result<()> {
     let _ = sys::setsid();
     managers_process(None, DETACHED_AGAIN).start_with(channel).map(drop)
 }
 
-fn detached(channel: Channel) -> Result<()> {
+/// A manager with a name: its whole life.
+pub(crate) fn detached(channel: Channel) -> Result<()> {
     let orders = begin(&channel)?;
     let server = match become_named(orders) {
         Ok(Some(server)) => server,

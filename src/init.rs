@@ -1,6 +1,9 @@
 //! The beginning of `main`, where processes that this library starts branch off.
 
-use commonhold_ipc::boot;
+use crate::{boot, host};
+use commonhold_ipc::boot::{VARIABLE, enter};
+use commonhold_ipc::error::{Error, ErrorKind};
+use commonhold_ipc::socket::Channel;
 use commonhold_proxy::process;
 
 /// The first line of every `main`.
@@ -18,13 +21,35 @@ use commonhold_proxy::process;
 /// ```
 #[allow(clippy::needless_doctest_main)] // that it stands in `main` is what the example shows
 pub fn init() {
-    commonhold_proxy::remote::set_starter(crate::host::start);
-    match boot::enter() {
+    commonhold_proxy::remote::set_starter(host::start);
+    match enter() {
         Ok(None) => {}
         Ok(Some((role, channel))) if role == process::ROLE => process::run(channel),
-        Ok(Some((role, channel))) => crate::boot::run(&role, channel),
-        Err(error) => crate::boot::fail(&error),
+        Ok(Some((role, channel))) => run(&role, channel),
+        Err(error) => fail(&error),
     }
+}
+
+/// The whole life of a process that was started in a role.
+fn run(role: &str, channel: Channel) -> ! {
+    let ended = match role {
+        boot::MANAGER => boot::manager(channel),
+        boot::DETACHED => boot::detach(channel),
+        boot::DETACHED_AGAIN => boot::detached(channel),
+        host::HOST => host::detach(channel),
+        host::HOST_AGAIN => host::run(channel),
+        _ => Err(Error::new(ErrorKind::Other, format!("{VARIABLE}={role} is not a role: unset that variable"))),
+    };
+    match ended {
+        Ok(()) => std::process::exit(0),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Ends a process that cannot be what it was started for.
+fn fail(error: &Error) -> ! {
+    eprintln!("commonhold: {error}");
+    std::process::exit(1)
 }
 
 /// [`init`] for test files, whose `main` is the test harness's: processes that this library starts branch off before it. Once per test file, at

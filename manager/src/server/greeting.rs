@@ -1,7 +1,7 @@
 //! How a connection becomes a session: accepted, greeted, shown in, welcomed. Or refused, and told why.
 
-use super::lanes::SessionLanes;
 use super::session::{Given, Session};
+use super::session_lanes::SessionLanes;
 use super::{ACCEPT_PAUSE, Connection, Server, token, token_of};
 use commonhold_ipc::auth::Refusal;
 use commonhold_ipc::error::Result;

@@ -12,9 +12,10 @@
 
 use super::calls::{Done, REQUEST_BYTES_MIN, write_answer};
 use super::session::Session;
+use super::session_lanes::SessionLanes;
 use super::{Connection, Server, TURN_BYTES};
 use commonhold_ipc::error::Result;
-use commonhold_ipc::lane::{DOORBELL_WORDS, Request, ServedLanes};
+use commonhold_ipc::lane::Request;
 use commonhold_ipc::limits::{SESSIONS_WATCHED_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Company, Peer, Spins};
@@ -29,101 +30,6 @@ const LOOKS_PER_POLL: u32 = 64;
 const ROUNDS_WITHOUT_CALL_MAX: u64 = 512;
 /// Bytes of the buffers for requests and replies that are kept for the next ones.
 const BUFFER_KEPT_BYTES: usize = 2 << 20;
-
-/// A set of lanes.
-#[derive(Clone, Copy, Default)]
-struct Lanes {
-    words: [u64; DOORBELL_WORDS],
-    /// A bit for each word that is not 0.
-    some: u8,
-}
-
-const _: () = assert!(DOORBELL_WORDS == u8::BITS as usize);
-
-impl Lanes {
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.some == 0
-    }
-
-    fn add(&mut self, lane: u16) {
-        self.words[usize::from(lane / 64)] |= 1 << (lane % 64);
-        self.some |= 1 << (lane / 64);
-    }
-
-    #[inline]
-    fn add_word(&mut self, at: usize, bits: u64) {
-        self.words[at] |= bits;
-        self.some |= u8::from(bits != 0) << at;
-    }
-
-    /// Takes the first one from a lane on, around the end.
-    #[inline]
-    fn take_from(&mut self, lane: usize) -> Option<usize> {
-        if self.some == 0 {
-            return None;
-        }
-        let here = lane / 64;
-        let from_here = self.words[here] & (u64::MAX << (lane % 64));
-        let behind = self.some & (0xfe << here);
-        let (word, bits) = match (from_here, behind) {
-            // Around the end, back to the lanes of this word before it.
-            (0, 0) => (self.some.trailing_zeros() as usize, self.words[self.some.trailing_zeros() as usize]),
-            (0, behind) => (behind.trailing_zeros() as usize, self.words[behind.trailing_zeros() as usize]),
-            (bits, _) => (here, bits),
-        };
-        let bit = bits.trailing_zeros();
-        self.words[word] &= !(1 << bit);
-        self.some &= !(u8::from(self.words[word] == 0) << word);
-        Some(64 * word + bit as usize)
-    }
-}
-
-/// A session's lanes, and what is known of their requests.
-pub struct SessionLanes {
-    served: ServedLanes,
-    /// Posted, taken from the doorbells, and not done.
-    backlog: Lanes,
-    /// Posted, and waiting until the writer's ticket is given back.
-    waiting: Lanes,
-    /// The lane whose turn it is.
-    next: usize,
-}
-
-impl SessionLanes {
-    /// The lanes of a new session.
-    pub fn make() -> Result<SessionLanes> {
-        Ok(SessionLanes { served: ServedLanes::make()?, backlog: Lanes::default(), waiting: Lanes::default(), next: 0 })
-    }
-
-    /// The segment, to send to the client.
-    pub fn segment(&self) -> &ServedLanes {
-        &self.served
-    }
-
-    fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
-    }
-
-    #[inline]
-    fn take_rung(&mut self) {
-        let SessionLanes { served, backlog, .. } = self;
-        served.take_rung(|at, bits| backlog.add_word(at, bits));
-    }
-
-    /// Takes the next lane out of the backlog, in turn.
-    #[inline]
-    fn next(&mut self) -> Option<u16> {
-        let lane = self.backlog.take_from(self.next)?;
-        self.next = (lane + 1) % (64 * DOORBELL_WORDS);
-        Some(lane as u16)
-    }
-
-    /// Whoever waits for an answer is told that there will be none.
-    pub fn end(mut self) {
-        self.served.end();
-    }
-}
 
 /// An answer that is ready and waits for the commit to be published. Not in its slot: its caller looks there, and would take the cache line
 /// back before its mark can be stored.
@@ -328,8 +234,7 @@ impl Server {
     /// The requests of a session that waited for something may be done now.
     pub(super) fn wake_lanes(&mut self, index: usize) {
         let Some(lanes) = self.lanes(index) else { return };
-        let waiting = std::mem::take(&mut lanes.waiting);
-        (0..).zip(waiting.words).for_each(|(at, bits)| lanes.backlog.add_word(at, bits));
+        lanes.take_waiting();
         if lanes.has_backlog() {
             self.lane_watch.left = true;
             self.watch(index);
@@ -509,28 +414,5 @@ impl Server {
         if self.lane_watch.replies.capacity() > BUFFER_KEPT_BYTES {
             self.lane_watch.replies = Vec::new();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_have_their_turn() {
-        let mut lanes = SessionLanes::make().unwrap();
-        assert_eq!(lanes.next(), None);
-        for lane in [1, 5, 63, 64, 200, 510] {
-            lanes.backlog.add(lane);
-        }
-        assert_eq!([lanes.next(), lanes.next(), lanes.next()], [Some(1), Some(5), Some(63)]);
-        // Whoever comes back at once is last.
-        lanes.backlog.add(1);
-        lanes.backlog.add(5);
-        let rest: Vec<u16> = std::iter::from_fn(|| lanes.next()).collect();
-        assert_eq!(rest, [64, 200, 510, 1, 5]);
-        lanes.backlog.add(3);
-        assert_eq!((lanes.next(), lanes.next()), (Some(3), None));
-        assert!(!lanes.has_backlog());
     }
 }

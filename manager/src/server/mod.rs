@@ -14,6 +14,7 @@ mod overview;
 mod queues;
 mod series;
 mod session;
+mod session_lanes;
 mod tickets;
 
 use crate::store::Store;

@@ -3,7 +3,7 @@
 use super::calls::Done;
 use super::{Connection, Server};
 use crate::objects::gone;
-use crate::parcels;
+use crate::store::parcels;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::queue::Region;

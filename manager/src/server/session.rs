@@ -4,7 +4,7 @@
 //! arena. All that a session holds (references, uploads, lent versions, pins in its page) goes with it.
 
 use super::TURN_BYTES;
-use super::lanes::SessionLanes;
+use super::session_lanes::SessionLanes;
 use crate::store::Store;
 use crate::upload::{self, Upload, Uploads};
 use commonhold_ipc::error::{Error, ErrorKind, Result};

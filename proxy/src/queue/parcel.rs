@@ -1,4 +1,4 @@
-//! Handles in items: the manager keeps what they refer to alive until the receiver holds it. See `manager::parcels`.
+//! Handles in items: the manager keeps what they refer to alive until the receiver holds it. See `manager::store::parcels`.
 
 use super::Ready;
 use crate::request::Request;

@@ -1,8 +1,8 @@
 //! Operations on dicts and namespaces.
 
+use super::{Outcomes, Store};
 use crate::index::{IndexWriter, Path};
 use crate::objects::Object;
-use crate::store::{Outcomes, Store};
 use crate::upload::{Upload, Uploads, too_large};
 use crate::work::COLLISIONS_PER_STEP;
 use commonhold_ipc::block::{Entry, EntryShape, Place};

@@ -1,9 +1,9 @@
 //! Operations on lists.
 
+use super::Store;
+use super::dicts::Arrived;
 use crate::demolition::Piece;
-use crate::dicts::Arrived;
 use crate::sequence::{Element, SequenceWriter, Shape, Tail};
-use crate::store::Store;
 use crate::upload::Uploads;
 use crate::work::{APPENDED_PER_STEP, MIDDLE_STEPS, REBUILD_STEPS};
 use commonhold_ipc::block::{HEAD_BYTES, element_bytes, element_handles, element_place, write_element_head};

@@ -7,8 +7,8 @@
 //! A parcel has a *carrier*: the session that packed it or unpacked it last. When that is over, the queue is looked through: if an item
 //! still has the number, the parcel waits there for whoever comes; if not, the item was in the dead hands, and so is the parcel.
 
+use super::Store;
 use crate::objects::gone;
-use crate::store::Store;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, PARCELS_MAX};

@@ -1,6 +1,6 @@
 //! Operations on single values and counters.
 
-use crate::store::Store;
+use super::Store;
 use crate::upload::Uploads;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

@@ -1,6 +1,6 @@
 //! Names of objects: in the manager's private memory, since they are looked up by call, and rarely.
 
-use crate::store::Store;
+use super::Store;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 
 impl Store {
