@@ -97,6 +97,32 @@ fn handles_inside_containers_keep_objects_alive() {
 }
 
 #[test]
+fn a_handle_from_a_value_holds_its_object_once_it_is_told_to() {
+    for manager in managers() {
+        let outer = manager.dict([(1u8, manager.list([7u64]).unwrap()), (2, manager.list([8]).unwrap())]).unwrap();
+        let copy = |key: u8| outer.get(key).unwrap().unwrap().to_owned();
+        let (kept, late) = (copy(1), copy(2));
+        kept.keep().unwrap();
+        kept.keep().unwrap();
+        outer.clear().unwrap();
+        assert_eq!(*kept.get(0).unwrap().unwrap(), 7);
+        // What was in the dict is taken apart between calls.
+        while manager.objects().unwrap().iter().any(|object| object.id == late.id()) {
+            std::thread::yield_now();
+        }
+        let gone = late.keep().unwrap_err();
+        assert!(gone.is_not_found() && gone.to_string().contains("is gone: nobody held it any more"), "{gone}");
+        assert!(late.len().unwrap_err().is_not_found());
+        drop(kept);
+        // Taking hold twice has counted once.
+        while manager.stats().unwrap().objects != 1 {
+            std::thread::yield_now();
+        }
+        manager.audit().unwrap();
+    }
+}
+
+#[test]
 fn large_values_travel() {
     for manager in managers() {
         let dict = manager.dict::<u64, Vec<u8>>([]).unwrap();

@@ -170,7 +170,8 @@ impl<'s, T: Shared> View<'s, T> {
 macro_rules! reads_like_the_value {
     ($($name:ident)*) => {$(
         impl<T: Shared> $name<'_, T> {
-            /// A copy of the value in private memory. Handles in it are connected, and bind at their first use.
+            /// A copy of the value in private memory. Handles in it are connected, and hold their objects from their
+            /// first use on, or from [`keep`](crate::Handle::keep): see [`Handle`](crate::Handle).
             pub fn to_owned(&self) -> T {
                 // A flat value holds no handles, so needs no session.
                 let session = if T::FLAT { None } else { self.session().owner() };

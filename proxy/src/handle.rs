@@ -2,7 +2,8 @@
 //!
 //! A handle is an `Arc` on an [`Object`]: which manager, which id, and this process's session with that manager. The manager
 //! counts one reference for a session as long as any handle in it lives. A handle that was read out of a container has not
-//! said so to the manager yet: it *binds* at its first use, and may then find that the object is gone.
+//! said so to the manager yet: it *binds* at its first use ([`Handle::keep`] is one), and may then find that the object is gone. To bind while
+//! it is read would cost a call for each handle in a value, and come too late at times all the same: the value is of the version that was read.
 mod lent;
 
 pub use lent::Lent;
@@ -237,6 +238,37 @@ impl Drop for Object {
 /// Handles are `Clone + Send + Sync`, and [`Shared`] themselves: a handle can be a value in another container, whose reference
 /// then keeps the object alive. Two handles are equal when they name the same object.
 ///
+/// **A handle that was copied out of a value holds its object from its first use on**, or at once where this process holds it already, since
+/// reading makes no call. Between copy and first use somebody else may take the value out, and with its last reference the object goes: the
+/// first use is then an error of kind `NotFound`. [`keep`](Self::keep) takes hold without any other use. Where others take values out at
+/// any time, look again:
+///
+/// ```
+/// # commonhold::init_in_tests!();
+/// use commonhold::{Dict, List};
+///
+/// /// The list under a key, if there is one: held, whoever removes the entry.
+/// fn list_of(shelf: &Dict<String, List<u8>>, key: &str) -> commonhold::Result<Option<List<u8>>> {
+///     loop {
+///         let Some(list) = shelf.get(key)?.map(|list| list.to_owned()) else { return Ok(None) };
+///         match list.keep() {
+///             // Taken out between: there may be another one now, or none.
+///             Err(error) if error.is_not_found() => continue,
+///             kept => return kept.map(|()| Some(list)),
+///         }
+///     }
+/// }
+/// # fn main() -> commonhold::Result<()> {
+/// # let manager = commonhold::Manager::start()?;
+/// # let shelf = manager.dict([("numbers".to_string(), manager.list([1, 2, 3])?)])?;
+/// let list = list_of(&shelf, "numbers")?.expect("it is there");
+/// shelf.remove("numbers")?;
+/// assert_eq!(list.len()?, 3);
+/// assert!(list_of(&shelf, "numbers")?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+///
 /// ```
 /// # commonhold::init_in_tests!();
 /// # fn main() -> commonhold::Result<()> {
@@ -266,6 +298,15 @@ pub trait Handle: Shared + Clone {
     /// The object's id, never used again by its manager.
     fn id(&self) -> u64 {
         self.object().id()
+    }
+
+    /// Holds the object from now on, whatever becomes of the value that the handle was copied from. Nothing to do if it is held already, as it
+    /// is once it has been used, or if this process has made it or got it as an argument; else one call.
+    ///
+    /// # Errors
+    /// `NotFound` if it is gone: nothing else referred to it; otherwise if the handle is not connected.
+    fn keep(&self) -> Result<()> {
+        self.object().ready().map(drop)
     }
 
     /// This process's session with the object's manager: for a program that was given the handle and nothing else.
@@ -502,6 +543,14 @@ macro_rules! handle {
             /// If the handle is not connected.
             pub fn token(&self) -> commonhold_ipc::error::Result<$crate::Token> {
                 $crate::Handle::token(self)
+            }
+
+            /// As [`Handle::keep`](crate::Handle::keep).
+            ///
+            /// # Errors
+            /// `NotFound` if the object is gone.
+            pub fn keep(&self) -> commonhold_ipc::error::Result<()> {
+                $crate::Handle::keep(self)
             }
 
             /// As [`Handle::session`](crate::Handle::session).

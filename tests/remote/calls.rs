@@ -454,6 +454,29 @@ fn a_result_that_nobody_waits_for_any_more_is_let_go_and_its_call_done_in_its_tu
 }
 
 #[test]
+fn results_that_nobody_wants_do_not_pile_up_while_calls_are_made() {
+    let manager = crate::manager();
+    let (store, _log) = store(&manager, 1);
+    drop(store.call_async().add(0).unwrap());
+    let objects = manager.objects().unwrap().len();
+    // Nobody ever waits on this line, and each answer has a handle on something new.
+    for number in 0..20 {
+        drop(store.call_async().fresh(number).unwrap());
+    }
+    let key = manager.queue::<u64>(1).unwrap();
+    let argument = key.id();
+    drop(store.call_async().fetch(key.clone()).unwrap());
+    key.send(1u64).unwrap();
+    drop(key);
+    until("what they have held is gone, one call behind the last", || {
+        drop(store.call_async().add(0).unwrap());
+        let now = manager.objects().unwrap();
+        now.len() == objects && now.iter().all(|object| object.id != argument)
+    });
+    manager.audit().unwrap();
+}
+
+#[test]
 fn a_panic_comes_to_the_caller_and_poisons_the_object() {
     let manager = crate::manager();
     let fuse = manager.create(Fuse::new, ()).unwrap();

@@ -268,7 +268,12 @@ impl Session {
     }
 
     /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
-    /// 200 ms; what takes longer, fails or dies leaves no trace. For what reads and writes much, and little of it is wanted here.
+    /// 200 ms; what takes longer, fails or dies leaves no trace.
+    ///
+    /// When to use it: where several processes write to the same entries all the time, so that a [`transaction`](Self::transaction) would run
+    /// again and again, or where the function reads and writes much and little of it is wanted here. Not for speed where hardly anybody is
+    /// in the way: a transaction runs in this process and costs one call of the manager, some microseconds; `run` goes to the host, and from there
+    /// to the manager for the ticket and again for the commit, three ways between processes and some tens of microseconds.
     ///
     /// `logic` is an `fn` item or a closure that captures nothing, with the transaction and one more argument (a tuple for several).
     ///

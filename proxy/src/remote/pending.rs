@@ -41,6 +41,8 @@ struct Inbox {
     sleeping: usize,
     ended: bool,
     number: u64,
+    /// Calls under way whose answers nobody wants.
+    forgotten: usize,
     /// What the host said before it ended the line, if it did.
     refusal: Option<Frame>,
     #[cfg(feature = "async")]
@@ -89,6 +91,7 @@ impl Stream {
 
     /// Sends a call; its number.
     pub(super) fn ask(&self, mut prepared: Prepared, quiet: bool) -> Result<u64> {
+        self.catch_up();
         let number = {
             let mut inbox = lock(&self.inbox);
             if inbox.ended {
@@ -112,6 +115,20 @@ impl Stream {
             return Err(self.end());
         }
         self.until(None, |_| (self.line.kept() == 0).then_some(())).map(drop)
+    }
+
+    /// Reads answers that have come and nobody wants, without waiting, so that they do not pile up where nobody waits for others.
+    fn catch_up(&self) {
+        let mut forgotten = lock(&self.inbox).forgotten;
+        while forgotten > 0 {
+            // A line that has ended is told to whoever uses it.
+            let _ = self.until(Some(Instant::now()), |inbox| (inbox.forgotten == 0).then_some(()));
+            let left = lock(&self.inbox).forgotten;
+            if left >= forgotten {
+                return;
+            }
+            forgotten = left;
+        }
     }
 
     /// The line is at its end.
@@ -175,7 +192,10 @@ impl Stream {
                     over = held;
                     inbox.waiting.insert(frame.0.number, Waiting::Answered(frame));
                 }
-                Some(Waiting::Forgotten(held)) => (over, unwanted) = (held, Some(frame)),
+                Some(Waiting::Forgotten(held)) => {
+                    inbox.forgotten -= 1;
+                    (over, unwanted) = (held, Some(frame));
+                }
                 // Nothing was asked, or it was answered before: a host without a thread for us says so, else it is nonsense.
                 Some(Waiting::Answered(_)) | None => (inbox.ended, inbox.refusal) = (true, Some(frame)),
             },
@@ -303,6 +323,7 @@ impl Stream {
             Some(Waiting::Asked(held)) => {
                 let held = std::mem::take(held);
                 inbox.waiting.insert(number, Waiting::Forgotten(held));
+                inbox.forgotten += 1;
                 None
             }
             _ => inbox.waiting.remove(&number),
@@ -325,6 +346,10 @@ fn given() -> Error {
 }
 
 /// The result of a call that was made ahead. Dropped, the result is not wanted; the call is done all the same.
+///
+/// Objects that the arguments or the result of such a call refer to live until its answer has come and this process looks: when it next calls
+/// ahead or waits for such a result in the same host, or has dropped its handles there. So no more is kept than is under way. Where results
+/// are never wanted, `call_one_way` keeps nothing.
 ///
 /// It is given once: what is asked of it behind that, by whatever method, is an error of kind `Closed`. (What a pool gives can be got again.)
 ///
