@@ -1,9 +1,9 @@
-//! The house rules that a machine can check: crate edges, where `unsafe` may stand, sizes, words, heads, limits.
+//! The house rules that a machine can check: crate edges, modules that import downwards, where `unsafe` may stand, sizes, words, heads, limits.
 //!
 //! Every rule is a function over text that returns what is wrong, and has a canary: a made-up input that it must object to. Code is
 //! looked at without its comments and strings, so that only what is compiled counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Most lines of a file, without its test modules.
@@ -27,6 +27,55 @@ const UNSAFE: &[(&str, usize)] = &[
     ("ipc/src/value/codec.rs", 22),
     ("ipc/src/value/native.rs", 1),
     ("src/init.rs", 1),
+];
+
+/// Crates whose modules import downwards: of two modules, one of which is not within the other, at most one reaches the other.
+const FLOORS: [&str; 5] = ["ipc/src", "manager/src", "proxy/src", "src", "macros/src"];
+
+/// Modules that name each other nevertheless, because of what they are: the head of the code map in `docs/ARCHITECTURE.md` says why.
+const CIRCLES: &[(&str, &[&str])] = &[
+    ("ipc/src", &["value::codec", "value::schema", "value::serialise", "value::shared"]),
+    (
+        "proxy/src",
+        &[
+            "array",
+            "array::bytes",
+            "awaiting",
+            "batch",
+            "client",
+            "dict",
+            "guard",
+            "handle",
+            "lane",
+            "list",
+            "process::identity",
+            "remote::call",
+            "remote::pending",
+            "request",
+            "retry",
+            "session",
+            "single",
+            "snapshot",
+            "striped",
+            "sync",
+            "sync::barrier",
+            "sync::condition",
+            "sync::event",
+            "sync::lock",
+            "sync::rlock",
+            "sync::rwlock",
+            "sync::semaphore",
+            "transaction",
+            "upload",
+            "wait",
+            "wait::places",
+            "watch",
+            "write",
+            "writer",
+        ],
+    ),
+    ("proxy/src", &["remote::host::ahead", "remote::host::logic", "remote::host::serve"]),
+    ("src", &["builder", "manager"]),
 ];
 
 /// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
@@ -278,6 +327,122 @@ fn check_edges(path: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
     wrong
 }
 
+/// What a module names of its own crate: paths from the crate's root.
+#[derive(Default)]
+struct Named {
+    /// By its `use` declarations.
+    imported: Vec<String>,
+    /// Elsewhere in its code.
+    inline: Vec<String>,
+}
+
+/// The path of the module of a file, which is named from its crate's `src`.
+fn module_of(file: &str) -> String {
+    let path = file.trim_end_matches(".rs");
+    let path = path.strip_suffix("mod").map_or(path, |path| path.trim_end_matches('/'));
+    if matches!(path, "lib" | "main") { String::new() } else { path.replace('/', "::") }
+}
+
+/// The paths that a `use` declaration's tree stands for.
+fn leaves(tree: &str, before: &str, into: &mut Vec<String>) {
+    let Some((head, inner)) = tree.split_once('{') else {
+        // What it is called here does not count.
+        return into.push(format!("{before}{}", tree.split_whitespace().next().unwrap_or_default()));
+    };
+    let before = format!("{before}{}", head.trim());
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                leaves(inner[start..at].trim(), &before, into);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A path from the crate's root, for what a module calls so. What is no module's of this crate stays below the module.
+fn from_root(module: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+    for part in path.split("::").map(str::trim) {
+        match part {
+            "crate" => parts.clear(),
+            "super" => drop(parts.pop()),
+            "self" | "*" | "" => {}
+            part => parts.push(part),
+        }
+    }
+    parts.join("::")
+}
+
+/// What the code of a module names of its crate, tests left out.
+fn named(module: &str, source: &str) -> Named {
+    let code = code_of(source);
+    let tests = test_lines(&code);
+    let code: Vec<&str> = code.lines().zip(&tests).filter(|(_, test)| !**test).map(|(line, _)| line).collect();
+    let mut found = Named::default();
+    for statement in code.join("\n").split(';') {
+        let begins = |at: &usize| !statement[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let at = statement.match_indices("use ").map(|(at, _)| at).filter(begins).last();
+        let (code, tree) = at.map_or((statement, None), |at| (&statement[..at], Some(&statement[at + 4..])));
+        let words = code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+        let paths = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
+        found.inline.extend(paths.map(|path| from_root(module, path)));
+        let mut imported = Vec::new();
+        tree.into_iter().for_each(|tree| leaves(tree, "", &mut imported));
+        found.imported.extend(imported.iter().map(|path| from_root(module, path)));
+    }
+    found
+}
+
+/// The module that a path leads to: the one that has the name, and not one that only hands it on.
+fn home<'a>(modules: &'a BTreeMap<String, Named>, path: &str, steps: u32) -> Option<&'a str> {
+    let ends: Vec<usize> = [0].into_iter().chain(path.match_indices("::").map(|(at, _)| at)).chain([path.len()]).collect();
+    let (end, module) = ends.into_iter().rev().find_map(|end| Some((end, modules.get_key_value(&path[..end])?)))?;
+    let name = path[end..].split("::").nth(1);
+    let handed_on = |to: &&String| name.is_some() && to.rsplit("::").next() == name && !to.starts_with(&path[..end + 2]);
+    let below = |to: &&String| name.is_some() && to.rsplit("::").next() == name && to.len() > path.len();
+    match module.1.imported.iter().find(|to| handed_on(to) || below(to)) {
+        Some(to) if steps > 0 => home(modules, to, steps - 1),
+        _ => Some(module.0),
+    }
+}
+
+/// The circles among the modules of a crate. Of a module and what is within it each may name the other: they are one thing.
+fn circles(modules: &BTreeMap<String, Named>) -> Vec<Vec<&str>> {
+    let within = |inner: &str, outer: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}::"));
+    let mut arrows: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (module, named) in modules {
+        let paths = named.imported.iter().chain(&named.inline);
+        let homes = paths.filter_map(|path| home(modules, path, 8));
+        arrows.insert(module, homes.filter(|home| !within(home, module) && !within(module, home)).collect());
+    }
+    fn reached<'a>(arrows: &BTreeMap<&'a str, Vec<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(module) = next.pop() {
+            next.extend(arrows[module].iter().copied().filter(|to| seen.insert(*to)));
+        }
+        seen
+    }
+    let reached: BTreeMap<&str, BTreeSet<&str>> = arrows.keys().map(|module| (*module, reached(&arrows, module))).collect();
+    let circle = |module: &str| reached[module].iter().copied().filter(|to| reached[to].contains(module)).collect::<Vec<_>>();
+    let circles: BTreeSet<Vec<&str>> = arrows.keys().map(|module| circle(module)).filter(|circle| !circle.is_empty()).collect();
+    circles.into_iter().collect()
+}
+
+fn check_floors(crate_path: &str, modules: &BTreeMap<String, Named>, kept: &[&[&str]]) -> Vec<String> {
+    let found = circles(modules);
+    let is_kept = |circle: &&Vec<&str>| kept.iter().any(|kept| circle.iter().all(|module| kept.contains(module)));
+    let new = found.iter().filter(|circle| !is_kept(circle));
+    let mut wrong: Vec<String> = new.map(|circle| format!("{crate_path}: import each other: {}", circle.join(", "))).collect();
+    let gone = kept.iter().copied().flatten().filter(|module| !found.iter().any(|circle| circle.contains(module)));
+    wrong.extend(gone.map(|module| format!("{crate_path}: {module} is listed as one of a circle and is in none")));
+    wrong
+}
+
 // ---- The repository ----
 
 fn root() -> &'static Path {
@@ -337,6 +502,19 @@ fn assert_tidy(wrong: &[String]) {
 fn crates_depend_only_on_what_they_may() {
     for (path, allowed) in EDGES {
         assert_tidy(&check_edges(path, &std::fs::read_to_string(root().join(path)).unwrap(), allowed));
+    }
+}
+
+#[test]
+fn modules_import_downwards() {
+    let sources = sources();
+    for crate_path in FLOORS {
+        let own = sources.iter().filter(|(path, _)| !is_test(path)).filter_map(|(path, source)| {
+            let module = module_of(path.strip_prefix(crate_path)?.strip_prefix('/')?);
+            Some((module.clone(), named(&module, source)))
+        });
+        let kept: Vec<&[&str]> = CIRCLES.iter().filter(|(path, _)| *path == crate_path).map(|(_, circle)| *circle).collect();
+        assert_tidy(&check_floors(crate_path, &own.collect(), &kept));
     }
 }
 
@@ -409,6 +587,26 @@ fn canary_unsafe() {
     for allowed in [&[("a.rs", 2)][..], &[("a.rs", 1), ("b.rs", 1)], &[("a.rs", 2), ("b.rs", 1), ("c.rs", 1)]] {
         assert_eq!(check_unsafe(&found, allowed).len(), 1, "{allowed:?}");
     }
+}
+
+#[test]
+fn canary_floors() {
+    let crate_of = |files: &[(&str, &str)]| -> BTreeMap<String, Named> {
+        files.iter().map(|(file, source)| (module_of(file), named(&module_of(file), source))).collect()
+    };
+    // `low` and `high` name each other: by way of the parent that hands a name on, and in the middle of the code.
+    let high = ("high.rs", "use std::fmt;\nuse crate::{parent::{Name, self}, low::Low as Deep};");
+    let parent = ("parent/mod.rs", "mod child;\npub use child::{\n    Name,\n    Other,\n};\nfn f(_: child::Name) {}");
+    let child = ("parent/child.rs", "use super::Other;\npub struct Name;");
+    let round = crate_of(&[high, parent, child, ("low.rs", "fn f() { crate::high::g() }")]);
+    assert_eq!(circles(&round), [["high", "low"]]);
+    assert_eq!(check_floors("c", &round, &[]).len(), 1);
+    assert_eq!(check_floors("c", &round, &[&["high", "low"]]), [""; 0]);
+    assert_eq!(check_floors("c", &round, &[&["high", "low", "parent"]]).len(), 1);
+    let round = crate_of(&[high, parent, ("parent/child.rs", "use crate::high::High;"), ("low.rs", "")]);
+    assert_eq!(circles(&round), [["high", "parent::child"]]);
+    let tests = ("low.rs", "// use crate::high::g;\n#[cfg(test)]\nmod tests {\n    use crate::high::g;\n}");
+    assert!(circles(&crate_of(&[high, parent, child, tests])).is_empty());
 }
 
 #[test]

@@ -6,7 +6,6 @@ use crate::list::{List, Run, inline_bytes, sent};
 use crate::request::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
-use crate::transaction::Countable;
 use crate::write::{with_element, with_entry, with_key};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
@@ -17,6 +16,11 @@ use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+
+/// What has entries or elements: [`Transaction::len`](crate::Transaction::len) counts them, [`Transaction::clear`](crate::Transaction::clear) takes them out.
+pub trait Countable: Handle {}
+impl<K: Key, V: Shared> Countable for Dict<K, V> {}
+impl<T: Shared> Countable for List<T> {}
 
 /// Writes that are collected and then happen together, or not at all. Made by [`Session::batch`](crate::Session::batch).
 ///
@@ -133,7 +137,7 @@ impl<'s> Batch<'s> {
     /// Sets the value of a key.
     pub fn insert<K: Key, V: Shared>(&self, dict: &Dict<K, V>, key: impl AsShared<K>, value: impl AsShared<V>) -> Result<()> {
         let object = self.check(dict)?;
-        let align = crate::client::value_align::<K, V>();
+        let align = crate::dict::value_align::<K, V>();
         with_entry::<K, V, _>(&self.session, align, &key, &value, |key, value, ser| {
             self.keep(value)?;
             self.op(&Op::Insert { object, key, value: value.payload(ser), only_if_absent: false, lend: false })

@@ -21,7 +21,6 @@ use commonhold_ipc::value::{AsShared, Key, Plain, Shared, fingerprint, text};
 use commonhold_ipc::wire::commit::{END, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, NewObject, Words, malformed};
-use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,19 +34,6 @@ pub struct Session {
 
 /// Bytes of a container's first content that are sent at a time, when it is made of an iterator.
 const FILL_BYTES: usize = 1 << 20;
-
-/// Alignment of a dict's values: 8 where that is surely enough, 16 where types may need it.
-pub(crate) fn value_align<K: Shared, V: Shared>() -> u8 {
-    fn may_need_16<T: Shared>() -> bool {
-        if T::FLAT {
-            return align_of::<T::Archived>() > 8;
-        }
-        // What lies out of line in these has an alignment of 4 at the most.
-        let id = TypeId::of::<T>();
-        id != TypeId::of::<String>() && id != TypeId::of::<Vec<u8>>() && id != TypeId::of::<Option<String>>()
-    }
-    if may_need_16::<K>() || may_need_16::<V>() { 16 } else { 8 }
-}
 
 impl Session {
     /// Connects to the manager at an address.
@@ -143,7 +129,7 @@ impl Session {
 
     /// A new dict with these entries.
     pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
-        let dict: Dict<K, V> = self.new_object(Kind::Dict, value_align::<K, V>(), 0)?;
+        let dict: Dict<K, V> = self.new_object(Kind::Dict, crate::dict::value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
             batch.insert(&dict, key, value)?;

@@ -4,7 +4,7 @@
 //! hands out what comes; the others sleep until theirs is there, or until the reader has what it wanted and it is theirs to
 //! read. A reader looks for some microseconds before it sleeps, where that has lately paid off.
 
-use crate::retry::this_thread;
+use crate::unpoisoned::lock;
 use commonhold_ipc::arena::ALIVE;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::DESCRIPTORS_PER_MESSAGE_MAX;
@@ -139,10 +139,6 @@ pub struct Connection {
     ended: AtomicBool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 pub use commonhold_ipc::liveness::disconnected;
 
 /// The error of a call whose reply will never come. `changes`: what it has changed is not known.
@@ -162,6 +158,12 @@ fn outcome_unknown() -> Error {
         ErrorKind::OutcomeUnknown,
         "the manager ended after this call was sent and before it was answered: whether it took effect is not known",
     )
+}
+
+/// A number that the calling thread has alone, also while its storage is being torn down.
+pub fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
 impl Connection {

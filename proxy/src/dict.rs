@@ -1,6 +1,5 @@
 //! [`Dict`]: a shared map from keys to values.
 
-use crate::client::value_align;
 use crate::guard::Ref;
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, HasTicket, until_done};
@@ -10,13 +9,14 @@ use crate::watch;
 use crate::write::{Committed, lent, with_entry, with_key};
 use commonhold_ipc::block::Entry;
 use commonhold_ipc::catalog::Record;
-use commonhold_ipc::error::{Error, Result};
+use commonhold_ipc::error::Result;
 use commonhold_ipc::index::{self, Entries};
 use commonhold_ipc::pin::Hold;
 use commonhold_ipc::value::{AsShared, Key, Number, Shared, ShortArchive, access, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, Op};
 use commonhold_ipc::wire::malformed;
 use commonhold_ipc::wire::reply::Outcome;
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -457,16 +457,23 @@ impl Iterator for EntryWalk {
     }
 }
 
+/// Alignment of a dict's values: 8 where that is surely enough, 16 where types may need it.
+pub(crate) fn value_align<K: Shared, V: Shared>() -> u8 {
+    fn may_need_16<T: Shared>() -> bool {
+        if T::FLAT {
+            return align_of::<T::Archived>() > 8;
+        }
+        // What lies out of line in these has an alignment of 4 at the most.
+        let id = TypeId::of::<T>();
+        id != TypeId::of::<String>() && id != TypeId::of::<Vec<u8>>() && id != TypeId::of::<Option<String>>()
+    }
+    if may_need_16::<K>() || may_need_16::<V>() { 16 } else { 8 }
+}
+
 /// A guard on a value of an iteration.
 #[inline(always)]
 pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, hold: &Hold<'g>) -> Ref<'g, T> {
     Ref::beside(session, place, hold)
-}
-
-/// Somebody has stored bytes that are no value of the container's type, going around this library.
-#[cold]
-pub(crate) fn not_this_type(error: &Error) -> ! {
-    panic!("a container holds a value that is not of its type: {error}")
 }
 
 /// The entries of a dict in one version. See [`Dict::iter`].

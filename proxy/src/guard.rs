@@ -2,13 +2,19 @@
 
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::block::Place;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::pin::{Hold, PinTable};
 use commonhold_ipc::value::{AsShared, Fault, Ser, Shared, access, to_owned};
 use rkyv::util::AlignedVec;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+
+/// Somebody has stored bytes that are no value of the container's type, going around this library.
+#[cold]
+pub(crate) fn not_this_type(error: &Error) -> ! {
+    panic!("a container holds a value that is not of its type: {error}")
+}
 
 /// A guard on a value in shared memory: what it shows stays as it is while the guard lives, whatever others write, and also
 /// when the manager dies.
@@ -79,7 +85,7 @@ impl<'g, T: Shared> Ref<'g, T> {
     pub(crate) fn beside(session: &'g Arc<SessionCore>, place: &Place, hold: &Hold<'g>) -> Self {
         let archived = match session.value::<T>(place) {
             Ok(archived) => archived,
-            Err(error) => crate::dict::not_this_type(&error),
+            Err(error) => not_this_type(&error),
         };
         Ref { held: Held::There(archived, hold.clone()) }
     }

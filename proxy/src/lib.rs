@@ -32,6 +32,7 @@ mod snapshot;
 mod striped;
 mod sync;
 mod transaction;
+mod unpoisoned;
 mod upload;
 mod wait;
 mod watch;
@@ -39,7 +40,7 @@ mod write;
 mod writer;
 
 pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
-pub use batch::Batch;
+pub use batch::{Batch, Countable};
 pub use client::{Session, Stats};
 pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
@@ -57,7 +58,7 @@ pub use sync::{
     Acquired, Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, Party, Permit, RLock, RLockGuard, ReadGuard, RwLock, Semaphore,
     WriteGuard,
 };
-pub use transaction::{Countable, Readable, Transaction};
+pub use transaction::{Readable, Transaction};
 pub use wait::{Waitable, wait};
 pub use writer::Writer;
 

@@ -1,6 +1,7 @@
 //! [`List`]: a shared sequence.
 
-use crate::dict::{not_this_type, read};
+use crate::dict::read;
+use crate::guard::not_this_type;
 use crate::guard::{Ref, View};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};

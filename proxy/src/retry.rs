@@ -1,5 +1,6 @@
 //! Doing again what lost to another writer.
 
+use crate::connection::this_thread;
 use crate::session::SessionCore;
 use crate::write::{Committed, conflicts};
 use commonhold_ipc::error::{Error, Result};
@@ -44,12 +45,6 @@ pub struct Gate {
 struct Holder {
     thread: usize,
     until: Instant,
-}
-
-/// A number that the calling thread has alone, also while its storage is being torn down.
-pub fn this_thread() -> usize {
-    thread_local!(static PLACE: u8 = const { 0 });
-    PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
 impl Gate {

@@ -4,6 +4,7 @@ use crate::connection::{Connection, Reply, disconnected};
 use crate::lane::LaneRoad;
 use crate::request::Request;
 use crate::retry::Gate;
+use crate::unpoisoned::lock;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
@@ -28,7 +29,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long connecting may take.
@@ -36,10 +37,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sessions of this process, by manager: for handles that come from elsewhere.
 static SESSIONS: PerLife<HashMap<u64, Weak<SessionCore>>> = PerLife::new();
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// How often an object is held: by handles here, and by the manager's count for this session.
 #[derive(Clone, Copy, Default)]

@@ -5,7 +5,7 @@
 //! batch's, and kept here as well (the *overlay*), so that later reads of the same transaction see them. Nothing happens
 //! before the commit.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Countable};
 use crate::dict::{Dict, find};
 use crate::guard::Ref;
 use crate::handle::Handle;
@@ -133,11 +133,6 @@ impl<T: Shared> Readable<usize> for List<T> {
         tx.read_list(self, position as u64)
     }
 }
-
-/// What has entries or elements: [`Transaction::len`] counts them, [`Transaction::clear`] takes them out.
-pub trait Countable: Handle {}
-impl<K: Key, V: Shared> Countable for Dict<K, V> {}
-impl<T: Shared> Countable for List<T> {}
 
 fn archive<T: Shared>(value: &impl AsShared<T>) -> Result<Archive> {
     let mut ser = Ser::buffer();

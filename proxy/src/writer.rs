@@ -6,7 +6,7 @@
 //! come, the more share a message. At most one series is under way, so that their order is that of the writes, on either road
 //! of calls. A writer has a lane of its own: its thread's other calls do not wait for it, and it may go to another thread.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Countable};
 use crate::connection::{Reply, disconnected};
 use crate::dict::Dict;
 use crate::lane::UnderWay;
@@ -14,7 +14,6 @@ use crate::list::List;
 use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
-use crate::transaction::Countable;
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{WRITER_BYTES, WRITER_FAILURES_MAX, WRITER_UPLOADS_MAX};
 use commonhold_ipc::pin::OwnLane;

@@ -5,7 +5,8 @@ use super::assert_no_captures;
 use super::frames::{Packing, Space};
 use super::keeper::keep;
 use super::owner::{Owner, State};
-use super::worker::{Initializer, first_entry};
+use super::settings::{FirstCall, Settings};
+use super::worker::{InitializerResult, first_entry};
 use crate::process::{Task, cpu_count};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
@@ -14,9 +15,8 @@ use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::pool::{FILE_BASE, SEGMENT_BYTES};
 use commonhold_ipc::sys::{bell, memfd_sealed};
 use commonhold_ipc::value::Shared;
-use std::any::Any;
 use std::ffi::OsString;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -62,29 +62,6 @@ impl fmt::Debug for PoolBuilder {
     }
 }
 
-/// What a pool's initializer may return: nothing, or whether it has failed.
-#[diagnostic::on_unimplemented(
-    message = "a pool's initializer cannot return `{Self}`",
-    note = "it returns nothing, or `Result<(), E>` with an error that can be shown: what it makes for the tasks, it leaves in a static"
-)]
-pub trait InitializerResult {
-    #[doc(hidden)]
-    fn begun(self) -> Result<()>;
-}
-
-impl InitializerResult for () {
-    fn begun(self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl<E: Display + 'static> InitializerResult for Result<(), E> {
-    fn begun(self) -> Result<()> {
-        // An error of ours keeps its kind.
-        self.map_err(|error| (&error as &dyn Any).downcast_ref::<Error>().cloned().unwrap_or_else(|| Error::other(&error)))
-    }
-}
-
 /// What is as it is given.
 #[derive(Default)]
 struct Partial {
@@ -96,33 +73,6 @@ struct Partial {
     cpus: Option<Vec<u32>>,
     one_cpu_each: bool,
     environment: Vec<(OsString, OsString)>,
-}
-
-/// The initializer, ready to be told to workers, and what its arguments need.
-pub(super) struct FirstCall {
-    function: u64,
-    name: u64,
-    packing: Packing,
-}
-
-impl FirstCall {
-    pub(super) fn orders(&self) -> Initializer {
-        (self.function, self.name, self.packing.bytes.clone())
-    }
-}
-
-/// How a pool is.
-pub(super) struct Settings {
-    pub(super) name: String,
-    pub(super) initializer: Option<FirstCall>,
-    pub(super) calls_most: Option<u64>,
-    pub(super) retries: u32,
-    pub(super) time_limit: Option<Duration>,
-    pub(super) chunk_size: Option<u64>,
-    pub(super) look_ahead: Option<u64>,
-    pub(super) cpus: Option<Vec<u32>>,
-    pub(super) one_cpu_each: bool,
-    pub(super) environment: Vec<(OsString, OsString)>,
 }
 
 impl PoolBuilder {

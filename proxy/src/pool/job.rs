@@ -1,20 +1,16 @@
 //! What a caller has asked of a pool, and what has come of it so far.
 
 use super::frames::{Body, Frames, Kind};
-use super::worker::panicked;
-use crate::process::{PanicReport, unpack};
+use crate::process::{PanicReport, panicked, unpack};
 use crate::session::Stored;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex};
 
 /// What is done when a job is finished: on the pool's own thread.
 pub(super) type Callback = Box<dyn FnOnce(&Job) + Send>;

@@ -4,11 +4,11 @@
 //! collects results while nobody waits for any, and runs callbacks. While callers wait, workers do not wake it: it costs nothing then.
 
 use super::frames::Space;
-use super::job::lock;
-use super::owner::{Chunk, Owner, State};
+use super::owner::{Chunk, Hand, Owner, State};
 use super::wait::IS_KEEPER;
 use super::worker::work;
 use crate::process::Process;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{DESCRIPTORS_POLLED_MAX, POOL_IDLE_DEATHS_MAX, POOL_LOOK_MS, POOL_START_TRIES};
 use commonhold_ipc::pool::State as SlotState;
@@ -17,17 +17,6 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A worker, as its owner sees it.
-pub(super) struct Hand {
-    pub(super) process: Arc<Process<Result<()>>>,
-    /// It was told to take no more tasks.
-    sent_away: bool,
-    /// It was killed because a call took too long: the state of the slot that it had then.
-    condemned: Option<u64>,
-    /// Since when its slot and its clock have shown this, and no call runs.
-    silent: Option<((u64, u64), Instant)>,
-}
 
 /// How the last starts have gone.
 #[derive(Default)]

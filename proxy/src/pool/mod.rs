@@ -17,20 +17,23 @@ mod job;
 mod keeper;
 mod owner;
 mod results;
+mod settings;
 mod wait;
 mod worker;
 
-pub use builder::{InitializerResult, PoolBuilder};
+pub use builder::PoolBuilder;
 pub use results::{AsyncResult, Imap, Progress, Watch};
+pub use worker::InitializerResult;
 
 use crate::process::Task;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::sys::ring_bell;
 use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::Shared;
 use feed::{Feeder, Size};
 use frames::Packing;
-use job::{Job, all, each, lock, only};
+use job::{Job, all, each, only};
 use owner::{Arguments, Chunk, Owner};
 use std::fmt;
 use std::sync::{Arc, PoisonError};

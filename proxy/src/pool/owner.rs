@@ -14,8 +14,10 @@
 //! A worker's place is not given to another process while somebody reads what the last one has left.
 
 use super::frames::{Packing, Room, Space};
-use super::job::{Callback, Job, Piece, lock};
-use super::keeper::Hand;
+use super::job::{Callback, Job, Piece};
+use super::settings::Settings;
+use crate::process::Process;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::limits::{POOL_AHEAD_BYTES, POOL_SLOTS};
@@ -28,6 +30,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 /// Calls side by side, ready to be handed out.
 pub(super) struct Chunk {
@@ -86,13 +89,24 @@ pub(super) struct State {
     pub(super) callbacks: Vec<(Arc<Job>, Callback)>,
 }
 
+/// A worker, as its owner sees it.
+pub(super) struct Hand {
+    pub(super) process: Arc<Process<Result<()>>>,
+    /// It was told to take no more tasks.
+    pub(super) sent_away: bool,
+    /// It was killed because a call took too long: the state of the slot that it had then.
+    pub(super) condemned: Option<u64>,
+    /// Since when its slot and its clock have shown this, and no call runs.
+    pub(super) silent: Option<((u64, u64), Instant)>,
+}
+
 /// What the pool's handles, its jobs and its keeper share.
 pub(super) struct Owner {
     pub(super) stamp: Stamp,
     pub(super) segment: Segment,
     pub(super) file: Arc<File>,
     pub(super) bell: OwnedFd,
-    pub(super) settings: super::builder::Settings,
+    pub(super) settings: Settings,
     pub(super) state: Mutex<State>,
     pub(super) arguments: Mutex<Space>,
     pub(super) changed: Condvar,

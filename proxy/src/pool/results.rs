@@ -1,9 +1,10 @@
 //! What comes back: [`AsyncResult`], [`Imap`], and how far something is.
 
 use super::feed::Feeder;
-use super::job::{Job, lock};
+use super::job::Job;
 use super::owner::Owner;
 use super::wait::Patience;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::value::Shared;
 use std::collections::BTreeMap;

@@ -3,8 +3,9 @@
 //! Who waits looks at the bells, collects what is there, and otherwise sleeps on the board's eventcount. Workers wake sleepers at each task
 //! that is done, or, if all of them wait for many results, only while few tasks are left. They tell the keeper only if nobody waits.
 
-use super::job::{Job, lock};
+use super::job::Job;
 use super::owner::{Owner, State};
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_LOOK_MS, POOL_SLOTS};
 use commonhold_ipc::liveness::Slept;

@@ -1,8 +1,7 @@
 //! A worker's life: takes tasks off the board, calls, puts the results there.
 
-use super::builder::InitializerResult;
 use super::frames::{FRAMES_BYTES_MAX, Frames, Kind, Packing, Space};
-use crate::process::{PanicReport, Task, handed, panic_report, unpack};
+use crate::process::{PanicReport, Task, handed, panic_report, panicked, unpack};
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::POOL_LOOK_MS;
@@ -15,6 +14,7 @@ use commonhold_ipc::task::{Entry, Runner};
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
 use std::any::Any;
+use std::fmt::Display;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
@@ -24,6 +24,29 @@ use std::time::{Duration, Instant};
 
 /// A function to be called first in every worker: its entry, a hash of its name, its arguments' frames.
 pub(super) type Initializer = (u64, u64, Vec<u8>);
+
+/// What a pool's initializer may return: nothing, or whether it has failed.
+#[diagnostic::on_unimplemented(
+    message = "a pool's initializer cannot return `{Self}`",
+    note = "it returns nothing, or `Result<(), E>` with an error that can be shown: what it makes for the tasks, it leaves in a static"
+)]
+pub trait InitializerResult {
+    #[doc(hidden)]
+    fn begun(self) -> Result<()>;
+}
+
+impl InitializerResult for () {
+    fn begun(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<E: Display + 'static> InitializerResult for Result<(), E> {
+    fn begun(self) -> Result<()> {
+        // An error of ours keeps its kind.
+        self.map_err(|error| (&error as &dyn Any).downcast_ref::<Error>().cloned().unwrap_or_else(|| Error::other(&error)))
+    }
+}
 
 /// Calls a function with each of a task's arguments.
 struct Each<A, M>(PhantomData<fn(A, M)>);
@@ -361,10 +384,4 @@ impl Worker {
             None => current.outcome = std::mem::take(&mut self.packing.bytes),
         }
     }
-}
-
-/// The error of a function that has panicked.
-pub(super) fn panicked(who: &str, (message, place, backtrace): PanicReport) -> Error {
-    let text = format!("{who} panicked at {place}: {message}");
-    Error::caused(ErrorKind::Panicked, text, Error::other(format!("its backtrace:\n{backtrace}")))
 }

@@ -2,6 +2,7 @@
 
 use super::ROLE;
 use super::children::{ChildProcess, Process};
+use super::family;
 use super::identity::{current_process, next_place};
 use super::message::{HANDED_MAX, Kind, Packed, send};
 use super::orders::{Orders, Settings};
@@ -242,6 +243,8 @@ impl ProcessBuilder {
         // From here on it is the child's alone: its death, too, is seen by the managers.
         drop(luggage);
         points::client("process: started");
-        Ok(Process::of(ChildProcess::new(spawned, channel, name, self.daemon, entry.name())))
+        let child = ChildProcess::new(spawned, channel, name, self.daemon, entry.name());
+        family::add(&child);
+        Ok(Process::of(child))
     }
 }

@@ -1,11 +1,11 @@
 //! The parent's view of a child: [`ChildProcess`], [`Process`].
 
 use super::failure::{Right, tell};
-use super::family;
 use super::message::{Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
-use super::run::PanicReport;
+use super::run::{PanicReport, panicked};
 use crate::session::Stored;
+use crate::unpoisoned::lock;
 use crate::wait::{Places, Source};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
@@ -18,15 +18,11 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Exit code of a program that the dynamic loader could not put together.
 const NOT_LOADED: i32 = 127;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What a child has said at its end.
 enum Report {
@@ -92,7 +88,7 @@ impl ChildProcess {
             is_known: false,
         };
         let (silent, signals) = (AtomicBool::new(false), AtomicU64::new(0));
-        let child = ChildProcess(Arc::new(Inner {
+        ChildProcess(Arc::new(Inner {
             name,
             daemon,
             function,
@@ -102,9 +98,7 @@ impl ChildProcess {
             silent,
             signals,
             state: Mutex::new(state),
-        }));
-        family::add(&child);
-        child
+        }))
     }
 
     /// Its name: `Process-1`, `Process-2` and so on, unless it was given another.
@@ -281,7 +275,7 @@ impl ChildProcess {
                     }
                     Err(error) => Err(error),
                 },
-                Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(self.panicked(report))),
+                Kind::Panicked => unpack::<PanicReport>(&message.head).map(|report| Report::Failed(panicked(&self.who(), report))),
                 Kind::Failed => {
                     state.right = Right::of(message.fds);
                     unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error)))
@@ -307,11 +301,6 @@ impl ChildProcess {
 
     pub(super) fn who(&self) -> String {
         format!("{} (pid {}, running `{}`)", self.name(), self.pid(), self.0.function)
-    }
-
-    fn panicked(&self, (message, place, backtrace): PanicReport) -> Error {
-        let text = format!("{} panicked at {place}: {message}", self.who());
-        Error::caused(ErrorKind::Panicked, text, Error::other(format!("its backtrace:\n{backtrace}")))
     }
 
     fn failed(&self, error: Error) -> Error {

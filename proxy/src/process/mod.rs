@@ -34,7 +34,7 @@ pub use family::{ChildrenGuard, active_children, join_children};
 pub use identity::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub(crate) use parcel::{Label, hold, label_of, unpack};
 pub use run::run;
-pub(crate) use run::{PanicReport, handed, panic_report};
+pub(crate) use run::{PanicReport, handed, panic_report, panicked};
 pub use supervise::{ChildSpec, Outcome, Restart, RestartStrategy, Supervisor, SupervisorEvent, SupervisorStopper};
 pub use task::Task;
 

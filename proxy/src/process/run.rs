@@ -32,6 +32,12 @@ const WATCHER_STACK_BYTES: usize = 64 << 10;
 /// How the parent is told of a panic: its message, its place, its backtrace.
 pub(crate) type PanicReport = (String, String, String);
 
+/// The error of a function that has panicked.
+pub(crate) fn panicked(who: &str, (message, place, backtrace): PanicReport) -> Error {
+    let text = format!("{who} panicked at {place}: {message}");
+    Error::caused(ErrorKind::Panicked, text, Error::other(format!("its backtrace:\n{backtrace}")))
+}
+
 /// Runs what the process at the other end of the channel orders, and ends this process. Never returns.
 pub fn run(channel: Channel) -> ! {
     let code = live(Arc::new(channel)).unwrap_or_else(|channel_and_error| {

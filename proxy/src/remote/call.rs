@@ -6,6 +6,7 @@ use crate::connection::disconnected;
 use crate::handle::{Handle, Object};
 use crate::request::{Request, ids};
 use crate::session::{SessionCore, Stored};
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
 use commonhold_ipc::line::Side;
@@ -17,15 +18,11 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
 const LOOK: Duration = Duration::from_millis(1_000);
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Where an object's methods run.
 pub struct Home {

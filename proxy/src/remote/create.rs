@@ -1,13 +1,14 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::call::{Arguments, Prepared, Question, Use, deadline, host_gone, lock, reach, result, wait};
-use super::function::Logic;
+use super::call::{Arguments, Prepared, Question, Use, deadline, host_gone, reach, result, wait};
+use super::function::{Logic, over_time};
 use super::host::Passage;
 use super::line::Frame;
 use crate::client::Session;
 use crate::process::Task;
 use crate::session::SessionCore;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{RUN_GRACE_MS, TICKET_MS};
 use commonhold_ipc::task::{Build, Entry, Runner};
@@ -208,12 +209,6 @@ fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<D
             None => {}
         }
     }
-}
-
-/// The error of logic that took too long.
-pub(super) fn over_time() -> Error {
-    let text = format!("what runs beside the manager may take {TICKET_MS} ms: it took longer, and has left no trace");
-    Error::new(ErrorKind::TimedOut, text)
 }
 
 fn forget(core: &SessionCore, host: u64) {

@@ -1,7 +1,8 @@
 //! [`Logic`]: what may run beside the manager on its data.
 
 use crate::transaction::Transaction;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::limits::TICKET_MS;
 
 /// A function that can run beside the manager, in a transaction: `fn(&Transaction, A) -> Result<R>`, or a closure that captures
 /// nothing.
@@ -25,4 +26,10 @@ where
     fn call(&self, tx: &Transaction<'_>, arguments: A) -> Result<R> {
         self(tx, arguments)
     }
+}
+
+/// The error of logic that took too long.
+pub(super) fn over_time() -> Error {
+    let text = format!("what runs beside the manager may take {TICKET_MS} ms: it took longer, and has left no trace");
+    Error::new(ErrorKind::TimedOut, text)
 }

@@ -1,6 +1,6 @@
 //! A line: frames between a client and a host, through memory that they share (`ipc::line`), or by the sockets alone.
 
-use super::call::lock;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
 use commonhold_ipc::line::{LineEnd, Side, Waited, Wanted};

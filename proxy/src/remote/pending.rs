@@ -3,9 +3,10 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::call::{Prepared, host_gone, lock, result, taken};
+use super::call::{Prepared, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use crate::session::{SessionCore, Stored};
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::Shared;
 use commonhold_ipc::wire::remote::{Answer, parse_result};

@@ -18,9 +18,9 @@
 use super::Registered;
 use super::serve::{Outcome, answer_to, call};
 use super::turns::{Door, circle};
-use crate::remote::call::lock;
 use crate::remote::line::{Frame, Got, SharedLine};
 use crate::session::Stored;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::{REMOTE_AHEAD_BYTES_MAX, REMOTE_AHEAD_SPARE_MAX, REMOTE_AHEAD_THREADS_MAX, REPLIES_PENDING_BYTES_MAX};
 use commonhold_ipc::wire::remote::{Ask, Asked};

@@ -21,10 +21,10 @@
 use super::Registered;
 use super::ahead::{Led, Overseer, Seen};
 use super::serve::{Row, answer_to, run, serve};
-use crate::remote::call::lock;
 use crate::remote::line::{Frame, Line};
 use crate::retry::Ticket;
 use crate::session::Stored;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::LOGIC_LINES_MAX;
 use commonhold_ipc::socket::{Channel, Spin};

@@ -48,7 +48,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 use turns::Waits;
 
-use super::call::lock;
+use crate::unpoisoned::lock;
 
 /// What a host consists of.
 pub struct Host {

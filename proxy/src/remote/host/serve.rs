@@ -1,7 +1,7 @@
 //! A line's thread: takes a call, runs it, answers.
 
 use super::super::call::{Chain, in_chain};
-use super::super::create::over_time;
+use super::super::function::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
 use super::Host;
 use super::ahead::Ahead;

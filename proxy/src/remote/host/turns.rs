@@ -4,7 +4,7 @@
 //! what they in turn wait for, and so on: if that leads back to the chain, the call fails with `Deadlock` instead of waiting. Chains
 //! enter the list of who waits, and leave it, under one lock; so the last one of a circle to wait sees the whole of it.
 
-use super::super::call::lock;
+use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
