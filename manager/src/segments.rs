@@ -268,7 +268,7 @@ fn room(kind: Kind, more: u64, bytes: u64, bytes_max: u64) -> Result<()> {
         return Ok(());
     }
     let text = format!(
-        "no room for {more} bytes of a {}: such objects have {bytes} bytes, and may have {bytes_max} together; give the manager a larger capacity",
+        "no room for {more} more bytes in objects of kind {}: they have {bytes} bytes, and may have {bytes_max} together; give the manager a larger capacity",
         kind.name(),
     );
     Err(Error::new(ErrorKind::Full, text))

@@ -108,7 +108,7 @@ fn of_names_and_tokens() {
     says(
         manager.publish("numbers", &other),
         ErrorKind::AlreadyExists,
-        "the name \"numbers\" is taken by object 1: open it, unpublish it first, or choose another name",
+        "the name \"numbers\" is taken by object 1: open it, unpublish it first, replace it by `publish_over`, or choose another name",
     );
     says(manager.publish("", &list), ErrorKind::OutOfRange, "a name of 0 bytes cannot be given: names have 1 to 200 bytes");
     says(manager.publish(&"x".repeat(201), &list), ErrorKind::OutOfRange, "a name of 201 bytes cannot be given: names have 1 to 200 bytes");
@@ -288,7 +288,7 @@ fn of_raw_memory() {
     says(
         manager.array::<u64>(1 << 20),
         ErrorKind::Full,
-        "no room for 8388992 bytes of a Array: such objects have {…} bytes, and may have 4194304 together; give the manager a larger capacity",
+        "no room for 8388992 more bytes in objects of kind Array: they have {…} bytes, and may have 4194304 together; give the manager a larger capacity",
     );
     says(
         manager.array::<u64>(usize::MAX),

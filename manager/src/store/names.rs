@@ -9,7 +9,9 @@ impl Store {
         if let Some(bearer) = self.names.get(name)
             && !replace
         {
-            let text = format!("the name {name:?} is taken by object {bearer}: open it, unpublish it first, or choose another name");
+            let text = format!(
+                "the name {name:?} is taken by object {bearer}: open it, unpublish it first, replace it by `publish_over`, or choose another name"
+            );
             return Err(Error::new(ErrorKind::AlreadyExists, text));
         }
         self.objects.hold(id)?;
