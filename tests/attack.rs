@@ -13,6 +13,7 @@ use commonhold_ipc::wire::commit::{Op, write_single};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Reader};
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -134,27 +135,51 @@ fn what_is_lent_to_the_shared_lane_outlives_messages_without_answers() {
 }
 
 #[test]
-fn a_transaction_that_writes_beside_itself_ends() {
-    let manager = Manager::in_process().unwrap();
-    let dict = manager.dict([("a".to_string(), 0u64)]).unwrap();
-    let log = manager.list([0u64]).unwrap();
-    let runs = ends(move || {
-        let mut runs = 0u64;
-        manager
-            .transaction(|tx| {
-                runs += 1;
-                let seen = *tx.get(&dict, "a")?.unwrap();
-                if runs <= 6 {
-                    dict.add("a", 1)?;
-                }
-                log.push(runs)?;
-                manager.transaction(|tx| tx.push(&log, 100 + runs))?;
-                tx.insert(&dict, "b", seen)
-            })
-            .unwrap();
-        runs
-    });
-    assert_eq!(runs, 7);
+fn who_writes_beside_the_transaction_it_is_in_is_refused() {
+    let (manager, elsewhere) = (Manager::in_process().unwrap(), Manager::in_process().unwrap());
+    let (dict, log) = (manager.dict([("a".to_string(), 0u64)]).unwrap(), manager.list([0u64]).unwrap());
+    let (value, counter, foreign) = (manager.value(1u64).unwrap(), manager.counter(1).unwrap(), elsewhere.list([1u64]).unwrap());
+    let large = vec![0u64; 100_000];
+    let blobs = manager.list([vec![1u64]]).unwrap();
+    let made = manager
+        .transaction(|tx| {
+            let tries = [
+                dict.insert("a", 1).map(drop),
+                dict.add("a", 1).map(drop),
+                dict.update("a", |old| old.map(|old| old + 1)).map(drop),
+                dict.extend([("x", 1u64)]),
+                dict.clear(),
+                log.push(1),
+                log.sort(),
+                blobs.push(&large),
+                value.set(2u64),
+                value.update(|value| *value += 1).map(drop),
+                counter.add(1).map(drop),
+                manager.batch(|batch| batch.push(&log, 1)),
+                manager.transaction(|inner| inner.push(&log, 1)),
+                elsewhere.transaction(|_| foreign.push(1)),
+            ];
+            for (number, tried) in tries.into_iter().enumerate() {
+                let error = tried.expect_err("a write beside the transaction");
+                assert_eq!(error.kind(), commonhold::ErrorKind::Refused, "try {number}: {error}");
+            }
+            // What is another manager's, or nobody's yet, and what only reads.
+            foreign.push(2)?;
+            let made = (manager.list(0..3u64)?, manager.dict([(1u8, 2u8)])?, manager.value(5u64)?, manager.counter(6)?);
+            assert_eq!((made.0.len()?, made.1.len()?, *made.2.get()?, made.3.get()?), (3, 1, 5, 6));
+            assert_eq!(log.len()?, 1);
+            tx.insert(&dict, "b", 7)?;
+            Ok(made.0)
+        })
+        .unwrap();
+    assert_eq!((dict.len().unwrap(), log.len().unwrap(), blobs.len().unwrap(), foreign.len().unwrap()), (2, 1, 1, 2));
+    assert_eq!((*value.get().unwrap(), counter.get().unwrap()), (1, 1));
+    made.push(1).unwrap();
+    // Nor is anything refused behind a closure that panics.
+    let panicked = catch_unwind(AssertUnwindSafe(|| manager.transaction(|_| -> commonhold::Result<()> { panic!("on purpose") })));
+    assert!(panicked.is_err());
+    log.push(1).unwrap();
+    manager.audit().unwrap();
 }
 
 #[test]
@@ -191,7 +216,7 @@ fn what_a_transaction_reads_behind_its_own_pushes_must_hold() {
             assert_eq!(*tx.get(&list, position + runs - 1)?.unwrap(), 50);
             assert!(tx.get(&list, position + runs)?.is_none());
             if runs == 1 {
-                list.push(2)?;
+                std::thread::scope(|other| other.spawn(|| list.push(2)).join().unwrap())?;
             }
             Ok(position + runs - 1)
         })

@@ -4,6 +4,7 @@ use crate::array::{Array, ArrayContent, SharedBytes};
 use crate::batch::Batch;
 use crate::dict::Dict;
 use crate::handle::{Handle, Object, Token};
+use crate::inside::Inside;
 use crate::list::{List, Run, inline_bytes};
 use crate::session::SessionCore;
 use crate::single::{Counter, Namespace, Value};
@@ -129,6 +130,7 @@ impl Session {
 
     /// A new dict with these entries.
     pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
+        let _new = Inside::of_none();
         let dict: Dict<K, V> = self.new_object(Kind::Dict, crate::dict::value_align::<K, V>(), 0)?;
         let mut batch = Batch::new(&self.core);
         for (key, value) in entries {
@@ -144,6 +146,7 @@ impl Session {
 
     /// A new list with these elements.
     pub fn list<T: Shared>(&self, elements: impl IntoIterator<Item = T>) -> Result<List<T>> {
+        let _new = Inside::of_none();
         let list: List<T> = self.new_object(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
         let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
@@ -162,6 +165,7 @@ impl Session {
 
     /// A new shared value.
     pub fn value<T: Shared>(&self, first: impl AsShared<T>) -> Result<Value<T>> {
+        let _new = Inside::of_none();
         let value: Value<T> = self.new_object(Kind::Value, 0, 0)?;
         value.set(first)?;
         Ok(value)
@@ -169,6 +173,7 @@ impl Session {
 
     /// A new counter.
     pub fn counter(&self, first: i64) -> Result<Counter> {
+        let _new = Inside::of_none();
         let counter: Counter = self.new_object(Kind::Counter, 0, 0)?;
         if first != 0 {
             counter.add(first)?;
@@ -306,8 +311,11 @@ impl Session {
     /// changed by somebody else before the commit, it runs again, after a few times with the other writers kept waiting. An
     /// error from `body` leaves no trace.
     ///
+    /// In it, write by the transaction: a write by a handle itself, over the same connection, is refused there. It would happen at
+    /// once, and again with each further run. What handles read is the newest state, not the transaction's. Objects may be made.
+    ///
     /// # Errors
-    /// `body`'s own; `Conflict` if it is so slow that others keep changing what it read.
+    /// `body`'s own; `Refused` as said; `Conflict` if it is so slow that others keep changing what it read.
     pub fn transaction<R>(&self, body: impl FnMut(&Transaction<'_>) -> Result<R>) -> Result<R> {
         transaction::run(&self.core, body)
     }

@@ -13,6 +13,7 @@ mod connection;
 mod dict;
 mod guard;
 mod handle;
+mod inside;
 mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]

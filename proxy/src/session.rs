@@ -357,6 +357,7 @@ impl SessionCore {
     /// Runs a commit: beside others of this process, but not while one of them has the writer's ticket.
     #[inline]
     pub fn commit_then<R>(&self, request: &mut Request, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
+        crate::inside::check(self)?;
         self.gate.pass();
         self.call_then(request, true, then)
     }

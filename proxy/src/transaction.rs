@@ -9,6 +9,7 @@ use crate::batch::{Batch, Countable};
 use crate::dict::{Dict, find};
 use crate::guard::Ref;
 use crate::handle::Handle;
+use crate::inside::Inside;
 use crate::list::List;
 use crate::retry::{Attempt, HasTicket, Ticket, under_ticket, until_done};
 use crate::session::SessionCore;
@@ -506,11 +507,17 @@ fn no_position(what: &str, position: usize, len: usize) -> Error {
     Error::new(ErrorKind::OutOfRange, format!("cannot {what} position {position} of a list of {len} elements: positions count from 0"))
 }
 
+/// Runs a transaction's closure: what it writes by other ways than the transaction is refused.
+fn inside_of<R>(session: &SessionCore, body: impl FnOnce() -> R) -> R {
+    let _inside = Inside::of(session);
+    body()
+}
+
 /// Runs a closure as a transaction until it commits.
 pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Transaction<'s>) -> Result<R>) -> Result<R> {
     until_done(session, |ticket| {
         let tx = Transaction::begin(session)?;
-        let result = body(&tx)?;
+        let result = inside_of(session, || body(&tx))?;
         Ok(match tx.commit(|session, commit| session.commit_with(commit, ticket))? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,
@@ -531,7 +538,7 @@ pub(crate) fn run_alone<'s, R>(
 ) -> Result<R> {
     under_ticket(session, kept, begun, &over_time, |is_in_time, ticket| {
         let tx = Transaction::begin(session)?;
-        let result = body(&tx)?;
+        let result = inside_of(session, || body(&tx))?;
         if !is_in_time() {
             return Err(over_time());
         }

@@ -49,6 +49,7 @@ impl SessionCore {
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
     pub fn commit_ungated(&self, commit: &mut CommitWriter) -> Result<Committed> {
+        crate::inside::check(self)?;
         self.call_then(&mut Request::commit(commit).quiet(), true, committed)
     }
 

@@ -192,6 +192,7 @@ impl Writer {
     fn take_road(&self, request: &mut Request) -> Result<Road> {
         let (session, connection) = (&self.session, &self.session.connection);
         session.check()?;
+        crate::inside::check::<SessionCore>(session)?;
         let Some(lane) = self.lane.as_ref().map(OwnLane::number) else {
             return Ok(Road::Answered(session.call(request, true)));
         };

@@ -201,6 +201,12 @@ fn of_batches_and_transactions() {
         ErrorKind::Refused,
         "a transaction works on containers of one manager: this one is of another",
     );
+    says(
+        manager.transaction(|_| list.push(1)),
+        ErrorKind::Refused,
+        "inside of a transaction write by it: `tx.insert(&dict, …)`, `tx.push(&list, …)`; a write by the handle itself, a batch or another \
+         transaction would happen at once, and once more whenever the closure runs again",
+    );
     says(manager.transaction(|_| Err::<(), _>(Error::other("ada is out of money"))), ErrorKind::Other, "ada is out of money");
     says(
         manager.transaction(|tx| tx.set_at(&list, 5, 1).map(drop)),
