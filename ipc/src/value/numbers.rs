@@ -36,7 +36,7 @@ pub enum NumberKind {
 /// A number that `add` works on.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that can be added to",
-    note = "the integers from `u8` to `i128`, `f32` and `f64` are; `usize` and `isize` differ between programs: use `u64` and `i64`"
+    note = "the integers from `u8` to `i128`, `f32` and `f64` are; `usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)"
 )]
 pub trait Number: Shared + Copy + Default {
     /// The number's code.

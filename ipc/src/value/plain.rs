@@ -18,7 +18,7 @@ use super::shared::Shared;
     message = "`{Self}` is not a plain value",
     label = "not plain",
     note = "plain are the integers from `u8` to `i128`, `f32`, `f64`, `bool`, `char`, arrays and tuples of up to four of such, and structs with `#[derive(commonhold::Shared, commonhold::Plain, Clone, Copy)]`",
-    note = "`usize` and `isize` differ between programs: use `u64` and `i64`; for text, enums and what has no fixed size take a `List`"
+    note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`); for text, enums and what has no fixed size take a `List`"
 )]
 pub trait Plain: Shared + Copy {
     /// Its bytes there.

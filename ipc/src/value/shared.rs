@@ -18,7 +18,7 @@ use super::serialise::Ser;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between processes",
     label = "not a shared type",
-    note = "`usize` and `isize` differ between programs: use `u64` and `i64`",
+    note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)",
     note = "put `#[derive(commonhold::Shared)]` on it; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process"
 )]
 pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Check> + Deserialize<Self, De>> + Serialize<Ser> {
