@@ -156,7 +156,6 @@ fn who_writes_beside_the_transaction_it_is_in_is_refused() {
                 value.update(|value| *value += 1).map(drop),
                 counter.add(1).map(drop),
                 manager.batch(|batch| batch.push(&log, 1)),
-                manager.transaction(|inner| inner.push(&log, 1)),
                 elsewhere.transaction(|_| foreign.push(1)),
             ];
             for (number, tried) in tries.into_iter().enumerate() {

@@ -41,7 +41,7 @@ pub fn check<S>(session: &S) -> Result<()> {
 
 #[cold]
 fn refused() -> Error {
-    let text = "inside of a transaction write by it: `tx.insert(&dict, …)`, `tx.push(&list, …)`; a write by the handle itself, a batch or another \
-                transaction would happen at once, and once more whenever the closure runs again";
+    let text = "inside of a transaction write by it: `tx.insert(&dict, …)`, `tx.push(&list, …)`; a write by the handle itself or by a batch would \
+                happen at once, and once more whenever the closure runs again";
     Error::new(ErrorKind::Refused, text)
 }

@@ -492,6 +492,8 @@ impl<'s> Transaction<'s> {
             // What it read was one version: nothing to do, nothing to check.
             return Ok(Committed::Done);
         }
+        // Also inside of another one, which it knows itself to be beside.
+        let _own = Inside::of_none();
         let done = by(self.session(), &mut self.batch.commit_mut())?;
         self.batch.forget_uploads();
         Ok(done)

@@ -204,8 +204,8 @@ fn of_batches_and_transactions() {
     says(
         manager.transaction(|_| list.push(1)),
         ErrorKind::Refused,
-        "inside of a transaction write by it: `tx.insert(&dict, …)`, `tx.push(&list, …)`; a write by the handle itself, a batch or another \
-         transaction would happen at once, and once more whenever the closure runs again",
+        "inside of a transaction write by it: `tx.insert(&dict, …)`, `tx.push(&list, …)`; a write by the handle itself or by a batch would \
+         happen at once, and once more whenever the closure runs again",
     );
     says(manager.transaction(|_| Err::<(), _>(Error::other("ada is out of money"))), ErrorKind::Other, "ada is out of money");
     says(
