@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// Keys are compared by their bytes. Iteration is in the order of the keys' hashes; [`iter_ordered`](Dict::iter_ordered) and
 /// printing follow the order in which keys were first inserted.
 ///
-/// Every method fails with [`is_disconnected`](Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
+/// Every method fails with [`is_disconnected`](commonhold_ipc::error::Error::is_disconnected) when the manager is gone, with `UsedAfterFork` in a
 /// forked child, and with `NotFound` when the object is gone.
 ///
 /// ```
