@@ -51,7 +51,7 @@ impl ManagerBuilder {
     }
 
     /// Bytes of memory that the manager's containers may take at the most. By default half of what the machine has, or of
-    /// what the memory control group of this process allows. At least 8 MiB. Up to 3 MiB of it are kept free, so that what is full
+    /// what the memory control group of this process allows. At least 8 MiB. Some 3 MiB of it are kept free, so that what is full
     /// can still be emptied. Arrays, blocks, queues and locks lie beside it, and may take half as much together.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.config.capacity_bytes = bytes;

@@ -135,6 +135,30 @@ fn what_is_lent_to_the_shared_lane_outlives_messages_without_answers() {
 }
 
 #[test]
+fn a_transaction_that_writes_beside_itself_ends() {
+    let manager = Manager::in_process().unwrap();
+    let dict = manager.dict([("a".to_string(), 0u64)]).unwrap();
+    let log = manager.list([0u64]).unwrap();
+    let runs = ends(move || {
+        let mut runs = 0u64;
+        manager
+            .transaction(|tx| {
+                runs += 1;
+                let seen = *tx.get(&dict, "a")?.unwrap();
+                if runs <= 6 {
+                    manager.transaction(|inner| inner.add(&dict, "a", 1))?;
+                }
+                manager.transaction(|inner| inner.push(&log, runs))?;
+                manager.transaction(|inner| inner.push(&log, 100 + runs))?;
+                tx.insert(&dict, "b", seen)
+            })
+            .unwrap();
+        runs
+    });
+    assert_eq!(runs, 7);
+}
+
+#[test]
 fn who_writes_beside_the_transaction_it_is_in_is_refused() {
     let (manager, elsewhere) = (Manager::in_process().unwrap(), Manager::in_process().unwrap());
     let (dict, log) = (manager.dict([("a".to_string(), 0u64)]).unwrap(), manager.list([0u64]).unwrap());

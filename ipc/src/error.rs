@@ -31,7 +31,8 @@ pub enum ErrorKind {
     NotInitialised,
     /// The handle was made before a `fork()` and used in the forked child.
     UsedAfterFork,
-    /// The manager did not let this process in: another user, another key, another version.
+    /// The manager did not let this process in: another user, another key, another version. Or what was asked for is not done there:
+    /// with an object of another manager, or beside a transaction in whose closure one is.
     Refused,
     /// The calling thread would wait for itself.
     Deadlock,

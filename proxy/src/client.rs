@@ -312,7 +312,8 @@ impl Session {
     /// error from `body` leaves no trace.
     ///
     /// In it, write by the transaction: a write by a handle itself, over the same connection, is refused there. It would happen at
-    /// once, and again with each further run. What handles read is the newest state, not the transaction's. Objects may be made.
+    /// once, and again with each further run. What handles read is the newest state, not the transaction's. Objects may be
+    /// made, and another transaction may run there: it is one of its own.
     ///
     /// # Errors
     /// `body`'s own; `Refused` as said; `Conflict` if it is so slow that others keep changing what it read.

@@ -21,7 +21,7 @@ impl Inside {
         Inside { before: INSIDE.replace(from_ref(session).addr()) }
     }
 
-    /// What is written meanwhile goes to an object that nobody knows yet.
+    /// What is written meanwhile is no handle's own write: the first content of an object that nobody knows yet, or a transaction's commit.
     pub fn of_none() -> Self {
         Inside { before: INSIDE.replace(0) }
     }

@@ -1,8 +1,7 @@
 //! [`List`]: a shared sequence.
 
 use crate::dict::read;
-use crate::guard::not_this_type;
-use crate::guard::{Ref, View};
+use crate::guard::{Ref, View, not_this_type};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, until_done};
 use crate::session::{SessionCore, Stored};
