@@ -48,12 +48,12 @@ const REMOVAL_BYTES: u64 = 1 << 20;
 fn no_room_for_change(bytes: u64, error: Error) -> Error {
     // Those of a value that has come beforehand are not in it: they have their block.
     let of_bytes = if bytes == 0 { String::new() } else { format!(" of {bytes} B") };
-    no_room(&format!("a change{of_bytes} and for a removal after it"), error)
+    Error::caused(error.kind(), format!("no room for a change{of_bytes} and for a removal after it: {error}"), error)
 }
 
 #[cold]
-fn no_room(what: &str, error: Error) -> Error {
-    Error::caused(error.kind(), format!("no room for {what}: {error}"), error)
+fn no_room_for_removal(error: Error) -> Error {
+    Error::caused(error.kind(), format!("no room for a removal: {error}"), error)
 }
 
 /// Blocks of an attempt, or noted as retired, for which room is kept until the next ones.
@@ -126,7 +126,7 @@ impl Memory {
     /// Makes sure that the path copies of a removal, and publishing, will succeed.
     #[inline]
     pub fn reserve_removal(&mut self) -> Result<()> {
-        self.blocks.reserve(PATH_BYTES + self.promised).map_err(|error| no_room("a removal", error))
+        self.blocks.reserve(PATH_BYTES + self.promised).map_err(no_room_for_removal)
     }
 
     /// Publishing will write the records of this many objects. Every reservation includes that.
