@@ -18,6 +18,7 @@ mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod panics;
 mod pipe;
 mod pool;
 pub mod process;

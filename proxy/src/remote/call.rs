@@ -4,6 +4,7 @@ use super::line::{AHEAD, Frame, Got, Line, seal, seal_on};
 use super::pending::{Pending, Stream};
 use crate::connection::disconnected;
 use crate::handle::{Handle, Object};
+use crate::panics::panicked;
 use crate::request::{Request, ids};
 use crate::session::{SessionCore, Stored};
 use crate::unpoisoned::lock;
@@ -288,7 +289,7 @@ pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): &Fr
         Some(Answer::Panicked) => {
             let mut text = || Some(String::from_utf8_lossy(read.bytes()?).into_owned());
             let (message, backtrace) = text().zip(text()).ok_or_else(|| malformed("result"))?;
-            Err(Error::caused(ErrorKind::Panicked, message, Error::other(format!("its backtrace:\n{backtrace}"))))
+            Err(panicked(message, &backtrace))
         }
         Some(Answer::Begun) | None => Err(malformed("result")),
     }
