@@ -3,7 +3,7 @@
 use crate::dict::Dict;
 use crate::handle::Handle;
 use crate::list::{List, Run, inline_bytes, sent};
-use crate::request::Value as Outgoing;
+use crate::payload::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};

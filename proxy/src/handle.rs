@@ -9,6 +9,7 @@ mod lent;
 pub use lent::Lent;
 
 use crate::client::Session;
+use crate::interfaces::has_interface;
 use crate::seen;
 use crate::session::SessionCore;
 use commonhold_ipc::arena;
@@ -215,7 +216,7 @@ impl Object {
         let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         let wanted = fingerprint::<H>();
-        if found.fingerprint == wanted || (record.kind == Kind::Remote && crate::remote::has_interface(found.text, wanted)) {
+        if found.fingerprint == wanted || (record.kind == Kind::Remote && has_interface(found.text, wanted)) {
             return Ok(());
         }
         let text = format!("{what} was made as {}, not as {}: open it with the type that it was made with", found.text, text::<H>());

@@ -11,13 +11,17 @@ mod batch;
 mod client;
 mod connection;
 mod dict;
+mod gate;
 mod guard;
 mod handle;
 mod inside;
+mod interfaces;
 mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod patience;
+mod payload;
 mod pipe;
 mod pool;
 pub mod process;

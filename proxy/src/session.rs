@@ -1,9 +1,9 @@
 //! A session: what this process has with one manager. Everything that handles do goes through here.
 
 use crate::connection::{Connection, Reply, disconnected};
+use crate::gate::Gate;
 use crate::lane::LaneRoad;
 use crate::request::Request;
-use crate::retry::Gate;
 use crate::unpoisoned::lock;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;

@@ -17,7 +17,6 @@
 mod call;
 mod create;
 mod function;
-mod handle;
 pub(crate) mod host;
 mod line;
 mod overview;
@@ -26,7 +25,6 @@ mod pending;
 pub use call::{Arguments, Caller, Home, Remotes};
 pub use create::{Constructed, Registered, set_starter};
 pub use function::Logic;
-pub use handle::has_interface;
 pub use host::object::{Concurrent, Exclusive, Served};
 pub use host::{Access, Begun as HostBegun, Incoming, Passage, own_session, run as run_host};
 pub use overview::{ObjectInfo, SessionInfo};

@@ -10,7 +10,7 @@ use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
 use crate::handle::Lent;
-use crate::request::ids;
+use crate::payload::ids;
 use crate::retry::Ticket;
 use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
