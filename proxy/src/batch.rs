@@ -251,6 +251,20 @@ impl<'s> Batch<'s> {
     }
 }
 
+impl<K: Key, V: Shared> Dict<K, V> {
+    /// Inserts many entries at once: all of them, or none.
+    ///
+    /// # Errors
+    /// `TooLarge` if they are more than fits into one request (64 MiB; values above 64 KiB do not count).
+    pub fn extend<A: AsShared<K>, B: AsShared<V>>(&self, entries: impl IntoIterator<Item = (A, B)>) -> Result<()> {
+        let batch = Batch::new(self.object().ready()?);
+        for (key, value) in entries {
+            batch.insert(self, key, value)?;
+        }
+        batch.commit()
+    }
+}
+
 /// A place in what a batch has collected.
 pub(crate) struct Mark {
     ops: OpsMark,

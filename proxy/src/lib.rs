@@ -46,7 +46,7 @@ mod writer;
 
 pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
 pub use batch::{Batch, Countable};
-pub use client::{Session, Stats};
+pub use client::Stats;
 pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
@@ -56,6 +56,7 @@ pub use named::SharedMemory;
 pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use pool::{AsyncResult, Imap, InitializerResult, Pool, PoolBuilder, Progress, Watch};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
+pub use session::Session;
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
 pub use striped::StripedCounter;

@@ -24,10 +24,9 @@ pub use serve::{Access, Incoming, Passage};
 
 use super::Remote;
 use super::line::{Line, Road};
-use crate::client::Session;
 use crate::handle::{Handle, Object};
 use crate::interfaces::describe;
-use crate::session::SessionCore;
+use crate::session::{Session, SessionCore};
 use ahead::Overseer;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

@@ -1,8 +1,8 @@
 //! A line's thread: takes a call, runs it, answers.
 
-use super::super::call::{Chain, in_chain};
 use super::super::function::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
+use super::super::question::{Chain, in_chain};
 use super::Host;
 use super::ahead::Ahead;
 use super::logic::{Logic, Served};
