@@ -79,15 +79,8 @@ const CIRCLES: &[(&str, &[&str])] = &[
 ];
 
 /// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
-const UNSAFE_TESTS: &[&str] = &[
-    "ipc/tests/pin_model.rs",
-    "ipc/tests/pool_model.rs",
-    "ipc/tests/queue_model.rs",
-    "tests/attack.rs",
-    "tests/death.rs",
-    "tests/idle.rs",
-    "tests/support/mod.rs",
-];
+const UNSAFE_TESTS: &[&str] =
+    &["ipc/tests/mortal/mod.rs", "ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/idle.rs", "tests/support/mod.rs"];
 
 /// Files that are no tests and may sleep: what they measure is that nothing happens meanwhile.
 const MAY_SLEEP: [&str; 1] = ["benches/compare/src/situations.rs"];
