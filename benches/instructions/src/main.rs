@@ -29,7 +29,7 @@ struct Cli {
     /// Fail if a count is above its budget
     #[arg(long)]
     check: bool,
-    /// One JSON object per line: row, side, instructions, budget
+    /// One JSON object per line: row, side, instructions of one operation, budget, system calls of so many operations
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -58,12 +58,12 @@ const BUDGETS: [(Work, Side, u64); 21] = [
     (Work::Push, Side::Manager, 2_150),
     (Work::Batch, Side::Client, 545),
     (Work::Batch, Side::Manager, 1_750),
-    (Work::Lock, Side::Client, 120),
-    (Work::ReentrantLock, Side::Client, 10_000),
-    (Work::Read, Side::Client, 10_000),
-    (Work::Write, Side::Client, 10_000),
-    (Work::Permit, Side::Client, 10_000),
-    (Work::Event, Side::Client, 10_000),
+    (Work::Lock, Side::Client, 130),
+    (Work::ReentrantLock, Side::Client, 340),
+    (Work::Read, Side::Client, 225),
+    (Work::Write, Side::Client, 210),
+    (Work::Permit, Side::Client, 285),
+    (Work::Event, Side::Client, 300),
     (Work::Send, Side::Client, 690),
     (Work::Receive, Side::Client, 590),
     (Work::Method, Side::Client, 3_600),
@@ -96,24 +96,34 @@ fn count_all(cli: &Cli) -> Result<bool> {
     }
     let has_budgets = cfg!(target_arch = "x86_64");
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["operation", "on the side of the", "instructions", "budget"]);
-    for column in [2, 3] {
-        table.column_mut(column).ok_or("the table has four columns")?.set_cell_alignment(CellAlignment::Right);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header([
+        "operation",
+        "on the side of the",
+        "instructions",
+        "budget",
+        "system calls",
+    ]);
+    for column in [2, 3, 4] {
+        table.column_mut(column).ok_or("the table has five columns")?.set_cell_alignment(CellAlignment::Right);
     }
     let mut above = Vec::new();
     for (work, side, budget) in BUDGETS {
         let each = stepper::count(work, side, Unit::Instruction)? / work.operations();
-        let calls = if work.is_in_memory() { stepper::count(work, side, Unit::SystemCall)? } else { 0 };
-        if calls > 0 {
-            above.push(format!("{work:?} made {calls} system calls in {} operations; it should make none", work.operations()));
+        let calls = stepper::count(work, side, Unit::SystemCall)?;
+        if work.is_in_memory() && calls > 0 {
+            above.push(format!("{work:?} made {calls} system calls in {} operations, and should make none", work.operations()));
         }
         if has_budgets && each > budget {
             above.push(format!("{work:?} takes {each} instructions of the {side:?}, budgeted are {budget}"));
         }
         if cli.json {
-            println!(r#"{{"row":"{work:?}","side":"{side:?}","instructions":{each},"budget":{budget}}}"#);
+            println!(
+                r#"{{"row":"{work:?}","side":"{side:?}","instructions":{each},"budget":{budget},"system_calls":{calls},"operations":{}}}"#,
+                work.operations()
+            );
         }
-        table.add_row([work.says().to_string(), format!("{side:?}").to_lowercase(), each.to_string(), budget.to_string()]);
+        let calls = format!("{:.1}", calls as f64 / work.operations() as f64);
+        table.add_row([work.says().to_string(), format!("{side:?}").to_lowercase(), each.to_string(), budget.to_string(), calls]);
     }
     if !cli.json {
         println!("{table}");
