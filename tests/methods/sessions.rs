@@ -88,6 +88,22 @@ pub fn session_figures(manager: &Manager) {
     assert_eq!(Manager::connect(&manager.address().to_string()).unwrap().version(), manager.version());
 }
 
+pub fn session_pid(manager: &Manager) {
+    let listener = |manager: &Manager| {
+        let channel = Channel::connect(manager.address(), Instant::now() + Duration::from_secs(10)).unwrap();
+        (sys::peer_credentials(&channel).unwrap().pid, Session::greet(channel, manager.address().clone(), None).unwrap())
+    };
+    // The kernel's word about who listens there, and what a session by that socket says.
+    let (pid, other) = listener(manager);
+    assert_eq!((manager.pid(), other.pid()), (pid, pid));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "commonhold\n", pid != std::process::id());
+    let within = Manager::in_process().unwrap();
+    let pids = (within.pid(), listener(&within).0, manager.counter(0).unwrap().session().unwrap().pid());
+    assert_eq!(pids, (std::process::id(), std::process::id(), pid));
+    within.shutdown().unwrap();
+    assert_eq!(within.pid(), std::process::id());
+}
+
 pub fn tokens(manager: &Manager) {
     let dict = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
     let line = dict.token().unwrap().to_string();
