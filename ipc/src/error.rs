@@ -19,7 +19,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Bytes in shared memory or on the wire are not what they claim to be.
     Corrupt,
-    /// The arena's budget, a limit on sessions or another maximum is reached.
+    /// The capacity, a limit on sessions or another maximum is reached.
     Full,
     /// A time-out passed.
     TimedOut,

@@ -3,7 +3,7 @@
 use crate::dict::find;
 use crate::guard::Ref;
 use crate::handle::{Handle, Object, debug, handle, len_of};
-use crate::request::{Target, Value as Outgoing};
+use crate::payload::{Target, Value as Outgoing};
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::watch;
 use crate::write::{Committed, with_element, with_key, with_value};

@@ -2,7 +2,8 @@
 
 use crate::connection::Reply;
 use crate::guard::Ref;
-use crate::request::{Request, Target, Value};
+use crate::payload::{Target, Value};
+use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, to_owned, with_scratch};

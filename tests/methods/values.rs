@@ -195,7 +195,7 @@ pub fn limits(manager: &Manager) {
     refused(dict.insert(format!("{longest}k"), vec![1u8; 100_000]), ErrorKind::TooLarge, &["key"]);
     // More than the manager may have, in values that each would fit.
     let full = (0..64u64).find_map(|n| dict.insert(format!("{n}"), vec![n as u8; 16 << 20]).err()).expect("it is full");
-    refused(Err::<(), _>(full), ErrorKind::Full, &["budget", "capacity", "remove"]);
+    refused(Err::<(), _>(full), ErrorKind::Full, &["room", "capacity", "remove"]);
     let len = dict.len().unwrap();
     refused(dict.insert("one more", vec![0u8; 300 << 20]), ErrorKind::Full, &[]);
     assert_eq!(dict.len().unwrap(), len);

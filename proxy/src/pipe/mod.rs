@@ -6,9 +6,9 @@ mod options;
 pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
+use crate::patience::deadline_after;
 use crate::queue::{Queue, Until, timed_out};
 use crate::session::SessionCore;
-use crate::sync::deadline_after;
 use crate::wait::{Places, Source, wait};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Shared, text};

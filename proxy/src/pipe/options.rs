@@ -1,9 +1,9 @@
 //! [`PipeOptions`], and the ways to make a pipe.
 
 use super::{Connection, PipeReceiver, PipeSender};
-use crate::client::Session;
 use crate::handle::Handle;
 use crate::queue::{Queue, QueueOptions};
+use crate::session::Session;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::PIPE_CAPACITY_DEFAULT;
 use commonhold_ipc::value::Shared;

@@ -2,8 +2,8 @@
 
 use super::parcel::Parcel;
 use super::{Queue, Ready, Until, closed, timed_out};
+use crate::patience::Patience;
 use crate::request::Request;
-use crate::sync::Patience;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::points;

@@ -1,13 +1,14 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::call::{Arguments, Prepared, Question, Use, deadline, host_gone, reach, result, wait};
+use super::answer::{deadline, host_gone, result, wait};
+use super::call::{Remotes, Use, reach};
 use super::function::{Logic, over_time};
 use super::host::Passage;
 use super::line::Frame;
-use crate::client::Session;
+use super::question::{Arguments, Prepared, Question};
 use crate::process::Task;
-use crate::session::SessionCore;
+use crate::session::{Session, SessionCore};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{RUN_GRACE_MS, TICKET_MS};
@@ -120,15 +121,15 @@ impl Registered {
 /// The number of this program's host, which is started if there is none.
 fn own_host(session: &Session) -> Result<u64> {
     let core = session.core();
-    if let Some(host) = *lock(&core.remotes.own_host) {
+    if let Some(host) = *lock(&Remotes::of(core).own_host) {
         return Ok(host);
     }
     for _ in 0..TRIES_MAX {
         let mut request = crate::request::Request::new(Call::FindHost);
-        Build::own().to_wire(core.remotes.invited.load(Ordering::Relaxed)).write(request.payload());
+        Build::own().to_wire(Remotes::of(core).invited.load(Ordering::Relaxed)).write(request.payload());
         match core.call(&mut request, false)?.outcome()? {
             Outcome::Number(host) => {
-                *lock(&core.remotes.own_host) = Some(host);
+                *lock(&Remotes::of(core).own_host) = Some(host);
                 return Ok(host);
             }
             Outcome::Nothing => {
@@ -162,7 +163,7 @@ fn call_function<R: Shared>(
     let core = session.core();
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
-        let lines = core.remotes.lines(host, used);
+        let lines = Remotes::of(core).lines(host, used);
         let mut line = match reach(core, host, &lines) {
             Err(error) if error.kind() == ErrorKind::Died => {
                 forget(core, host);
@@ -212,8 +213,8 @@ fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<D
 }
 
 fn forget(core: &SessionCore, host: u64) {
-    core.remotes.forget(host);
-    let mut own = lock(&core.remotes.own_host);
+    Remotes::of(core).forget(host);
+    let mut own = lock(&Remotes::of(core).own_host);
     if *own == Some(host) {
         *own = None;
     }
@@ -308,7 +309,7 @@ impl Session {
     /// This program offers types on this manager, whoever has started it.
     #[doc(hidden)]
     pub fn register(&self, types: &[Registered]) -> Result<()> {
-        self.core().remotes.invited.store(true, Ordering::Relaxed);
+        Remotes::of(self.core()).invited.store(true, Ordering::Relaxed);
         types.iter().try_for_each(|Registered(entry)| {
             call_function(self, CREATE, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(()))
         })

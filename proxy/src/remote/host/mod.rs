@@ -23,11 +23,10 @@ mod turns;
 pub use serve::{Access, Incoming, Passage};
 
 use super::Remote;
-use super::handle::text_of;
 use super::line::{Line, Road};
-use crate::client::Session;
 use crate::handle::{Handle, Object};
-use crate::session::SessionCore;
+use crate::interfaces::describe;
+use crate::session::{Session, SessionCore};
 use ahead::Overseer;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -78,7 +77,7 @@ impl Host {
     /// Takes an object in: from now on it can be called.
     pub(in crate::remote) fn adopt<T: Remote>(&self, object: T) -> Result<T::Proxy> {
         self.offer(T::NAME)?;
-        let (fingerprint, text) = text_of::<T>();
+        let (fingerprint, text) = describe(T::interfaces());
         let new = NewObject { kind: Kind::Remote as u8, fingerprint, text: &text, ..NewObject::default() };
         let mut request = crate::request::Request::new(Call::Create);
         new.write(request.payload());

@@ -1,8 +1,8 @@
 //! A line's thread: takes a call, runs it, answers.
 
-use super::super::call::{Chain, in_chain};
 use super::super::function::over_time;
 use super::super::line::{AHEAD, Got, Line, Road, seal};
+use super::super::question::{Chain, in_chain};
 use super::Host;
 use super::ahead::Ahead;
 use super::logic::{Logic, Served};
@@ -10,7 +10,7 @@ use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::circle;
 use crate::handle::Lent;
-use crate::request::ids;
+use crate::payload::ids;
 use crate::retry::Ticket;
 use crate::session::{SessionCore, Stored};
 use crate::transaction::{Transaction, run_alone};
