@@ -20,47 +20,13 @@
 //!
 //! | to look up | |
 //! |---|---|
+//! | [`waiting`] | how methods wait, and what they say when it was in vain |
 //! | [`deaths`] | what happens when who dies |
 //! | [`security`] | who is let in; the maximum of everything |
 //! | [`performance`] | what costs what |
 //! | [`testing`] | programs that use commonhold |
 //! | [`troubleshooting`] | by error message |
 //! | [`from_python`] | a translation table from Python's `multiprocessing` |
-//!
-//! # How methods wait
-//!
-//! The name says how long, and what it gives says whether it was in vain:
-//!
-//! | form | waits | in vain |
-//! |---|---|---|
-//! | `recv()`, `lock()`, `join()`, `get()`: the plain verb | as long as it takes; a death that concerns it ends it with an error | – |
-//! | `try_recv()`, `try_lock()`, … | not at all | `None`; of `try_send(item)` it is `Err(item)`, inside of the `Ok` |
-//! | `lock_timeout(t)`, `get_timeout(t)`, `join_timeout(t)`, … | `t` at the most | `None`, or `false` where there is nothing to give |
-//! | `recv_timeout(t)`, `lease_timeout(t)`, `send_timeout(item, t)` of queues and pipes; a barrier's `wait_timeout(t)`; calls [with a time-out](crate::remote) | `t` at the most | the error `TimedOut` |
-//! | `wait(t)`, `poll(t)`, `wait_for_change(…, t)`: they look and take nothing; `None` for `t` is as long as it takes | `t` at the most | `false`; of [`wait`](crate::wait()) for several things an empty list |
-//! | `recv_async()`, … | awaited | your runtime's time-out |
-//!
-//! A time-out is a value, unless that value means something else already (`recv_timeout` gives `None` when the queue is closed and drained) or
-//! nobody may overlook it (the item was not sent, the barrier is broken for all, the call was given up): then it is an error, whose
-//! [`is_timed_out`](crate::Error::is_timed_out) is true. `Event` and `Condition` have the pair `wait()` and `wait_timeout(t)`, as the standard library's have.
-//!
-//! ```
-//! use commonhold::Manager;
-//! use std::time::Duration;
-//!
-//! fn main() -> commonhold::Result<()> {
-//!     commonhold::init();
-//!     let (manager, soon) = (Manager::start()?, Duration::from_millis(1));
-//!     let (queue, event) = (manager.queue::<u8>(1)?, manager.event()?);
-//!     assert_eq!(queue.try_recv()?, None);
-//!     assert!(queue.recv_timeout(soon).is_err_and(|error| error.is_timed_out()));
-//!     assert!(!event.wait_timeout(soon)?);
-//!     assert!(commonhold::wait(&[&queue, &event], soon)?.is_empty());
-//!     queue.close()?;
-//!     assert_eq!(queue.recv_timeout(soon)?, None);
-//!     Ok(())
-//! }
-//! ```
 
 macro_rules! chapters {
     ($($name:ident)*) => {$(
@@ -73,5 +39,5 @@ macro_rules! chapters {
 chapters! {
     getting_started own_manager children unrelated_programs
     containers raw_memory transactions queues locks processes pools own_objects
-    deaths security performance testing troubleshooting from_python
+    waiting deaths security performance testing troubleshooting from_python
 }
