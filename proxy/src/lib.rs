@@ -20,6 +20,7 @@ mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod panics;
 mod patience;
 mod payload;
 mod pipe;

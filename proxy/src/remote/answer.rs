@@ -2,6 +2,7 @@
 
 use super::line::{Frame, Got, Line, seal};
 use crate::connection::disconnected;
+use crate::panics::panicked;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::points;
@@ -43,7 +44,7 @@ pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): &Fr
         Some(Answer::Panicked) => {
             let mut text = || Some(String::from_utf8_lossy(read.bytes()?).into_owned());
             let (message, backtrace) = text().zip(text()).ok_or_else(|| malformed("result"))?;
-            Err(Error::caused(ErrorKind::Panicked, message, Error::other(format!("its backtrace:\n{backtrace}"))))
+            Err(panicked(message, &backtrace))
         }
         Some(Answer::Begun) | None => Err(malformed("result")),
     }
