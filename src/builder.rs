@@ -243,9 +243,10 @@ impl ManagerBuilder {
         let orders = Orders { config, address: Some(address.clone()), name: None };
         let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
         let started = boot::report(&channel, "manager", || describe_end(&child));
+        let pid = child.pid();
         let process = StartedProcess(Some(child));
         started?;
-        let session = Session::greet(channel, address, authkey.as_ref())?;
+        let session = Session::greet_started(channel, address, authkey.as_ref(), pid)?;
         session.keep(Box::new(process));
         Self::offer(&self.registered, Manager::of(session))
     }
