@@ -72,6 +72,8 @@ pub struct Remotes {
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
+    /// The one before it, which this process has seen end. The manager may not have seen it yet.
+    pub(super) ended_host: Mutex<Option<u64>>,
     /// Whether this program wants a host here though somebody else has started the manager.
     pub(super) invited: std::sync::atomic::AtomicBool,
 }
