@@ -14,7 +14,7 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes three words, on lines of its own (and *cpu*, a hint: 0, or 1 and the number of the processor that it sent on last):
+//! Each side writes these words, on lines of its own (and *cpu*, a hint: 0, or 1 and the number of the processor that it sent on last):
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -23,10 +23,16 @@
 //! | **looking** | 4 *n*: it sleeps for the *n*th time, or is not there yet; bytes must be rung for | its reader, before it sleeps |
 //! | | 1: it will look once more before it sleeps | its reader, when it is awake |
 //! | | 4 *n* + 2: it sleeps for the *n*th time, and wants room as well | its reader, before it sleeps |
+//! | **given up** | 0: it waits for what it asks | the beginning |
+//! | | 1: it does not wait any more, and does not look at the line again | the client, once, before it closes its socket |
 //!
 //! A sleep is rung for once: the byte ends it, whenever its reader comes to run. Until then a row of answers would otherwise cost a system call
 //! each, and where both share a processor that is most of them. What is written after the ring is seen by the look before the next sleep.
 //! Of the two threads of a side that may ring, one that finds that the other has taken it upon itself relies on it, as both end together.
+//!
+//! Before a host runs a method it looks at *given up*, which lies beside *written*: so a time-out needs no system call at each call to be heeded, and
+//! what lay in the ring of a host that was stopped is not run behind its caller's back. Nothing is ordered by that word (Relaxed): who gives up at
+//! the moment of that look is one whose method has begun. It stays 1, and whatever else is written there means the same.
 //!
 //! All zero is the beginning. *Post* (2 and 3 of the left column) and *stop watching* (2 of the right one) are those of `lane`, with its
 //! proof: one of the two sides sees the other's store. `tests/line_model.rs` runs this file's own code under loom, with canaries.
@@ -58,6 +64,7 @@ const WRITTEN: usize = 0;
 const READ: usize = 8;
 const LOOKING: usize = 16;
 const CPU: usize = 24;
+const GIVEN_UP: usize = 32;
 /// Where the first ring begins: behind the page of words.
 const RINGS: usize = 4096;
 /// Bytes of a line's memory.
@@ -439,6 +446,17 @@ impl LineEnd {
     #[inline]
     pub fn peer_is_here(&self) -> bool {
         self.end.words.word(word(self.end.side.other(), CPU)).load(Ordering::Relaxed) == 1 + u64::from(sys::current_cpu())
+    }
+
+    /// Says that this side waits for nothing any more: what it has asked and has not begun is not to be run.
+    pub fn give_up(&self) {
+        self.end.words.word(word(self.end.side, GIVEN_UP)).store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the other side has said so.
+    #[inline]
+    pub fn is_given_up(&self) -> bool {
+        self.end.words.word(word(self.end.side.other(), GIVEN_UP)).load(Ordering::Relaxed) != 0
     }
 
     /// Which side this is.
