@@ -14,7 +14,8 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes these words, on lines of its own (and *cpu*, a hint: 0, or 1 and the number of the processor that it sent on last):
+//! Each side writes three words, on lines of its own (and two that order nothing: *cpu*, a hint: 0, or 1 and the number of the processor that it
+//! sent on last; *given up*: 0, then 1, see `LineEnd::give_up`):
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -23,16 +24,10 @@
 //! | **looking** | 4 *n*: it sleeps for the *n*th time, or is not there yet; bytes must be rung for | its reader, before it sleeps |
 //! | | 1: it will look once more before it sleeps | its reader, when it is awake |
 //! | | 4 *n* + 2: it sleeps for the *n*th time, and wants room as well | its reader, before it sleeps |
-//! | **given up** | 0: it waits for what it asks | the beginning |
-//! | | 1: it does not wait any more, and does not look at the line again | the client, once, before it closes its socket |
 //!
 //! A sleep is rung for once: the byte ends it, whenever its reader comes to run. Until then a row of answers would otherwise cost a system call
 //! each, and where both share a processor that is most of them. What is written after the ring is seen by the look before the next sleep.
 //! Of the two threads of a side that may ring, one that finds that the other has taken it upon itself relies on it, as both end together.
-//!
-//! Before a host runs a method it looks at *given up*, which lies beside *written*: so a time-out needs no system call at each call to be heeded, and
-//! what lay in the ring of a host that was stopped is not run behind its caller's back. Nothing is ordered by that word (Relaxed): who gives up at
-//! the moment of that look is one whose method has begun. It stays 1, and whatever else is written there means the same.
 //!
 //! All zero is the beginning. *Post* (2 and 3 of the left column) and *stop watching* (2 of the right one) are those of `lane`, with its
 //! proof: one of the two sides sees the other's store. `tests/line_model.rs` runs this file's own code under loom, with canaries.
@@ -448,7 +443,11 @@ impl LineEnd {
         self.end.words.word(word(self.end.side.other(), CPU)).load(Ordering::Relaxed) == 1 + u64::from(sys::current_cpu())
     }
 
-    /// Says that this side waits for nothing any more: what it has asked and has not begun is not to be run.
+    /// Says that this side waits for nothing any more: what it has asked and has not begun is not to be run. It closes its socket then.
+    ///
+    /// The other side looks right before it runs something, at a word beside *written*, so that this costs no system call each time; and finds
+    /// it also if it was stopped meanwhile. Nothing is ordered by the word: who gives up at the moment of that look is one whose call has
+    /// begun. It stays 1, and whatever else may be written there means the same.
     pub fn give_up(&self) {
         self.end.words.word(word(self.end.side, GIVEN_UP)).store(1, Ordering::Relaxed);
     }
