@@ -14,8 +14,7 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes three words, on lines of its own (and two that order nothing: *cpu*, a hint: 0, or 1 and the number of the processor that it
-//! sent on last; *given up*: 0, then 1, see `LineEnd::give_up`):
+//! Each side writes three words, on lines of its own (and two that order nothing, *cpu* and *given up*: see `say_where` and `give_up`):
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -431,7 +430,7 @@ impl LineEnd {
         self.socket.send(&[0]).map(drop)
     }
 
-    /// Says which processor this thread sends on.
+    /// Says which processor this thread sends on: 1 more than its number. A hint.
     #[inline(always)]
     fn say_where(&self) {
         self.end.words.word(word(self.end.side, CPU)).store(1 + u64::from(sys::current_cpu()), Ordering::Relaxed);
