@@ -195,7 +195,8 @@ fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>) -> Res
     // Until the method's own handles hold for themselves.
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
     let turn = slot.enter(&host.waits, asked.chain, alone)?;
-    if turn.waited && head.lane != AHEAD && road.has_hung_up() {
+    // Of who died nothing is said: they are looked for where it has taken long.
+    if head.lane != AHEAD && (road.is_given_up() || turn.waited && road.has_hung_up()) {
         return Ok(None);
     }
     slot.check()?;
