@@ -171,9 +171,9 @@ fn full_is_by_number_and_by_bytes() {
         let queue = manager.queue::<u64>(capacity).unwrap();
         for round in 0..3 {
             for item in 0..capacity {
-                assert!(queue.try_send(item).unwrap(), "{round}");
+                assert!(queue.try_send(item).unwrap().is_ok(), "{round}");
             }
-            assert!(queue.is_full().unwrap() && !queue.try_send(0).unwrap());
+            assert!(queue.is_full().unwrap() && queue.try_send(0).unwrap() == Err(0));
             assert_eq!(queue.len().unwrap() as u64, capacity);
             assert!(queue.send_timeout(0, Duration::from_millis(1)).unwrap_err().is_timed_out());
             for item in 0..capacity {
@@ -184,14 +184,15 @@ fn full_is_by_number_and_by_bytes() {
     }
     let queue = manager.queue_with::<Vec<u8>>(QueueOptions::new().bytes_max(10 << 10)).unwrap();
     let mut sent = 0;
-    while queue.try_send(vec![sent as u8; 1500]).unwrap() {
+    while queue.try_send(vec![sent as u8; 1500]).unwrap().is_ok() {
         sent += 1;
     }
     assert_eq!(sent, 5, "two units of 1 KiB each");
     // Small ones need none.
-    assert!(queue.try_send(vec![1; 10]).unwrap());
+    assert!(queue.try_send(vec![1; 10]).unwrap().is_ok());
     assert_eq!(queue.try_recv().unwrap().unwrap().len(), 1500);
-    assert!(queue.try_send(vec![1; 1500]).unwrap() && !queue.try_send(vec![1; 1500]).unwrap());
+    assert!(queue.try_send(vec![1; 1500]).unwrap().is_ok());
+    assert_eq!(queue.try_send(vec![1; 1500]).unwrap(), Err(vec![1; 1500]), "back");
     let error = queue.send(vec![1; 11 << 10]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     assert!(error.to_string().contains("bytes_max"), "{error}");

@@ -494,10 +494,10 @@ impl<T: Shared> Process<T> {
     /// Waits for the process's end, and gives what its function returned. Again and again, if it is called so.
     ///
     /// # Errors
-    /// `Panicked` if the function panicked: the backtrace is the error's source. `Died` if the process was killed by a signal or
-    /// called [`exit`](std::process::exit): see [`exit_code`](ChildProcess::exit_code). `NotInitialised` if it ended before it came to
-    /// `init`. Else what kept it from beginning, or its result from being sent: `NotFound` for a handle on an object that is gone,
-    /// `Refused` for another build of the program.
+    /// `Panicked` if the function panicked: the backtrace is the error's source, unless `RUST_BACKTRACE=0` is in the child's environment.
+    /// `Died` if the process was killed by a signal or called [`exit`](std::process::exit): see [`exit_code`](ChildProcess::exit_code).
+    /// `NotInitialised` if it ended before it came to `init`. Else what kept it from beginning, or its result from being sent: `NotFound`
+    /// for a handle on an object that is gone, `Refused` for another build of the program.
     ///
     /// ```
     /// # commonhold::init_in_tests!();
