@@ -315,7 +315,7 @@ impl Proxy<'_> {
 fn own_methods(proxy: &Ident) -> TokenStream {
     quote! {
         /// The same object, whose calls fail with `TimedOut` if they are not answered in time. A method that has begun is run to
-        /// its end all the same.
+        /// its end all the same. One that has not is not run: its host looks right before it whether the caller still waits.
         #[must_use]
         pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
             #proxy { caller: self.caller.with_timeout(timeout) }

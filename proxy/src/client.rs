@@ -48,7 +48,13 @@ impl Session {
 
     /// Begins a session on a channel to a manager that others find at `address`.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Session> {
-        Ok(Session::over(SessionCore::greet(channel, address, authkey, true)?))
+        Ok(Session::over(SessionCore::greet(channel, address, authkey, None)?))
+    }
+
+    /// The same with a manager that this process has started, on one of a pair of sockets.
+    #[doc(hidden)]
+    pub fn greet_started(channel: Channel, address: Address, authkey: Option<&AuthKey>, pid: u32) -> Result<Session> {
+        Ok(Session::over(SessionCore::greet(channel, address, authkey, Some(pid))?))
     }
 
     /// Whether this program has started the manager, which ends with it.
@@ -78,6 +84,28 @@ impl Session {
     /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.
     pub fn address(&self) -> &Address {
         &self.core().address
+    }
+
+    /// Id of the process that serves: what `ps` and `kill` know the manager by. One that runs [in this
+    /// process](../commonhold/struct.ManagerBuilder.html#method.in_process) has this process's own. Whoever connects is told it by the kernel,
+    /// not by the manager. It stays what it was when the manager has ended; 0 if the manager runs where this process can see none (another
+    /// namespace of process ids).
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// use commonhold::Manager;
+    ///
+    /// let (apart, within) = (Manager::start()?, Manager::in_process()?);
+    /// assert_ne!(apart.pid(), std::process::id());
+    /// assert_eq!(within.pid(), std::process::id());
+    /// let visitor = commonhold::Process::spawn(|address: String| Manager::connect(&address).unwrap().pid(), apart.address().to_string())?;
+    /// assert_eq!(visitor.join()?, apart.pid());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pid(&self) -> u32 {
+        self.core().manager_pid
     }
 
     /// Whether the manager is there.

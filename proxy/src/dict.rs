@@ -203,6 +203,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.
     ///
+    /// `expected` is a reference to a `V`, in no other form, so that a plain `None` has a type; for `new`, say `None::<V>`.
+    ///
     /// ```
     /// # commonhold::init_in_tests!();
     /// # fn main() -> commonhold::Result<()> {

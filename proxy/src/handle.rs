@@ -452,6 +452,11 @@ pub fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len: Optio
     }
 }
 
+/// What a handle's type is called in print: an object's class by its name, all others with the types of what they hold.
+pub fn shown<H: Handle>(name: &'static str) -> &'static str {
+    if H::KIND == Kind::Remote { name } else { text::<H>() }
+}
+
 /// The number of entries or elements of an object, for `Debug`; none if it cannot be looked at.
 pub(crate) fn len_of(object: &Object) -> Option<u64> {
     object.look().ok().map(|(_, _, record)| record.len)
@@ -521,7 +526,7 @@ macro_rules! __handle_value {
                 $describe
             }
             fn debug(archived: &Self::Archived, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                write!(f, concat!("<", $text, " object {}>"), archived.id())
+                write!(f, "<{} object {}>", $crate::__rt::shown::<Self>($text), archived.id())
             }
             fn eq_archived(archived: &Self::Archived, value: &Self) -> bool {
                 let object = $crate::Handle::object(value);

@@ -72,7 +72,7 @@ pub use writer::Writer;
 /// What `__handle_value!` refers to.
 #[doc(hidden)]
 pub mod __rt {
-    pub use crate::handle::{Object, debug as debug_handle, same_object};
+    pub use crate::handle::{Object, debug as debug_handle, same_object, shown};
     pub use commonhold_ipc::catalog::Kind;
     pub use commonhold_ipc::value::{ArchivedHandle, HandleSink, HandleSource, Schema, Shared};
     pub use rkyv;

@@ -68,6 +68,15 @@ struct Held {
     there: u64,
 }
 
+/// What a handshake has come to.
+struct Meeting {
+    channel: Channel,
+    address: Address,
+    welcome: Welcome,
+    fds: Vec<OwnedFd>,
+    manager_pid: u32,
+}
+
 /// The inside of a session, shared by all handles.
 pub struct SessionCore {
     /// Before the connection: when the manager sees that end, it sees that no pin is left.
@@ -80,6 +89,8 @@ pub struct SessionCore {
     pub(crate) address: Address,
     /// What this process has shown the manager: children that are given its handles must, too.
     pub(crate) authkey: Option<AuthKey>,
+    /// The manager's process.
+    pub(crate) manager_pid: u32,
     welcome: Welcome,
     stamp: Stamp,
     /// Number of the last call of each lane; written alone by whoever has the lane.
@@ -105,24 +116,21 @@ impl SessionCore {
     pub fn connect(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), authkey, welcome, fds, lanes)
+        let manager_pid = sys::peer_credentials(&channel)?.pid;
+        Self::new(Meeting { channel, address: address.clone(), welcome, fds, manager_pid }, authkey, lanes)
     }
 
-    /// Begins a session on a channel that is connected already. `address` is where others find the manager.
-    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
+    /// Begins a session on a channel that is connected already. `address` is where others find the manager; `started` its process,
+    /// if this one has started it: then the channel is one of a pair, and the kernel names as its peer who made the pair.
+    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, started: Option<u32>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, authkey, welcome, fds, lanes)
+        let manager_pid = started.map_or_else(|| sys::peer_credentials(&channel).map(|peer| peer.pid), Ok)?;
+        Self::new(Meeting { channel, address, welcome, fds, manager_pid }, authkey, true)
     }
 
-    fn new(
-        channel: Channel,
-        address: Address,
-        authkey: Option<&AuthKey>,
-        welcome: Welcome,
-        fds: Vec<OwnedFd>,
-        lanes: bool,
-    ) -> Result<Arc<Self>> {
+    fn new(meeting: Meeting, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
+        let Meeting { channel, address, welcome, fds, manager_pid } = meeting;
         let mut fds = fds.into_iter();
         let (Some(arena), Some(page), segment) = (fds.next(), fds.next(), fds.next()) else { return Err(malformed("welcome")) };
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
@@ -140,6 +148,7 @@ impl SessionCore {
             arena,
             address,
             authkey: authkey.cloned(),
+            manager_pid,
             welcome,
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),

@@ -142,6 +142,13 @@ pub trait AsShared<T: Shared> {
     fn short(&self) -> Option<ShortArchive> {
         None
     }
+
+    /// The value itself, to compare others with; none if this is another form of it.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn value(&self) -> Option<&T> {
+        None
+    }
 }
 
 /// Prints an archived value like the value itself.

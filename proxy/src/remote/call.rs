@@ -72,6 +72,8 @@ pub struct Remotes {
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
+    /// The one before it, which this process has seen end. The manager may not have seen it yet.
+    pub(super) ended_host: Mutex<Option<u64>>,
     /// Whether this program wants a host here though somebody else has started the manager.
     pub(super) invited: std::sync::atomic::AtomicBool,
 }
@@ -190,7 +192,11 @@ impl Caller {
         points::client("remote: asked");
         // A line that is dropped here is closed: its answer has nobody to go to.
         let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
-        let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;
+        let Some(frame) = frame.map_err(|error| self.explain(session, home.host, error))? else {
+            line.road().give_up();
+            points::client("remote: given up");
+            return Err(timed_out(self.timeout));
+        };
         let is_ours = frame.0.number == number;
         let value = result(session, &frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {

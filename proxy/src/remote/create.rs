@@ -21,7 +21,7 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a host of this program is started for a session: set by the crate that knows how to start processes.
 static STARTER: OnceLock<fn(&Session) -> Result<()>> = OnceLock::new();
@@ -33,6 +33,9 @@ pub fn set_starter(starter: fn(&Session) -> Result<()>) {
 
 /// Tries to find a host or start one: more than two happen only while hosts start and die.
 const TRIES_MAX: u32 = 16;
+/// How long the manager may take to see that a host has ended: as long as the kernel takes to close what that had, one descriptor after the
+/// other, on a busy machine.
+const END_SEEN: Duration = Duration::from_secs(1);
 
 /// What a constructor may return: an object, or a `Result` of one.
 #[diagnostic::on_unimplemented(
@@ -124,10 +127,15 @@ fn own_host(session: &Session) -> Result<u64> {
     if let Some(host) = *lock(&Remotes::of(core).own_host) {
         return Ok(host);
     }
-    for _ in 0..TRIES_MAX {
+    let since = Instant::now();
+    let mut tries = 0;
+    while tries < TRIES_MAX {
         let mut request = crate::request::Request::new(Call::FindHost);
         Build::own().to_wire(Remotes::of(core).invited.load(Ordering::Relaxed)).write(request.payload());
         match core.call(&mut request, false)?.outcome()? {
+            Outcome::Number(host) if *lock(&Remotes::of(core).ended_host) == Some(host) && since.elapsed() < END_SEEN => {
+                std::thread::yield_now();
+            }
             Outcome::Number(host) => {
                 *lock(&Remotes::of(core).own_host) = Some(host);
                 return Ok(host);
@@ -140,6 +148,7 @@ fn own_host(session: &Session) -> Result<u64> {
                     Error::new(ErrorKind::NotInitialised, text)
                 })?;
                 starter(session)?;
+                tries += 1;
             }
             _ => return Err(malformed("reply")),
         }
@@ -217,6 +226,7 @@ fn forget(core: &SessionCore, host: u64) {
     let mut own = lock(&Remotes::of(core).own_host);
     if *own == Some(host) {
         *own = None;
+        *lock(&Remotes::of(core).ended_host) = Some(host);
     }
 }
 
