@@ -1,4 +1,4 @@
-//! [`ManagerBuilder`]: how a manager is to be.
+//! The ways to get a manager: [`Manager`]'s short ones, and [`ManagerBuilder`], which says how it is to be.
 
 use crate::boot::{self, Orders, Outcome};
 use crate::manager::Manager;
@@ -38,6 +38,61 @@ pub struct ManagerBuilder {
     lanes: bool,
 }
 
+impl Manager {
+    /// Starts a manager that belongs to this program, in a process of its own. It ends when the last handle and clone of it
+    /// here is dropped, and with this process, however that ends.
+    ///
+    /// # Errors
+    /// `NotInitialised` if `main` has not called [`init`](crate::init) first; `System` if no process can be started.
+    ///
+    /// ```
+    /// # fn main() -> commonhold::Result<()> {
+    /// # commonhold::init();
+    /// let manager = commonhold::Manager::start()?;
+    /// let squares = manager.list([0, 1, 4])?;
+    /// assert_eq!(squares.len()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start() -> Result<Manager> {
+        Manager::builder().start()
+    }
+
+    /// Connects to the manager with a name; if there is none, starts one, which outlives this program and ends by
+    /// [`shutdown`](Self::shutdown). Race-free among any number of programs.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`connect`](Self::connect).
+    pub fn open_or_start(name: &str) -> Result<Manager> {
+        Manager::builder().open_or_start(name)
+    }
+
+    /// Connects to the manager with a name, or at the [address](Session::address) of one.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; `Refused` if it does not let this program in.
+    pub fn connect(name_or_address: &str) -> Result<Manager> {
+        Manager::builder().connect(name_or_address)
+    }
+
+    /// A manager of this process, as a thread: for tests, and for programs that have just one process but may get more.
+    ///
+    /// ```
+    /// let manager = commonhold::Manager::in_process()?;
+    /// let totals = manager.dict([("ada".to_string(), 1u64)])?;
+    /// assert_eq!(totals.add("ada", 2)?, 3);
+    /// # Ok::<(), commonhold::Error>(())
+    /// ```
+    pub fn in_process() -> Result<Manager> {
+        Manager::builder().in_process().start()
+    }
+
+    /// Says how a manager is to be.
+    pub fn builder() -> ManagerBuilder {
+        ManagerBuilder::new()
+    }
+}
+
 /// How long a process may take to end after it has closed its socket.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -45,7 +100,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const TRIES_MAX: u32 = 64;
 
 impl ManagerBuilder {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let (config, registered) = (Config::default(), Vec::new());
         ManagerBuilder { config, authkey: None, executable: None, in_process: false, lanes: true, registered }
     }
@@ -188,9 +243,10 @@ impl ManagerBuilder {
         let orders = Orders { config, address: Some(address.clone()), name: None };
         let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
         let started = boot::report(&channel, "manager", || describe_end(&child));
+        let pid = child.pid();
         let process = StartedProcess(Some(child));
         started?;
-        let session = Session::greet(channel, address, authkey.as_ref())?;
+        let session = Session::greet_started(channel, address, authkey.as_ref(), pid)?;
         session.keep(Box::new(process));
         Self::offer(&self.registered, Manager::of(session))
     }

@@ -20,6 +20,7 @@
 //!
 //! | to look up | |
 //! |---|---|
+//! | [`waiting`] | how methods wait, and what they say when it was in vain |
 //! | [`deaths`] | what happens when who dies |
 //! | [`security`] | who is let in; the maximum of everything |
 //! | [`performance`] | what costs what |
@@ -38,5 +39,5 @@ macro_rules! chapters {
 chapters! {
     getting_started own_manager children unrelated_programs
     containers raw_memory transactions queues locks processes pools own_objects
-    deaths security performance testing troubleshooting from_python
+    waiting deaths security performance testing troubleshooting from_python
 }

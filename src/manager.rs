@@ -1,6 +1,5 @@
-//! [`Manager`]: a session with a manager, and the ways to get one.
+//! [`Manager`]: a session with a manager. The ways to get one are in `builder`.
 
-use crate::builder::ManagerBuilder;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::runtime::RuntimeDir;
 use commonhold_proxy::Session;
@@ -22,59 +21,6 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 impl Manager {
     pub(crate) fn of(session: Session) -> Self {
         Manager { session }
-    }
-
-    /// Starts a manager that belongs to this program, in a process of its own. It ends when the last handle and clone of it
-    /// here is dropped, and with this process, however that ends.
-    ///
-    /// # Errors
-    /// `NotInitialised` if `main` has not called [`init`](crate::init) first; `System` if no process can be started.
-    ///
-    /// ```
-    /// # fn main() -> commonhold::Result<()> {
-    /// # commonhold::init();
-    /// let manager = commonhold::Manager::start()?;
-    /// let squares = manager.list([0, 1, 4])?;
-    /// assert_eq!(squares.len()?, 3);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn start() -> Result<Manager> {
-        Manager::builder().start()
-    }
-
-    /// Connects to the manager with a name; if there is none, starts one, which outlives this program and ends by
-    /// [`shutdown`](Self::shutdown). Race-free among any number of programs.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start) and [`connect`](Self::connect).
-    pub fn open_or_start(name: &str) -> Result<Manager> {
-        Manager::builder().open_or_start(name)
-    }
-
-    /// Connects to the manager with a name, or at the [address](Session::address) of one.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none; `Refused` if it does not let this program in.
-    pub fn connect(name_or_address: &str) -> Result<Manager> {
-        Manager::builder().connect(name_or_address)
-    }
-
-    /// A manager of this process, as a thread: for tests, and for programs that have just one process but may get more.
-    ///
-    /// ```
-    /// let manager = commonhold::Manager::in_process()?;
-    /// let totals = manager.dict([("ada".to_string(), 1u64)])?;
-    /// assert_eq!(totals.add("ada", 2)?, 3);
-    /// # Ok::<(), commonhold::Error>(())
-    /// ```
-    pub fn in_process() -> Result<Manager> {
-        Manager::builder().in_process().start()
-    }
-
-    /// Says how a manager is to be.
-    pub fn builder() -> ManagerBuilder {
-        ManagerBuilder::new()
     }
 
     /// Ends the manager, whoever is connected to it, and waits until it has ended. Everything it holds is gone; guards and

@@ -247,7 +247,7 @@ fn a_stopped_client_delays_nobody() {
             dict.insert(1, n).unwrap();
             list.push("mine").unwrap();
             counter.add(1).unwrap();
-            list.remove_value(&"mine".to_string()).unwrap();
+            list.remove_value("mine").unwrap();
         }
         manager.batch(|batch| batch.count(&counter, 1)).unwrap();
         manager.transaction(|tx| tx.insert(&dict, 2, 2)).unwrap();

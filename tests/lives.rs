@@ -90,7 +90,7 @@ fn role_user() {
                     dict = Some(made);
                     id.to_string()
                 }
-                ["process"] => process_of(there()?).pid.to_string(),
+                ["process"] => there()?.pid().to_string(),
                 ["leave"] => {
                     dict = None;
                     manager = None;

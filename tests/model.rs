@@ -157,7 +157,7 @@ impl Hands {
             23 => outcome(if b.is_multiple_of(2) { self.list.reverse() } else { self.list.sort() }),
             24 => outcome(self.list.truncate(position)),
             25 => outcome(self.list.extend((0..b % 200).map(|n| a ^ n))),
-            26 => outcome(self.list.index_of(&(b % 50)).and_then(|at| Ok((at, self.list.remove_value(&(b % 50))?)))),
+            26 => outcome(self.list.index_of(b % 50).and_then(|at| Ok((at, self.list.remove_value(b % 50)?)))),
             27 => outcome(self.list.slice(position..position.max(other)).map(|slice| slice.to_vec())),
             28 | 29 => outcome(self.lines.push(text(b))),
             30 => outcome(self.lines.insert(position, text(b))),

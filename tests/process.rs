@@ -383,6 +383,32 @@ fn a_panic_arrives_with_message_place_and_backtrace() {
 }
 
 #[test]
+fn a_backtrace_comes_unless_the_environment_says_that_there_shall_be_none() {
+    fn fails() {
+        panic!("here");
+    }
+    for (own, library, comes) in [
+        (None, None, true),
+        (Some("1"), None, true),
+        (Some("full"), Some("1"), true),
+        (Some("0"), None, false),
+        (Some("0"), Some("1"), true),
+        (None, Some("0"), false),
+        (Some("1"), Some("0"), false),
+    ] {
+        let mut builder = Process::builder().stderr(Stream::Null).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        for (name, value) in [("RUST_BACKTRACE", own), ("RUST_LIB_BACKTRACE", library)] {
+            builder = value.into_iter().fold(builder, |builder, value| builder.env(name, value));
+        }
+        let error = builder.spawn(fails, ()).unwrap().join().unwrap_err();
+        assert!(error.is_panic() && error.to_string().ends_with("here"), "{error}");
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(source.is_some_and(|source| source.contains("::fails")), comes, "{own:?} {library:?}: {error:?}");
+        assert_eq!(format!("{error:?}").contains("; caused by: its backtrace:"), comes, "{error:?}");
+    }
+}
+
+#[test]
 fn a_panic_that_says_very_much_is_cut() {
     let verbose = || -> () { panic!("{}", "\u{e4}".repeat(4 << 20)) };
     let error = Process::builder().stderr(Stream::Null).spawn(verbose, ()).unwrap().join().unwrap_err();

@@ -1,4 +1,4 @@
-//! The house rules that a machine can check: crate edges, modules that import downwards, where `unsafe` may stand, sizes, words, heads, limits.
+//! The house rules that a machine can check: crate edges, modules that import downwards and the map of them, where `unsafe` may stand, sizes, words, heads, limits.
 //!
 //! Every rule is a function over text that returns what is wrong, and has a canary: a made-up input that it must object to. Code is
 //! looked at without its comments and strings, so that only what is compiled counts.
@@ -30,64 +30,14 @@ const UNSAFE: &[(&str, usize)] = &[
 ];
 
 /// Crates whose modules import downwards: of two modules, one of which is not within the other, at most one reaches the other.
-const FLOORS: [&str; 5] = ["ipc/src", "manager/src", "proxy/src", "src", "macros/src"];
+const FLOORS: [&str; 6] = ["ipc/src", "manager/src", "proxy/src", "src", "macros/src", "benches/compare/src"];
 
 /// Modules that name each other nevertheless, because of what they are: the head of the code map in `docs/ARCHITECTURE.md` says why.
-const CIRCLES: &[(&str, &[&str])] = &[
-    ("ipc/src", &["value::codec", "value::schema", "value::serialise", "value::shared"]),
-    (
-        "proxy/src",
-        &[
-            "array",
-            "array::bytes",
-            "awaiting",
-            "batch",
-            "client",
-            "dict",
-            "guard",
-            "handle",
-            "lane",
-            "list",
-            "process::identity",
-            "remote::call",
-            "remote::pending",
-            "request",
-            "retry",
-            "session",
-            "single",
-            "snapshot",
-            "striped",
-            "sync",
-            "sync::barrier",
-            "sync::condition",
-            "sync::event",
-            "sync::lock",
-            "sync::rlock",
-            "sync::rwlock",
-            "sync::semaphore",
-            "transaction",
-            "upload",
-            "wait",
-            "wait::places",
-            "watch",
-            "write",
-            "writer",
-        ],
-    ),
-    ("proxy/src", &["remote::host::ahead", "remote::host::logic", "remote::host::serve"]),
-    ("src", &["builder", "manager"]),
-];
+const CIRCLES: &[(&str, &[&str])] = &[("ipc/src", &["value::codec", "value::schema", "value::serialise", "value::shared"])];
 
 /// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
-const UNSAFE_TESTS: &[&str] = &[
-    "ipc/tests/pin_model.rs",
-    "ipc/tests/pool_model.rs",
-    "ipc/tests/queue_model.rs",
-    "tests/attack.rs",
-    "tests/death.rs",
-    "tests/idle.rs",
-    "tests/support/mod.rs",
-];
+const UNSAFE_TESTS: &[&str] =
+    &["ipc/tests/mortal/mod.rs", "ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/idle.rs", "tests/support/mod.rs"];
 
 /// Files that are no tests and may sleep: what they measure is that nothing happens meanwhile.
 const MAY_SLEEP: [&str; 1] = ["benches/compare/src/situations.rs"];
@@ -411,15 +361,19 @@ fn home<'a>(modules: &'a BTreeMap<String, Named>, path: &str, steps: u32) -> Opt
     }
 }
 
-/// The circles among the modules of a crate. Of a module and what is within it each may name the other: they are one thing.
-fn circles(modules: &BTreeMap<String, Named>) -> Vec<Vec<&str>> {
+/// What each module of a crate reaches at once. Of a module and what is within it each may name the other: they are one thing.
+fn arrows(modules: &BTreeMap<String, Named>) -> BTreeMap<&str, Vec<&str>> {
     let within = |inner: &str, outer: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}::"));
-    let mut arrows: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (module, named) in modules {
-        let paths = named.imported.iter().chain(&named.inline);
-        let homes = paths.filter_map(|path| home(modules, path, 8));
-        arrows.insert(module, homes.filter(|home| !within(home, module) && !within(module, home)).collect());
-    }
+    let of = |module: &str, named: &Named| -> Vec<&str> {
+        let homes = named.imported.iter().chain(&named.inline).filter_map(|path| home(modules, path, 8));
+        homes.filter(|home| !within(home, module) && !within(module, home)).collect()
+    };
+    modules.iter().map(|(module, named)| (&module[..], of(module, named))).collect()
+}
+
+/// The circles among the modules of a crate.
+fn circles(modules: &BTreeMap<String, Named>) -> Vec<Vec<&str>> {
+    let arrows = arrows(modules);
     fn reached<'a>(arrows: &BTreeMap<&'a str, Vec<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(module) = next.pop() {
@@ -440,6 +394,34 @@ fn check_floors(crate_path: &str, modules: &BTreeMap<String, Named>, kept: &[&[&
     let mut wrong: Vec<String> = new.map(|circle| format!("{crate_path}: import each other: {}", circle.join(", "))).collect();
     let gone = kept.iter().copied().flatten().filter(|module| !found.iter().any(|circle| circle.contains(module)));
     wrong.extend(gone.map(|module| format!("{crate_path}: {module} is listed as one of a circle and is in none")));
+    wrong
+}
+
+/// What of a crate's modules its table in the map, one floor a row from the bottom up, does not show as it is.
+fn check_map(crate_name: &str, map: &str, modules: &BTreeMap<String, Named>) -> Vec<String> {
+    let begin = format!("In `{crate_name}`, from the bottom up:");
+    let lines = map.lines().skip_while(|line| *line != begin).skip(4).take_while(|line| line.starts_with('|'));
+    let mut floors: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (floor, line) in lines.enumerate() {
+        for module in line.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2) {
+            if !modules.contains_key(module) {
+                wrong.push(format!("{crate_name}: the map shows {module}, which there is not"));
+            }
+            if floors.insert(module, floor).is_some() {
+                wrong.push(format!("{crate_name}: the map shows {module} twice"));
+            }
+        }
+    }
+    let all: BTreeSet<&str> = modules.keys().filter_map(|module| module.split("::").next()).filter(|module| !module.is_empty()).collect();
+    wrong.extend(
+        all.iter().filter(|module| !floors.contains_key(*module)).map(|module| format!("{crate_name}: {module} is not in the map")),
+    );
+    let floor = |module: &str| module.split("::").next().and_then(|top| floors.get(top).copied());
+    for (module, to) in arrows(modules) {
+        let up = to.into_iter().filter(|to| floor(module).zip(floor(to)).is_some_and(|(here, there)| there > here));
+        wrong.extend(up.map(|to| format!("{crate_name}: {module} imports {to}, which the map shows above it")));
+    }
     wrong
 }
 
@@ -476,6 +458,15 @@ fn sources() -> Vec<(String, String)> {
     files(&["rs"]).into_iter().filter(|(path, _)| !path.starts_with("macros/tests/ui/")).collect()
 }
 
+/// The modules of a crate and what they name, tests left out.
+fn modules_of(crate_path: &str, sources: &[(String, String)]) -> BTreeMap<String, Named> {
+    let own = sources.iter().filter(|(path, _)| !is_test(path)).filter_map(|(path, source)| {
+        let module = module_of(path.strip_prefix(crate_path)?.strip_prefix('/')?);
+        Some((module.clone(), named(&module, source)))
+    });
+    own.collect()
+}
+
 /// What of the messages that the guide's table of errors quotes no source says. A quoted message stands in backquotes, with `…` for what differs.
 fn check_messages(table: &str, sources: &[String]) -> Vec<String> {
     let said = |text: &str| {
@@ -509,12 +500,16 @@ fn crates_depend_only_on_what_they_may() {
 fn modules_import_downwards() {
     let sources = sources();
     for crate_path in FLOORS {
-        let own = sources.iter().filter(|(path, _)| !is_test(path)).filter_map(|(path, source)| {
-            let module = module_of(path.strip_prefix(crate_path)?.strip_prefix('/')?);
-            Some((module.clone(), named(&module, source)))
-        });
         let kept: Vec<&[&str]> = CIRCLES.iter().filter(|(path, _)| *path == crate_path).map(|(_, circle)| *circle).collect();
-        assert_tidy(&check_floors(crate_path, &own.collect(), &kept));
+        assert_tidy(&check_floors(crate_path, &modules_of(crate_path, &sources), &kept));
+    }
+}
+
+#[test]
+fn the_map_shows_the_floors() {
+    let map = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    for name in ["ipc", "manager", "proxy"] {
+        assert_tidy(&check_map(name, &map, &modules_of(&format!("{name}/src"), &sources())));
     }
 }
 
@@ -607,6 +602,22 @@ fn canary_floors() {
     assert_eq!(circles(&round), [["high", "parent::child"]]);
     let tests = ("low.rs", "// use crate::high::g;\n#[cfg(test)]\nmod tests {\n    use crate::high::g;\n}");
     assert!(circles(&crate_of(&[high, parent, child, tests])).is_empty());
+}
+
+#[test]
+fn canary_map() {
+    let crate_of = |high: &str| -> BTreeMap<String, Named> {
+        let files = [("lib.rs", "mod low;"), ("low.rs", "fn f() {}"), ("high/mod.rs", "mod part;"), ("high/part.rs", high)];
+        files.iter().map(|(file, source)| (module_of(file), named(&module_of(file), source))).collect()
+    };
+    let map = |rows: &str| format!("In `c`, from the bottom up:\n\n| modules | what |\n|---|---|\n{rows}\nIn `d`: | `low` |\n");
+    let modules = crate_of("use crate::low::f;");
+    assert_eq!(check_map("c", &map("| `low` | a |\n| `high` | its `high::part` |\n"), &modules), [""; 0]);
+    assert_eq!(check_map("c", &map("| `low` ← `high` | both |\n"), &modules), [""; 0]);
+    let wrong = ["| `high` | a |\n| `low` | b |\n", "| `low` | a |\n", "| `low`, `low`, `high` | a |\n", "| `low`, `high`, `gone` | a |\n"];
+    for rows in wrong {
+        assert_eq!(check_map("c", &map(rows), &modules).len(), 1, "{rows}");
+    }
 }
 
 #[test]

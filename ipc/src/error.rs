@@ -19,7 +19,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Bytes in shared memory or on the wire are not what they claim to be.
     Corrupt,
-    /// The arena's budget, a limit on sessions or another maximum is reached.
+    /// The capacity, a limit on sessions or another maximum is reached.
     Full,
     /// A time-out passed.
     TimedOut,
@@ -153,7 +153,8 @@ impl Error {
         self.0.kind == ErrorKind::Closed
     }
 
-    /// Whether a function in another process has panicked: its backtrace is the error's source.
+    /// Whether a function in another process has panicked: its backtrace is the error's source, unless `RUST_BACKTRACE=0` (or
+    /// `RUST_LIB_BACKTRACE=0`, which has precedence) is in the environment of that process.
     pub fn is_panic(&self) -> bool {
         self.0.kind == ErrorKind::Panicked
     }

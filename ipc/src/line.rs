@@ -14,7 +14,7 @@
 //! Who waits for room does the same, the other way round. It is told of room only if it says that it wants some: *read* is stored when
 //! half a ring has been taken, and before a sleep, and then followed by a full fence and a look at *looking* as well.
 //!
-//! Each side writes three words, on lines of its own (and *cpu*, a hint: 0, or 1 and the number of the processor that it sent on last):
+//! Each side writes three words, on lines of its own (and two that order nothing, *cpu* and *given up*: see `say_where` and `give_up`):
 //!
 //! | word | states | by whom, when |
 //! |---|---|---|
@@ -58,6 +58,7 @@ const WRITTEN: usize = 0;
 const READ: usize = 8;
 const LOOKING: usize = 16;
 const CPU: usize = 24;
+const GIVEN_UP: usize = 32;
 /// Where the first ring begins: behind the page of words.
 const RINGS: usize = 4096;
 /// Bytes of a line's memory.
@@ -429,7 +430,7 @@ impl LineEnd {
         self.socket.send(&[0]).map(drop)
     }
 
-    /// Says which processor this thread sends on.
+    /// Says which processor this thread sends on: 1 more than its number. A hint.
     #[inline(always)]
     fn say_where(&self) {
         self.end.words.word(word(self.end.side, CPU)).store(1 + u64::from(sys::current_cpu()), Ordering::Relaxed);
@@ -439,6 +440,21 @@ impl LineEnd {
     #[inline]
     pub fn peer_is_here(&self) -> bool {
         self.end.words.word(word(self.end.side.other(), CPU)).load(Ordering::Relaxed) == 1 + u64::from(sys::current_cpu())
+    }
+
+    /// Says that this side waits for nothing any more: what it has asked and has not begun is not to be run. It closes its socket then.
+    ///
+    /// The other side looks right before it runs something, at a word beside *written*, so that this costs no system call each time; and finds
+    /// it also if it was stopped meanwhile. Nothing is ordered by the word: who gives up at the moment of that look is one whose call has
+    /// begun. It stays 1, and whatever else may be written there means the same.
+    pub fn give_up(&self) {
+        self.end.words.word(word(self.end.side, GIVEN_UP)).store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the other side has said so.
+    #[inline]
+    pub fn is_given_up(&self) -> bool {
+        self.end.words.word(word(self.end.side.other(), GIVEN_UP)).load(Ordering::Relaxed) != 0
     }
 
     /// Which side this is.

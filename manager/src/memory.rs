@@ -12,7 +12,7 @@
 //!   ([`Memory::settle`]), so that nobody waits for that, nor for the memory that it takes.
 
 use crate::allocator::{Allocator, Backing, Pin, Retired, RetiredBlock, Usage};
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::map::{ArenaReader, ArenaWriter};
 use commonhold_ipc::pin::Pinned;
 use std::ops::Range;
@@ -43,6 +43,18 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 /// Room that only removals may use: a store that is full for everything else can still be emptied. As much as an operation
 /// takes beside what it has asked for, if each of its blocks, of a dozen sizes, begins a slab of 64 KiB.
 const REMOVAL_BYTES: u64 = 1 << 20;
+
+#[cold]
+fn no_room_for_change(bytes: u64, error: Error) -> Error {
+    // Those of a value that has come beforehand are not in it: they have their block.
+    let of_bytes = if bytes == 0 { String::new() } else { format!(" of {bytes} B") };
+    Error::caused(error.kind(), format!("no room for a change{of_bytes} and for a removal after it: {error}"), error)
+}
+
+#[cold]
+fn no_room_for_removal(error: Error) -> Error {
+    Error::caused(error.kind(), format!("no room for a removal: {error}"), error)
+}
 
 /// Blocks of an attempt, or noted as retired, for which room is kept until the next ones.
 const LISTED_KEPT: usize = 32 * 1024;
@@ -108,13 +120,13 @@ impl Memory {
     /// Makes sure that allocations of this sum, the path copies around them, publishing, and a removal after it will succeed.
     #[inline]
     pub fn reserve(&mut self, bytes: u64) -> Result<()> {
-        self.blocks.reserve(bytes + PATH_BYTES + self.promised + REMOVAL_BYTES)
+        self.blocks.reserve(bytes + PATH_BYTES + self.promised + REMOVAL_BYTES).map_err(|error| no_room_for_change(bytes, error))
     }
 
     /// Makes sure that the path copies of a removal, and publishing, will succeed.
     #[inline]
     pub fn reserve_removal(&mut self) -> Result<()> {
-        self.blocks.reserve(PATH_BYTES + self.promised)
+        self.blocks.reserve(PATH_BYTES + self.promised).map_err(no_room_for_removal)
     }
 
     /// Publishing will write the records of this many objects. Every reservation includes that.

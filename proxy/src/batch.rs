@@ -3,7 +3,7 @@
 use crate::dict::Dict;
 use crate::handle::Handle;
 use crate::list::{List, Run, inline_bytes, sent};
-use crate::request::Value as Outgoing;
+use crate::payload::Value as Outgoing;
 use crate::session::{SessionCore, Stored};
 use crate::single::{Counter, Value};
 use crate::write::{with_element, with_entry, with_key};
@@ -248,6 +248,20 @@ impl<'s> Batch<'s> {
     /// A commit that names the uploads has been answered: they are used up.
     pub(crate) fn forget_uploads(&self) {
         self.uploads.borrow_mut().clear();
+    }
+}
+
+impl<K: Key, V: Shared> Dict<K, V> {
+    /// Inserts many entries at once: all of them, or none.
+    ///
+    /// # Errors
+    /// `TooLarge` if they are more than fits into one request (64 MiB; values above 64 KiB do not count).
+    pub fn extend<A: AsShared<K>, B: AsShared<V>>(&self, entries: impl IntoIterator<Item = (A, B)>) -> Result<()> {
+        let batch = Batch::new(self.object().ready()?);
+        for (key, value) in entries {
+            batch.insert(self, key, value)?;
+        }
+        batch.commit()
     }
 }
 

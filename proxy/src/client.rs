@@ -1,4 +1,4 @@
-//! [`Session`]: what a program does with a manager.
+//! What a program does with a manager: the methods of [`Session`].
 
 use crate::array::{Array, ArrayContent, SharedBytes};
 use crate::batch::Batch;
@@ -6,7 +6,7 @@ use crate::dict::Dict;
 use crate::handle::{Handle, Object, Token};
 use crate::inside::Inside;
 use crate::list::{List, Run, inline_bytes};
-use crate::session::SessionCore;
+use crate::session::{Session, SessionCore};
 use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
 use crate::striped::StripedCounter;
@@ -23,15 +23,6 @@ use commonhold_ipc::wire::commit::{END, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, NewObject, Words, malformed};
 use std::fmt;
-use std::sync::Arc;
-
-/// A connection to a manager, and everything one can do with it. `Clone + Send + Sync`: clones share one connection.
-///
-/// `commonhold::Manager` derefs to it. The connection lives as long as any clone, handle or snapshot of it.
-#[derive(Clone)]
-pub struct Session {
-    core: Arc<SessionCore>,
-}
 
 /// Bytes of a container's first content that are sent at a time, when it is made of an iterator.
 const FILL_BYTES: usize = 1 << 20;
@@ -50,61 +41,81 @@ impl Session {
     #[doc(hidden)]
     pub fn connect_by(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Session> {
         if let Some(core) = SessionCore::at_address(address, authkey) {
-            return Ok(Session { core });
+            return Ok(Session::over(core));
         }
-        Ok(Session { core: SessionCore::connect(address, authkey, lanes)? })
+        Ok(Session::over(SessionCore::connect(address, authkey, lanes)?))
     }
 
     /// Begins a session on a channel to a manager that others find at `address`.
     pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>) -> Result<Session> {
-        Ok(Session { core: SessionCore::greet(channel, address, authkey, true)? })
+        Ok(Session::over(SessionCore::greet(channel, address, authkey, None)?))
     }
 
-    pub(crate) fn core(&self) -> &Arc<SessionCore> {
-        &self.core
+    /// The same with a manager that this process has started, on one of a pair of sockets.
+    #[doc(hidden)]
+    pub fn greet_started(channel: Channel, address: Address, authkey: Option<&AuthKey>, pid: u32) -> Result<Session> {
+        Ok(Session::over(SessionCore::greet(channel, address, authkey, Some(pid))?))
     }
 
     /// Whether this program has started the manager, which ends with it.
     #[doc(hidden)]
     pub fn is_owner(&self) -> bool {
-        self.core.is_owner()
+        self.core().is_owner()
     }
 
     /// The key that this program has shown the manager.
     #[doc(hidden)]
     pub fn authkey(&self) -> Option<&AuthKey> {
-        self.core.authkey.as_ref()
-    }
-
-    pub(crate) fn of(core: &Arc<SessionCore>) -> Session {
-        Session { core: core.clone() }
+        self.core().authkey.as_ref()
     }
 
     /// Keeps something until the connection is over: the process or thread of a manager that this program started.
     #[doc(hidden)]
     pub fn keep(&self, keeper: Box<dyn std::any::Any + Send>) {
-        self.core.keep(keeper);
+        self.core().keep(keeper);
     }
 
     /// Sleeps until the manager has ended, however it ends. `false`: it still lives after `timeout`.
     pub fn wait_for_end(&self, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
         // Later than any clock shows is never.
-        self.core.wait_for_end(timeout.into().and_then(|timeout| std::time::Instant::now().checked_add(timeout)))
+        self.core().wait_for_end(timeout.into().and_then(|timeout| std::time::Instant::now().checked_add(timeout)))
     }
 
     /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.
     pub fn address(&self) -> &Address {
-        &self.core.address
+        &self.core().address
+    }
+
+    /// Id of the process that serves: what `ps` and `kill` know the manager by. One that runs [in this
+    /// process](../commonhold/struct.ManagerBuilder.html#method.in_process) has this process's own. Whoever connects is told it by the kernel,
+    /// not by the manager. It stays what it was when the manager has ended; 0 if the manager runs where this process can see none (another
+    /// namespace of process ids).
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// use commonhold::Manager;
+    ///
+    /// let (apart, within) = (Manager::start()?, Manager::in_process()?);
+    /// assert_ne!(apart.pid(), std::process::id());
+    /// assert_eq!(within.pid(), std::process::id());
+    /// let visitor = commonhold::Process::spawn(|address: String| Manager::connect(&address).unwrap().pid(), apart.address().to_string())?;
+    /// assert_eq!(visitor.join()?, apart.pid());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pid(&self) -> u32 {
+        self.core().manager_pid
     }
 
     /// Whether the manager is there.
     pub fn is_alive(&self) -> bool {
-        self.core.is_ours() && self.core.is_alive()
+        self.core().is_ours() && self.core().is_alive()
     }
 
     /// Number of the newest version.
     pub fn version(&self) -> u64 {
-        commonhold_ipc::arena::version(&self.core.arena)
+        commonhold_ipc::arena::version(&self.core().arena)
     }
 
     fn new_object<H: Handle>(&self, kind: Kind, value_align: u8, element_bytes: u32) -> Result<H> {
@@ -122,8 +133,8 @@ impl Session {
         let new = NewObject { fingerprint: fingerprint::<H>(), text: text::<H>(), ..new };
         let mut request = crate::request::Request::new(Call::Create);
         new.write(request.payload());
-        match self.core.call(&mut request, true)?.outcome()? {
-            Outcome::Number(id) => Ok(H::from_object(Object::taken(&self.core, id))),
+        match self.core().call(&mut request, true)?.outcome()? {
+            Outcome::Number(id) => Ok(H::from_object(Object::taken(self.core(), id))),
             _ => Err(malformed("reply")),
         }
     }
@@ -132,12 +143,12 @@ impl Session {
     pub fn dict<K: Key, V: Shared>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Dict<K, V>> {
         let _new = Inside::of_none();
         let dict: Dict<K, V> = self.new_object(Kind::Dict, crate::dict::value_align::<K, V>(), 0)?;
-        let mut batch = Batch::new(&self.core);
+        let mut batch = Batch::new(self.core());
         for (key, value) in entries {
             batch.insert(&dict, key, value)?;
             // Nobody else knows the dict yet, so it may fill in several commits.
             if batch.len() > FILL_BYTES {
-                std::mem::replace(&mut batch, Batch::new(&self.core)).commit()?;
+                std::mem::replace(&mut batch, Batch::new(self.core())).commit()?;
             }
         }
         batch.commit()?;
@@ -149,9 +160,9 @@ impl Session {
         let _new = Inside::of_none();
         let list: List<T> = self.new_object(Kind::List, 0, inline_bytes::<T>())?;
         let mut run = Run::new::<T>();
-        let send = |run: &Run| self.core.op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
+        let send = |run: &Run| self.core().op(&Op::ListSplice { object: list.id(), position: END, remove: 0, values: run.values() });
         for element in elements {
-            run.add::<T>(&self.core, &element)?;
+            run.add::<T>(self.core(), &element)?;
             if run.len() > FILL_BYTES {
                 send(&run)?;
                 run = Run::new::<T>();
@@ -264,7 +275,7 @@ impl Session {
     /// # Errors
     /// `Refused` if the lock is another manager's.
     pub fn condition_with(&self, lock: &Lock) -> Result<Condition> {
-        if lock.object().manager() != self.core.manager() {
+        if lock.object().manager() != self.core().manager() {
             return Err(Error::new(ErrorKind::Refused, "a condition is made for a lock of its own manager: this one is of another"));
         }
         lock.object().ready()?;
@@ -290,13 +301,13 @@ impl Session {
 
     /// One version of everything, held until it is dropped.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        self.core.check()?;
-        Ok(Snapshot::new(&self.core))
+        self.core().check()?;
+        Ok(Snapshot::new(self.core()))
     }
 
     /// Many writes, one message, one commit: all of them happen, or, if `body` or the manager fails, none.
     pub fn batch<R>(&self, body: impl FnOnce(&Batch<'_>) -> Result<R>) -> Result<R> {
-        let batch = Batch::new(&self.core);
+        let batch = Batch::new(self.core());
         let result = body(&batch)?;
         batch.commit()?;
         Ok(result)
@@ -304,7 +315,7 @@ impl Session {
 
     /// Writes that are sent without waiting for each one's answer: see [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
-        Writer::new(&self.core)
+        Writer::new(self.core())
     }
 
     /// Reads and writes that happen together, at one instant: see [`Transaction`]. If something that `body` has read is
@@ -318,7 +329,7 @@ impl Session {
     /// # Errors
     /// `body`'s own; `Refused` as said; `Conflict` if it is so slow that others keep changing what it read.
     pub fn transaction<R>(&self, body: impl FnMut(&Transaction<'_>) -> Result<R>) -> Result<R> {
-        transaction::run(&self.core, body)
+        transaction::run(self.core(), body)
     }
 
     /// A handle on the object with a name.
@@ -326,9 +337,9 @@ impl Session {
     /// # Errors
     /// `NotFound` if there is none, `WrongType` if it was made as another type: the message shows both.
     pub fn open<H: Handle>(&self, name: &str) -> Result<H> {
-        match self.core.call_with_text(Call::Lookup, name, false)?.outcome()? {
+        match self.core().call_with_text(Call::Lookup, name, false)?.outcome()? {
             Outcome::Number(id) => {
-                let object = Object::taken(&self.core, id);
+                let object = Object::taken(self.core(), id);
                 object.check_type::<H>(format_args!("{name:?}"))?;
                 Ok(H::from_object(object))
             }
@@ -387,7 +398,7 @@ impl Session {
             let text = format!("a name of {} bytes cannot be given: names have 1 to {NAME_BYTES_MAX} bytes", name.len());
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
-        if handle.object().manager() != self.core.manager() {
+        if handle.object().manager() != self.core().manager() {
             return Err(Error::new(ErrorKind::Refused, "an object gets its names from its own manager: this handle is of another"));
         }
         handle.object().ready()?;
@@ -395,13 +406,13 @@ impl Session {
         request.payload().extend_from_slice(&handle.id().to_le_bytes());
         request.payload().push(u8::from(replace));
         request.payload().extend_from_slice(name.as_bytes());
-        self.core.call(&mut request, true)?;
+        self.core().call(&mut request, true)?;
         Ok(())
     }
 
     /// Takes a name away. Whether it was there. The object lives on while something else refers to it.
     pub fn unpublish(&self, name: &str) -> Result<bool> {
-        Ok(self.core.call_with_text(Call::Unpublish, name, true)?.outcome()? == Outcome::Something)
+        Ok(self.core().call_with_text(Call::Unpublish, name, true)?.outcome()? == Outcome::Something)
     }
 
     /// All published names.
@@ -421,7 +432,7 @@ impl Session {
     /// # Errors
     /// If the object is gone, of another type, or of another manager.
     pub fn attach<H: Handle>(&self, token: &Token) -> Result<H> {
-        token.open_in(&self.core)
+        token.open_in(self.core())
     }
 
     /// The manager's figures.
@@ -442,7 +453,7 @@ impl Session {
     /// Ends the manager, whoever else is connected to it. All handles then fail with `is_disconnected`.
     pub fn shutdown(&self) -> Result<()> {
         let mut request = crate::request::Request::new(Call::Shutdown);
-        match self.core.call(&mut request, false) {
+        match self.core().call(&mut request, false) {
             Err(error) if !error.is_disconnected() => Err(error),
             // It may end before its answer arrives.
             _ => Ok(()),
@@ -451,7 +462,7 @@ impl Session {
 
     fn text(&self, call: Call) -> Result<String> {
         let mut request = crate::request::Request::new(call);
-        match self.core.call(&mut request, false)?.outcome()? {
+        match self.core().call(&mut request, false)?.outcome()? {
             Outcome::Text(text) => Ok(text),
             _ => Err(malformed("reply")),
         }
@@ -476,7 +487,7 @@ fn split_name(text: &str) -> Option<(&str, &str)> {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<Session with the manager at {}>", self.core.address)
+        write!(f, "<Session with the manager at {}>", self.core().address)
     }
 }
 

@@ -203,6 +203,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
 
     /// Sets a key to `new` (or, with `None`, removes it) if its value is `expected` (`None`: not there). Whether it did.
     ///
+    /// `expected` is a reference to a `V`, in no other form, so that a plain `None` has a type; for `new`, say `None::<V>`.
+    ///
     /// ```
     /// # commonhold::init_in_tests!();
     /// # fn main() -> commonhold::Result<()> {
@@ -300,19 +302,6 @@ impl<K: Key, V: Shared> Dict<K, V> {
                 session.commit_with(&mut commit, ticket)
             }),
         }
-    }
-
-    /// Inserts many entries at once: all of them, or none.
-    ///
-    /// # Errors
-    /// `TooLarge` if they are more than fits into one request (64 MiB; values above 64 KiB do not count).
-    pub fn extend<A: AsShared<K>, B: AsShared<V>>(&self, entries: impl IntoIterator<Item = (A, B)>) -> Result<()> {
-        let session = self.object.ready()?;
-        let batch = crate::batch::Batch::new(session);
-        for (key, value) in entries {
-            batch.insert(self, key, value)?;
-        }
-        batch.commit()
     }
 
     /// Keeps the entries for which `keep` says so, at one instant. It may run several times, if others write meanwhile.

@@ -29,18 +29,20 @@ pub(crate) fn not_this_type(error: &Error) -> ! {
 /// # commonhold::init_in_tests!();
 /// # fn main() -> commonhold::Result<()> {
 /// use commonhold::{Manager, Shared};
+/// use std::time::Duration;
 ///
 /// #[derive(Shared, Debug, PartialEq)]
-/// struct Point { x: f64, tags: Vec<String> }
+/// struct Point { x: f64, tags: Vec<String>, age: Duration }
 ///
 /// let manager = Manager::start()?;
-/// let points = manager.list([Point { x: 0.5, tags: vec!["first".into()] }])?;
+/// let points = manager.list([Point { x: 0.5, tags: vec!["first".into()], age: Duration::from_millis(1500) }])?;
 /// let point = points.get(0)?.unwrap();
 /// points.clear()?;                                      // the guard keeps what it shows
 /// assert_eq!(point.tags[0], "first");
 /// assert_eq!(f64::from(point.x), 0.5);                  // inside of a struct, numbers are little-endian ones
-/// assert_eq!(format!("{point:?}"), r#"Point { x: 0.5, tags: ["first"] }"#);
-/// assert_eq!(point.to_owned(), Point { x: 0.5, tags: vec!["first".into()] });
+/// assert_eq!(Duration::from(point.age), Duration::from_millis(1500));       // and a time is an archived one
+/// assert_eq!(format!("{point:?}"), r#"Point { x: 0.5, tags: ["first"], age: 1.5s }"#);
+/// assert_eq!(point.to_owned().tags, ["first"]);
 /// # Ok(())
 /// # }
 /// ```

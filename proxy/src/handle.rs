@@ -8,9 +8,9 @@ mod lent;
 
 pub use lent::Lent;
 
-use crate::client::Session;
+use crate::interfaces::has_interface;
 use crate::seen;
-use crate::session::SessionCore;
+use crate::session::{Session, SessionCore};
 use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{Kind, Record};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -35,11 +35,9 @@ pub struct Object {
     is_counted: AtomicBool,
     /// Of an object that has one, once it is mapped.
     segment: OnceLock<Arc<Segment>>,
-    /// Of an object of a user's type, once a method of its was called.
-    remote: OnceLock<crate::remote::Home>,
     /// Of a condition, once it is known: the lock that it was made for, if it was.
     companion: OnceLock<Option<Arc<Object>>>,
-    /// What this process has found out about it, once.
+    /// What this process has found out about it, once: of which type, the floor knows that works with its kind.
     local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -70,7 +68,6 @@ impl Object {
             is_counted: AtomicBool::new(true),
             segment: OnceLock::new(),
             companion: OnceLock::new(),
-            remote: OnceLock::new(),
             local: OnceLock::new(),
         }
     }
@@ -149,16 +146,25 @@ impl Object {
     #[inline(always)]
     pub fn local<L: Send + Sync + 'static>(&self, make: impl FnOnce(&Arc<SessionCore>) -> Result<L>) -> Result<(&Arc<SessionCore>, &L)> {
         let session = self.ready()?;
+        let local = self.found_out(|| {
+            self.be_counted(session)?;
+            make(session)
+        })?;
+        Ok((session, local))
+    }
+
+    /// The same, of an object that need not be held for it.
+    #[inline(always)]
+    pub fn found_out<L: Send + Sync + 'static>(&self, make: impl FnOnce() -> Result<L>) -> Result<&L> {
         let local = match self.local.get() {
             Some(local) => local,
             None => {
-                self.be_counted(session)?;
-                let made = make(session)?;
+                let made = make()?;
                 self.local.get_or_init(|| Box::new(made))
             }
         };
         let Some(local) = local.downcast_ref() else { unreachable!("an object is of one kind") };
-        Ok((session, local))
+        Ok(local)
     }
 
     #[cold]
@@ -166,11 +172,6 @@ impl Object {
         self.be_counted(session)?;
         let segment = session.segment(self.id, kind)?;
         Ok((session, self.segment.get_or_init(|| segment)))
-    }
-
-    /// Where the object's methods run, once that is known.
-    pub(crate) fn remote(&self) -> &OnceLock<crate::remote::Home> {
-        &self.remote
     }
 
     /// The object that this one was made for, if it was: what its record names.
@@ -215,7 +216,7 @@ impl Object {
         let (session, _hold, record) = self.look()?;
         let found = commonhold_ipc::catalog::descriptor(&session.arena, &record)?;
         let wanted = fingerprint::<H>();
-        if found.fingerprint == wanted || (record.kind == Kind::Remote && crate::remote::has_interface(found.text, wanted)) {
+        if found.fingerprint == wanted || (record.kind == Kind::Remote && has_interface(found.text, wanted)) {
             return Ok(());
         }
         let text = format!("{what} was made as {}, not as {}: open it with the type that it was made with", found.text, text::<H>());
@@ -451,6 +452,11 @@ pub fn debug(f: &mut fmt::Formatter<'_>, name: &str, object: &Object, len: Optio
     }
 }
 
+/// What a handle's type is called in print: an object's class by its name, all others with the types of what they hold.
+pub fn shown<H: Handle>(name: &'static str) -> &'static str {
+    if H::KIND == Kind::Remote { name } else { text::<H>() }
+}
+
 /// The number of entries or elements of an object, for `Debug`; none if it cannot be looked at.
 pub(crate) fn len_of(object: &Object) -> Option<u64> {
     object.look().ok().map(|(_, _, record)| record.len)
@@ -520,7 +526,7 @@ macro_rules! __handle_value {
                 $describe
             }
             fn debug(archived: &Self::Archived, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                write!(f, concat!("<", $text, " object {}>"), archived.id())
+                write!(f, "<{} object {}>", $crate::__rt::shown::<Self>($text), archived.id())
             }
             fn eq_archived(archived: &Self::Archived, value: &Self) -> bool {
                 let object = $crate::Handle::object(value);

@@ -11,13 +11,18 @@ mod batch;
 mod client;
 mod connection;
 mod dict;
+mod gate;
 mod guard;
 mod handle;
 mod inside;
+mod interfaces;
 mod lane;
 mod list;
 #[cfg(feature = "shared-memory")]
 mod named;
+mod panics;
+mod patience;
+mod payload;
 mod pipe;
 mod pool;
 pub mod process;
@@ -42,7 +47,7 @@ mod writer;
 
 pub use array::{Array, ArrayContent, ArrayIter, Bits, ByteBlock, BytesCursor, SharedBytes};
 pub use batch::{Batch, Countable};
-pub use client::{Session, Stats};
+pub use client::Stats;
 pub use dict::{Dict, Iter as DictIter};
 pub use guard::{Ref, View};
 pub use handle::{Handle, Token};
@@ -52,6 +57,7 @@ pub use named::SharedMemory;
 pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use pool::{AsyncResult, Imap, InitializerResult, Pool, PoolBuilder, Progress, Watch};
 pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
+pub use session::Session;
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};
 pub use striped::StripedCounter;
@@ -66,7 +72,7 @@ pub use writer::Writer;
 /// What `__handle_value!` refers to.
 #[doc(hidden)]
 pub mod __rt {
-    pub use crate::handle::{Object, debug as debug_handle, same_object};
+    pub use crate::handle::{Object, debug as debug_handle, same_object, shown};
     pub use commonhold_ipc::catalog::Kind;
     pub use commonhold_ipc::value::{ArchivedHandle, HandleSink, HandleSource, Schema, Shared};
     pub use rkyv;

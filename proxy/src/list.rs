@@ -3,10 +3,10 @@
 use crate::dict::read;
 use crate::guard::{Ref, View, not_this_type};
 use crate::handle::{Handle, Object, debug, handle, len_of};
-use crate::retry::{Attempt, until_done};
+use crate::retry::{Attempt, HasTicket, until_done};
 use crate::session::{SessionCore, Stored};
 use crate::watch;
-use crate::write::{Committed, lent, with_element};
+use crate::write::{Committed, lent, with_element, with_value};
 use commonhold_ipc::catalog::Record;
 #[cfg(doc)]
 use commonhold_ipc::error::Error;
@@ -298,13 +298,30 @@ impl<T: Shared> List<T> {
         self.object.ready()?.op_quietly(&Op::ListReverse { object: self.id() })
     }
 
-    /// Whether an element equals this value.
-    pub fn contains(&self, value: &T) -> Result<bool> {
+    /// Whether an element equals this value: a `T`, `&T`, a guard, or a borrowed form of it such as `&str`.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let words = manager.list(["fig".to_string(), "kiwi".to_string(), "fig".to_string()])?;
+    /// assert!(words.contains("kiwi")? && !words.contains("plum")?);
+    /// assert_eq!((words.index_of("fig")?, words.count("fig")?), (Some(0), 2));
+    /// assert!(words.remove_value("kiwi")?);
+    /// assert_eq!(words.to_string(), r#"["fig", "fig"]"#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn contains(&self, value: impl AsShared<T>) -> Result<bool> {
         Ok(self.index_of(value)?.is_some())
     }
 
-    /// The position of the first element that equals this value.
-    pub fn index_of(&self, value: &T) -> Result<Option<usize>> {
+    /// The position of the first element that equals this value, in any form as with [`contains`](Self::contains).
+    pub fn index_of(&self, value: impl AsShared<T>) -> Result<Option<usize>> {
+        with_value::<T, _>(self.object.ready()?, &value, |value| self.find(value))
+    }
+
+    fn find(&self, value: &T) -> Result<Option<usize>> {
         let (session, _hold, record) = self.object.look()?;
         for (position, place) in Elements::new(&session.arena, &record, 0..record.len).enumerate() {
             if T::eq_archived(session.value::<T>(&place)?, value) {
@@ -314,35 +331,39 @@ impl<T: Shared> List<T> {
         Ok(None)
     }
 
-    /// How many elements equal this value.
-    pub fn count(&self, value: &T) -> Result<usize> {
-        let (session, _hold, record) = self.object.look()?;
-        let mut count = 0;
-        for place in Elements::new(&session.arena, &record, 0..record.len) {
-            count += usize::from(T::eq_archived(session.value::<T>(&place)?, value));
-        }
-        Ok(count)
+    /// How many elements equal this value, in any form as with [`contains`](Self::contains).
+    pub fn count(&self, value: impl AsShared<T>) -> Result<usize> {
+        with_value::<T, _>(self.object.ready()?, &value, |value| {
+            let (session, _hold, record) = self.object.look()?;
+            let mut count = 0;
+            for place in Elements::new(&session.arena, &record, 0..record.len) {
+                count += usize::from(T::eq_archived(session.value::<T>(&place)?, value));
+            }
+            Ok(count)
+        })
     }
 
-    /// Takes out the first element that equals this value. Whether there was one.
-    pub fn remove_value(&self, value: &T) -> Result<bool> {
+    /// Takes out the first element that equals this value, in any form as with [`contains`](Self::contains). Whether there was one.
+    pub fn remove_value(&self, value: impl AsShared<T>) -> Result<bool> {
         let session = self.object.ready()?;
-        until_done(session, |ticket| {
-            let Some(position) = self.index_of(value)? else { return Ok(Attempt::Done(false)) };
-            let (_, _hold, record) = self.object.look()?;
-            let place = sequence::find(&session.arena, &record, position as u64);
-            // Between the two looks the list may have changed.
-            let Some(place) = place else { return Ok(Attempt::Conflict) };
-            if !T::eq_archived(session.value::<T>(&place)?, value) {
-                return Ok(Attempt::Conflict);
-            }
-            let mut commit = CommitWriter::default();
-            commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
-            commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
-            Ok(match session.commit_with(&mut commit, ticket)? {
-                Committed::Done => Attempt::Done(true),
-                Committed::Conflict => Attempt::Conflict,
-            })
+        with_value::<T, _>(session, &value, |value| until_done(session, |ticket| self.remove_first(session, value, ticket)))
+    }
+
+    fn remove_first(&self, session: &SessionCore, value: &T, ticket: HasTicket) -> Result<Attempt<bool>> {
+        let Some(position) = self.find(value)? else { return Ok(Attempt::Done(false)) };
+        let (_, _hold, record) = self.object.look()?;
+        let place = sequence::find(&session.arena, &record, position as u64);
+        // Between the two looks the list may have changed.
+        let Some(place) = place else { return Ok(Attempt::Conflict) };
+        if !T::eq_archived(session.value::<T>(&place)?, value) {
+            return Ok(Attempt::Conflict);
+        }
+        let mut commit = CommitWriter::default();
+        commit.condition(&Condition::Unmodified { object: self.id(), modified: record.modified });
+        commit.op(&Op::ListRemove { object: self.id(), position: position as u64, lend: false });
+        Ok(match session.commit_with(&mut commit, ticket)? {
+            Committed::Done => Attempt::Done(true),
+            Committed::Conflict => Attempt::Conflict,
         })
     }
 

@@ -1,8 +1,8 @@
 //! [`SharedMemory`]: blocks by name, for exchange with programs that are not ours. What lies in the file system is in `ipc::runtime::blocks`.
 
 use crate::array::{Block, ByteBlock, BytesCursor, HasBlock, block_methods};
-use crate::client::Session;
 use crate::handle::{Handle, Object, debug, handle};
+use crate::session::Session;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::named::Mapping;
 use commonhold_ipc::runtime::FileId;

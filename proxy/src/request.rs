@@ -1,16 +1,15 @@
-//! A request on its way: its frame, and the values that go ahead of it.
+//! A request on its way: its frame.
 
-use crate::session::{SessionCore, Stored};
-use crate::upload;
-use commonhold_ipc::block::{EntryShape, HEAD_BYTES as BLOCK_HEAD_BYTES};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::{FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX};
-use commonhold_ipc::value::{AsShared, Ser, Shared};
+use commonhold_ipc::limits::FRAME_BYTES_MAX;
 use commonhold_ipc::wire::buffers::Short;
 use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Payload, Source, UploadHead, Words, buffers, malformed, whole};
-use std::ops::Range;
-use std::sync::Arc;
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, buffers, malformed, whole};
+
+/// Whether the upload with this number went by the socket: see `upload`, which gives the numbers.
+fn went_by_socket(number: u64) -> bool {
+    number.is_multiple_of(2)
+}
 
 /// A frame's bytes, with room for its head at the front.
 #[allow(clippy::large_enum_variant, reason = "the large one is the common one, and a request stays where it was made")]
@@ -75,7 +74,7 @@ impl Request {
         {
             self.write_long(op);
         }
-        op.each_upload(|number| self.by_socket |= upload::went_by_socket(number));
+        op.each_upload(|number| self.by_socket |= went_by_socket(number));
     }
 
     #[inline(never)]
@@ -88,7 +87,7 @@ impl Request {
 
     /// A commit as it was put together.
     pub fn commit(commit: &mut CommitWriter) -> Self {
-        let by_socket = commit.uploads().iter().copied().any(upload::went_by_socket);
+        let by_socket = commit.uploads().iter().copied().any(went_by_socket);
         Request { call: Call::Commit, quiet: false, by_socket, frame: Frame::Long(commit.take_frame()) }
     }
 
@@ -158,143 +157,4 @@ impl Request {
     pub fn fits_lanes(&self) -> bool {
         matches!(self.call, Call::Commit | Call::LastCommit | Call::Series | Call::Ticket) && !self.by_socket
     }
-}
-
-/// Where a value will lie, which decides how much room its block needs before it.
-#[derive(Clone, Copy)]
-pub enum Target {
-    /// In an entry with a key of so many bytes, of a dict with this alignment.
-    Entry {
-        /// Bytes of the key's archive.
-        key_len: u64,
-        /// Alignment of values.
-        align: u64,
-    },
-    /// In an element's or a value's block.
-    Element,
-}
-
-impl Target {
-    /// Bytes of the block before a value of so many.
-    pub fn prefix(self, value_len: u64) -> u64 {
-        match self {
-            Target::Entry { key_len, align } => EntryShape { key_len, value_len, align, handles: 0 }.value(),
-            Target::Element => BLOCK_HEAD_BYTES,
-        }
-    }
-}
-
-/// A value's archive: in the serialiser, or at the manager already.
-pub enum Encoded {
-    /// Here.
-    Inline(Range<usize>),
-    /// Sent ahead under this number.
-    Sent(u64),
-}
-
-/// A value, ready to be named in an operation.
-pub struct Value {
-    encoded: Encoded,
-    handles: Vec<u8>,
-}
-
-impl Value {
-    /// Writes a value behind what is in `ser`, or sends it ahead if it is large.
-    #[inline]
-    pub fn encode<T: Shared>(session: &Arc<SessionCore>, ser: &mut Ser, value: &impl AsShared<T>, target: Target) -> Result<Value> {
-        let before = ser.handles().len();
-        if T::FLAT && size_of::<T::Archived>() <= INLINE_VALUE_BYTES_MAX {
-            // Never larger, and without handles.
-            return Ok(Value { encoded: Encoded::Inline(ser.put::<T>(value)?), handles: Vec::new() });
-        }
-        if let Some(range) = ser.put_up_to::<T>(value, INLINE_VALUE_BYTES_MAX as u64)? {
-            let handles = ids(session, &ser.handles()[before..])?;
-            return Ok(Value { encoded: Encoded::Inline(range), handles });
-        }
-        Self::send::<T>(session, value, target)
-    }
-
-    /// Sends a value ahead.
-    #[cold]
-    fn send<T: Shared>(session: &Arc<SessionCore>, value: &impl AsShared<T>, target: Target) -> Result<Value> {
-        let mut count = Ser::count();
-        count.put::<T>(value)?;
-        let handles = ids(session, count.handles())?;
-        let len = count.written();
-        if !handles.is_empty() {
-            // The value's own code may drop the last handle on something, and say so on the connection: not in the middle of
-            // a message.
-            let mut whole = Ser::buffer();
-            let range = whole.put::<T>(value)?;
-            let handles = ids(session, whole.handles())?;
-            let number = upload::send_bytes(session, &whole.bytes()[range], target, handles.len() / 8)?;
-            return Ok(Value { encoded: Encoded::Sent(number), handles });
-        }
-        let head = UploadHead { prefix: target.prefix(len), len, handles: 0 };
-        let number = upload::send(session, head, |sink| {
-            let mut stream = Ser::stream(sink);
-            stream.put::<T>(value)?;
-            stream.finish()
-        })?;
-        Ok(Value { encoded: Encoded::Sent(number), handles })
-    }
-
-    /// The same for bytes that are an archive already and hold no handles.
-    pub fn of_bytes(session: &Arc<SessionCore>, ser: &mut Ser, bytes: &[u8], target: Target) -> Result<Value> {
-        if bytes.len() <= INLINE_VALUE_BYTES_MAX {
-            return Ok(Value { encoded: Encoded::Inline(ser.put_archive(bytes, &[])?), handles: Vec::new() });
-        }
-        let number = upload::send_bytes(session, bytes, target, 0)?;
-        Ok(Value { encoded: Encoded::Sent(number), handles: Vec::new() })
-    }
-
-    /// As an operation names it.
-    #[inline]
-    pub fn payload<'a>(&'a self, ser: &'a Ser) -> Payload<'a> {
-        let source = match &self.encoded {
-            Encoded::Inline(range) => Source::Inline(&ser.bytes()[range.clone()]),
-            Encoded::Sent(number) => Source::Upload(*number),
-        };
-        Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
-    }
-
-    /// Whether there is nothing to keep until it is committed: neither an upload nor handles.
-    #[inline]
-    pub fn is_plain(&self) -> bool {
-        self.handles.is_empty() && matches!(self.encoded, Encoded::Inline(_))
-    }
-
-    /// Holds the objects that the value has handles on, until what comes back is dropped.
-    pub fn stored(&self, session: &Arc<SessionCore>) -> Result<Vec<Stored>> {
-        let Some(ids) = Words::new(&self.handles) else { unreachable!("ids have 8 bytes each") };
-        ids.iter().map(|id| Stored::new(session, id)).collect()
-    }
-
-    /// The upload it was sent ahead as, if it was.
-    pub fn upload(&self) -> Option<u64> {
-        match self.encoded {
-            Encoded::Sent(number) => Some(number),
-            Encoded::Inline(_) => None,
-        }
-    }
-}
-
-/// The ids of handles, 8 bytes each; an error if one is of another manager.
-#[inline]
-pub fn ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
-    if handles.is_empty() { Ok(Vec::new()) } else { some_ids(session, handles) }
-}
-
-fn some_ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
-    let mut ids = Vec::with_capacity(handles.len() * 8);
-    for (manager, id) in handles {
-        if *manager != session.manager() {
-            let text = format!(
-                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only"
-            );
-            return Err(Error::new(ErrorKind::Refused, text));
-        }
-        ids.extend_from_slice(&id.to_le_bytes());
-    }
-    Ok(ids)
 }

@@ -1,9 +1,9 @@
 //! A session: what this process has with one manager. Everything that handles do goes through here.
 
 use crate::connection::{Connection, Reply, disconnected};
+use crate::gate::Gate;
 use crate::lane::LaneRoad;
 use crate::request::Request;
-use crate::retry::Gate;
 use crate::unpoisoned::lock;
 use commonhold_ipc::arena::{self, ALIVE};
 use commonhold_ipc::auth::AuthKey;
@@ -29,7 +29,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long connecting may take.
@@ -38,11 +38,43 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The sessions of this process, by manager: for handles that come from elsewhere.
 static SESSIONS: PerLife<HashMap<u64, Weak<SessionCore>>> = PerLife::new();
 
+/// A connection to a manager, and everything one can do with it. `Clone + Send + Sync`: clones share one connection.
+///
+/// `commonhold::Manager` derefs to it. The connection lives as long as any clone, handle or snapshot of it.
+#[derive(Clone)]
+pub struct Session {
+    core: Arc<SessionCore>,
+}
+
+impl Session {
+    /// What all handles of this session share.
+    pub(crate) fn core(&self) -> &Arc<SessionCore> {
+        &self.core
+    }
+
+    pub(crate) fn over(core: Arc<SessionCore>) -> Session {
+        Session { core }
+    }
+
+    pub(crate) fn of(core: &Arc<SessionCore>) -> Session {
+        Session::over(core.clone())
+    }
+}
+
 /// How often an object is held: by handles here, and by the manager's count for this session.
 #[derive(Clone, Copy, Default)]
 struct Held {
     here: u64,
     there: u64,
+}
+
+/// What a handshake has come to.
+struct Meeting {
+    channel: Channel,
+    address: Address,
+    welcome: Welcome,
+    fds: Vec<OwnedFd>,
+    manager_pid: u32,
 }
 
 /// The inside of a session, shared by all handles.
@@ -57,6 +89,8 @@ pub struct SessionCore {
     pub(crate) address: Address,
     /// What this process has shown the manager: children that are given its handles must, too.
     pub(crate) authkey: Option<AuthKey>,
+    /// The manager's process.
+    pub(crate) manager_pid: u32,
     welcome: Welcome,
     stamp: Stamp,
     /// Number of the last call of each lane; written alone by whoever has the lane.
@@ -68,8 +102,8 @@ pub struct SessionCore {
     segments: Mutex<HashMap<u64, Weak<Segment>>>,
     /// Held by who waits for a descriptor.
     attaching: Mutex<()>,
-    /// Lines to the hosts of users' objects.
-    pub(crate) remotes: crate::remote::Remotes,
+    /// What the floor of users' objects keeps with the session.
+    beside: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Keeps this process's other commits back while one of its threads has the writer's ticket.
     pub(crate) gate: Gate,
     /// What must end after the connection, and so stands last: the manager's process or thread, in the program that started it.
@@ -82,24 +116,21 @@ impl SessionCore {
     pub fn connect(address: &Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (channel, welcome, fds) = handshake::connect(address, &offer(authkey), deadline)?;
-        Self::new(channel, address.clone(), authkey, welcome, fds, lanes)
+        let manager_pid = sys::peer_credentials(&channel)?.pid;
+        Self::new(Meeting { channel, address: address.clone(), welcome, fds, manager_pid }, authkey, lanes)
     }
 
-    /// Begins a session on a channel that is connected already. `address` is where others find the manager.
-    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
+    /// Begins a session on a channel that is connected already. `address` is where others find the manager; `started` its process,
+    /// if this one has started it: then the channel is one of a pair, and the kernel names as its peer who made the pair.
+    pub fn greet(channel: Channel, address: Address, authkey: Option<&AuthKey>, started: Option<u32>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let (welcome, fds) = handshake::greet(&channel, &address, &offer(authkey), deadline)?;
-        Self::new(channel, address, authkey, welcome, fds, lanes)
+        let manager_pid = started.map_or_else(|| sys::peer_credentials(&channel).map(|peer| peer.pid), Ok)?;
+        Self::new(Meeting { channel, address, welcome, fds, manager_pid }, authkey, true)
     }
 
-    fn new(
-        channel: Channel,
-        address: Address,
-        authkey: Option<&AuthKey>,
-        welcome: Welcome,
-        fds: Vec<OwnedFd>,
-        lanes: bool,
-    ) -> Result<Arc<Self>> {
+    fn new(meeting: Meeting, authkey: Option<&AuthKey>, lanes: bool) -> Result<Arc<Self>> {
+        let Meeting { channel, address, welcome, fds, manager_pid } = meeting;
         let mut fds = fds.into_iter();
         let (Some(arena), Some(page), segment) = (fds.next(), fds.next(), fds.next()) else { return Err(malformed("welcome")) };
         commonhold_ipc::pin::check_page(welcome.session_page_len)?;
@@ -117,6 +148,7 @@ impl SessionCore {
             arena,
             address,
             authkey: authkey.cloned(),
+            manager_pid,
             welcome,
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
@@ -125,7 +157,7 @@ impl SessionCore {
             held: Mutex::default(),
             segments: Mutex::default(),
             attaching: Mutex::default(),
-            remotes: Default::default(),
+            beside: OnceLock::new(),
             gate: Gate::default(),
             keeper: Mutex::new(None),
         });
@@ -151,6 +183,13 @@ impl SessionCore {
     /// Keeps something until the connection is over.
     pub fn keep(&self, keeper: Box<dyn Any + Send>) {
         *lock(&self.keeper) = Some(keeper);
+    }
+
+    /// What one floor above keeps with the session, made at its first use.
+    pub fn beside<T: Default + Send + Sync + 'static>(&self) -> &T {
+        let beside = self.beside.get_or_init(|| Box::new(T::default()));
+        let Some(beside) = beside.downcast_ref() else { unreachable!("one floor keeps one thing") };
+        beside
     }
 
     /// Sleeps until the manager has ended. `false`: it still lives at the deadline.

@@ -3,10 +3,10 @@
 use crate::dict::find;
 use crate::guard::Ref;
 use crate::handle::{Handle, Object, debug, handle, len_of};
-use crate::request::{Target, Value as Outgoing};
+use crate::payload::{Target, Value as Outgoing};
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::watch;
-use crate::write::{Committed, with_element, with_key};
+use crate::write::{Committed, with_element, with_key, with_value};
 use commonhold_ipc::block::{Place, element_place};
 use commonhold_ipc::catalog::Record;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// title.set("final")?;
 /// assert_eq!(title.get()?, "final");
 /// assert_eq!(title.update(|title| title.push('!'))?, "final!");
-/// assert!(!title.compare_exchange(&"draft".to_string(), "newer")?);
+/// assert!(!title.compare_exchange("draft", "newer")?);
 /// # Ok(())
 /// # }
 /// ```
@@ -73,18 +73,20 @@ impl<T: Shared> Value<T> {
         })
     }
 
-    /// Replaces the value by `new` if it is `expected`. Whether it did.
-    pub fn compare_exchange(&self, expected: &T, new: impl AsShared<T>) -> Result<bool> {
+    /// Replaces the value by `new` if it is `expected`. Whether it did. Both may be owned or borrowed, `&str` for `String`.
+    pub fn compare_exchange(&self, expected: impl AsShared<T>, new: impl AsShared<T>) -> Result<bool> {
         let session = self.object.ready()?;
-        until_done(session, |ticket| {
-            let (_, _hold, record) = self.object.look()?;
-            check_set(&record)?;
-            if !T::eq_archived(session.value::<T>(&element_place(&session.arena, record.root))?, expected) {
-                return Ok(Attempt::Done(false));
-            }
-            Ok(match self.replace(&record, &new, ticket)? {
-                Committed::Done => Attempt::Done(true),
-                Committed::Conflict => Attempt::Conflict,
+        with_value::<T, _>(session, &expected, |expected| {
+            until_done(session, |ticket| {
+                let (_, _hold, record) = self.object.look()?;
+                check_set(&record)?;
+                if !T::eq_archived(session.value::<T>(&element_place(&session.arena, record.root))?, expected) {
+                    return Ok(Attempt::Done(false));
+                }
+                Ok(match self.replace(&record, &new, ticket)? {
+                    Committed::Done => Attempt::Done(true),
+                    Committed::Conflict => Attempt::Conflict,
+                })
             })
         })
     }

@@ -194,6 +194,13 @@ impl<K: Key, V: Shared> fmt::Debug for DictAt<'_, K, V> {
     }
 }
 
+/// Prints as [`Dict`] does.
+impl<K: Key, V: Shared> fmt::Display for DictAt<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// A list in a snapshot. See [`List::at`].
 pub struct ListAt<'s, T: Shared> {
     session: &'s Arc<SessionCore>,
@@ -277,6 +284,13 @@ impl<'s, T: Shared> IntoIterator for ListAt<'s, T> {
 impl<T: Shared> fmt::Debug for ListAt<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Prints as [`List`] does.
+impl<T: Shared> fmt::Display for ListAt<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
     }
 }
 

@@ -1,11 +1,10 @@
 //! Large values go ahead of the operation that uses them, into their final block: by the thread's lane if there is room, else by the
 //! socket.
 //!
-//! An upload's number says which road it took, so that the commit that names it follows (see `lane`): even by the socket, odd by a lane.
+//! An upload's number says which road it took, so that the commit that names it follows (see `request` and `lane`): even by the socket, odd by a lane.
 
 use crate::connection::disconnected;
 use crate::lane::{LaneRoad, PAYLOAD_AT, UnderWay};
-use crate::request::Target;
 use crate::session::SessionCore;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::LANE_ROOM_BYTES;
@@ -17,16 +16,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Whether the upload with this number went by the socket.
-pub fn went_by_socket(number: u64) -> bool {
-    number.is_multiple_of(2)
-}
-
-/// Sends an archive ahead.
-pub fn send_bytes(session: &Arc<SessionCore>, bytes: &[u8], target: Target, handles: usize) -> Result<u64> {
+/// Sends an archive ahead. `prefix`: bytes of its block before it.
+pub fn send_bytes(session: &Arc<SessionCore>, bytes: &[u8], prefix: u64, handles: usize) -> Result<u64> {
     let len = bytes.len() as u64;
-    let head = UploadHead { prefix: target.prefix(len), len, handles: handles as u32 };
-    send(session, head, |mut sink| {
+    send(session, UploadHead { prefix, len, handles: handles as u32 }, |mut sink| {
         sink(bytes).map_err(|error| Error::system("cannot send a value", error))?;
         Ok(len)
     })

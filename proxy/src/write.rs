@@ -2,10 +2,11 @@
 
 use crate::connection::Reply;
 use crate::guard::Ref;
-use crate::request::{Request, Target, Value};
+use crate::payload::{Target, Value};
+use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::value::{AsShared, Ser, Shared, with_scratch};
+use commonhold_ipc::value::{AsShared, Ser, Shared, access, to_owned, with_scratch};
 use commonhold_ipc::wire::commit::{CommitWriter, Op};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, malformed};
@@ -145,6 +146,16 @@ pub fn with_element<T: Shared, R>(
         let done = then(&value, ser);
         discard_unless(done, session, &value)
     })
+}
+
+/// The value, to compare others with, in whatever form it came.
+pub fn with_value<T: Shared, R>(session: &SessionCore, value: &impl AsShared<T>, then: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+    if let Some(value) = value.value() {
+        return then(value);
+    }
+    let mut ser = Ser::buffer();
+    let range = ser.put::<T>(value)?;
+    then(&to_owned::<T>(access::<T>(&ser.bytes()[range])?, session.pins.owner()))
 }
 
 /// A commit that was never sent does not use up its upload: the manager must hear that nobody will.

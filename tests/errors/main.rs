@@ -333,6 +333,33 @@ fn of_processes() {
     );
 }
 
+/// The number before this in a text.
+#[track_caller]
+fn number_before(text: &str, behind: &str) -> u64 {
+    let digits = text.split(behind).next().and_then(|before| before.rsplit(' ').next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no number before {behind:?} in: {text}"))
+}
+
+#[test]
+fn of_a_full_manager_with_figures_that_add_up() {
+    let manager = Manager::builder().capacity(8 << 20).in_process().start().unwrap();
+    let list = manager.list::<Vec<u8>>([]).unwrap();
+    let error = (0..100).find_map(|n| list.push(vec![n; 300_000]).err()).unwrap();
+    let text = error.to_string();
+    says(
+        Err::<(), _>(error),
+        ErrorKind::Full,
+        "no room for a change of {…} B and for a removal after it: {…} B in one piece, for blocks of {…} B in all, are not to be had: {…} B of the capacity of 8388608 B are used; raise `capacity`, remove entries, or end readers that hold old versions",
+    );
+    let (change, piece) = (number_before(&text, " B and for a removal"), number_before(&text, " B in one piece"));
+    let (blocks, used) = (number_before(&text, " B in all"), number_before(&text, " B of the capacity"));
+    assert!((300_000..310_000).contains(&change) && change < blocks && blocks < piece, "{text}");
+    assert!(used + piece > 8 << 20, "what is used and what is wanted are more than there is: {text}");
+    // The room for it is there: nobody is kept from emptying what is full.
+    list.clear().unwrap();
+    list.push(vec![0; 300_000]).unwrap();
+}
+
 struct Clerk;
 
 #[commonhold::remote]

@@ -64,10 +64,15 @@ fn of_callbacks() {
 #[test]
 fn of_tasks() {
     let pool = Pool::builder().workers(1).task_time_limit(Duration::from_millis(50)).build().unwrap();
-    says(pool.apply(wait_for_ever, ()), ErrorKind::TimedOut, "{…}wait_for_ever{…}");
-    let pool = Pool::new(1).unwrap();
+    // One call has no number.
+    let late = "PoolWorker-{…} (pid {…}) was ended while it ran `errors::pools::wait_for_ever`: longer than 50ms";
+    says(pool.apply(wait_for_ever, ()), ErrorKind::TimedOut, late);
+    let pool = Pool::builder().workers(1).chunk_size(4).build().unwrap();
     let exit = |code: i32| -> u64 { std::process::exit(code) };
-    says(pool.apply(exit, 7), ErrorKind::Died, "{…}7{…}");
+    let died = "PoolWorker-{…} (pid {…}) {…} exit code 7 while it ran `{…}`";
+    says(pool.apply(exit, 7), ErrorKind::Died, died);
+    let of_many = pool.map_all(|n: u64| if n == 20 { std::process::exit(7) } else { n }, 18..30).unwrap();
+    says(of_many.into_iter().nth(2).unwrap(), ErrorKind::Died, &format!("{died} on item 2 (counted from 0)"));
     let panics = |n: u64| -> u64 { panic!("out of {n}") };
     says(pool.map(panics, [5]), ErrorKind::Panicked, "{…}: out of 5");
 }

@@ -82,7 +82,7 @@ fn objects_that_are_not_what_they_say() {
     let unset: Value<String> = manager.open("unset").unwrap();
     assert_eq!(unset.get().unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(unset.update(|_| {}).unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(unset.compare_exchange(&"a".into(), "b").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(unset.compare_exchange("a", "b").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(manager.transaction(|tx| tx.value(&unset).map(|_| ())).unwrap_err().kind(), ErrorKind::NotFound);
     assert!(unset.at(&manager.snapshot().unwrap()).is_none() && !unset.to_string().is_empty());
     unset.set("set after all").unwrap();
@@ -97,7 +97,7 @@ fn objects_that_are_not_what_they_say() {
     ));
     let small: List<u64> = manager.open("small").unwrap();
     assert_eq!(small.get(0).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(small.index_of(&1).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(small.index_of(1).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(small.sort().unwrap_err().kind(), ErrorKind::Corrupt);
     // Attributes without their heads.
     let id = raw.made::<Namespace>(Kind::Namespace, 16, 0);

@@ -8,9 +8,9 @@ pub fn list_reads(manager: &Manager) {
     assert_eq!((list.len().unwrap(), list.is_empty().unwrap()), (3, false));
     assert_eq!(*list.get(1).unwrap().unwrap(), 6);
     assert!(list.get(3).unwrap().is_none() && list.get(usize::MAX).unwrap().is_none());
-    assert_eq!((list.index_of(&5).unwrap(), list.index_of(&7).unwrap()), (Some(0), None));
-    assert_eq!((list.count(&5).unwrap(), list.count(&7).unwrap()), (2, 0));
-    assert!(list.contains(&6).unwrap() && !list.contains(&7).unwrap());
+    assert_eq!((list.index_of(5).unwrap(), list.index_of(7).unwrap()), (Some(0), None));
+    assert_eq!((list.count(5).unwrap(), list.count(7).unwrap()), (2, 0));
+    assert!(list.contains(6).unwrap() && !list.contains(7).unwrap());
     assert_eq!(list.to_owned().unwrap(), [5, 6, 5]);
     assert_eq!(list.iter().unwrap().rev().map(|n| *n).collect::<Vec<_>>(), [5, 6, 5]);
     let mut iter = list.iter().unwrap();
@@ -20,8 +20,34 @@ pub fn list_reads(manager: &Manager) {
     let texts: List<String> = manager.list(["a".to_string(), "b".to_string()]).unwrap();
     assert_eq!(texts.iter().unwrap().map(|text| text.len()).sum::<usize>(), 2);
     assert_eq!(texts.get(1).unwrap().unwrap(), "b");
+    sought_in_any_form(manager, &texts);
     let empty = manager.list::<u8>([0u8; 0]).unwrap();
     assert!(empty.is_empty().unwrap() && empty.to_owned().unwrap().is_empty());
+}
+
+/// What is looked for may be owned, borrowed, another form of it, or a guard.
+fn sought_in_any_form(manager: &Manager, texts: &List<String>) {
+    let (b, long) = ("b".to_string(), "long enough to lie out of line");
+    texts.push(long).unwrap();
+    assert!(texts.contains("a").unwrap() && texts.contains(&b).unwrap() && texts.contains(b).unwrap() && !texts.contains("c").unwrap());
+    assert_eq!((texts.index_of(long).unwrap(), texts.count(long).unwrap()), (Some(2), 1));
+    let guard = texts.get(2).unwrap().unwrap();
+    assert_eq!((texts.index_of(&guard).unwrap(), texts.index_of(guard).unwrap()), (Some(2), Some(2)));
+    let snapshot = manager.snapshot().unwrap();
+    let view = texts.at(&snapshot).get(0).unwrap();
+    assert!(texts.remove_value(view).unwrap() && !texts.remove_value(view).unwrap() && texts.remove_value(long).unwrap());
+    assert_eq!(texts.to_owned().unwrap(), ["b"]);
+    texts.insert(0, "a").unwrap();
+    let runs: List<Vec<u16>> = manager.list([vec![1, 2], vec![]]).unwrap();
+    assert_eq!((runs.index_of(&[][..]).unwrap(), runs.index_of(&[1, 2]).unwrap(), runs.count(vec![1]).unwrap()), (Some(1), Some(0), 0));
+    let sets: List<HashSet<u8>> = manager.list([HashSet::from_iter(0..100)]).unwrap();
+    let guard = sets.get(0).unwrap().unwrap();
+    assert!(sets.contains(HashSet::from_iter((0..100).rev())).unwrap() && sets.contains(&guard).unwrap());
+    let handles = manager.list([texts.clone()]).unwrap();
+    let handle = handles.get(0).unwrap().unwrap();
+    assert!(
+        handles.contains(texts).unwrap() && handles.contains(&handle).unwrap() && !handles.contains(manager.list([]).unwrap()).unwrap()
+    );
 }
 
 pub fn list_writes(manager: &Manager) {
@@ -47,7 +73,7 @@ pub fn list_writes(manager: &Manager) {
         list.reverse().unwrap();
         list.reverse().unwrap();
         assert_eq!(list.to_owned().unwrap(), [of(3), of(2), of(0)]);
-        assert!(list.remove_value(&of(2)).unwrap() && !list.remove_value(&of(2)).unwrap());
+        assert!(list.remove_value(of(2)).unwrap() && !list.remove_value(of(2)).unwrap());
         list.splice(1..1, (20..25).map(&of)).unwrap();
         list.splice(..=0, [of(1)]).unwrap();
         list.splice(4.., [of(9), of(8)]).unwrap();

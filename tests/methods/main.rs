@@ -11,11 +11,12 @@ mod snapshots;
 mod values;
 mod writers;
 
-use commonhold::{Any, Counter, Dict, Error, ErrorKind, Handle, Key, List, Manager, Namespace, Shared, Token, Value};
+use commonhold::{Any, Counter, Dict, Error, ErrorKind, Handle, Key, List, Manager, Namespace, Session, Shared, Token, Value};
+use commonhold_ipc::{socket::Channel, sys};
 use peers_support::{process_manager, socket_manager, thread_manager};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 commonhold::init_in_tests!();
 
@@ -41,7 +42,7 @@ behaviours! {
     commits: batch_methods batch_refusals transaction_dicts transaction_lists transaction_values transaction_refusals;
     writers: writer_methods writer_keeps_the_order writer_refusals writer_and_the_rest more_writers_than_lanes;
     snapshots: snapshots_stay snapshot_slices versions_and_changes waiting_without_end;
-    sessions: session_names session_open_or_create session_objects session_figures tokens handles_in_values
+    sessions: session_names session_open_or_create session_objects session_figures session_pid tokens handles_in_values
         handles_given_away everything_fails_once_the_manager_is_gone;
 }
 

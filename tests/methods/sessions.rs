@@ -88,6 +88,22 @@ pub fn session_figures(manager: &Manager) {
     assert_eq!(Manager::connect(&manager.address().to_string()).unwrap().version(), manager.version());
 }
 
+pub fn session_pid(manager: &Manager) {
+    let listener = |manager: &Manager| {
+        let channel = Channel::connect(manager.address(), Instant::now() + Duration::from_secs(10)).unwrap();
+        (sys::peer_credentials(&channel).unwrap().pid, Session::greet(channel, manager.address().clone(), None).unwrap())
+    };
+    // The kernel's word about who listens there, and what a session by that socket says.
+    let (pid, other) = listener(manager);
+    assert_eq!((manager.pid(), other.pid()), (pid, pid));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "commonhold\n", pid != std::process::id());
+    let within = Manager::in_process().unwrap();
+    let pids = (within.pid(), listener(&within).0, manager.counter(0).unwrap().session().unwrap().pid());
+    assert_eq!(pids, (std::process::id(), std::process::id(), pid));
+    within.shutdown().unwrap();
+    assert_eq!(within.pid(), std::process::id());
+}
+
 pub fn tokens(manager: &Manager) {
     let dict = manager.dict::<String, u64>([("a".to_string(), 1)]).unwrap();
     let line = dict.token().unwrap().to_string();
@@ -118,6 +134,11 @@ pub fn handles_in_values(manager: &Manager) {
     manager.audit().unwrap();
     let found = desks.get(1).unwrap().unwrap().to_owned();
     assert_eq!((found.jobs.get(0).unwrap().unwrap().to_owned(), found.done.as_ref().unwrap().get().unwrap()), ("first".to_string(), 1));
+    let guard = desks.get(1).unwrap().unwrap();
+    let (jobs, done) = (found.jobs.id(), found.done.as_ref().unwrap().id());
+    let printed = format!(r#"Desk {{ name: "a", jobs: <List<String> object {jobs}>, done: Some(<Counter object {done}>) }}"#);
+    assert_eq!((format!("{guard:?}"), format!("{:?}", guard.jobs)), (printed, format!("<object {jobs}>")));
+    drop(guard);
     let nested: Dict<String, Dict<u8, Desk>> = manager.dict([("all".to_string(), desks.clone())]).unwrap();
     assert!(nested.get("all").unwrap().unwrap().to_owned() == desks);
     // A circle: the dict holds itself, and goes when nobody else does.
@@ -236,14 +257,14 @@ pub fn everything_fails_once_the_manager_is_gone(manager: &Manager) {
     gone(list.swap(0, 0));
     gone(list.reverse());
     gone(list.sort());
-    gone(list.index_of(&1));
-    gone(list.remove_value(&1));
+    gone(list.index_of(1));
+    gone(list.remove_value(1));
     gone(list.slice(..));
     gone(list.iter());
     gone(value.get());
     gone(value.set("x"));
     gone(value.update(|_| {}));
-    gone(value.compare_exchange(&"v".to_string(), "x"));
+    gone(value.compare_exchange("v", "x"));
     gone(counter.get());
     gone(counter.add(1));
     gone(space.get::<u8>("a"));
@@ -266,4 +287,7 @@ pub fn everything_fails_once_the_manager_is_gone(manager: &Manager) {
     manager.shutdown().unwrap();
     assert_eq!((*guard, dict.at(&snapshot).len(), list.at(&snapshot).to_vec()), (1, 1, vec![1]));
     assert!(dict.to_string().contains("ended") && format!("{dict:?}").contains("Dict"));
+    for printed in [list.to_string(), value.to_string(), counter.to_string()] {
+        assert!(printed.starts_with("<the manager has ended") && printed.ends_with('>'), "{printed}");
+    }
 }

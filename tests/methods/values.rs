@@ -8,8 +8,11 @@ pub fn value_methods(manager: &Manager) {
     assert_eq!(value.to_string(), r#"["a"]"#);
     value.set(vec![]).unwrap();
     assert_eq!(value.update(|list| list.push("b".into())).unwrap(), ["b"]);
-    assert!(!value.compare_exchange(&vec![], vec!["c".to_string()]).unwrap());
-    assert!(value.compare_exchange(&vec!["b".to_string()], vec!["c".to_string()]).unwrap());
+    assert!(!value.compare_exchange(vec![], vec!["c".to_string()]).unwrap());
+    assert!(value.compare_exchange(vec!["b".to_string()], vec!["c".to_string()]).unwrap());
+    let title: Value<String> = manager.value("draft").unwrap();
+    assert!(!title.compare_exchange("final", "newer").unwrap() && title.compare_exchange("draft", "final").unwrap());
+    assert!(title.compare_exchange(title.get().unwrap(), "newer".to_string()).unwrap() && title.get().unwrap() == "newer");
     let snapshot = manager.snapshot().unwrap();
     let guard = value.get().unwrap();
     value.set(vec!["x".repeat(100_000)]).unwrap();
@@ -192,7 +195,7 @@ pub fn limits(manager: &Manager) {
     refused(dict.insert(format!("{longest}k"), vec![1u8; 100_000]), ErrorKind::TooLarge, &["key"]);
     // More than the manager may have, in values that each would fit.
     let full = (0..64u64).find_map(|n| dict.insert(format!("{n}"), vec![n as u8; 16 << 20]).err()).expect("it is full");
-    refused(Err::<(), _>(full), ErrorKind::Full, &["budget", "capacity", "remove"]);
+    refused(Err::<(), _>(full), ErrorKind::Full, &["room", "capacity", "remove"]);
     let len = dict.len().unwrap();
     refused(dict.insert("one more", vec![0u8; 300 << 20]), ErrorKind::Full, &[]);
     assert_eq!(dict.len().unwrap(), len);
@@ -209,6 +212,10 @@ pub fn printing(manager: &Manager) {
     let guard = dict.get("a").unwrap().unwrap();
     assert_eq!(format!("{guard:?}"), "[1, 2]");
     let text: List<String> = manager.list(["x\"y".to_string()]).unwrap();
+    let snapshot = manager.snapshot().unwrap();
+    text.push("z").unwrap();
+    assert_eq!((dict.at(&snapshot).to_string(), text.at(&snapshot).to_string()), (dict.to_string(), r#"["x\"y"]"#.to_string()));
+    assert_eq!(text.pop().unwrap().unwrap(), "z");
     assert_eq!((text.to_string(), text.get(0).unwrap().unwrap().to_string()), (r#"["x\"y"]"#.to_string(), "x\"y".to_string()));
     assert_eq!(format!("{:.1} {:>4}", manager.list([1.25f64]).unwrap().get(0).unwrap().unwrap(), *value.get().unwrap()), "1.2    1");
 }

@@ -39,7 +39,8 @@ fn a_death_fails_exactly_its_call() {
                 (DIE, Err(error)) => {
                     let text = error.to_string();
                     assert!(error.is_died() && text.contains("was killed by signal 9 (SIGKILL)"), "{text}");
-                    assert!(text.contains("PoolWorker-") && text.contains("perhaps") && text.ends_with(&format!("argument {n}")), "{text}");
+                    assert!(text.contains("PoolWorker-") && text.contains("perhaps"), "{text}");
+                    assert!(text.ends_with(&format!("` on item {n} (counted from 0)")), "{text}");
                 }
                 (EXIT, Err(error)) => assert!(error.is_died() && error.to_string().contains("exit code 7"), "{error}"),
                 (PANIC, Err(error)) => {

@@ -2,11 +2,15 @@
 
 use crate::players::{Part, Talk, World, line};
 use crate::support::{process_of, until, until_promptly};
-use commonhold::{Dict, ErrorKind, Manager, Queue, QueueOptions, Token};
+use commonhold::{Dict, ErrorKind, Manager, Queue, QueueOptions, Semaphore, Token};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-pub const PARTS: &[(&str, Part)] = &[("send", send), ("receive", receive), ("lease", lease), ("wait", wait)];
+pub const PARTS: &[(&str, Part)] =
+    &[("send", send), ("send in turn", send_in_turn), ("receive", receive), ("lease", lease), ("wait", wait)];
+
+/// Items of those who send in turn.
+const TURNS: u64 = 100;
 
 /// Sends so many items, numbered from a number on.
 fn send(talk: &mut Talk) {
@@ -14,6 +18,18 @@ fn send(talk: &mut Talk) {
     let (from, count): (u64, u64) = (talk.hear().unwrap().parse().unwrap(), talk.hear().unwrap().parse().unwrap());
     for number in from..from + count {
         queue.send((number, payload(number))).unwrap();
+    }
+    talk.say("done");
+}
+
+/// Sends every second number when it is its turn, and gives the turn to the other.
+fn send_in_turn(talk: &mut Talk) {
+    let (queue, mine, other): (Queue<u64>, Semaphore, Semaphore) = (talk.hear_handle(), talk.hear_handle(), talk.hear_handle());
+    let first: u64 = talk.hear().unwrap().parse().unwrap();
+    for number in (first..TURNS).step_by(2) {
+        mine.acquire().unwrap().forget();
+        queue.send(number).unwrap();
+        other.release().unwrap();
     }
     talk.say("done");
 }
@@ -117,6 +133,37 @@ fn every_item_passes_once_and_in_order() {
     }
 }
 
+/// What was sent before something else, whoever sent either, comes before it.
+#[test]
+fn order_is_that_of_all_senders_together() {
+    for world in World::all() {
+        let queue = world.manager.queue::<u64>(10).unwrap();
+        let turns = [world.manager.semaphore(1).unwrap(), world.manager.semaphore(0).unwrap()];
+        let mut senders: Vec<_> = (0..2)
+            .map(|first| {
+                let mut player = world.player("send in turn", &[line(&queue), line(&turns[first]), line(&turns[1 - first])]);
+                player.say(first);
+                player
+            })
+            .collect();
+        (0..TURNS).for_each(|number| assert_eq!(queue.recv().unwrap(), Some(number)));
+        senders.iter_mut().for_each(|sender| sender.expect("done"));
+        senders.into_iter().for_each(|sender| sender.finish());
+    }
+}
+
+#[test]
+fn even_an_unbounded_queue_has_its_limit() {
+    let manager = Manager::in_process().unwrap();
+    let queue = manager.queue_unbounded::<()>().unwrap();
+    assert_eq!(queue.capacity().unwrap(), 131_071);
+    queue.send_many(std::iter::repeat_n((), 131_071)).unwrap();
+    assert!(queue.is_full().unwrap() && !queue.try_send(()).unwrap());
+    assert!(queue.send_timeout((), Duration::from_millis(1)).unwrap_err().is_timed_out());
+    queue.recv().unwrap().unwrap();
+    assert!(queue.try_send(()).unwrap());
+}
+
 #[test]
 fn full_is_by_number_and_by_bytes() {
     let manager = Manager::in_process().unwrap();
@@ -124,9 +171,9 @@ fn full_is_by_number_and_by_bytes() {
         let queue = manager.queue::<u64>(capacity).unwrap();
         for round in 0..3 {
             for item in 0..capacity {
-                assert!(queue.try_send(item).unwrap(), "{round}");
+                assert!(queue.try_send(item).unwrap().is_ok(), "{round}");
             }
-            assert!(queue.is_full().unwrap() && !queue.try_send(0).unwrap());
+            assert!(queue.is_full().unwrap() && queue.try_send(0).unwrap() == Err(0));
             assert_eq!(queue.len().unwrap() as u64, capacity);
             assert!(queue.send_timeout(0, Duration::from_millis(1)).unwrap_err().is_timed_out());
             for item in 0..capacity {
@@ -137,14 +184,15 @@ fn full_is_by_number_and_by_bytes() {
     }
     let queue = manager.queue_with::<Vec<u8>>(QueueOptions::new().bytes_max(10 << 10)).unwrap();
     let mut sent = 0;
-    while queue.try_send(vec![sent as u8; 1500]).unwrap() {
+    while queue.try_send(vec![sent as u8; 1500]).unwrap().is_ok() {
         sent += 1;
     }
     assert_eq!(sent, 5, "two units of 1 KiB each");
     // Small ones need none.
-    assert!(queue.try_send(vec![1; 10]).unwrap());
+    assert!(queue.try_send(vec![1; 10]).unwrap().is_ok());
     assert_eq!(queue.try_recv().unwrap().unwrap().len(), 1500);
-    assert!(queue.try_send(vec![1; 1500]).unwrap() && !queue.try_send(vec![1; 1500]).unwrap());
+    assert!(queue.try_send(vec![1; 1500]).unwrap().is_ok());
+    assert_eq!(queue.try_send(vec![1; 1500]).unwrap(), Err(vec![1; 1500]), "back");
     let error = queue.send(vec![1; 11 << 10]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     assert!(error.to_string().contains("bytes_max"), "{error}");

@@ -36,7 +36,7 @@ fn what_items_refer_to_lives_until_they_are_received() {
         let before = manager.stats().unwrap().objects;
         queue.send(list(&manager, 1)).unwrap();
         queue.send((2, None)).unwrap();
-        assert!(!queue.try_send(list(&manager, 3)).unwrap(), "it is full");
+        check(queue.try_send(list(&manager, 3)).unwrap().expect_err("it is full"));
         until_promptly("what was not sent is gone", || manager.stats().unwrap().objects == before + 1);
         manager.audit().unwrap();
         let received = queue.recv().unwrap().unwrap();

@@ -45,8 +45,8 @@ fn churn(talk: &mut Talk) {
             0..=3 => {
                 next += 1;
                 match queue.try_send((next, payload(next))) {
-                    Ok(true) => talk.say(format!("in {next}")),
-                    Ok(false) => {}
+                    Ok(Ok(())) => talk.say(format!("in {next}")),
+                    Ok(Err(back)) => assert_eq!(back.0, next),
                     Err(error) => assert!(error.is_closed(), "{error}"),
                 }
             }

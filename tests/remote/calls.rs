@@ -477,6 +477,20 @@ fn results_that_nobody_wants_do_not_pile_up_while_calls_are_made() {
 }
 
 #[test]
+fn a_panic_comes_without_a_backtrace_if_the_hosts_environment_says_so() {
+    fn source_of_a_panic() -> Option<String> {
+        let manager = crate::manager();
+        let fuse = manager.create(Fuse::new, ()).unwrap();
+        let error = fuse.blow("too much current").unwrap_err();
+        assert!(error.is_panic() && error.to_string().ends_with("too much current"), "{error:?}");
+        std::error::Error::source(&error).map(ToString::to_string)
+    }
+    let with = |setting: &str| commonhold::Process::builder().env_remove("RUST_LIB_BACKTRACE").env("RUST_BACKTRACE", setting);
+    assert_eq!(with("0").spawn(source_of_a_panic, ()).unwrap().join().unwrap(), None);
+    assert!(with("1").spawn(source_of_a_panic, ()).unwrap().join().unwrap().unwrap().contains("Fuse::blow"));
+}
+
+#[test]
 fn a_panic_comes_to_the_caller_and_poisons_the_object() {
     let manager = crate::manager();
     let fuse = manager.create(Fuse::new, ()).unwrap();

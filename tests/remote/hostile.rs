@@ -232,9 +232,14 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
         assert!(frame_on(&line).is_none());
     }
     // Words that say more than can be: whoever looks at them hangs up. Or that it sleeps, or looks: that delays nobody but the caller.
-    for (word, value, ends) in
-        [(128, LINE_RING_BYTES as u64 + 1, true), (128, u64::MAX, true), (136, 1 << 40, true), (272, 1, false), (144, 99, false)]
-    {
+    for (word, value, ends) in [
+        (128, LINE_RING_BYTES as u64 + 1, true),
+        (128, u64::MAX, true),
+        (136, 1 << 40, true),
+        (160, 99, true),
+        (272, 1, false),
+        (144, 99, false),
+    ] {
         let (line, scribbled) = raw.line_with_memory();
         line.send(&good).unwrap();
         assert!(frame_on(&line).is_some());
@@ -242,8 +247,8 @@ fn a_line_by_hand_is_served_and_nonsense_ends_it() {
         // Its host is rung for, whatever it says of itself; one that was awake may have hung up by then.
         let rung = line.socket().send(&[0]);
         assert!(ends || rung.is_ok());
-        if word == 136 {
-            // Looked at when it has something to say.
+        if matches!(word, 136 | 160) {
+            // Looked at when it has something to say, or to run.
             let _ = line.send(&good);
             let _ = line.socket().send(&[0]);
         }

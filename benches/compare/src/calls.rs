@@ -6,8 +6,10 @@
 //! every figure. The 10th percentile is what the median comes down to on a machine that does nothing else.
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
+use crate::Result;
 use crate::commonhold::Commonhold;
 use crate::measure::quantile;
 use crate::python::Python;
@@ -15,9 +17,8 @@ use crate::redis::Redis;
 use crate::report::humane;
 use crate::rows::{Row, Unit};
 use crate::situations::{allowed, family, processor_ns, run_on};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::Plan;
-use crate::{CallsOptions, Result};
 
 /// What one turn of one system may take, roughly.
 const TURN: Duration = Duration::from_millis(150);
@@ -25,6 +26,23 @@ const TURN: Duration = Duration::from_millis(150);
 const CALLS: std::ops::RangeInclusive<u64> = 100..=100_000;
 /// Calls from which a turn's length is told.
 const CALLS_AT_FIRST: u64 = 200;
+
+/// What `compare calls` takes.
+#[derive(Args)]
+pub struct CallsOptions {
+    /// Which calls, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "ROWS", default_values = ["dict_set_64"], hide_possible_values = true)]
+    pub rows: Vec<Row>,
+    /// Microseconds between two calls of a caller that thinks
+    #[arg(long, default_value_t = 20)]
+    pub think_us: u64,
+    /// Rounds, the systems taking turns in each
+    #[arg(long, default_value_t = 9)]
+    pub rounds: usize,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// A way to call.
 struct Situation {

@@ -4,30 +4,20 @@
 use std::cell::RefCell;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
-use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared, Transaction};
+use ::commonhold::{AsShared, Dict, List, Manager, ManagerBuilder, Process, Shared};
 
 use crate::Result;
+use crate::clients::all_clients;
+use crate::dicts::{Small, fill_small, get_small, live_bytes, set_small, small, update_by_run, update_by_transaction};
 use crate::partner::Partner;
-use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
-use crate::scale::all_clients;
+use crate::rows::{BATCH, DEPTH, DataSet, EACH, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, TOGETHER};
 use crate::situations::{children, memory_bytes};
-use crate::systems::System;
-use crate::workload::{Indices, Plan, key, touch, value};
+use crate::system::System;
+use crate::workload::{Indices, Plan, answer, key, touch, value};
 
-/// A small value.
-pub type Small = [u8; SMALL];
-
-/// Entries in one batch while a dict is filled.
-const FILL_BATCH: usize = 10_000;
 /// Bytes in one batch while a dict of large values is filled.
 const FILL_BATCH_BYTES: usize = 4 << 20;
-
-/// How long several clients work at the same time.
-pub const TOGETHER: Duration = Duration::from_millis(300);
-/// Sessions, threads or connections whose memory is measured together.
-pub const EACH: usize = 16;
 
 /// An object with next to nothing to do.
 struct Echo;
@@ -82,35 +72,6 @@ impl Commonhold {
     }
 }
 
-/// A small value to write.
-pub fn small() -> Result<Small> {
-    Ok(value(SMALL).as_slice().try_into()?)
-}
-
-/// Bytes of memory behind a manager's arena: what the kernel has given it.
-pub fn backed_bytes(manager: &Manager) -> Result<u64> {
-    Ok(manager.stats()?.backed_bytes)
-}
-
-/// Bytes of a manager's arena that hold something: live blocks with their rounding, no free space.
-pub fn live_bytes(manager: &Manager) -> Result<u64> {
-    Ok(manager.stats()?.live_bytes)
-}
-
-/// Inserts `count` entries of small values, in random order and in batches.
-pub fn fill_small(manager: &Manager, dict: &Dict<u64, Small>, count: u64) -> Result<()> {
-    let small = small()?;
-    for chunk in Indices::shuffled(count).chunks(FILL_BATCH) {
-        manager.batch(|batch| {
-            for index in chunk {
-                batch.insert(dict, key(*index), small)?;
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
 fn fill_large(manager: &Manager, dict: &Dict<u64, Vec<u8>>, count: u64, bytes: usize) -> Result<()> {
     let large = value(bytes);
     for chunk in Indices::shuffled(count).chunks((FILL_BATCH_BYTES / bytes).max(1)) {
@@ -122,26 +83,6 @@ fn fill_large(manager: &Manager, dict: &Dict<u64, Vec<u8>>, count: u64, bytes: u
         })?;
     }
     Ok(())
-}
-
-/// Reads values by random keys below `count`.
-pub fn get_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<f64>> {
-    let mut indices = Indices::below(count);
-    plan.time(|| {
-        let found = dict.get(indices.next_key())?.ok_or("a key is not there")?;
-        touch(&found[..]);
-        Ok(())
-    })
-}
-
-/// Overwrites values by random keys below `count`, one commit each.
-pub fn set_small(dict: &Dict<u64, Small>, count: u64, plan: Plan) -> Result<Vec<f64>> {
-    let small = small()?;
-    let mut indices = Indices::below(count);
-    plan.time(|| {
-        dict.insert(indices.next_key(), small)?;
-        Ok(())
-    })
 }
 
 impl System for Commonhold {
@@ -473,22 +414,6 @@ impl Commonhold {
     }
 }
 
-fn increment(tx: &Transaction<'_>, dict: Dict<u64, u64>) -> ::commonhold::Result<u64> {
-    let next = tx.get(&dict, 0)?.map_or(0, |number| *number) + 1;
-    tx.insert(&dict, 0, next)?;
-    Ok(next)
-}
-
-/// Makes a dict's number greater by logic beside the data.
-pub fn update_by_run(dict: &Dict<u64, u64>) -> ::commonhold::Result<u64> {
-    dict.session()?.run(increment, dict)
-}
-
-/// The same by a transaction of this process.
-pub fn update_by_transaction(dict: &Dict<u64, u64>) -> ::commonhold::Result<u64> {
-    dict.session()?.transaction(|tx| increment(tx, dict.clone()))
-}
-
 fn get_large(dict: &Dict<u64, Vec<u8>>, count: u64, plan: Plan) -> Result<Vec<f64>> {
     let mut indices = Indices::below(count);
     plan.time(|| {
@@ -520,7 +445,7 @@ fn start(plan: Plan) -> Result<Vec<f64>> {
 
 fn spawn_join(plan: Plan) -> Result<Vec<f64>> {
     plan.time(|| {
-        let answered = Process::spawn(crate::processes::answer, 41)?.join()?;
+        let answered = Process::spawn(answer, 41)?.join()?;
         if answered == 42 { Ok(()) } else { Err("the process brought another result".into()) }
     })
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::Result;
 use crate::rows::{DEPTH, DataSet, Row, SMALL};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Plan, touch, value};
 
 /// Has no state: each run makes its own channel.

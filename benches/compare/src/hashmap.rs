@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::Result;
 use crate::rows::{BATCH, DataSet, ELEMENTS, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
 type Small = [u8; SMALL];

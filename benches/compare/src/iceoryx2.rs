@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::Result;
 use crate::asked::Asked;
 use crate::rows::{DataSet, Row};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::Plan;
 
 /// Where the program is once it has been built.

@@ -5,7 +5,7 @@ use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSe
 use crate::Result;
 use crate::partner::Partner;
 use crate::rows::{DataSet, Row, SMALL};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Plan, touch, value};
 
 /// Has no state: each run makes its own channels.

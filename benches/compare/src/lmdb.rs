@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::Result;
 use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, Row, SMALL};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
 type Store = Database<U64<BigEndian>, Bytes>;

@@ -1,13 +1,16 @@
 //! One table of commonhold and its peers on the same work, measured in alternation in the same run.
 //!
-//! `main` reads the command line and hands over: `rows` says what there is to measure, `systems` who is measured (each in a file of its own),
-//! `workload` is the work and the clock, `measure` the order of rounds, `report` the output, `render` and `plot` what is made of it later. `calls` is about waiting, `scale` and `churn` about
-//! commonhold alone.
+//! `main` reads the command line and hands over: `rows` says what there is to measure, `system` what is asked of who is measured, `systems` who
+//! that is (each in a file of its own), `workload` is the work and the clock, `measure` the order of rounds, `report` the output, `render` and
+//! `plot` what is made of it later. `calls` is about waiting, `scale` and `churn` about commonhold alone. Other processes of this program are
+//! `clients`, and partners in a row of two: `partner` starts them, what they do is in `tasks`.
 mod asked;
 mod calls;
 mod child;
+mod clients;
 mod commonhold;
 mod crossbeam;
+mod dicts;
 mod hashmap;
 mod iceoryx2;
 mod ipc_channel;
@@ -26,7 +29,9 @@ mod resp;
 mod rows;
 mod scale;
 mod situations;
+mod system;
 mod systems;
+mod tasks;
 mod unix_stream;
 mod workload;
 
@@ -37,10 +42,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::calls::CallsOptions;
 use crate::measure::{Contest, Effort, Outcome};
 use crate::render::RenderOptions;
 use crate::report::RowResult;
 use crate::rows::{Row, SystemName};
+use crate::scale::{ChurnOptions, ScaleOptions};
 
 /// Whatever goes wrong here is told to a person and nothing else.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -105,67 +112,10 @@ enum Command {
     Render(RenderOptions),
 }
 
-/// What `compare scale` takes.
-#[derive(Args)]
-pub struct ScaleOptions {
-    /// Numbers of entries, separated by commas; an empty list leaves this part out
-    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
-    pub entries: Vec<u64>,
-    /// Numbers of client processes, separated by commas; an empty list leaves this part out
-    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
-    pub clients: Vec<u32>,
-    /// Numbers of threads of one client process, separated by commas; an empty list leaves this part out
-    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 8, 64])]
-    pub threads: Vec<u32>,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `compare calls` takes.
-#[derive(Args)]
-pub struct CallsOptions {
-    /// Which calls, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "ROWS", default_values = ["dict_set_64"], hide_possible_values = true)]
-    pub rows: Vec<Row>,
-    /// Microseconds between two calls of a caller that thinks
-    #[arg(long, default_value_t = 20)]
-    pub think_us: u64,
-    /// Rounds, the systems taking turns in each
-    #[arg(long, default_value_t = 9)]
-    pub rounds: usize,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `compare churn` takes.
-#[derive(Args)]
-pub struct ChurnOptions {
-    /// Overwrites in all
-    #[arg(long, default_value_t = 20_000_000)]
-    pub overwrites: u64,
-    /// Entries that are overwritten again and again
-    #[arg(long, default_value_t = 100_000)]
-    pub entries: u64,
-    /// Overwrites in one commit
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub batch: u64,
-    /// Lines to print on the way
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub lines: u64,
-    /// Largest value in bytes; sizes are random up to it
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
-    pub value_bytes_max: u64,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-}
-
 fn main() -> ExitCode {
     ::commonhold::init();
     ::procspawn::init();
-    if let Some(done) = scale::be_client().or_else(partner::be_partner) {
+    if let Some(done) = clients::be_client().or_else(tasks::be_partner) {
         return done.map_or_else(
             |error| {
                 eprintln!("compare: client: {error}");

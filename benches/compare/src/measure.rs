@@ -11,7 +11,8 @@ use indicatif::ProgressBar;
 use crate::Result;
 use crate::rows::{DataSet, Row, SystemName, Unit};
 use crate::situations::{OnOneCore, Situation, family, idle, processor_ns};
-use crate::systems::{Presence, System, start};
+use crate::system::System;
+use crate::systems::{Presence, start};
 use crate::workload::Plan;
 
 /// What one round of one system should take.

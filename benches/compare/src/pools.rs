@@ -3,10 +3,9 @@ use ::commonhold::{Pool, cpu_count};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::Result;
-use crate::processes::answer;
 use crate::rows::{DataSet, Row};
-use crate::systems::System;
-use crate::workload::{Plan, touch, value};
+use crate::system::System;
+use crate::workload::{Plan, answer, touch, value};
 
 /// Numbers of a map.
 const NUMBERS: u64 = 10_000;

@@ -1,13 +1,8 @@
 //! procspawn: functions of this program in processes of their own, with arguments and results over ipc-channel. Measured with processes only.
 use crate::Result;
 use crate::rows::{DataSet, Row};
-use crate::systems::System;
-use crate::workload::Plan;
-
-/// What the other process does: next to nothing.
-pub fn answer(question: u64) -> u64 {
-    question + 1
-}
+use crate::system::System;
+use crate::workload::{Plan, answer};
 
 /// procspawn, which needs no server.
 pub struct Procspawn;

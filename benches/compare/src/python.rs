@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::asked::Asked;
-use crate::commonhold::{EACH, TOGETHER};
-use crate::rows::{BATCH, DEPTH, DataSet, ELEMENTS, Row};
-use crate::systems::System;
+use crate::rows::{BATCH, DEPTH, DataSet, EACH, ELEMENTS, Row, TOGETHER};
+use crate::system::System;
 use crate::workload::Plan;
 
 const MANAGER: &str = include_str!("manager.py");

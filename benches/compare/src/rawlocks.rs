@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::partner::Partner;
 use crate::rows::{DataSet, Row};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::Plan;
 
 /// Bytes of the file.

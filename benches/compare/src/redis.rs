@@ -15,12 +15,11 @@ use tempfile::TempDir;
 
 use crate::Result;
 use crate::child::{Helper, Lines};
-use crate::commonhold::{EACH, TOGETHER};
 use crate::partner::Partner;
 use crate::resp::{Connection, Reply};
-use crate::rows::{BATCH, DataSet, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL};
+use crate::rows::{BATCH, DataSet, EACH, ENTRIES, ENTRIES_1K, ENTRIES_1M, OBJECTS, Row, SMALL, TOGETHER};
 use crate::situations::memory_bytes;
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Indices, Plan, key, touch, value};
 
 /// How long the server may take to say that it is ready.

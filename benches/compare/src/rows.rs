@@ -2,6 +2,8 @@
 //!
 //! Row and system names are those of the JSON lines, so they stay as they are once published. The doc comment of a row is its line in `--list`
 //! and in `--help`.
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 /// Small entries in a dict, and elements in a list.
@@ -18,6 +20,10 @@ pub const SMALL: usize = 64;
 pub const OBJECTS: usize = 100;
 /// Elements of an array.
 pub const ELEMENTS: u64 = 1000;
+/// How long several clients work at the same time.
+pub const TOGETHER: Duration = Duration::from_millis(300);
+/// Sessions, threads or connections whose memory is measured together.
+pub const EACH: usize = 16;
 /// Items that may wait in a queue.
 pub const DEPTH: usize = 128;
 /// Pushes between two clearings of the list of `list_push_64`, so that it cannot eat the machine's memory.

@@ -1,22 +1,22 @@
 //! commonhold alone, at its limits: how reads, writes and memory grow with entries, how throughput holds with many client processes
 //! or threads, and
 //! whether memory stays bounded under many millions of overwrites.
-use std::hint::black_box;
 use std::io::{self, Write};
-use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::commonhold::{Counter, Dict, Manager, Token};
+use ::commonhold::{Dict, Manager};
+use clap::Args;
 use serde_json::{Value, json};
 
-use crate::commonhold::{Small, backed_bytes, fill_small, get_small, live_bytes, set_small, small};
+use crate::Result;
+use crate::clients::{all_clients, indices_of, work};
+use crate::dicts::{Small, backed_bytes, fill_small, get_small, live_bytes, set_small};
 use crate::measure::quantile;
 use crate::report::humane;
 use crate::rows::{ENTRIES, Unit};
-use crate::workload::{Indices, Plan, key, touch, value};
-use crate::{ChurnOptions, Result, ScaleOptions};
+use crate::workload::{Indices, Plan, key, value};
 
 /// Rounds per figure of the first part.
 const ROUNDS: usize = 5;
@@ -25,10 +25,45 @@ const GETS: u64 = 200_000;
 const SETS: u64 = 20_000;
 /// How long clients work.
 const WORK: Duration = Duration::from_millis(1000);
-/// Gets between two looks at the clock: a look costs as much as a get.
-const GETS_PER_LOOK: u64 = 64;
+/// What `compare scale` takes.
+#[derive(Args)]
+pub struct ScaleOptions {
+    /// Numbers of entries, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
+    pub entries: Vec<u64>,
+    /// Numbers of client processes, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 5, 10, 20, 50, 100, 200])]
+    pub clients: Vec<u32>,
+    /// Numbers of threads of one client process, separated by commas; an empty list leaves this part out
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [1, 2, 8, 64])]
+    pub threads: Vec<u32>,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
 
-type Failure = Box<dyn std::error::Error>;
+/// What `compare churn` takes.
+#[derive(Args)]
+pub struct ChurnOptions {
+    /// Overwrites in all
+    #[arg(long, default_value_t = 20_000_000)]
+    pub overwrites: u64,
+    /// Entries that are overwritten again and again
+    #[arg(long, default_value_t = 100_000)]
+    pub entries: u64,
+    /// Overwrites in one commit
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: u64,
+    /// Lines to print on the way
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lines: u64,
+    /// Largest value in bytes; sizes are random up to it
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    pub value_bytes_max: u64,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// One line: the figures as JSON, or a text for people.
 pub fn print(as_json: bool, figures: &Value, text: &str) -> io::Result<()> {
@@ -116,96 +151,6 @@ fn all_threads(dict: &Dict<u64, Small>, threads: u32, writes: bool) -> Result<f6
         let each = workers.into_iter().map(|worker| Ok(worker.join().map_err(|_| "a thread of it panicked")??));
         each.sum()
     })
-}
-
-/// The environment variable by which a process learns that it is a client: dict, start, number of clients, own number, 1 to
-/// write, milliseconds of work.
-const CLIENT_VARIABLE: &str = "COMPARE_CLIENT";
-
-/// Operations per second of so many processes together.
-pub fn all_clients(manager: &Manager, dict: &Dict<u64, Small>, clients: u32, writes: bool, work: Duration) -> Result<f64> {
-    let start = manager.counter(0)?;
-    let mut processes = Vec::new();
-    for client in 0..clients {
-        let task = format!("{} {} {clients} {client} {} {}", dict.token()?, start.token()?, u8::from(writes), work.as_millis());
-        let mut command = Command::new(std::env::current_exe()?);
-        processes.push(command.env(CLIENT_VARIABLE, task).stdout(Stdio::piped()).spawn()?);
-    }
-    let mut together = 0.0;
-    for process in processes {
-        let output = process.wait_with_output()?;
-        if !output.status.success() {
-            return Err(format!("a client process ended with {}", output.status).into());
-        }
-        together += String::from_utf8(output.stdout)?.trim().parse::<f64>()?;
-    }
-    Ok(together)
-}
-
-/// In a process that was started as a client: its whole life.
-pub fn be_client() -> Option<Result<()>> {
-    let task = std::env::var(CLIENT_VARIABLE).ok()?;
-    Some(task_of(&task).and_then(|(dict, start, clients, client, writes, time)| {
-        println!("{}", work_together(&dict, &start, clients, client, writes, time)?);
-        Ok(())
-    }))
-}
-
-type Task = (Dict<u64, Small>, Counter, i64, u64, bool, Duration);
-
-fn task_of(task: &str) -> Result<Task> {
-    let words: Vec<&str> = task.split(' ').collect();
-    let [dict, start, clients, client, writes, ms] = words[..] else { return Err("not a client's task".into()) };
-    let (dict, start): (Token, Token) = (dict.parse()?, start.parse()?);
-    Ok((dict.open()?, start.open()?, clients.parse()?, client.parse()?, writes == "1", Duration::from_millis(ms.parse()?)))
-}
-
-/// What a client process does: waits until all are there, works for a time, returns its operations per second.
-fn work_together(
-    dict: &Dict<u64, Small>,
-    start: &Counter,
-    clients: i64,
-    client: u64,
-    writes: bool,
-    time: Duration,
-) -> ::commonhold::Result<f64> {
-    let indices = indices_of(client);
-    let mut seen = 0;
-    start.add(1)?;
-    while start.get()? < clients {
-        start.wait_for_change(&mut seen, None)?;
-    }
-    work(dict, indices, writes, time)
-}
-
-/// Indices that begin at another place of the sequence than those of other clients, lest they read in lockstep.
-fn indices_of(client: u64) -> Indices {
-    let mut indices = Indices::below(ENTRIES);
-    for _ in 0..client * 1000 {
-        black_box(indices.next_index());
-    }
-    indices
-}
-
-/// Gets or sets for a time; operations per second.
-fn work(dict: &Dict<u64, Small>, mut indices: Indices, writes: bool, time: Duration) -> ::commonhold::Result<f64> {
-    let failed = |error: Failure| ::commonhold::Error::other(error.to_string());
-    let small = small().map_err(failed)?;
-    let began = Instant::now();
-    let mut done = 0;
-    while began.elapsed() < time {
-        if writes {
-            dict.insert(indices.next_key(), small)?;
-            done += 1;
-            continue;
-        }
-        for _ in 0..GETS_PER_LOOK {
-            let found = dict.get(indices.next_key())?.ok_or_else(|| ::commonhold::Error::other("a key is not there"))?;
-            touch(&found[..]);
-        }
-        done += GETS_PER_LOOK;
-    }
-    Ok(done as f64 / began.elapsed().as_secs_f64())
 }
 
 /// `compare churn`: weeks of overwriting in fast motion. Memory must level off after the first lines.

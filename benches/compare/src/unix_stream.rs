@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::Result;
 use crate::partner::Partner;
 use crate::rows::{DataSet, Row, SMALL};
-use crate::systems::System;
+use crate::system::System;
 use crate::workload::{Plan, touch, value};
 
 /// Has no state: each run makes its own pair.

@@ -20,6 +20,11 @@ pub fn touch(value: &[u8]) {
     black_box((value.first().copied(), value.last().copied()));
 }
 
+/// What another process does that has next to nothing to do.
+pub fn answer(question: u64) -> u64 {
+    question + 1
+}
+
 /// Indices below `count` in random order (xorshift64*): always the same sequence, so that every system is asked for the same things.
 pub struct Indices {
     state: u64,

@@ -107,6 +107,18 @@ fn who_is_gone_has_sent_what_it_sent() {
 }
 
 #[test]
+fn who_has_given_up_is_known_by_the_other_side_alone() {
+    let (client, host) = both();
+    client.send(b"a question").unwrap();
+    assert!(!host.is_given_up());
+    client.give_up();
+    assert!(host.is_given_up() && !client.is_given_up());
+    // What it has sent is there all the same.
+    let mut got = AlignedVec::new();
+    assert_eq!(host.receive(100, &mut got).unwrap(), 10);
+}
+
+#[test]
 fn words_that_make_no_sense_end_the_line() {
     for (word_at, value) in [(WRITTEN, LINE_RING_BYTES as u64 + 1), (WRITTEN, u64::MAX), (READ, 1), (READ, u64::MAX / 2)] {
         let (client, host) = both();

@@ -20,6 +20,11 @@ impl<T: Shared> AsShared<T> for T {
     fn short(&self) -> Option<ShortArchive> {
         T::short(self)
     }
+
+    #[inline(always)]
+    fn value(&self) -> Option<&T> {
+        Some(self)
+    }
 }
 
 impl<T: Shared> AsShared<T> for &T {
@@ -31,6 +36,11 @@ impl<T: Shared> AsShared<T> for &T {
     #[inline(always)]
     fn short(&self) -> Option<ShortArchive> {
         T::short(self)
+    }
+
+    #[inline(always)]
+    fn value(&self) -> Option<&T> {
+        Some(self)
     }
 }
 

@@ -1,4 +1,6 @@
 //! What a handle is in shared memory: the manager it belongs to and the object's id.
+use std::fmt;
+
 use rkyv::munge::munge;
 use rkyv::rend::u64_le;
 use rkyv::{Place, Portable, bytecheck};
@@ -14,7 +16,7 @@ use rkyv::{Place, Portable, bytecheck};
 /// (`type Archived = ArchivedHandle; type Resolver = ()`), reports itself to the [`HandleSink`](super::HandleSink) when it is
 /// serialised, [`place`](ArchivedHandle::place)s itself when it is resolved, and takes its session from the
 /// [`HandleSource`](super::HandleSource) when it is deserialised. Its `FLAT` is false.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Portable, bytecheck::CheckBytes)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Portable, bytecheck::CheckBytes)]
 #[bytecheck(crate = rkyv::bytecheck)]
 #[repr(C)]
 pub struct ArchivedHandle {
@@ -23,6 +25,13 @@ pub struct ArchivedHandle {
 }
 
 const _: () = assert!(size_of::<ArchivedHandle>() == 16 && align_of::<ArchivedHandle>() == 8);
+
+impl fmt::Debug for ArchivedHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What kind of object it is, only the handle's type knows.
+        write!(f, "<object {}>", self.id())
+    }
+}
 
 impl ArchivedHandle {
     /// The object's id.

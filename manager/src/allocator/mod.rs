@@ -313,7 +313,7 @@ impl<B: Backing> Allocator<B> {
 
     #[cold]
     fn add_small(&mut self, class: u8, len: u64) -> Result<u32, Error> {
-        let first_page = self.take_pages(SLAB_PAGES).map_err(|refusal| self.explain(refusal, "allocating a block", len))?;
+        let first_page = self.take_pages(SLAB_PAGES).map_err(|refusal| self.explain(refusal, SLAB_PAGES, &one_block(len)))?;
         let at = self.add_slab(Slab::new(first_page, SLAB_PAGES, class));
         self.link_last(at);
         Ok(at)
@@ -325,7 +325,7 @@ impl<B: Backing> Allocator<B> {
             return Err(too_large(len));
         }
         let pages = len.div_ceil(PAGE_BYTES) as u32;
-        let first_page = self.take_pages(pages).map_err(|refusal| self.explain(refusal, "allocating a block", len))?;
+        let first_page = self.take_pages(pages).map_err(|refusal| self.explain(refusal, pages, &one_block(len)))?;
         Ok(self.add_slab(Slab::new(first_page, pages, LARGE)))
     }
 
@@ -344,39 +344,36 @@ impl<B: Backing> Allocator<B> {
             Err(_) if self.drop_empty_slabs() => self.pages.ensure_warm(pages),
             outcome => outcome,
         }
-        .map_err(|refusal| self.explain(refusal, "reserving room for a change", bytes))
+        .map_err(|refusal| self.explain(refusal, pages, &format!("blocks of {bytes} B in all")))
     }
 
-    /// The error of a request that got no pages.
+    /// The error of a request that got no pages. What is used and what was asked for are both in it, so that its figures add up.
     #[cold]
-    fn explain(&self, refusal: Refusal, tried: &str, bytes: u64) -> Error {
-        let used = u64::from(self.pages.used()) * PAGE_BYTES;
-        let budget = u64::from(self.pages.budget()) * PAGE_BYTES;
+    fn explain(&self, refusal: Refusal, pages: u32, what: &str) -> Error {
+        let bytes = |pages: u32| u64::from(pages) * PAGE_BYTES;
+        let wanted = format!("{} B in one piece, for {what}, are not to be had", bytes(pages));
+        let used = format!("{} B of the capacity of {} B are used", bytes(self.pages.used()), bytes(self.pages.budget()));
         match refusal {
-            Refusal::Budget => Error::new(
-                ErrorKind::Full,
-                format!(
-                    "{tried} of {bytes} B failed: {used} B of the arena's budget of {budget} B are used; \
-                     raise `capacity`, remove entries, or end readers that hold old versions"
-                ),
-            ),
-            Refusal::Length => Error::new(
-                ErrorKind::Full,
-                format!(
-                    "{tried} of {bytes} B failed: {used} B of the arena's budget of {budget} B are used, and in the arena's {} B of \
-                     addresses the longest free piece has {} B; raise `capacity`, or remove entries",
-                    u64::from(self.pages.usable().end - self.pages.usable().start) * PAGE_BYTES,
-                    u64::from(self.pages.longest_free()) * PAGE_BYTES
-                ),
-            ),
-            Refusal::Backing(error) => Error::caused(
-                error.kind(),
-                format!(
-                    "{tried} of {bytes} B failed: the system gave no memory for it, with {used} B of the arena's budget of {budget} B \
-                     used; free memory on this machine, or lower `capacity` to what it can give"
-                ),
-                error,
-            ),
+            Refusal::Budget => {
+                let text = format!("{wanted}: {used}; raise `capacity`, remove entries, or end readers that hold old versions");
+                Error::new(ErrorKind::Full, text)
+            }
+            Refusal::Length => {
+                let usable = self.pages.usable();
+                let (addresses, longest) = (bytes(usable.end - usable.start), bytes(self.pages.longest_free()));
+                let text = format!(
+                    "{wanted}: {used}, and of {addresses} B of addresses the longest free piece has {longest} B; raise `capacity`, or \
+                     remove entries"
+                );
+                Error::new(ErrorKind::Full, text)
+            }
+            Refusal::Backing(error) => {
+                let text = format!(
+                    "{wanted}: the system gave no memory for it, and {used}; free memory on this machine, or lower `capacity` to what \
+                     it can give"
+                );
+                Error::caused(error.kind(), text, error)
+            }
         }
     }
 
@@ -488,6 +485,10 @@ fn not_a_block(offset: u64) -> ! {
     panic!(
         "the allocator was given the offset {offset:#x}, where no allocated block starts: a block was freed twice, or an offset is wrong"
     )
+}
+
+fn one_block(len: u64) -> String {
+    format!("a block of {len} B")
 }
 
 #[cold]

@@ -6,9 +6,9 @@ mod options;
 pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
+use crate::patience::deadline_after;
 use crate::queue::{Queue, Until, timed_out};
 use crate::session::SessionCore;
-use crate::sync::deadline_after;
 use crate::wait::{Places, Source, wait};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Shared, text};
@@ -176,13 +176,12 @@ macro_rules! sends {
                 self.outgoing()?.send_until(&item, Until::Then(None)).map(drop).map_err(hung_up)
             }
 
-            /// Sends an item if there is room now. Whether it did.
+            /// Sends an item if there is room now. `Ok(Err(item))`: the pipe is full, and here the item is back.
             ///
             /// # Errors
             /// As [`send`](Self::send).
             #[inline]
-            #[must_use = "`Ok(false)` says that the pipe is full and the item was not sent"]
-            pub fn try_send(&self, item: impl AsShared<$item>) -> Result<bool> {
+            pub fn try_send<A: AsShared<$item>>(&self, item: A) -> Result<std::result::Result<(), A>> {
                 self.outgoing()?.try_send(item).map_err(hung_up)
             }
 

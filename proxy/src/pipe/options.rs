@@ -1,9 +1,9 @@
 //! [`PipeOptions`], and the ways to make a pipe.
 
 use super::{Connection, PipeReceiver, PipeSender};
-use crate::client::Session;
 use crate::handle::Handle;
 use crate::queue::{Queue, QueueOptions};
+use crate::session::Session;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::PIPE_CAPACITY_DEFAULT;
 use commonhold_ipc::value::Shared;
@@ -17,7 +17,7 @@ use commonhold_ipc::value::Shared;
 /// use commonhold::PipeOptions;
 /// let options = PipeOptions::new().capacity(1);
 /// let (asks, _answers) = manager.pipe_with::<String, u64>(options)?;      // sends texts, receives numbers
-/// assert!(asks.try_send("how many?")? && !asks.try_send("and how often?")?);
+/// assert!(asks.try_send("how many?")?.is_ok() && asks.try_send("and how often?")?.is_err());
 /// # Ok(())
 /// # }
 /// ```

@@ -469,6 +469,8 @@ impl AsFd for ChildProcess {
 ///
 /// - What runs is an `fn` item, also a generic one, or a closure that captures nothing; of the main executable, not of a library that
 ///   was loaded into it.
+/// - An error that the function returns is shared like any result: `commonhold::Result`, whose error `?` makes of a `std::io::Error`, a type of
+///   your own, or a text.
 /// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
 /// - **A failure that nobody joins** is told, once, in a line on standard error with the process's name: an error that its function returned, or
 ///   that kept it from beginning, by itself, if its `Process` was dropped by then, else where that is dropped; its death, or an
@@ -494,10 +496,10 @@ impl<T: Shared> Process<T> {
     /// Waits for the process's end, and gives what its function returned. Again and again, if it is called so.
     ///
     /// # Errors
-    /// `Panicked` if the function panicked: the backtrace is the error's source. `Died` if the process was killed by a signal or
-    /// called [`exit`](std::process::exit): see [`exit_code`](ChildProcess::exit_code). `NotInitialised` if it ended before it came to
-    /// `init`. Else what kept it from beginning, or its result from being sent: `NotFound` for a handle on an object that is gone,
-    /// `Refused` for another build of the program.
+    /// `Panicked` if the function panicked: the backtrace is the error's source, unless `RUST_BACKTRACE=0` is in the child's environment.
+    /// `Died` if the process was killed by a signal or called [`exit`](std::process::exit): see [`exit_code`](ChildProcess::exit_code).
+    /// `NotInitialised` if it ended before it came to `init`. Else what kept it from beginning, or its result from being sent: `NotFound`
+    /// for a handle on an object that is gone, `Refused` for another build of the program.
     ///
     /// ```
     /// # commonhold::init_in_tests!();

@@ -1,5 +1,6 @@
 //! Who this process is, and whose child.
 
+use crate::wait::{Places, Source, is_readable};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::sys::wait_readable;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -142,6 +143,17 @@ impl ParentProcess {
     /// A descriptor that becomes readable when it ends.
     pub fn sentinel(&self) -> BorrowedFd<'static> {
         self.0.pidfd.as_fd()
+    }
+}
+
+/// Ready when it has ended.
+impl Source for ParentProcess {
+    fn is_ready(&self) -> bool {
+        is_readable(self.sentinel())
+    }
+
+    fn prepare<'w>(&'w self, places: &mut Places<'w>) {
+        places.add_descriptor(self.sentinel());
     }
 }
 

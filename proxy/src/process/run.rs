@@ -5,6 +5,7 @@ use super::identity::{Own, Parent, become_child};
 use super::message::{Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
+use crate::panics::{self, place_of, words_of};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::PROCESS_PANIC_BYTES_MAX;
 use commonhold_ipc::points;
@@ -14,12 +15,11 @@ use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
 use std::any::Any;
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Exit code after a panic, as the standard library's runtime has it.
@@ -29,13 +29,12 @@ const FAILED: i32 = 1;
 /// Stack of the thread that waits for the parent's end: it makes two system calls.
 const WATCHER_STACK_BYTES: usize = 64 << 10;
 
-/// How the parent is told of a panic: its message, its place, its backtrace.
+/// How the parent is told of a panic: its message, its place, its backtrace (empty: there is none).
 pub(crate) type PanicReport = (String, String, String);
 
 /// The error of a function that has panicked.
 pub(crate) fn panicked(who: &str, (message, place, backtrace): PanicReport) -> Error {
-    let text = format!("{who} panicked at {place}: {message}");
-    Error::caused(ErrorKind::Panicked, text, Error::other(format!("its backtrace:\n{backtrace}")))
+    panics::panicked(format!("{who} panicked at {place}: {message}"), &backtrace)
 }
 
 /// Runs what the process at the other end of the channel orders, and ends this process. Never returns.
@@ -226,11 +225,11 @@ fn report_panics(channel: &Arc<Channel>) {
         if !IS_FUNCTIONS.get() {
             return usual(panic);
         }
-        let (place, message) = (place_of(panic), message_of(panic.payload()));
+        let (place, message) = (place_of(panic), cut(words_of(panic.payload())));
         let own = super::current_process();
         let text = format!("\n{} (pid {}) panicked at {place}:\n{message}\n", own.name(), own.pid());
         let _ = std::io::stderr().write_all(text.as_bytes());
-        let backtrace = cut(&Backtrace::force_capture().to_string());
+        let backtrace = cut(&panics::backtrace());
         if cfg!(panic = "abort") {
             // There is no later.
             let _ = send(&channel, Kind::Panicked, &(message, place, backtrace), &Packed::Inline(Vec::new()), &[]);
@@ -238,10 +237,6 @@ fn report_panics(channel: &Arc<Channel>) {
             PANIC.set(Some((place, backtrace)));
         }
     }));
-}
-
-fn place_of(panic: &PanicHookInfo<'_>) -> String {
-    panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
 }
 
 /// As much of a text as a report has room for.
@@ -253,13 +248,8 @@ fn cut(text: &str) -> String {
     format!("{start}… ({} bytes in all)", text.len())
 }
 
-/// What a panic says, if it is text.
-fn message_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    cut(text.unwrap_or("(what it says is no text)"))
-}
-
+/// What is told of a panic that was caught in this thread just now.
 pub(crate) fn panic_report(payload: &(dyn Any + Send)) -> PanicReport {
     let (place, backtrace) = PANIC.take().unwrap_or_default();
-    (message_of(payload), place, backtrace)
+    (cut(words_of(payload)), place, backtrace)
 }

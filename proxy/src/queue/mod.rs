@@ -14,8 +14,8 @@ pub use options::QueueOptions;
 pub use receive::QueueIter;
 
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, deadline_after};
 use crate::session::SessionCore;
-use crate::sync::{Patience, deadline_after};
 use crate::wait::{Places, Source};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

@@ -1,7 +1,7 @@
 //! [`QueueOptions`], and the ways to make a queue.
 
 use super::Queue;
-use crate::client::Session;
+use crate::session::Session;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::{QUEUE_BYTES_DEFAULT, QUEUE_UNBOUNDED_ITEMS};
 use commonhold_ipc::queue::Parameters;

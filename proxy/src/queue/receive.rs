@@ -2,8 +2,8 @@
 
 use super::parcel::Parcel;
 use super::{Queue, Ready, Until, timed_out};
+use crate::patience::Patience;
 use crate::session::Stored;
-use crate::sync::Patience;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::QUEUE_INBOX_BYTES_KEPT_MAX;
 use commonhold_ipc::points;

@@ -2,8 +2,8 @@
 
 use super::parcel::Parcel;
 use super::{Queue, Ready, Until, closed, timed_out};
+use crate::patience::Patience;
 use crate::request::Request;
-use crate::sync::Patience;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::map::Segment;
 use commonhold_ipc::points;
@@ -197,14 +197,27 @@ impl<T: Shared> Queue<T> {
         self.send_until(&item, Until::Then(None)).map(drop)
     }
 
-    /// Sends an item if there is room now. Whether it did.
+    /// Sends an item if there is room now. `Ok(Err(item))`: the queue is full, and here the item is back.
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # fn main() -> commonhold::Result<()> {
+    /// # let manager = commonhold::Manager::start()?;
+    /// let lines = manager.queue::<String>(1)?;
+    /// assert!(lines.try_send("first")?.is_ok());
+    /// if let Err(line) = lines.try_send("second".to_string())? {
+    ///     println!("no room for {line}");                   // it is ours again
+    /// }
+    /// # assert_eq!(lines.len()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
-    #[must_use = "`Ok(false)` says that the queue is full and the item was not sent"]
-    pub fn try_send(&self, item: impl AsShared<T>) -> Result<bool> {
-        self.send_until(&item, Until::Now)
+    pub fn try_send<A: AsShared<T>>(&self, item: A) -> Result<std::result::Result<(), A>> {
+        Ok(if self.send_until(&item, Until::Now)? { Ok(()) } else { Err(item) })
     }
 
     /// Sends an item, waiting for so long at the most.

@@ -1,28 +1,23 @@
-//! The client's side of a call: arguments, the line it goes on, the answer.
+//! The client's side of a call: which line it goes on, and the calls of an object's methods.
 
-use super::line::{AHEAD, Frame, Got, Line, seal, seal_on};
+use super::answer::{deadline, host_gone, result, timed_out, wait};
+use super::line::Line;
 use super::pending::{Pending, Stream};
-use crate::connection::disconnected;
+use super::question::{Arguments, Chain, Prepared, Question, in_chain};
 use crate::handle::{Handle, Object};
-use crate::request::{Request, ids};
-use crate::session::{SessionCore, Stored};
+use crate::request::Request;
+use crate::session::SessionCore;
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::{REMOTE_DEPTH_MAX, REMOTE_LINES_KEPT_MAX};
+use commonhold_ipc::limits::REMOTE_LINES_KEPT_MAX;
 use commonhold_ipc::line::Side;
 use commonhold_ipc::points;
-use commonhold_ipc::value::{AsShared, Ser, Shared, access, fingerprint, to_owned, with_scratch};
-use commonhold_ipc::wire::remote::{Answer, Ask, Asked, REACH_MEMORY, parse_result, range_word};
-use commonhold_ipc::wire::reply::parse_error;
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Reader, Words, buffers, malformed};
-use std::cell::RefCell;
+use commonhold_ipc::value::{Shared, fingerprint};
+use commonhold_ipc::wire::Call;
+use commonhold_ipc::wire::remote::{Ask, REACH_MEMORY};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
-
-/// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
-const LOOK: Duration = Duration::from_millis(1_000);
+use std::time::Duration;
 
 /// Where an object's methods run.
 pub struct Home {
@@ -34,7 +29,7 @@ pub struct Home {
 
 impl Home {
     fn new(session: &SessionCore, host: u64) -> Self {
-        Home { host, lines: session.remotes.lines(host, Use::Methods), stream: Mutex::default() }
+        Home { host, lines: Remotes::of(session).lines(host, Use::Methods), stream: Mutex::default() }
     }
 }
 
@@ -77,11 +72,18 @@ pub struct Remotes {
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
+    /// The one before it, which this process has seen end. The manager may not have seen it yet.
+    pub(super) ended_host: Mutex<Option<u64>>,
     /// Whether this program wants a host here though somebody else has started the manager.
     pub(super) invited: std::sync::atomic::AtomicBool,
 }
 
 impl Remotes {
+    /// Those of a session.
+    pub(super) fn of(session: &SessionCore) -> &Self {
+        session.beside()
+    }
+
     /// Lines to a host that this process has and does not use.
     pub(super) fn lines(&self, host: u64, used: Use) -> Arc<Lines> {
         lock(&self.idle).entry((host, used)).or_default().clone()
@@ -133,211 +135,6 @@ fn reach_anew(session: &Arc<SessionCore>, host: u64, with_memory: bool) -> Resul
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------------- chains
-
-/// What the calling thread is part of.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chain {
-    pub(super) number: u64,
-    /// Objects that it is in, 8 bytes each.
-    pub(super) within: Vec<u8>,
-}
-
-thread_local! {
-    static CHAIN: RefCell<Chain> = const { RefCell::new(Chain { number: 0, within: Vec::new() }) };
-}
-
-/// Runs `body` as part of a chain.
-pub(super) fn in_chain<R>(chain: Chain, body: impl FnOnce() -> R) -> R {
-    struct Back(Chain);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            if let Ok(ours) = CHAIN.try_with(|own| own.replace(std::mem::take(&mut self.0))) {
-                buffers::give(ours.within);
-            }
-        }
-    }
-    let _back = Back(CHAIN.with(|own| own.replace(chain)));
-    body()
-}
-
-/// Calls of this process that are no part of another one.
-static CHAINS: AtomicU64 = AtomicU64::new(0);
-
-/// The chain that a call of this thread is part of: that of the method that it runs, or a new one.
-fn with_chain<R>(session: &SessionCore, body: impl FnOnce(u64, Words<'_>) -> Result<R>) -> Result<R> {
-    CHAIN.with(|chain| {
-        let chain = chain.borrow();
-        let number = match chain.number {
-            0 => session.number() << 32 | (CHAINS.fetch_add(1, Ordering::Relaxed) + 1) & 0xffff_ffff,
-            number => number,
-        };
-        if chain.within.len() / 8 >= REMOTE_DEPTH_MAX {
-            let text = format!("a call within {REMOTE_DEPTH_MAX} calls of methods, the most there may be");
-            return Err(Error::new(ErrorKind::Deadlock, text));
-        }
-        body(number, Words::new(&chain.within).ok_or_else(|| malformed("chain"))?)
-    })
-}
-
-// ---------------------------------------------------------------------------------------------------------------- arguments
-
-/// The arguments of a call, on their way.
-pub struct Arguments<'a> {
-    ser: &'a mut Ser,
-    ranges: Vec<u8>,
-}
-
-impl Arguments<'_> {
-    /// The next one.
-    pub fn push<T: Shared>(&mut self, value: impl AsShared<T>) -> Result<()> {
-        let range = self.ser.put::<T>(&value)?;
-        self.ranges.extend_from_slice(&range_word(&range).to_le_bytes());
-        Ok(())
-    }
-}
-
-/// What is asked, before its arguments.
-pub(super) struct Question<'a> {
-    pub(super) ask: Ask,
-    pub(super) object: u64,
-    pub(super) interface: u64,
-    pub(super) method: u32,
-    pub(super) name: &'a str,
-}
-
-/// A frame that asks, and what must be held until it is answered.
-pub(super) struct Prepared {
-    pub(super) bytes: Vec<u8>,
-    pub(super) held: Vec<Stored>,
-    ask: Ask,
-}
-
-impl Prepared {
-    /// Puts a frame together.
-    pub(super) fn new(
-        session: &Arc<SessionCore>,
-        question: &Question<'_>,
-        write: impl FnOnce(&mut Arguments<'_>) -> Result<()>,
-    ) -> Result<Self> {
-        with_scratch(|ser| {
-            let mut arguments = Arguments { ser, ranges: buffers::take() };
-            write(&mut arguments)?;
-            let Arguments { ser, ranges: range_words } = arguments;
-            let handles = ids(session, ser.handles())?;
-            let (Some(ranges), Some(handles)) = (Words::new(&range_words), Words::new(&handles)) else { return Err(malformed("call")) };
-            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<_>>()?;
-            let mut bytes = buffers::take();
-            bytes.resize(HEAD_BYTES, 0);
-            with_chain(session, |chain, within| {
-                let Question { object, interface, method, name, .. } = *question;
-                Asked { object, interface, method, chain, within, name, handles, ranges, archives: ser.bytes() }.write(&mut bytes);
-                Ok(())
-            })?;
-            buffers::give(range_words);
-            Ok(Prepared { bytes, held, ask: question.ask })
-        })
-    }
-
-    /// Gives it its number.
-    pub(super) fn number(&mut self, number: u64) -> Result<&[u8]> {
-        seal(&mut self.bytes, self.ask as u8, false, number)?;
-        Ok(&self.bytes)
-    }
-
-    /// The same for a call ahead. `quiet`: it is not to be answered.
-    pub(super) fn number_ahead(&mut self, number: u64, quiet: bool) -> Result<&[u8]> {
-        seal_on(&mut self.bytes, self.ask as u8, quiet, AHEAD, number)?;
-        Ok(&self.bytes)
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.bytes));
-    }
-}
-
-// -------------------------------------------------------------------------------------------------------------------- answers
-
-/// The frame by which a client says that it holds what an answer had handles on.
-pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
-    let mut frame = [0; HEAD_BYTES];
-    seal(&mut frame, Ask::Taken as u8, true, number)?;
-    Ok(frame)
-}
-
-/// The result of a call. `say` sends the host what the answer asks for; one that is gone does not need it.
-pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): &Frame, say: impl FnOnce(&[u8])) -> Result<R> {
-    let mut read = Reader::new(payload);
-    match Answer::from_code(head.code) {
-        Some(Answer::Done) => {
-            let (handles, archive) = parse_result(payload).ok_or_else(|| malformed("result"))?;
-            let held = handles.iter().map(|id| Stored::new(session, id)).collect::<Result<Vec<_>>>();
-            // Its host holds them until it is told: they are gone if it is.
-            let held = held.map_err(|error| if error.kind() == ErrorKind::NotFound { host_gone(session) } else { error })?;
-            let value = to_owned::<R>(access::<R>(archive)?, Some(session.clone()));
-            points::client("remote: answered, not yet taken");
-            if !held.is_empty() {
-                say(&taken(head.number)?);
-                points::client("remote: taken");
-            }
-            Ok(value)
-        }
-        Some(Answer::Failed) => Err(parse_error(&mut read).unwrap_or_else(|| malformed("result"))),
-        Some(Answer::Panicked) => {
-            let mut text = || Some(String::from_utf8_lossy(read.bytes()?).into_owned());
-            let (message, backtrace) = text().zip(text()).ok_or_else(|| malformed("result"))?;
-            Err(Error::caused(ErrorKind::Panicked, message, Error::other(format!("its backtrace:\n{backtrace}"))))
-        }
-        Some(Answer::Begun) | None => Err(malformed("result")),
-    }
-}
-
-/// The error of a call whose host is gone.
-pub(super) fn host_gone(session: &SessionCore) -> Error {
-    if !session.is_alive() {
-        return disconnected();
-    }
-    let text = "the host process, where the object's methods run, has ended, and its objects with it: whether a call that was under \
-                way took effect is lost with them. Make a new object; the manager's own are not touched";
-    Error::new(ErrorKind::Died, text)
-}
-
-/// Waits for a frame, and looks whether the manager lives now and then.
-pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
-    let until = || {
-        let look = Instant::now() + LOOK;
-        Some(deadline.map_or(look, |deadline| deadline.min(look)))
-    };
-    loop {
-        match line.wait(until)? {
-            Got::Frame(frame) => return Ok(Some(frame)),
-            Got::Ended => return Err(host_gone(session)),
-            Got::Nothing if !session.is_alive() => return Err(disconnected()),
-            Got::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Ok(None),
-            Got::Nothing => {}
-        }
-    }
-}
-
-/// The deadline that a time-out of now means; none if it is later than any clock shows.
-pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    let timeout = timeout?;
-    Instant::now().checked_add(timeout)
-}
-
-/// The error of a call that took too long.
-pub(super) fn timed_out(timeout: Option<Duration>) -> Error {
-    let text = format!(
-        "the call was not answered within {:?}: if its method had begun, it is run to its end; else it is not run",
-        timeout.unwrap_or_default()
-    );
-    Error::new(ErrorKind::TimedOut, text)
-}
-
-// --------------------------------------------------------------------------------------------------------------------- caller
-
 /// What a proxy calls methods with: an object, and how long a call may take.
 #[derive(Clone)]
 pub struct Caller {
@@ -363,18 +160,12 @@ impl Caller {
 
     /// Where the object's methods run. No call is made for that: its record says so.
     fn home(&self, session: &SessionCore) -> Result<&Home> {
-        match self.object.remote().get() {
-            Some(home) => Ok(home),
-            None => {
-                let host = self.object.look()?.2.root;
-                Ok(self.object.remote().get_or_init(|| Home::new(session, host)))
-            }
-        }
+        self.object.found_out(|| Ok(Home::new(session, self.object.look()?.2.root)))
     }
 
     fn explain(&self, session: &SessionCore, host: u64, error: Error) -> Error {
         if error.kind() == ErrorKind::Died {
-            session.remotes.forget(host);
+            Remotes::of(session).forget(host);
         }
         error
     }
@@ -401,7 +192,11 @@ impl Caller {
         points::client("remote: asked");
         // A line that is dropped here is closed: its answer has nobody to go to.
         let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
-        let frame = frame.map_err(|error| self.explain(session, home.host, error))?.ok_or_else(|| timed_out(self.timeout))?;
+        let Some(frame) = frame.map_err(|error| self.explain(session, home.host, error))? else {
+            line.road().give_up();
+            points::client("remote: given up");
+            return Err(timed_out(self.timeout));
+        };
         let is_ours = frame.0.number == number;
         let value = result(session, &frame, |bytes| drop(line.send(bytes, None)));
         if is_ours {
@@ -420,11 +215,11 @@ impl Caller {
             return Ok((session, stream.clone()));
         }
         // Its host may live though the line has ended: it had no thread for it, or one of the two has understood nothing.
-        let stream = match session.remotes.stream(home.host) {
+        let stream = match Remotes::of(session).stream(home.host) {
             Some(stream) => stream,
             None => {
                 let line = reach(session, home.host, &home.lines).map_err(|error| self.explain(session, home.host, error))?;
-                session.remotes.stream_of(session, home.host, line)?
+                Remotes::of(session).stream_of(session, home.host, line)?
             }
         };
         *known = Some(stream.clone());

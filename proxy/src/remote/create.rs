@@ -1,13 +1,14 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::call::{Arguments, Prepared, Question, Use, deadline, host_gone, reach, result, wait};
+use super::answer::{deadline, host_gone, result, wait};
+use super::call::{Remotes, Use, reach};
 use super::function::{Logic, over_time};
 use super::host::Passage;
 use super::line::Frame;
-use crate::client::Session;
+use super::question::{Arguments, Prepared, Question};
 use crate::process::Task;
-use crate::session::SessionCore;
+use crate::session::{Session, SessionCore};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{RUN_GRACE_MS, TICKET_MS};
@@ -20,7 +21,7 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a host of this program is started for a session: set by the crate that knows how to start processes.
 static STARTER: OnceLock<fn(&Session) -> Result<()>> = OnceLock::new();
@@ -32,6 +33,9 @@ pub fn set_starter(starter: fn(&Session) -> Result<()>) {
 
 /// Tries to find a host or start one: more than two happen only while hosts start and die.
 const TRIES_MAX: u32 = 16;
+/// How long the manager may take to see that a host has ended: as long as the kernel takes to close what that had, one descriptor after the
+/// other, on a busy machine.
+const END_SEEN: Duration = Duration::from_secs(1);
 
 /// What a constructor may return: an object, or a `Result` of one.
 #[diagnostic::on_unimplemented(
@@ -120,15 +124,20 @@ impl Registered {
 /// The number of this program's host, which is started if there is none.
 fn own_host(session: &Session) -> Result<u64> {
     let core = session.core();
-    if let Some(host) = *lock(&core.remotes.own_host) {
+    if let Some(host) = *lock(&Remotes::of(core).own_host) {
         return Ok(host);
     }
-    for _ in 0..TRIES_MAX {
+    let since = Instant::now();
+    let mut tries = 0;
+    while tries < TRIES_MAX {
         let mut request = crate::request::Request::new(Call::FindHost);
-        Build::own().to_wire(core.remotes.invited.load(Ordering::Relaxed)).write(request.payload());
+        Build::own().to_wire(Remotes::of(core).invited.load(Ordering::Relaxed)).write(request.payload());
         match core.call(&mut request, false)?.outcome()? {
+            Outcome::Number(host) if *lock(&Remotes::of(core).ended_host) == Some(host) && since.elapsed() < END_SEEN => {
+                std::thread::yield_now();
+            }
             Outcome::Number(host) => {
-                *lock(&core.remotes.own_host) = Some(host);
+                *lock(&Remotes::of(core).own_host) = Some(host);
                 return Ok(host);
             }
             Outcome::Nothing => {
@@ -139,6 +148,7 @@ fn own_host(session: &Session) -> Result<u64> {
                     Error::new(ErrorKind::NotInitialised, text)
                 })?;
                 starter(session)?;
+                tries += 1;
             }
             _ => return Err(malformed("reply")),
         }
@@ -162,7 +172,7 @@ fn call_function<R: Shared>(
     let core = session.core();
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
-        let lines = core.remotes.lines(host, used);
+        let lines = Remotes::of(core).lines(host, used);
         let mut line = match reach(core, host, &lines) {
             Err(error) if error.kind() == ErrorKind::Died => {
                 forget(core, host);
@@ -212,10 +222,11 @@ fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<D
 }
 
 fn forget(core: &SessionCore, host: u64) {
-    core.remotes.forget(host);
-    let mut own = lock(&core.remotes.own_host);
+    Remotes::of(core).forget(host);
+    let mut own = lock(&Remotes::of(core).own_host);
     if *own == Some(host) {
         *own = None;
+        *lock(&Remotes::of(core).ended_host) = Some(host);
     }
 }
 
@@ -308,7 +319,7 @@ impl Session {
     /// This program offers types on this manager, whoever has started it.
     #[doc(hidden)]
     pub fn register(&self, types: &[Registered]) -> Result<()> {
-        self.core().remotes.invited.store(true, Ordering::Relaxed);
+        Remotes::of(self.core()).invited.store(true, Ordering::Relaxed);
         types.iter().try_for_each(|Registered(entry)| {
             call_function(self, CREATE, entry, fingerprint::<()>(), None, |arguments| arguments.push::<()>(()))
         })

@@ -108,6 +108,23 @@ impl Road {
         has_hung_up(self.socket()).unwrap_or(false)
     }
 
+    /// Says that nobody waits for an answer any more, and ends it.
+    pub fn give_up(&self) {
+        if let Road::Memory(end) = self {
+            end.give_up();
+        }
+        self.shut_down();
+    }
+
+    /// Whether the other side has said so, or, by a socket, is gone.
+    #[inline]
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Road::Socket(_) => self.has_hung_up(),
+            Road::Memory(end) => end.is_given_up(),
+        }
+    }
+
     /// Ends it for both sides, though the descriptor stays open.
     pub fn shut_down(&self) {
         self.socket().shut_down();

@@ -3,7 +3,7 @@
 //! | who | does |
 //! |---|---|
 //! | the manager | knows which host has which object, counts references, makes *lines*: pairs of sockets between a client and a host |
-//! | a client | calls methods on a line of its own, which is for one call at a time (`call`); or ahead, on the host's stream (`pending`) |
+//! | a client | calls methods (`question`, `answer`) on a line of its own, which is for one call at a time (`call`); or ahead, on the host's stream (`pending`) |
 //! | a host | serves each line by a thread, which runs the methods itself; an object lets one in at a time (`host`) |
 //!
 //! Nothing of a call passes through the manager, so no method can delay the store. A host is started by the first program that makes
@@ -14,23 +14,24 @@
 //! own is not known to be part of it.
 //!
 //! Handles in arguments are held by the host before its method sees them, handles in results by the client before the host lets go.
+mod answer;
 mod call;
 mod create;
 mod function;
-mod handle;
 pub(crate) mod host;
 mod line;
 mod overview;
 mod pending;
+mod question;
 
-pub use call::{Arguments, Caller, Home, Remotes};
+pub use call::Caller;
 pub use create::{Constructed, Registered, set_starter};
 pub use function::Logic;
-pub use handle::has_interface;
 pub use host::object::{Concurrent, Exclusive, Served};
 pub use host::{Access, Begun as HostBegun, Incoming, Passage, own_session, run as run_host};
 pub use overview::{ObjectInfo, SessionInfo};
 pub use pending::Pending;
+pub use question::Arguments;
 
 use crate::handle::Handle;
 use commonhold_ipc::error::Result;

@@ -1,7 +1,7 @@
 //! What there is at a manager: its objects and its sessions.
 
-use crate::client::Session;
 use crate::request::Request;
+use crate::session::Session;
 use commonhold_ipc::catalog::slot_of;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::wire::reply::Outcome;

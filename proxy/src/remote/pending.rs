@@ -3,8 +3,9 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::call::{Prepared, host_gone, result, taken};
+use super::answer::{host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
+use super::question::Prepared;
 use crate::session::{SessionCore, Stored};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

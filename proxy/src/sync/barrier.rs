@@ -1,7 +1,7 @@
 //! [`Barrier`].
 
-use super::{Patience, deadline_after};
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, deadline_after};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;

@@ -1,7 +1,8 @@
 //! [`Condition`].
 
-use super::{Acquired, LockGuard, Party, Patience, Wait, deadline_after, lock_methods};
+use super::{Acquired, LockGuard, Party, lock_methods};
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, Wait, deadline_after};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

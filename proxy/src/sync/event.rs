@@ -1,7 +1,8 @@
 //! [`Event`].
 
-use super::{Party, Patience, deadline_after};
+use super::Party;
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, deadline_after};
 use crate::session::SessionCore;
 use crate::wait::{Places, Source};
 use commonhold_ipc::catalog::Kind;

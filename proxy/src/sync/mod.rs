@@ -1,4 +1,4 @@
-//! Locks and their kin, as their users see them. The words are in `ipc::sync`; here is who calls, how one waits, and guards.
+//! Locks and their kin, as their users see them. The words are in `ipc::sync`; here is who calls, and guards.
 
 mod barrier;
 mod condition;
@@ -18,111 +18,8 @@ pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 
 use crate::session::SessionCore;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::limits::{LOCK_PATIENCE_MS, LOCK_RESERVATION_MS};
-use commonhold_ipc::liveness::{Slept, sleep_until};
-use commonhold_ipc::map::Segment;
-use commonhold_ipc::socket::Spin;
-use commonhold_ipc::sync::turns::{Obstacle, Prize, RESERVED};
-use commonhold_ipc::sync::{Claim, Waiting};
-use commonhold_ipc::sys::barrier_for_registered;
-use std::cell::{Cell, RefCell};
+use commonhold_ipc::sync::Claim;
 use std::fmt;
-use std::sync::atomic::AtomicU32;
-use std::time::{Duration, Instant};
-
-thread_local!(static SPIN: RefCell<Spin> = RefCell::new(Spin::new()));
-
-/// A moment so far away; none if no clock will ever show it.
-pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
-}
-
-/// How long a caller waits.
-#[derive(Clone, Copy)]
-pub(crate) enum Wait {
-    /// Not at all.
-    Not,
-    /// Until then; for ever if it is never.
-    Until(Option<Instant>),
-}
-
-/// Looks at why something could not be had at once. If that is a reservation that this thread has seen before, so long ago that
-/// whoever it is for will not come, takes it away: who only tries must not be kept out by one who is stopped.
-#[cold]
-fn try_again<P: Prize>(prize: &P, me: Claim, segment: &Segment) -> Option<P::Taken> {
-    thread_local!(static SEEN: Cell<Option<(usize, Obstacle, Instant)>> = const { Cell::new(None) });
-    let here = std::ptr::from_ref(segment).addr();
-    let obstacle = prize.obstacle().ok().filter(|obstacle| obstacle.word & RESERVED != 0)?;
-    match SEEN.get() {
-        Some((there, seen, since)) if (there, seen) == (here, obstacle) => {
-            if since.elapsed() < Duration::from_millis(LOCK_RESERVATION_MS) {
-                return None;
-            }
-            SEEN.set(None);
-            prize.revoke(obstacle);
-            prize.try_take(me)
-        }
-        _ => {
-            SEEN.set(Some((here, obstacle, Instant::now())));
-            None
-        }
-    }
-}
-
-/// Looks again and again for a while, if that is likely to pay. Whether it has become `ready`.
-pub(crate) fn spin(ready: &mut dyn FnMut() -> bool) -> bool {
-    // Not while the thread's storage is being torn down.
-    SPIN.try_with(|spin| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait(&mut *ready))).unwrap_or(false)
-}
-
-/// How a caller waits for what is in a segment.
-pub(crate) struct Patience<'s> {
-    session: &'s SessionCore,
-    alive: &'s AtomicU32,
-    since: Instant,
-    deadline: Option<Instant>,
-}
-
-impl<'s> Patience<'s> {
-    /// Waits from now on, until the deadline at the longest.
-    pub fn until(session: &'s SessionCore, deadline: Option<Instant>) -> Result<Self> {
-        Ok(Patience { session, alive: session.alive_word()?, since: Instant::now(), deadline })
-    }
-}
-
-impl Waiting<Segment> for Patience<'_> {
-    fn spin(&self, ready: &mut dyn FnMut() -> bool) -> bool {
-        spin(ready)
-    }
-
-    fn spin_apart(&self, apart_ns: u64, ready: &mut dyn FnMut() -> bool) -> bool {
-        let spin = |spin: &RefCell<Spin>| spin.try_borrow_mut().is_ok_and(|mut spin| spin.wait_apart(apart_ns, &mut *ready));
-        SPIN.try_with(spin).unwrap_or(false)
-    }
-
-    fn sleep(&self, word: &AtomicU32, expected: u32, most_ms: u64) -> Result<Slept> {
-        let slice = Instant::now() + Duration::from_millis(most_ms);
-        let slept = sleep_until(word, expected, self.alive, Some(self.deadline.map_or(slice, |deadline| deadline.min(slice))))?;
-        self.session.check()?;
-        Ok(slept)
-    }
-
-    fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
-    }
-
-    fn fence_others(&self) -> bool {
-        !self.session.has_barriers() || barrier_for_registered().is_ok()
-    }
-
-    fn is_long(&self) -> bool {
-        self.since.elapsed() >= Duration::from_millis(LOCK_PATIENCE_MS)
-    }
-
-    fn knows(&self, claim: Claim) -> Result<bool> {
-        Ok(self.session.who(claim.session())?.is_some())
-    }
-}
 
 /// A thread of some process, as one that holds something or waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +117,7 @@ use lock_methods;
 /// The ways to take the lock that stands at the beginning of a block of memory, for a type with `object`.
 macro_rules! block_lock_methods {
     ($kind:ident, $what:literal) => {
-        fn take_lock(&self, wait: $crate::sync::Wait) -> Result<Option<Acquired<LockGuard<'_>>>> {
+        fn take_lock(&self, wait: $crate::patience::Wait) -> Result<Option<Acquired<LockGuard<'_>>>> {
             let (session, segment) = self.object.shared(Kind::$kind)?;
             LockGuard::take(session, segment, wait)
         }
@@ -232,7 +129,7 @@ macro_rules! block_lock_methods {
         /// `Deadlock` if this thread has it already; `Corrupt` if a process has written over the lock's words; disconnected, at once, when
         /// the manager ends.
         pub fn lock(&self) -> Result<Acquired<LockGuard<'_>>> {
-            let taken = self.take_lock($crate::sync::Wait::Until(None))?;
+            let taken = self.take_lock($crate::patience::Wait::Until(None))?;
             taken.map_or_else(|| unreachable!("there is no deadline"), Ok)
         }
 
@@ -241,7 +138,7 @@ macro_rules! block_lock_methods {
         /// # Errors
         /// Disconnected, when the manager has ended.
         pub fn try_lock(&self) -> Result<Option<Acquired<LockGuard<'_>>>> {
-            self.take_lock($crate::sync::Wait::Not)
+            self.take_lock($crate::patience::Wait::Not)
         }
 
         /// Takes the lock, or returns `None` when it has waited for `timeout`.
@@ -249,7 +146,7 @@ macro_rules! block_lock_methods {
         /// # Errors
         /// As [`lock`](Self::lock).
         pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<Acquired<LockGuard<'_>>>> {
-            self.take_lock($crate::sync::Wait::Until($crate::sync::deadline_after(timeout)))
+            self.take_lock($crate::patience::Wait::Until($crate::patience::deadline_after(timeout)))
         }
 
         /// Runs `body` under the lock. It is given how the lock was got: after a holder's death what is in here may be half written.

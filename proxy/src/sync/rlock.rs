@@ -1,7 +1,8 @@
 //! [`RLock`] and its guard.
 
-use super::{Acquired, Party, Patience, Wait, deadline_after, lock_methods, try_again};
+use super::{Acquired, Party, lock_methods};
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, Wait, deadline_after, try_again};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;

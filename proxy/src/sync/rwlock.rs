@@ -1,7 +1,8 @@
 //! [`RwLock`] and its guards.
 
-use super::{Acquired, Party, Patience, Wait, deadline_after, try_again};
+use super::{Acquired, Party};
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, Wait, deadline_after, try_again};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::Result;

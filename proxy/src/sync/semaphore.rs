@@ -1,7 +1,8 @@
 //! [`Semaphore`], [`BoundedSemaphore`] and their permits.
 
-use super::{Party, Patience, Wait, deadline_after, try_again};
+use super::Party;
 use crate::handle::{Object, debug, handle};
+use crate::patience::{Patience, Wait, deadline_after, try_again};
 use crate::session::SessionCore;
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};

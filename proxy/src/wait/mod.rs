@@ -4,7 +4,7 @@ mod places;
 
 pub use places::Places;
 
-use crate::sync::deadline_after;
+use crate::patience::deadline_after;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::sync::wait_for_any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -95,7 +95,7 @@ pub(crate) fn wait_until(things: &[&dyn Waitable], deadline: Option<Instant>) ->
 }
 
 /// Whether a descriptor can be read, is at its end or in error.
-fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     use commonhold_ipc::sys::wait_readable;
     // What cannot be waited for is for the caller to find out.
     !matches!(wait_readable(&[descriptor], Some(Instant::now())), Ok(0))
@@ -129,5 +129,4 @@ descriptors! {
     std::os::unix::net::UnixStream,
     std::process::ChildStderr,
     std::process::ChildStdout,
-    crate::process::ParentProcess,
 }

@@ -18,7 +18,7 @@
 //! Only the caller looks whether something is ready: first of all, and every [`LOCK_LOOK_MS`] if there are words of shared memory, as in
 //! every sleep (INV-22). The managers' alive words are in every part.
 
-use crate::sync::spin;
+use crate::patience::spin;
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{LOCK_LOOK_MS, WORDS_SLEPT_ON_MAX};
 use commonhold_ipc::liveness::sleep_until_any;

@@ -5,7 +5,7 @@
 //! the first time. That looks at all of them, runs what it finds, and answers where it has come from. If something else has come by the time of the
 //! commit, the ticket is kept for that, for a while (`TICKET_KEPT_US`); else it goes back with the commit.
 //!
-//! While logic runs, the other lines lie in the state. If it is still running after a tick or two of the overseer (`ahead`), they get
+//! While logic runs, the other lines lie in the state. If it is still running after a tick or two of the overseer, they get
 //! another thread that leads, which at worst waits for the ticket in its turn. So logic that blocks keeps its line and its
 //! thread, and the others wait no longer than its ticket is good for.
 //!
@@ -19,8 +19,8 @@
 //! A line whose client has not taken its whole answer, and each beyond `LOGIC_LINES_MAX`, has a thread of its own (`serve`).
 
 use super::Registered;
-use super::ahead::{Led, Overseer, Seen};
-use super::serve::{Row, answer_to, run, serve};
+use super::calls::{Follow, Row, answer_to, run};
+use super::overseer::{Led, Overseer, Seen};
 use crate::remote::line::{Frame, Line};
 use crate::retry::Ticket;
 use crate::session::Stored;
@@ -67,11 +67,15 @@ pub(super) struct Logic {
     poked: (Channel, Channel),
     overseer: Arc<Overseer>,
     is_watched: Once,
+    /// What a thread does that has a line of its own.
+    serve: fn(Served),
 }
 
 impl Logic {
-    pub(super) fn new(overseer: &Arc<Overseer>) -> Result<Arc<Self>> {
-        Ok(Arc::new(Logic { state: Mutex::default(), poked: Channel::pair()?, overseer: overseer.clone(), is_watched: Once::new() }))
+    /// `serve`: what a thread does that has a line of its own.
+    pub(super) fn new(overseer: &Arc<Overseer>, serve: fn(Served)) -> Result<Arc<Self>> {
+        let (poked, overseer) = (Channel::pair()?, overseer.clone());
+        Ok(Arc::new(Logic { state: Mutex::default(), poked, overseer, is_watched: Once::new(), serve }))
     }
 
     /// Takes a line over, of which this is the first frame; back, if there are too many.
@@ -106,11 +110,6 @@ impl Logic {
             let _ = self.poked.1.send(&[0]);
         }
         !is_led
-    }
-
-    /// Whether another call waits while one runs.
-    pub(super) fn is_next(&self) -> bool {
-        lock(&self.state).lines.iter().any(|served| served.line.has_come())
     }
 
     /// Leads until there is no line, or another thread leads.
@@ -220,7 +219,7 @@ impl Logic {
     /// Runs a call and answers it. None: its line is at its end, or has got a thread of its own.
     fn answer(self: &Arc<Self>, mut served: Served, (head, payload): Frame, kept: &mut Option<Ticket>) -> Option<Served> {
         let host = served.registered.host.clone();
-        let row = Row { kept: kept.take(), logic: self.clone() };
+        let row = Row { kept: kept.take(), from: self.clone() };
         let (outcome, row) = run(&host, served.line.road(), &head, payload, Some(row));
         *kept = row.and_then(|row| row.kept);
         if host.ending.load(Ordering::Relaxed) {
@@ -236,6 +235,7 @@ impl Logic {
             return Some(served);
         }
         // Without a thread its client sees it end.
+        let serve = self.serve;
         let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve(served));
         None
     }
@@ -257,6 +257,12 @@ fn put_back(state: &mut State, served: Option<Served>) {
     match served {
         Some(served) => state.lines.push(served),
         None => state.count -= 1,
+    }
+}
+
+impl Follow for Logic {
+    fn is_next(&self) -> bool {
+        lock(&self.state).lines.iter().any(|served| served.line.has_come())
     }
 }
 

@@ -11,24 +11,24 @@
 //! | one for each line | serves it |
 //! | one of these | reads all lines for logic (`logic`) |
 //! | more of them | where calls are made ahead and some of the methods block (`ahead`) |
-//! | the overseer | sees that they do |
+//! | the overseer | sees that they do (`overseer`) |
 //! | one for each object that is gone | waits until nobody is in it, and drops it |
 mod ahead;
+mod calls;
 mod logic;
 pub(in crate::remote) mod object;
+mod overseer;
 mod panics;
 mod serve;
 mod turns;
 
-pub use serve::{Access, Incoming, Passage};
+pub use calls::{Access, Incoming, Passage};
 
 use super::Remote;
-use super::handle::text_of;
 use super::line::{Line, Road};
-use crate::client::Session;
 use crate::handle::{Handle, Object};
-use crate::session::SessionCore;
-use ahead::Overseer;
+use crate::interfaces::describe;
+use crate::session::{Session, SessionCore};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_END_MS, REMOTE_LINES_MAX};
@@ -41,6 +41,7 @@ use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Words, malformed};
 use logic::{Logic, Served};
 use object::Slot;
+use overseer::Overseer;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,7 @@ impl Host {
     /// Takes an object in: from now on it can be called.
     pub(in crate::remote) fn adopt<T: Remote>(&self, object: T) -> Result<T::Proxy> {
         self.offer(T::NAME)?;
-        let (fingerprint, text) = text_of::<T>();
+        let (fingerprint, text) = describe(T::interfaces());
         let new = NewObject { kind: Kind::Remote as u8, fingerprint, text: &text, ..NewObject::default() };
         let mut request = crate::request::Request::new(Call::Create);
         new.write(request.payload());
@@ -117,7 +118,7 @@ impl Host {
             let mut lines = lock(&self.lines);
             if lines.len() >= REMOTE_LINES_MAX {
                 drop(lines);
-                serve::refuse(line);
+                calls::refuse(line);
                 return;
             }
             lines.insert(number, line.road().clone());
@@ -248,7 +249,7 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
     panics::note_panics();
     let session = OWN.get_or_init(|| session).clone();
     let overseer = Arc::default();
-    let logic = Logic::new(&overseer)?;
+    let logic = Logic::new(&overseer, serve::serve)?;
     let host = Arc::new(Host {
         session,
         objects: RwLock::default(),

@@ -1,8 +1,8 @@
 //! An object in its host: the value, the door to it, and whether it is poisoned.
 
 use super::super::Remote;
+use super::calls::{Access, Incoming};
 use super::panics::PanicReport;
-use super::serve::{Access, Incoming};
 use super::turns::{Door, Turn, Waits};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! What a method that panics leaves to its caller: its words, the place, the backtrace.
 
+use crate::panics::{backtrace, place_of, words_of};
 use std::any::Any;
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 
 thread_local! {
@@ -18,8 +18,7 @@ pub fn note_panics() {
         if !IN_METHOD.get() {
             return usual(panic);
         }
-        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
-        PANIC.set(Some((place, Backtrace::force_capture().to_string())));
+        PANIC.set(Some((place_of(panic), backtrace())));
     }));
 }
 
@@ -39,16 +38,14 @@ pub fn as_method<R>(body: impl FnOnce() -> R) -> R {
 pub struct PanicReport {
     /// What panicked, where, and with which words.
     pub message: String,
-    /// How it came there.
+    /// How it came there. Empty: there is no backtrace.
     pub backtrace: String,
 }
 
 impl PanicReport {
     /// Of what has been caught in this thread just now.
     pub fn of(payload: &(dyn Any + Send), method: &str) -> Self {
-        let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("(what it says is no text)");
         let (place, backtrace) = PANIC.take().unwrap_or_default();
-        PanicReport { message: format!("{method} panicked at {place}: {text}"), backtrace }
+        PanicReport { message: format!("{method} panicked at {place}: {}", words_of(payload)), backtrace }
     }
 }

@@ -1,11 +1,10 @@
 //! What the catalog says of an object of a user's type: its own interface, then those of its traits.
 
-use super::Remote;
 use std::fmt::Write;
 
-/// The text that an object of this type is made with.
-pub fn text_of<T: Remote>() -> (u64, String) {
-    let mut interfaces = T::interfaces().into_iter();
+/// The fingerprint of an object with these interfaces, each a fingerprint and a text, and the text that it is made with.
+pub fn describe(interfaces: Vec<(u64, &'static str)>) -> (u64, String) {
+    let mut interfaces = interfaces.into_iter();
     let (fingerprint, own) = interfaces.next().unwrap_or_default();
     let mut text = own.to_owned();
     for (other, description) in interfaces {
