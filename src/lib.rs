@@ -74,9 +74,9 @@ pub struct Readme;
 #[doc(hidden)]
 pub mod __rt {
     pub use commonhold_ipc::value::{
-        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, NumberKind, PlainReader,
-        PlainWriter, Schema, Ser, Serializer, access, add_number, fingerprint, need_key, need_plain, need_shared, plain_align, plain_end,
-        text, to_owned, with_scratch,
+        ArchivedHandle, AsDebug, Check, Checker, De, Deserializer, Fault, Field, HandleSink, HandleSource, If, NumberKind, PlainReader,
+        PlainWriter, Schema, Ser, Serializer, Then, access, add_number, fingerprint, need_key, need_plain, need_shared, plain_align,
+        plain_end, text, to_owned, with_scratch,
     };
     pub use commonhold_proxy::__handle_value as handle_value;
     pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};

@@ -208,6 +208,24 @@ fn a_child_makes_a_connection_of_its_own() {
     Role::start("role_connects").expect("well");
 }
 
+/// Forks so often while three threads do something again and again. Each child must end well.
+fn fork_beside(count: u32, busy: impl Fn(u64) + Sync, mut fork: impl FnMut() -> String) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (busy, stop) = (&busy, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    busy(thread);
+                }
+            });
+        }
+        let failed = (0..count).map(|_| fork()).find(|ended| ended != WELL);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
+}
+
 /// Forks again and again while other threads are in the middle of calls, whose locks the children inherit.
 #[test]
 fn role_busy() {
@@ -216,34 +234,20 @@ fn role_busy() {
     let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1), ("b".to_string(), 2)]).unwrap();
     let list = manager.list([1u64, 2, 3]).unwrap();
     let outer = manager.list([dict.clone()]).unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (dict, stop) = (&dict, &stop);
-        for key in 0..3u64 {
-            let (manager, outer) = (&manager, &outer);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    dict.add(key.to_string(), 1).unwrap();
-                    drop((manager.snapshot().unwrap(), dict.get("a").unwrap(), manager.list([key]).unwrap()));
-                    assert_eq!(outer.get(0).unwrap().unwrap().to_owned().len().unwrap(), dict.len().unwrap());
-                    manager.transaction(|tx| tx.insert(dict, key.to_string(), 0)).unwrap();
-                }
-            });
-        }
-        for _ in 0..60 {
-            let (mut held, mut snapshot) = (dict.get("a").unwrap(), Some(manager.snapshot().unwrap()));
-            let mut clones = Some((manager.clone(), dict.clone(), list.clone()));
-            let ended = forked(|| {
-                let refused = all_is_refused(&manager, dict, &list);
-                drop((held.take(), snapshot.take(), clones.take()));
-                refused
-            });
-            if ended != WELL {
-                stop.store(true, Ordering::Relaxed);
-            }
-            assert_eq!(ended, WELL);
-        }
-        stop.store(true, Ordering::Relaxed);
+    let busy = |key: u64| {
+        dict.add(key.to_string(), 1).unwrap();
+        drop((manager.snapshot().unwrap(), dict.get("a").unwrap(), manager.list([key]).unwrap()));
+        assert_eq!(outer.get(0).unwrap().unwrap().to_owned().len().unwrap(), dict.len().unwrap());
+        manager.transaction(|tx| tx.insert(&dict, key.to_string(), 0)).unwrap();
+    };
+    fork_beside(60, busy, || {
+        let (mut held, mut snapshot) = (dict.get("a").unwrap(), Some(manager.snapshot().unwrap()));
+        let mut clones = Some((manager.clone(), dict.clone(), list.clone()));
+        forked(|| {
+            let refused = all_is_refused(&manager, &dict, &list);
+            drop((held.take(), snapshot.take(), clones.take()));
+            refused
+        })
     });
     manager.audit().unwrap();
     parent.say("well");
@@ -262,27 +266,13 @@ fn role_looked_up() {
     let dict: Dict<String, u64> = manager.dict([("a".to_string(), 1)]).unwrap();
     manager.publish("dict", &dict).unwrap();
     let address = manager.address().to_string();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    Manager::connect(&address).unwrap();
-                }
-            });
-        }
-        for _ in 0..400 {
-            let ended = forked(|| {
-                let own = Manager::connect(&address).unwrap();
-                let dict: Dict<String, u64> = own.open("dict").unwrap();
-                *dict.get("a").unwrap().unwrap() == 1 && dict.token().unwrap().open::<Dict<String, u64>>().unwrap() == dict
-            });
-            if ended != WELL {
-                stop.store(true, Ordering::Relaxed);
-            }
-            assert_eq!(ended, WELL);
-        }
-        stop.store(true, Ordering::Relaxed);
+    let looks_up = |_| drop(Manager::connect(&address).unwrap());
+    fork_beside(400, looks_up, || {
+        forked(|| {
+            let own = Manager::connect(&address).unwrap();
+            let dict: Dict<String, u64> = own.open("dict").unwrap();
+            *dict.get("a").unwrap().unwrap() == 1 && dict.token().unwrap().open::<Dict<String, u64>>().unwrap() == dict
+        })
     });
     manager.audit().unwrap();
     parent.say("well");

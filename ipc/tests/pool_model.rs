@@ -1,21 +1,20 @@
-#![allow(unsafe_code)] // loom hands out the contents of its cells as raw pointers
 //! The pool's board, run in every order that loom finds, with workers that die before any of their writes: every task is done once, or its death
 //! is seen; nobody writes where another reads; and no worker sleeps past a task.
 //!
-//! The crate's own algorithm runs on a model of a segment, as in `queue_model`. The canaries break the exchange by which a task is taken, or
+//! The crate's own algorithm runs on the segment of `mortal`. The canaries break the exchange by which a task is taken, or
 //! by which a worker is condemned, or let a worker sleep without its last look, and must be caught.
 
+mod mortal;
+
 use commonhold_ipc::pool::{Board, Progress, State, Task, Took};
-use commonhold_ipc::queue::Room;
-use commonhold_ipc::sync::{Half, Memory, Word};
-use loom::cell::UnsafeCell;
-use loom::model::Builder;
-use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use commonhold_ipc::sync::{Half, Memory};
 use loom::thread;
+use mortal::{Fate, Segment, check, in_thread};
 use rkyv::util::AlignedVec;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
+
+type Process = mortal::Process<()>;
 
 /// Slots, and workers, of the model.
 const SLOTS: usize = 2;
@@ -26,187 +25,18 @@ const PHASES: usize = 8192;
 const SLOTS_AT: usize = 24576;
 const SLOT_BYTES: usize = 512;
 
-struct Segment {
-    words: Vec<(usize, AtomicU64)>,
-    halves: Vec<(usize, AtomicU32)>,
-    /// Payloads, by where they lie: each is one number.
-    payloads: Vec<(usize, UnsafeCell<u8>)>,
-}
-
-// SAFETY: loom's cells tell of every write at the same time as another access.
-unsafe impl Sync for Segment {}
-
-impl Segment {
-    fn new() -> Arc<Segment> {
-        let slots = || (0..SLOTS).map(|slot| SLOTS_AT + slot * SLOT_BYTES);
-        let words = [0, 64, 128, 136, 192, 200, 208, 216].into_iter();
-        let words = words.chain((0..WORKERS).map(|worker| PHASES + 64 * worker + 8));
-        let words = words.chain((512..544).step_by(8)).chain(slots().flat_map(|at| (at..at + 48).step_by(8)));
-        let payloads = slots().flat_map(|at| [at + 64, at + 256]);
-        Arc::new(Segment {
-            words: words.map(|at| (at, AtomicU64::new(0))).collect(),
-            halves: [256].into_iter().chain((0..WORKERS).map(|worker| PHASES + 64 * worker)).map(|at| (at, AtomicU32::new(0))).collect(),
-            payloads: payloads.map(|at| (at, UnsafeCell::new(0))).collect(),
-        })
-    }
-}
-
-/// What becomes of a process.
-#[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    Lives,
-    /// Dies when it wants to write once more.
-    Writes(u32),
-    /// Its exchanges are a look and a store: what nobody must do.
-    IsSloppy,
-}
-
-struct Life {
-    left: Count,
-    fate: Fate,
-}
-
-impl Life {
-    fn spend(&self) {
-        if let Fate::Writes(_) = self.fate
-            && self.left.fetch_sub(1, Relaxed) == 0
-        {
-            resume_unwind(Box::new("killed"));
-        }
-    }
-}
-
-/// A word as a process sees it.
-struct Seen {
-    segment: Arc<Segment>,
-    number: usize,
-    life: Arc<Life>,
-}
-
-impl Seen {
-    fn word(&self) -> &AtomicU64 {
-        &self.segment.words[self.number].1
-    }
-
-    fn half(&self) -> &AtomicU32 {
-        &self.segment.halves[self.number].1
-    }
-}
-
-impl Word for Seen {
-    fn load(&self) -> u64 {
-        fence(Ordering::SeqCst);
-        self.word().load(Ordering::SeqCst)
-    }
-
-    fn store(&self, new: u64) {
-        self.life.spend();
-        self.word().store(new, Ordering::Relaxed);
-    }
-
-    fn set(&self, new: u64) {
-        self.life.spend();
-        self.word().store(new, Ordering::Release);
-    }
-
-    fn swap(&self, new: u64) -> u64 {
-        self.life.spend();
-        let old = self.word().swap(new, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        old
-    }
-
-    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        self.life.spend();
-        if self.life.fate == Fate::IsSloppy {
-            let now = self.word().load(Ordering::SeqCst);
-            if now != old {
-                return Err(now);
-            }
-            self.word().store(new, Ordering::SeqCst);
-            return Ok(());
-        }
-        let done = self.word().compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ());
-        fence(Ordering::SeqCst);
-        done
-    }
-}
-
-impl Half for Seen {
-    fn load(&self) -> u32 {
-        fence(Ordering::SeqCst);
-        self.half().load(Ordering::SeqCst)
-    }
-
-    fn compare_exchange(&self, old: u32, new: u32) -> Result<(), u32> {
-        self.life.spend();
-        let done = self.half().compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ());
-        fence(Ordering::SeqCst);
-        done
-    }
-}
-
-/// A process's mapping of the segment.
-struct Process {
-    segment: Arc<Segment>,
-    words: Vec<Seen>,
-    halves: Vec<Seen>,
+fn new_segment() -> Arc<Segment> {
+    let slots = || (0..SLOTS).map(|slot| SLOTS_AT + slot * SLOT_BYTES);
+    let words = [0, 64, 128, 136, 192, 200, 208, 216].into_iter();
+    let words = words.chain((0..WORKERS).map(|worker| PHASES + 64 * worker + 8));
+    let words = words.chain((512..544).step_by(8)).chain(slots().flat_map(|at| (at..at + 48).step_by(8)));
+    let halves = [256].into_iter().chain((0..WORKERS).map(|worker| PHASES + 64 * worker));
+    Segment::new(words, halves, slots().flat_map(|at| [at + 64, at + 256]), true)
 }
 
 impl Process {
-    fn new(segment: &Arc<Segment>, fate: Fate) -> Process {
-        let left = if let Fate::Writes(count) = fate { count } else { 0 };
-        let life = Arc::new(Life { left: Count::new(left), fate });
-        let seen = |count: usize| (0..count).map(|number| Seen { segment: segment.clone(), number, life: life.clone() }).collect();
-        Process { segment: segment.clone(), words: seen(segment.words.len()), halves: seen(segment.halves.len()) }
-    }
-
     fn board(&self) -> Board<'_, Process> {
         Board::new(self)
-    }
-
-    fn payload(&self, at: usize) -> &UnsafeCell<u8> {
-        let found = self.segment.payloads.iter().find(|(here, _)| *here == at);
-        &found.unwrap_or_else(|| panic!("the model has no payload at {at}")).1
-    }
-}
-
-impl Memory for Process {
-    type Word = Seen;
-    type Half = Seen;
-
-    fn word(&self, at: usize) -> &Seen {
-        let number = self.segment.words.iter().position(|(here, _)| *here == at);
-        &self.words[number.unwrap_or_else(|| panic!("the model has no word at {at}"))]
-    }
-
-    fn half(&self, at: usize) -> &Seen {
-        let number = self.segment.halves.iter().position(|(here, _)| *here == at);
-        &self.halves[number.unwrap_or_else(|| panic!("the model has no half word at {at}"))]
-    }
-
-    fn wake(&self, _: &Seen, _: u32) -> usize {
-        0
-    }
-}
-
-impl Room for Process {
-    fn put(&self, at: usize, bytes: &[u8]) {
-        // SAFETY: the protocol that is being tested says that nobody else touches it; loom panics if somebody does.
-        self.payload(at).with_mut(|byte| unsafe { *byte = bytes[0] });
-    }
-
-    fn get(&self, at: usize, len: usize, out: &mut AlignedVec<16>) {
-        // SAFETY: as above.
-        out.resize(out.len() + len, self.payload(at).with(|byte| unsafe { *byte }));
-    }
-
-    fn get_short(&self, _: usize, _: &mut [u8; 88]) {
-        unreachable!("a board has no short items");
-    }
-
-    fn get_plain(&self, _: usize, _: usize, _: &mut Vec<u8>) {
-        unreachable!("a board's payloads are archives");
     }
 }
 
@@ -247,30 +77,9 @@ fn look(owner: &Process, slot: usize) -> Option<u8> {
     }
 }
 
-fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    // Most mistakes of such protocols show with two or three switches; without a bound the model takes hours.
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 10_000;
-    builder.check(model);
-}
-
-fn in_thread<R: 'static>(segment: &Arc<Segment>, fate: Fate, run: impl FnOnce(&Process) -> R + 'static) -> thread::JoinHandle<Option<R>> {
-    let segment = segment.clone();
-    thread::spawn(move || {
-        let process = Process::new(&segment, fate);
-        match catch_unwind(AssertUnwindSafe(|| run(&process))) {
-            Ok(result) => Some(result),
-            // Only a killed process is silent.
-            Err(why) if why.downcast_ref() == Some(&"killed") => None,
-            Err(why) => resume_unwind(why),
-        }
-    })
-}
-
 fn two_workers(fate: Fate) {
     check(2, move || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, Fate::Lives);
         put_up(&owner, 0, 7);
         let other = in_thread(&segment, fate, |process| work(process, 0));
@@ -296,7 +105,7 @@ fn canary_without_an_exchange_both_do_it() {
 #[test]
 fn what_is_done_is_seen_by_its_bell_and_its_slot_used_again() {
     check(2, || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, Fate::Lives);
         put_up(&owner, 0, 1);
         let worker = in_thread(&segment, Fate::Lives, |process| u32::from(work(process, 0)) + u32::from(work(process, 0)));
@@ -323,7 +132,7 @@ fn what_is_done_is_seen_by_its_bell_and_its_slot_used_again() {
 #[test]
 fn a_task_is_called_off_or_taken() {
     check(3, || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, Fate::Lives);
         let position = put_up(&owner, 0, 1);
         let worker = in_thread(&segment, Fate::Lives, |process| work(process, 0));
@@ -347,7 +156,7 @@ const WRITES: u32 = 10;
 fn a_dying_worker_takes_one_task_with_it_or_none() {
     for writes in 0..WRITES {
         check(1, move || {
-            let segment = Segment::new();
+            let segment = new_segment();
             let owner = Process::new(&segment, Fate::Lives);
             put_up(&owner, 0, 1);
             put_up(&owner, 1, 2);
@@ -387,14 +196,14 @@ fn falls_asleep(process: &Process, worker: usize, careless: bool) -> bool {
 
 fn sleeper(careless: bool) {
     check(3, move || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, Fate::Lives);
         let worker = in_thread(&segment, Fate::Lives, move |process| falls_asleep(process, 0, careless));
         put_up(&owner, 0, 1);
         let asleep = worker.join().unwrap().unwrap();
         // Who was woken finds its word changed: the kernel does not let it sleep.
         let board = owner.board();
-        let (word, is_woken) = (owner.half(PHASES), |word: &Seen| Half::load(word) != 3);
+        let (word, is_woken) = (owner.half(PHASES), |word| Half::load(word) != 3);
         assert!(!asleep || is_woken(word) || board.pending() == 0, "a worker sleeps beside a task");
     });
 }
@@ -414,7 +223,7 @@ fn canary_without_its_last_look_a_worker_sleeps_past_a_task() {
 #[test]
 fn a_looker_that_finds_one_task_is_not_counted_on_for_another() {
     check(2, || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, Fate::Lives);
         let sleeper = Process::new(&segment, Fate::Lives);
         sleeper.board().lie_down(1);
@@ -438,7 +247,7 @@ fn a_looker_that_finds_one_task_is_not_counted_on_for_another() {
 /// A worker does two calls, by its clock; the owner comes to condemn it for the first one, as late as it likes.
 fn late(fate: Fate) {
     check(3, move || {
-        let segment = Segment::new();
+        let segment = new_segment();
         let owner = Process::new(&segment, fate);
         assert!(owner.board().set_clock(0, 0, 1000), "the first call has begun long ago");
         let over = Arc::new(Count::new(0));

@@ -3,7 +3,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Result, parse_quote};
 
-use crate::shape::{Shape, checks};
+use crate::checked::Checked;
+use crate::shape::Shape;
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let shape = Shape::of(input, "be a key")?;
@@ -13,10 +14,11 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
     let name = &input.ident;
-    let checks = checks(&shape.field_types(), &generics, &parse_quote!(::commonhold::__rt::need_key));
+    let checks = Checked::of(shape.field_types(), &generics, &parse_quote!(::commonhold::__rt::need_key), "").items;
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics ::commonhold::Key for #name #type_generics #where_clause {}
-        #checks
+        #[allow(dead_code, deprecated, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+        const _: () = { #(#checks)* };
     })
 }

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod checked;
 mod key;
 mod method;
 mod plain;

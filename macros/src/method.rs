@@ -1,10 +1,12 @@
 //! A method that can be called from other processes: what it takes, how that travels, what it gives.
 
+use crate::checked::Checked;
 use proc_macro2::{Ident, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
-use syn::{Attribute, Error, FnArg, GenericArgument, Pat, PathArguments, Receiver, Result, ReturnType, Signature, Type, parse_quote};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, Generics, Pat, PathArguments, Receiver, Result, ReturnType, Signature, Type, parse_quote,
+};
 
 /// Methods that every proxy has.
 const TAKEN: [&str; 5] = ["call_async", "call_one_way", "session", "token", "with_timeout"];
@@ -37,6 +39,8 @@ pub struct Method {
     changes: bool,
     parameters: Vec<Parameter>,
     output: Type,
+    /// What travels: the parameters' types and the output's.
+    checked: Checked,
     docs: Vec<Attribute>,
     conditions: Vec<Attribute>,
 }
@@ -51,7 +55,8 @@ impl Method {
         if TAKEN.contains(&name.unraw().to_string().as_str()) {
             return Err(Error::new_spanned(&name, format!("every proxy has a method `{name}` of its own: call this one otherwise")));
         }
-        let parameters = (0..).zip(signature.inputs.iter().skip(1)).map(|(at, argument)| parameter(at, argument)).collect::<Result<_>>()?;
+        let parameters =
+            (0..).zip(signature.inputs.iter().skip(1)).map(|(at, argument)| parameter(at, argument)).collect::<Result<Vec<_>>>()?;
         let output: Type = match &signature.output {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, output) => (**output).clone(),
@@ -61,8 +66,11 @@ impl Method {
             return Err(Error::new_spanned(reference, text));
         }
         check_type(&output)?;
+        let travel = parameters.iter().map(|parameter| &parameter.shared).chain([&output]);
+        let need = parse_quote!(::commonhold::__rt::need_shared);
+        let checked = Checked::of(travel, &Generics::default(), &need, &format!("{number}_"));
         let of_kind = |kind: &str| attributes.iter().filter(|attribute| attribute.path().is_ident(kind)).cloned().collect();
-        Ok(Some(Method { name, number, changes, parameters, output, docs: of_kind("doc"), conditions: of_kind("cfg") }))
+        Ok(Some(Method { name, number, changes, parameters, output, checked, docs: of_kind("doc"), conditions: of_kind("cfg") }))
     }
 
     fn declarations(&self) -> impl Iterator<Item = TokenStream> {
@@ -71,9 +79,12 @@ impl Method {
 
     /// Writes the arguments.
     fn pushes(&self) -> TokenStream {
-        let pushes = self.parameters.iter().map(|Parameter { name, shared, how, .. }| match how {
-            How::Value => quote!(__arguments.push::<#shared>(&#name)?;),
-            How::Reference | How::Text | How::Bytes => quote!(__arguments.push::<#shared>(#name)?;),
+        let pushes = self.parameters.iter().map(|Parameter { name, shared, how, .. }| {
+            let shared = self.checked.name(shared);
+            match how {
+                How::Value => quote!(__arguments.push::<#shared>(&#name)?;),
+                How::Reference | How::Text | How::Bytes => quote!(__arguments.push::<#shared>(#name)?;),
+            }
         });
         quote!(|__arguments: &mut ::commonhold::__rt::Arguments<'_>| { #(#pushes)* ::core::result::Result::Ok(()) })
     }
@@ -81,6 +92,7 @@ impl Method {
     /// The method of the proxy that waits.
     pub fn call(&self) -> TokenStream {
         let Method { name, number, output, docs, conditions, .. } = self;
+        let checked = self.checked.name(output);
         let (declarations, pushes) = (self.declarations(), self.pushes());
         let undocumented = docs.is_empty().then(|| {
             let text = format!("Calls `{name}`.");
@@ -94,7 +106,7 @@ impl Method {
             /// # Errors
             /// Those of the call itself; see `commonhold::Remote`.
             pub fn #name(&self, #(#declarations),*) -> ::commonhold::Result<#output> {
-                self.caller.call::<Self, #output>(#number, #pushes)
+                self.caller.call::<Self, #checked>(#number, #pushes)
             }
         }
     }
@@ -102,11 +114,12 @@ impl Method {
     /// The method that returns at once.
     pub fn call_async(&self, proxy: &Ident) -> TokenStream {
         let Method { name, number, output, conditions, .. } = self;
+        let checked = self.checked.name(output);
         let (declarations, pushes) = (self.declarations(), self.pushes());
         quote! {
             #(#conditions)*
             pub fn #name(&self, #(#declarations),*) -> ::commonhold::Result<::commonhold::Pending<#output>> {
-                self.0.caller.call_async::<#proxy, #output>(#number, #pushes)
+                self.0.caller.call_async::<#proxy, #checked>(#number, #pushes)
             }
         }
     }
@@ -133,10 +146,14 @@ impl Method {
     /// The arm that runs it, as a method of `owner`.
     pub fn dispatch(&self, owner: &TokenStream) -> TokenStream {
         let Method { name, number, changes, output, conditions, .. } = self;
+        let output = self.checked.name(output);
         let object = if *changes { quote!(__object.get_mut()?) } else { quote!(__object.get()) };
         let names: Vec<Ident> = (0..self.parameters.len()).map(|at| format_ident!("__argument{at}")).collect();
         let takes = self.parameters.iter().zip(&names).map(|(Parameter { shared, how, .. }, name)| match how {
-            How::Value | How::Reference => quote!(let #name = __call.take::<#shared>()?;),
+            How::Value | How::Reference => {
+                let shared = self.checked.name(shared);
+                quote!(let #name = __call.take::<#shared>()?;)
+            }
             How::Text => quote!(let #name = __call.text()?;),
             How::Bytes => quote!(let #name = __call.bytes()?;),
         });
@@ -158,7 +175,8 @@ impl Method {
     pub fn schema(&self) -> TokenStream {
         let Method { output, conditions, .. } = self;
         let (name, receiver) = (self.name.unraw().to_string(), if self.changes { "(&mut self" } else { "(&self" });
-        let types = self.parameters.iter().map(|parameter| &parameter.shared);
+        let types = self.parameters.iter().map(|parameter| self.checked.name(&parameter.shared));
+        let output = self.checked.name(output);
         quote! {
             #(#conditions)*
             {
@@ -171,12 +189,10 @@ impl Method {
         }
     }
 
-    /// Lets the compiler point at what is not shared.
+    /// Checks what travels, and names it, for a block of which the rest is.
     pub fn checks(&self) -> TokenStream {
         let conditions = &self.conditions;
-        let types = self.parameters.iter().map(|parameter| &parameter.shared).chain([&self.output]);
-        let checks = types.map(|ty| quote_spanned!(ty.span()=> ::commonhold::__rt::need_shared::<#ty>();));
-        quote!(#(#conditions)* { #(#checks)* })
+        self.checked.items.iter().map(|item| quote!(#(#conditions)* #item)).collect()
     }
 }
 

@@ -109,11 +109,10 @@ fn of_impl(options: &Options, mut item: ItemImpl) -> Result<TokenStream> {
     }
     let own = &item.self_ty;
     let proxy = Proxy { name: &name, visibility: &parse_quote!(pub), methods: &methods, what: "type" };
-    let (proxy_tokens, remote) = (proxy.tokens(), of_type(options, own, &name, &methods));
+    let proxy = proxy.tokens(&of_type(options, own, &name, &methods));
     Ok(quote! {
         #item
-        #proxy_tokens
-        #remote
+        #proxy
     })
 }
 
@@ -203,12 +202,9 @@ fn of_trait(mut item: ItemTrait) -> Result<TokenStream> {
     }
     let (name, visibility) = (&item.ident, &item.vis);
     let proxy = proxy_name(name);
-    let proxy_tokens = Proxy { name, visibility, methods: &methods, what: "trait" }.tokens();
     let descriptions = methods.iter().map(Method::description);
     let dispatches = methods.iter().map(|method| method.dispatch(&quote!(<__T as #name>)));
-    Ok(quote! {
-        #item
-        #proxy_tokens
+    let served = quote! {
         #[allow(clippy::all, clippy::pedantic, private_bounds)]
         const _: () = {
             impl #proxy {
@@ -233,6 +229,11 @@ fn of_trait(mut item: ItemTrait) -> Result<TokenStream> {
                 }
             }
         };
+    };
+    let proxy = Proxy { name, visibility, methods: &methods, what: "trait" }.tokens(&served);
+    Ok(quote! {
+        #item
+        #proxy
     })
 }
 
@@ -245,7 +246,8 @@ struct Proxy<'a> {
 }
 
 impl Proxy<'_> {
-    fn tokens(&self) -> TokenStream {
+    /// The type, its methods, and `served`, which calls what travels by the same names.
+    fn tokens(&self, served: &TokenStream) -> TokenStream {
         let Proxy { name, visibility, methods, what } = self;
         let (proxy, text) = (proxy_name(name), name.unraw().to_string());
         let description = format!("A handle on an object with the methods of the {what} `{text}`, which run in a host beside a manager.");
@@ -263,45 +265,47 @@ impl Proxy<'_> {
             #visibility struct #proxy {
                 caller: ::commonhold::__rt::Caller,
             }
-            #[allow(missing_docs, unreachable_pub, dead_code, private_interfaces, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, deprecated, clippy::all, clippy::pedantic)]
             const _: () = {
-                fn __arguments_and_results() {
-                    #(#checks)*
-                }
-                impl #proxy {
-                    #(#calls)*
+                #(#checks)*
+                #[allow(missing_docs, unreachable_pub, dead_code, private_interfaces, clippy::all, clippy::pedantic)]
+                const _: () = {
+                    impl #proxy {
+                        #(#calls)*
 
-                    #own
-                }
-                /// Calls that return at once.
-                pub struct Async<'a>(&'a #proxy);
-                impl Async<'_> {
-                    #(#asyncs)*
-                }
-                /// Calls without a result.
-                pub struct OneWay<'a>(&'a #proxy);
-                impl OneWay<'_> {
-                    #(#one_ways)*
-                }
-                #[automatically_derived]
-                impl ::core::fmt::Debug for #proxy {
-                    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                        ::commonhold::__rt::debug_handle(f, #text, ::commonhold::Handle::object(self), ::core::option::Option::None)
+                        #own
                     }
-                }
-                ::commonhold::__rt::handle_value! {
-                    #proxy[],
-                    ::commonhold::__rt::Kind::Remote,
-                    #text,
-                    |object| #proxy { caller: ::commonhold::__rt::Caller::new(object) },
-                    |this| this.caller.object(),
-                    |schema| {
-                        schema.open(#kind, #text);
-                        schema.word(" {");
-                        #(#schemas)*
-                        schema.word("}");
+                    /// Calls that return at once.
+                    pub struct Async<'a>(&'a #proxy);
+                    impl Async<'_> {
+                        #(#asyncs)*
                     }
-                }
+                    /// Calls without a result.
+                    pub struct OneWay<'a>(&'a #proxy);
+                    impl OneWay<'_> {
+                        #(#one_ways)*
+                    }
+                    #[automatically_derived]
+                    impl ::core::fmt::Debug for #proxy {
+                        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                            ::commonhold::__rt::debug_handle(f, #text, ::commonhold::Handle::object(self), ::core::option::Option::None)
+                        }
+                    }
+                    ::commonhold::__rt::handle_value! {
+                        #proxy[],
+                        ::commonhold::__rt::Kind::Remote,
+                        #text,
+                        |object| #proxy { caller: ::commonhold::__rt::Caller::new(object) },
+                        |this| this.caller.object(),
+                        |schema| {
+                            schema.open(#kind, #text);
+                            schema.word(" {");
+                            #(#schemas)*
+                            schema.word("}");
+                        }
+                    }
+                };
+                #served
             };
         }
     }

@@ -1,9 +1,8 @@
 //! What the derives see of a type: its variants (a struct is one) and their fields.
 use proc_macro2::{Ident, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Fields, GenericParam, Generics, Member, Path, Result, Type};
+use syn::{Data, DeriveInput, Error, Fields, GenericParam, Member, Result, Type};
 
 /// Variants are told apart by one byte.
 const VARIANTS_MAX: usize = 256;
@@ -70,17 +69,9 @@ impl Shape {
         }
     }
 
-    /// The fields' types, each once.
-    pub(crate) fn field_types(&self) -> Vec<&Type> {
-        let mut types: Vec<&Type> = Vec::new();
-        for field in self.variants.iter().flat_map(|variant| &variant.fields) {
-            // Compared as text: `syn` compares types only with its feature `extra-traits`, and dozens of fields are the most.
-            let text = |ty: &Type| quote!(#ty).to_string();
-            if !types.iter().any(|ty| text(ty) == text(&field.ty)) {
-                types.push(&field.ty);
-            }
-        }
-        types
+    /// The fields' types.
+    pub(crate) fn field_types(&self) -> impl Iterator<Item = &Type> {
+        self.variants.iter().flat_map(|variant| &variant.fields).map(|field| &field.ty)
     }
 }
 
@@ -112,17 +103,5 @@ impl Variant {
 
     pub(crate) fn bindings(&self, prefix: &str) -> Vec<Ident> {
         (0..self.fields.len()).map(|index| format_ident!("{prefix}{index}")).collect()
-    }
-}
-
-/// Code that compiles only if `need` accepts every one of the types, and points at the type if not.
-pub(crate) fn checks(types: &[&Type], generics: &Generics, need: &Path) -> TokenStream {
-    let (impl_generics, _, where_clause) = generics.split_for_impl();
-    let checks = types.iter().map(|ty| quote_spanned!(ty.span()=> #need::<#ty>();));
-    quote! {
-        const _: () = {
-            #[allow(dead_code, deprecated, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
-            fn fields #impl_generics () #where_clause { #(#checks)* }
-        };
     }
 }

@@ -11,12 +11,15 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Fields, GenericParam, Generics, Result, WherePredicate, parse_quote, parse_quote_spanned};
 
-use crate::shape::{Shape, Style, Variant, checks};
+use crate::checked::Checked;
+use crate::shape::{Shape, Style, Variant};
 
 /// The names and generics that the parts of the expansion have in common.
 struct Expansion<'a> {
     input: &'a DeriveInput,
     shape: Shape,
+    /// The fields' types.
+    checked: Checked,
     /// The type's generics, with `Shared` on every type parameter and no defaults.
     generics: Generics,
     parameters: Vec<Ident>,
@@ -44,6 +47,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         }
     }
     let expansion = Expansion {
+        checked: Checked::of(shape.field_types(), &generics, &parse_quote!(::commonhold::__rt::need_shared), ""),
         shape,
         parameters: input.generics.type_params().map(|parameter| parameter.ident.clone()).collect(),
         generics,
@@ -59,11 +63,10 @@ impl Expansion<'_> {
     fn all(&self) -> TokenStream {
         let (impl_generics, type_generics, _) = self.generics.split_for_impl();
         let (name, archived, vis) = (&self.input.ident, &self.archived, &self.input.vis);
-        let checks = checks(&self.shape.field_types(), &self.generics, &parse_quote!(::commonhold::__rt::need_shared));
+        let checks = &self.checked.items;
         let alias_doc = format!("`{}` as it lies in shared memory.", name.unraw());
         let (shadow, archive, compare, shared) = (self.shadow(), self.archive(), self.compare(), self.shared());
         quote! {
-            #checks
             #[doc = #alias_doc]
             #[allow(type_alias_bounds, dead_code)]
             #vis type #archived #impl_generics = <#name #type_generics as ::commonhold::__rt::rkyv::Archive>::Archived;
@@ -74,6 +77,7 @@ impl Expansion<'_> {
             )]
             const _: () = {
                 use ::commonhold::__rt::rkyv;
+                #(#checks)*
                 #shadow
                 #archive
                 #compare
@@ -89,13 +93,13 @@ impl Expansion<'_> {
         item.generics = self.generics.clone();
         item.attrs.clear();
         match &mut item.data {
-            Data::Struct(data) => omit_bounds(&mut data.fields),
+            Data::Struct(data) => self.prepare(&mut data.fields),
             Data::Enum(data) => {
                 for variant in &mut data.variants {
                     variant.attrs.clear();
                     // The archived form counts its variants from 0, whatever the original does.
                     variant.discriminant = None;
-                    omit_bounds(&mut variant.fields);
+                    self.prepare(&mut variant.fields);
                 }
             }
             Data::Union(_) => {}
@@ -120,6 +124,16 @@ impl Expansion<'_> {
                 ))
             )]
             #item
+        }
+    }
+
+    /// Takes the user's attributes from fields, gives them the one that switches rkyv's bounds off, and their types the names by which they
+    /// are checked.
+    fn prepare(&self, fields: &mut Fields) {
+        for field in fields.iter_mut() {
+            // In the field's place in the source, so that the compiler points there when it is not a shared type.
+            field.attrs = vec![parse_quote_spanned!(field.ty.span()=> #[rkyv(omit_bounds, with = ::commonhold::__rt::Field)])];
+            field.ty = self.checked.name(&field.ty);
         }
     }
 
@@ -255,7 +269,7 @@ impl Expansion<'_> {
     fn shared(&self) -> TokenStream {
         let (impl_generics, type_generics, where_clause) = self.generics.split_for_impl();
         let (name, archived) = (&self.input.ident, &self.archived);
-        let types = self.shape.field_types();
+        let types = self.checked.names();
         let schema = self.schema();
         let arms = |arm: fn(&Self, &Variant) -> TokenStream| self.shape.variants.iter().map(move |variant| arm(self, variant));
         let (debug, eq, intact) = (arms(Self::debug_arm), arms(Self::eq_arm), arms(Self::intact_arm));
@@ -289,7 +303,7 @@ impl Expansion<'_> {
     fn debug_arm(&self, variant: &Variant) -> TokenStream {
         let pattern = variant.pattern(&self.archived, "__field");
         let (bindings, label) = (variant.bindings("__field"), &variant.label);
-        let types = variant.fields.iter().map(|field| &field.ty);
+        let types = variant.fields.iter().map(|field| self.checked.name(&field.ty));
         let fields = types.zip(&bindings).map(|(ty, binding)| quote!(&::commonhold::__rt::AsDebug::<#ty>(#binding)));
         match variant.style {
             Style::Named => {
@@ -304,14 +318,14 @@ impl Expansion<'_> {
     fn eq_arm(&self, variant: &Variant) -> TokenStream {
         let (archived, value) = (variant.pattern(&self.archived, "__field"), variant.pattern(&self.input.ident, "__other"));
         let (fields, others) = (variant.bindings("__field"), variant.bindings("__other"));
-        let types = variant.fields.iter().map(|field| &field.ty);
+        let types = variant.fields.iter().map(|field| self.checked.name(&field.ty));
         quote!((#archived, #value) => true #(&& <#types as ::commonhold::Shared>::eq_archived(#fields, #others))*)
     }
 
     fn intact_arm(&self, variant: &Variant) -> TokenStream {
         let pattern = variant.pattern(&self.archived, "__field");
         let fields = variant.bindings("__field");
-        let types = variant.fields.iter().map(|field| &field.ty);
+        let types = variant.fields.iter().map(|field| self.checked.name(&field.ty));
         quote!(#pattern => true #(&& <#types as ::commonhold::Shared>::intact(#fields))*)
     }
 
@@ -335,7 +349,7 @@ impl Expansion<'_> {
                 let label = &variant.label;
                 quote!(schema.variant(#label);)
             });
-            let types = variant.fields.iter().map(|field| &field.ty);
+            let types = variant.fields.iter().map(|field| self.checked.name(&field.ty));
             let fields = match variant.style {
                 Style::Named => {
                     let labels = variant.fields.iter().map(|field| &field.label);
@@ -358,14 +372,6 @@ impl Expansion<'_> {
             #(#variants)*
             #close
         }
-    }
-}
-
-/// Takes the user's attributes from fields, and gives them the one that switches rkyv's bounds off.
-fn omit_bounds(fields: &mut Fields) {
-    for field in fields.iter_mut() {
-        // In the field's place in the source, so that the compiler points there when it is not a shared type.
-        field.attrs = vec![parse_quote_spanned!(field.ty.span()=> #[rkyv(omit_bounds, with = ::commonhold::__rt::Field)])];
     }
 }
 

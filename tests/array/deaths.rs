@@ -20,6 +20,9 @@ fn change(talk: &mut Talk, aloud: bool) {
     for round in 1..=ROUNDS {
         array.fetch_add(0, 1).unwrap();
         say(talk, "added");
+        let exchanged = array.get(1).unwrap();
+        array.compare_exchange(1, exchanged, exchanged + 1).unwrap().unwrap();
+        array.fetch_update(2, |now| Some(now + 1)).unwrap().unwrap();
         counter.add(1).unwrap();
         say(talk, "counted");
         records.with_lock(|_| records.set(0, [round; 3])).unwrap();
@@ -34,7 +37,7 @@ fn whoever_is_killed_loses_nothing_that_was_done() {
     let world = World::of_processes();
     for point in 1.. {
         let manager = &world.manager;
-        let (array, records) = (manager.array([0u64]).unwrap(), manager.array([[0u64; 3]]).unwrap());
+        let (array, records) = (manager.array([0u64; 3]).unwrap(), manager.array([[0u64; 3]]).unwrap());
         let (small, block, counter) =
             (manager.array([9u16; 16]).unwrap(), manager.shared_bytes(32).unwrap(), manager.striped_counter(0).unwrap());
         let handles = [line(&array), line(&records), line(&small), line(&block), line(&counter)];
@@ -52,6 +55,11 @@ fn whoever_is_killed_loses_nothing_that_was_done() {
         // What it had said; and one more, if it was killed behind the instruction.
         let more = |now: u64, said: u64| now == said || (killed && now == said + 1);
         assert!(more(array.get(0).unwrap(), added) && more(counter.get().unwrap() as u64, counted), "point {point}");
+        let all = array.to_vec().unwrap();
+        assert!(
+            all[0] >= all[1] && all[1] >= all[2] && all[2] >= counted && all[0] - counted <= 1,
+            "one after the other: {all:?}, {counted}"
+        );
         let (died, record) = {
             let held = records.lock_timeout(Duration::from_secs(20)).unwrap().expect("it is not kept by the dead");
             (held.owner_died(), records.get(0).unwrap())
@@ -83,7 +91,8 @@ fn whoever_is_killed_loses_nothing_that_was_done() {
 fn whoever_is_stopped_keeps_only_those_who_want_its_lock() {
     let world = World::of_processes();
     let manager = &world.manager;
-    let (array, records, small) = (manager.array([0u64]).unwrap(), manager.array([[0u64; 3]]).unwrap(), manager.array([9u16; 16]).unwrap());
+    let (array, records, small) =
+        (manager.array([0u64; 3]).unwrap(), manager.array([[0u64; 3]]).unwrap(), manager.array([9u16; 16]).unwrap());
     let (block, counter) = (manager.shared_bytes(32).unwrap(), manager.striped_counter(0).unwrap());
     let handles = [line(&array), line(&records), line(&small), line(&block), line(&counter)];
     let added = std::cell::Cell::new(0);

@@ -97,7 +97,7 @@ fn objects_that_are_not_what_they_say() {
     ));
     let small: List<u64> = manager.open("small").unwrap();
     assert_eq!(small.get(0).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(small.index_of(&1).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(small.index_of(1).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(small.sort().unwrap_err().kind(), ErrorKind::Corrupt);
     // Attributes without their heads.
     let id = raw.made::<Namespace>(Kind::Namespace, 16, 0);

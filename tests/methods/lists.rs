@@ -8,9 +8,9 @@ pub fn list_reads(manager: &Manager) {
     assert_eq!((list.len().unwrap(), list.is_empty().unwrap()), (3, false));
     assert_eq!(*list.get(1).unwrap().unwrap(), 6);
     assert!(list.get(3).unwrap().is_none() && list.get(usize::MAX).unwrap().is_none());
-    assert_eq!((list.index_of(5).unwrap(), list.index_of(&7).unwrap()), (Some(0), None));
+    assert_eq!((list.index_of(5).unwrap(), list.index_of(7).unwrap()), (Some(0), None));
     assert_eq!((list.count(5).unwrap(), list.count(7).unwrap()), (2, 0));
-    assert!(list.contains(&6).unwrap() && !list.contains(7).unwrap());
+    assert!(list.contains(6).unwrap() && !list.contains(7).unwrap());
     assert_eq!(list.to_owned().unwrap(), [5, 6, 5]);
     assert_eq!(list.iter().unwrap().rev().map(|n| *n).collect::<Vec<_>>(), [5, 6, 5]);
     let mut iter = list.iter().unwrap();

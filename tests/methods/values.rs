@@ -9,10 +9,10 @@ pub fn value_methods(manager: &Manager) {
     value.set(vec![]).unwrap();
     assert_eq!(value.update(|list| list.push("b".into())).unwrap(), ["b"]);
     assert!(!value.compare_exchange(vec![], vec!["c".to_string()]).unwrap());
-    assert!(value.compare_exchange(&vec!["b".to_string()], vec!["c".to_string()]).unwrap());
+    assert!(value.compare_exchange(vec!["b".to_string()], vec!["c".to_string()]).unwrap());
     let title: Value<String> = manager.value("draft").unwrap();
     assert!(!title.compare_exchange("final", "newer").unwrap() && title.compare_exchange("draft", "final").unwrap());
-    assert!(title.compare_exchange(title.get().unwrap(), &"newer".to_string()).unwrap() && title.get().unwrap() == "newer");
+    assert!(title.compare_exchange(title.get().unwrap(), "newer".to_string()).unwrap() && title.get().unwrap() == "newer");
     let snapshot = manager.snapshot().unwrap();
     let guard = value.get().unwrap();
     value.set(vec!["x".repeat(100_000)]).unwrap();

@@ -20,12 +20,13 @@ fn item(number: u64) -> Item {
     (number, vec![number as u8; if number.is_multiple_of(2) { 10 } else { 3000 }])
 }
 
-/// Sends some, receives some, polls, is done with it.
+/// Sends some, says that this was all, receives some, polls, is done with it.
 fn use_end(talk: &mut Talk) {
     let pipe: Connection<Item> = talk.hear_handle();
     for number in 0..ITEMS {
         pipe.send(item(number)).unwrap();
     }
+    pipe.close_sending().unwrap();
     for number in 0..ITEMS {
         assert!(pipe.poll(None).unwrap());
         assert_eq!(pipe.recv().unwrap(), Some(item(number)));

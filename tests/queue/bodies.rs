@@ -2,11 +2,15 @@
 
 use crate::players::{Part, Talk, World, line};
 use crate::support::{process_of, until, until_promptly};
-use commonhold::{Dict, ErrorKind, Manager, Queue, QueueOptions, Token};
+use commonhold::{Dict, ErrorKind, Manager, Queue, QueueOptions, Semaphore, Token};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-pub const PARTS: &[(&str, Part)] = &[("send", send), ("receive", receive), ("lease", lease), ("wait", wait)];
+pub const PARTS: &[(&str, Part)] =
+    &[("send", send), ("send in turn", send_in_turn), ("receive", receive), ("lease", lease), ("wait", wait)];
+
+/// Items of those who send in turn.
+const TURNS: u64 = 100;
 
 /// Sends so many items, numbered from a number on.
 fn send(talk: &mut Talk) {
@@ -14,6 +18,18 @@ fn send(talk: &mut Talk) {
     let (from, count): (u64, u64) = (talk.hear().unwrap().parse().unwrap(), talk.hear().unwrap().parse().unwrap());
     for number in from..from + count {
         queue.send((number, payload(number))).unwrap();
+    }
+    talk.say("done");
+}
+
+/// Sends every second number when it is its turn, and gives the turn to the other.
+fn send_in_turn(talk: &mut Talk) {
+    let (queue, mine, other): (Queue<u64>, Semaphore, Semaphore) = (talk.hear_handle(), talk.hear_handle(), talk.hear_handle());
+    let first: u64 = talk.hear().unwrap().parse().unwrap();
+    for number in (first..TURNS).step_by(2) {
+        mine.acquire().unwrap().forget();
+        queue.send(number).unwrap();
+        other.release().unwrap();
     }
     talk.say("done");
 }
@@ -115,6 +131,37 @@ fn every_item_passes_once_and_in_order() {
         assert_eq!((queue.len().unwrap(), queue.in_use().unwrap()), (0, (0, 0)));
         world.manager.audit().unwrap();
     }
+}
+
+/// What was sent before something else, whoever sent either, comes before it.
+#[test]
+fn order_is_that_of_all_senders_together() {
+    for world in World::all() {
+        let queue = world.manager.queue::<u64>(10).unwrap();
+        let turns = [world.manager.semaphore(1).unwrap(), world.manager.semaphore(0).unwrap()];
+        let mut senders: Vec<_> = (0..2)
+            .map(|first| {
+                let mut player = world.player("send in turn", &[line(&queue), line(&turns[first]), line(&turns[1 - first])]);
+                player.say(first);
+                player
+            })
+            .collect();
+        (0..TURNS).for_each(|number| assert_eq!(queue.recv().unwrap(), Some(number)));
+        senders.iter_mut().for_each(|sender| sender.expect("done"));
+        senders.into_iter().for_each(|sender| sender.finish());
+    }
+}
+
+#[test]
+fn even_an_unbounded_queue_has_its_limit() {
+    let manager = Manager::in_process().unwrap();
+    let queue = manager.queue_unbounded::<()>().unwrap();
+    assert_eq!(queue.capacity().unwrap(), 131_071);
+    queue.send_many(std::iter::repeat_n((), 131_071)).unwrap();
+    assert!(queue.is_full().unwrap() && !queue.try_send(()).unwrap());
+    assert!(queue.send_timeout((), Duration::from_millis(1)).unwrap_err().is_timed_out());
+    queue.recv().unwrap().unwrap();
+    assert!(queue.try_send(()).unwrap());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::bodies::payload;
 use crate::players::{Part, Player, Talk, World, line};
-use crate::support::{Watched, state_of, until, until_promptly};
+use crate::support::{PATIENCE, Watched, state_of, until, until_promptly};
 use commonhold::{Queue, QueueOptions};
 use commonhold_ipc::points::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE};
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub const PARTS: &[(&str, Part)] = &[("work", work), ("finish", finish), ("hold", hold)];
+pub const PARTS: &[(&str, Part)] = &[("work", work), ("work in batches", batches), ("finish", finish), ("hold", hold), ("refuse", refuse)];
 
 type Item = (u64, Vec<u8>);
 
@@ -35,6 +35,39 @@ fn work(talk: &mut Talk) {
     }
     for _ in KINDS {
         drop(queue.lease().unwrap().unwrap());
+    }
+    talk.say("done");
+}
+
+/// The same with several items at a time, and without or with little patience.
+fn batches(talk: &mut Talk) {
+    let queue: Queue<Item> = talk.hear_handle();
+    let base: u64 = talk.hear().unwrap().parse().unwrap();
+    queue.send_many(KINDS.map(|kind| (base + kind, payload(base + kind)))).unwrap();
+    KINDS.iter().for_each(|kind| talk.say(format!("in {}", base + kind)));
+    assert!(queue.try_send((base + 10, payload(base + 10))).unwrap());
+    talk.say(format!("in {}", base + 10));
+    queue.send_timeout((base + 12, payload(base + 12)), PATIENCE).unwrap();
+    talk.say(format!("in {}", base + 12));
+    let mut left = KINDS.len() + 2;
+    while left > 2 {
+        let items = queue.recv_many(left - 2).unwrap();
+        left -= items.len();
+        items.iter().for_each(|item| talk.say(format!("out {}", item.0)));
+    }
+    talk.say(format!("out {}", queue.recv_timeout(PATIENCE).unwrap().unwrap().0));
+    // Others may have taken all that there was.
+    if let Some(item) = queue.try_recv().unwrap() {
+        talk.say(format!("out {}", item.0));
+    }
+    talk.say("done");
+}
+
+/// Leases what is there, each for the last time, and gives it back.
+fn refuse(talk: &mut Talk) {
+    let queue: Queue<Item> = talk.hear_handle();
+    for _ in KINDS {
+        drop(queue.try_lease().unwrap());
     }
     talk.say("done");
 }
@@ -102,14 +135,14 @@ fn listen(player: &mut Player, ledger: &Mutex<Ledger>) -> bool {
     false
 }
 
-/// Takes out what is left and balances the books. `dying`: one item may be in the hands of the dead, on its way in or out.
-fn balance(queue: &Queue<Item>, ledger: &mut Ledger, dying: bool, base: u64) {
+/// Takes out what is left and balances the books. So many items may be in the hands of the dead, on their way in or out.
+fn balance(queue: &Queue<Item>, ledger: &mut Ledger, dying: usize, base: u64) {
     while let Some(item) = queue.try_recv().unwrap() {
         ledger.received(&item);
     }
     let missing: Vec<_> = ledger.sent.difference(&ledger.received).collect();
     let unannounced: Vec<_> = ledger.received.difference(&ledger.sent).collect();
-    assert!(missing.len() + unannounced.len() <= usize::from(dying), "missing {missing:?}, unannounced {unannounced:?}");
+    assert!(missing.len() + unannounced.len() <= dying, "missing {missing:?}, unannounced {unannounced:?}");
     assert!(unannounced.iter().all(|number| **number >= base), "{unannounced:?}");
     assert_eq!(queue.in_use().unwrap(), (0, 0), "nothing is left behind");
 }
@@ -119,6 +152,16 @@ const WORKERS: u64 = 9_000_000;
 
 #[test]
 fn whoever_is_killed_leaves_a_whole_queue() {
+    killed("work", 1, 60);
+}
+
+#[test]
+fn whoever_is_killed_with_several_leaves_a_whole_queue() {
+    killed("work in batches", KINDS.len(), 40);
+}
+
+/// Kills one who plays a part at each of its points, of which there are more than so many; `hands`: how many items it may have in them.
+fn killed(part: &str, hands: usize, least: u64) {
     let world = World::of_processes();
     let queue = world.manager.queue::<Item>(64).unwrap();
     let mut next = 0;
@@ -130,7 +173,7 @@ fn whoever_is_killed_leaves_a_whole_queue() {
             ledger.lock().unwrap().sent(next);
             next += 1;
         }
-        let mut player = world.doomed_player("work", &[line(&queue)], CLIENT_VARIABLE, point);
+        let mut player = world.doomed_player(part, &[line(&queue)], CLIENT_VARIABLE, point);
         player.say(base);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -142,11 +185,11 @@ fn whoever_is_killed_leaves_a_whole_queue() {
         });
         let killed = player.was_killed();
         until("the session of the dead is over", || world.sessions() == 1);
-        balance(&queue, &mut ledger.into_inner().unwrap(), killed, base);
+        balance(&queue, &mut ledger.into_inner().unwrap(), if killed { hands } else { 0 }, base);
         world.manager.audit().unwrap();
         if !killed {
-            println!("{} deaths", point - 1);
-            assert!(point > 60, "only {point} points");
+            println!("{part}: {} deaths", point - 1);
+            assert!(point > least, "only {point} points");
             return;
         }
     }
@@ -154,6 +197,15 @@ fn whoever_is_killed_leaves_a_whole_queue() {
 
 #[test]
 fn whoever_is_stopped_keeps_nobody() {
+    stopped("work", 60);
+}
+
+#[test]
+fn whoever_is_stopped_with_several_keeps_nobody() {
+    stopped("work in batches", 40);
+}
+
+fn stopped(part: &str, least: u64) {
     let world = World::of_processes();
     let queue = world.manager.queue::<Item>(64).unwrap();
     let mut next = 0;
@@ -164,7 +216,7 @@ fn whoever_is_stopped_keeps_nobody() {
             ledger.lock().unwrap().sent(next);
             next += 1;
         }
-        let mut player = world.doomed_player("work", &[line(&queue)], CLIENT_STOP_VARIABLE, point);
+        let mut player = world.doomed_player(part, &[line(&queue)], CLIENT_STOP_VARIABLE, point);
         player.say(WORKERS + point * 900);
         let watched = Watched::of(player.role().pid());
         let (mut stopped, mut ended) = (false, false);
@@ -186,9 +238,10 @@ fn whoever_is_stopped_keeps_nobody() {
         assert!(listen(&mut player, &ledger));
         player.finish();
         until("its session is over", || world.sessions() == 1);
-        balance(&queue, &mut ledger.into_inner().unwrap(), false, 0);
+        balance(&queue, &mut ledger.into_inner().unwrap(), 0, 0);
         if !stopped {
-            println!("{} stops", point - 1);
+            println!("{part}: {} stops", point - 1);
+            assert!(point > least, "only {point} points");
             return;
         }
     }
@@ -215,6 +268,7 @@ fn whoever_is_killed_with_a_task_keeps_nobody_from_joining() {
         if !killed {
             assert!(queue.is_closed().unwrap());
             println!("{} deaths", point - 1);
+            assert!(point > 15, "only {point} points");
             return;
         }
     }
@@ -251,6 +305,35 @@ fn whoever_is_stopped_with_a_task_is_waited_for() {
         assert_eq!(queue.in_use().unwrap(), (0, 0));
         if !stopped {
             println!("{} stops", point - 1);
+            assert!(point > 15, "only {point} points");
+            return;
+        }
+    }
+}
+
+/// Each is in the queue still, or a dead letter; the one in the dying hands is a dead letter, too, since that was its last attempt.
+#[test]
+fn whoever_dies_on_the_way_to_the_dead_letters_loses_none() {
+    let world = World::of_processes();
+    for point in 1.. {
+        let queue = world.manager.queue_with::<Item>(QueueOptions::new().capacity(8).attempts_max(1)).unwrap();
+        for kind in KINDS {
+            queue.send((kind, payload(kind))).unwrap();
+        }
+        let mut player = world.doomed_player("refuse", &[line(&queue)], CLIENT_VARIABLE, point);
+        let _ = player.hear();
+        let killed = player.was_killed();
+        until("the session of the dead is over", || world.sessions() == 1);
+        let mut ledger = Ledger::default();
+        std::iter::from_fn(|| queue.try_recv().unwrap()).for_each(|item| ledger.received(&item));
+        assert!(killed || ledger.received.is_empty());
+        std::iter::from_fn(|| queue.dead_letters().try_recv().unwrap()).for_each(|item| ledger.received(&item));
+        assert_eq!(ledger.received, BTreeSet::from(KINDS), "point {point}");
+        assert_eq!(queue.in_use().unwrap(), (0, 0));
+        world.manager.audit().unwrap();
+        if !killed {
+            println!("{} deaths", point - 1);
+            assert!(point > 15, "only {point} points");
             return;
         }
     }

@@ -151,10 +151,10 @@ fn role_whose_host_dies_at_a_point() {
     parent.say(if done.is_ok() { "done" } else { "died" });
 }
 
-#[test]
-fn hosts_may_die_at_every_point() {
+/// Plays a role again and again, whose host dies at its first point, its second, …, until none of its points is left; there are more than `least`.
+pub fn hosts_die(role: &str, least: u64) {
     for point in 1.. {
-        let mut role = Role::start_with("deaths::role_whose_host_dies_at_a_point", |command| {
+        let mut role = Role::start_with(role, |command| {
             command.env(HOST_VARIABLE, point.to_string());
         });
         let said = role.hear();
@@ -163,12 +163,17 @@ fn hosts_may_die_at_every_point() {
             Some("died") => {}
             Some("done") => {
                 // By sockets there are none.
-                assert!(point > 5 || crate::by_socket(), "it has reached points");
+                assert!(point > least || crate::by_socket(), "it has reached points");
                 break;
             }
             other => panic!("point {point}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn hosts_may_die_at_every_point() {
+    hosts_die("deaths::role_whose_host_dies_at_a_point", 5);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Deaths at every counted point of calls ahead and of logic: of who calls, of the host, of the manager. Everybody else gets an error at once, or goes on.
+use crate::deaths::hosts_die;
 use crate::support::{Parent, Role, state_of, until};
 use commonhold::{Error, List, Manager, Transaction};
-use commonhold_ipc::points::{CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_VARIABLE};
+use commonhold_ipc::points::{CLIENT_VARIABLE, MANAGER_VARIABLE};
 
 struct Log {
     list: List<u64>,
@@ -136,22 +137,7 @@ fn role_whose_host_dies_under_logic() {
 
 #[test]
 fn hosts_may_die_at_every_point_of_logic_that_waits_for_each_other() {
-    for point in 1.. {
-        let mut role = Role::start_with("points::role_whose_host_dies_under_logic", |command| {
-            command.env(HOST_VARIABLE, point.to_string());
-        });
-        let said = role.hear();
-        role.end();
-        match said.as_deref() {
-            Some("died") => {}
-            Some("done") => {
-                // By sockets there are none.
-                assert!(point > 8 || crate::by_socket(), "it has reached points");
-                break;
-            }
-            other => panic!("point {point}: {other:?}"),
-        }
-    }
+    hosts_die("points::role_whose_host_dies_under_logic", 8);
 }
 
 /// The process of the manager's host.

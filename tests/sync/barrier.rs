@@ -1,5 +1,6 @@
 //! `Barrier`: parties that wait for each other.
 
+use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PROMPT, process_of, signal_to, state_of, until};
 use crate::vandal::Vandal;
@@ -9,7 +10,8 @@ use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const PARTS: &[(&str, Part)] = &[("barrier::runner", runner), ("barrier::party", party), ("barrier::visitor", visitor)];
+pub const PARTS: &[(&str, Part)] =
+    &[("barrier::runner", runner), ("barrier::party", party), ("barrier::visitor", visitor), ("barrier::breaker", breaker)];
 
 const ROUNDS: u64 = 50;
 
@@ -46,6 +48,27 @@ fn visitor(talk: &mut Talk) {
     drop(barrier);
     talk.say("passed");
     talk.hear();
+}
+
+/// Leads if it can, and breaks the barrier in each way that there is.
+fn breaker(talk: &mut Talk) {
+    let barrier: Barrier = talk.hear_handle();
+    for _ in 0..2 {
+        assert!(is_well(barrier.wait_timeout(Duration::from_millis(2))));
+        barrier.reset().unwrap();
+        barrier.abort().unwrap();
+        assert!(is_well(barrier.wait_timeout(Duration::from_millis(2))));
+        barrier.reset().unwrap();
+    }
+    talk.say("done");
+}
+
+/// Whether a wait beside a breaker has ended as it may.
+fn is_well(waited: commonhold::Result<usize>) -> bool {
+    match waited {
+        Ok(number) => number < 2,
+        Err(error) => matches!(error.kind(), ErrorKind::Broken | ErrorKind::TimedOut),
+    }
 }
 
 #[test]
@@ -261,6 +284,39 @@ fn a_party_is_stopped_at_every_point() {
             return;
         }
     }
+}
+
+/// Whatever the breaker was doing: nobody hangs, and a reset makes it whole.
+#[test]
+fn a_breaker_dies_or_stops_at_every_point() {
+    let world = World::of_processes();
+    let barrier = world.manager.barrier(2).unwrap();
+    let visit = || {
+        let waited = barrier.wait_timeout(Duration::from_millis(1));
+        let failed = waited.is_err();
+        assert!(is_well(waited));
+        if failed {
+            barrier.reset().unwrap();
+        }
+    };
+    let others = |over: &AtomicBool| {
+        while !over.load(Ordering::Relaxed) {
+            visit();
+        }
+    };
+    let passes = |point: u64| {
+        barrier.reset().unwrap();
+        let both = std::thread::scope(|scope| {
+            let other = scope.spawn(|| barrier.wait().unwrap());
+            barrier.wait().unwrap() + other.join().unwrap()
+        });
+        assert_eq!((both, barrier.waiting().unwrap(), barrier.is_broken().unwrap()), (1, 0, false), "point {point}");
+    };
+    let deaths = deaths(&world, "barrier::breaker", &[line(&barrier)], others, passes);
+    assert!(deaths > 8, "{deaths}");
+    let stops = stops(&world, "barrier::breaker", &[line(&barrier)], visit);
+    assert!(stops > 8, "{stops}");
+    passes(0);
 }
 
 #[test]

@@ -3,12 +3,21 @@
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PROMPT, process_of, until};
+use crate::vandal::Vandal;
 use commonhold::{Condition, ErrorKind, List, Lock, Manager};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const PARTS: &[(&str, Part)] =
-    &[("condition::consumer", consumer), ("condition::waiter", waiter), ("condition::user", user), ("condition::locker", locker)];
+pub const PARTS: &[(&str, Part)] = &[
+    ("condition::consumer", consumer),
+    ("condition::waiter", waiter),
+    ("condition::user", user),
+    ("condition::patient", patient),
+    ("condition::locker", locker),
+];
+
+/// Words of a condition that has its lock in it.
+const CONDITION_WORDS: usize = 72;
 
 /// Takes elements until it takes a zero.
 fn consumer(talk: &mut Talk) {
@@ -49,6 +58,27 @@ fn user(talk: &mut Talk) {
         drop(guard);
         condition.notify_all().unwrap();
     }
+    talk.say("done");
+}
+
+/// Waits as long as it takes.
+fn patient(talk: &mut Talk) {
+    let condition: Condition = talk.hear_handle();
+    let guard = condition.lock().unwrap().into_guard();
+    let guard = condition.wait(guard).unwrap().into_guard();
+    let mut looks = 0;
+    let (guard, happened) = condition
+        .wait_for(
+            guard,
+            || {
+                looks += 1;
+                Ok(looks == 3)
+            },
+            None,
+        )
+        .unwrap();
+    assert!(happened);
+    drop(guard);
     talk.say("done");
 }
 
@@ -178,4 +208,46 @@ fn a_user_dies_or_stops_at_every_point() {
         condition.notify_all().unwrap();
     });
     assert!(stops > 8, "{stops}");
+}
+
+#[test]
+fn who_waits_without_end_dies_at_every_point() {
+    let world = World::of_processes();
+    let condition = world.manager.condition().unwrap();
+    let others = |over: &AtomicBool| {
+        while !over.load(Ordering::Relaxed) {
+            condition.with(|| condition.notify_one()).unwrap().unwrap();
+        }
+    };
+    let deaths = deaths(&world, "condition::patient", &[line(&condition)], others, |point| {
+        drop(condition.lock().unwrap());
+        assert!(condition.waiters().unwrap().is_empty(), "point {point}");
+        assert_eq!(condition.to_string(), "free");
+    });
+    assert!(deaths > 8, "{deaths}");
+}
+
+#[test]
+fn scribbled_words_are_that_conditions_affair() {
+    let manager = Manager::start().unwrap();
+    let (condition, other) = (manager.condition().unwrap(), manager.condition().unwrap());
+    let vandal = Vandal::attach(&manager, &condition);
+    for state in [3, 2 << 2, 99 << 24 | 4 << 2, 1] {
+        vandal.write(0, state);
+        assert_eq!(condition.lock().unwrap_err().kind(), ErrorKind::Corrupt, "{state:#x}");
+    }
+    vandal.write(0, 0);
+    // Behind the lock are the waiters and their roster.
+    for word in 36..CONDITION_WORDS {
+        vandal.write(8 * word, 0x0101_0101_0101_0101 * word as u64);
+    }
+    let guard = condition.lock().unwrap().into_guard();
+    assert!(condition.wait_timeout(guard, Duration::from_millis(20)).is_ok());
+    condition.notify_one().unwrap();
+    condition.notify_all().unwrap();
+    let _ = condition.waiters();
+    drop(other.lock().unwrap());
+    drop(vandal);
+    until("its session is over", || manager.stats().unwrap().sessions == 1);
+    manager.audit().unwrap();
 }

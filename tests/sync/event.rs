@@ -3,6 +3,7 @@
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PROMPT, process_of, until};
+use crate::vandal::Vandal;
 use commonhold::{Event, Manager};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -124,4 +125,27 @@ fn a_user_dies_or_stops_at_every_point() {
         event.clear().unwrap();
     });
     assert!(stops > 8, "{stops}");
+}
+
+#[test]
+fn scribbled_words_are_that_events_affair() {
+    let manager = Manager::start().unwrap();
+    let (event, other) = (manager.event().unwrap(), manager.event().unwrap());
+    let vandal = Vandal::attach(&manager, &event);
+    for word in [u64::MAX, 1 << 63, 0x0101_0101_0101_0101, 0] {
+        for at in [0, 8, 16] {
+            vandal.write(at, word);
+            // It is set, or it is not; nobody hangs, and a set and a clear are what they say.
+            let _ = event.wait_timeout(Duration::from_millis(5)).unwrap();
+            event.set().unwrap();
+            assert!(event.is_set().unwrap() && event.wait_timeout(Duration::from_millis(5)).unwrap(), "{word:#x} at {at}");
+            event.clear().unwrap();
+            assert!(!event.is_set().unwrap(), "{word:#x} at {at}");
+            let _ = event.waiters().unwrap();
+            assert!(!other.is_set().unwrap());
+        }
+    }
+    drop(vandal);
+    until("its session is over", || manager.stats().unwrap().sessions == 1);
+    manager.audit().unwrap();
 }

@@ -88,6 +88,10 @@ fn held_or_free() {
         assert!(lock.to_string().starts_with("held by "), "{lock}");
         let holder = lock.holder().unwrap().unwrap();
         assert_eq!((holder.pid, holder.thread), (std::process::id(), commonhold_ipc::sys::thread_id()));
+        let program = std::env::current_exe().unwrap();
+        assert!(program.to_str().unwrap().ends_with(&holder.program) && !holder.program.is_empty(), "{holder:?}");
+        let own_name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+        assert_eq!(holder.thread_name.as_deref(), Some(own_name.trim_end()));
         assert!(lock.try_lock().unwrap().is_none());
         assert_eq!(lock.lock().unwrap_err().kind(), ErrorKind::Deadlock);
         assert_eq!(lock.lock_timeout(Duration::from_millis(1)).unwrap_err().kind(), ErrorKind::Deadlock);
@@ -215,15 +219,17 @@ fn a_stopped_holder_is_waited_for_and_a_stopped_waiter_is_not() {
 fn nobody_starves() {
     for world in World::all() {
         let (lock, value) = (world.manager.lock().unwrap(), world.manager.value(0u64).unwrap());
-        let mut hog = world.player("lock::hog", &[line(&lock), line(&value)]);
-        hog.expect("ready");
-        for _ in 0..20 {
-            // The hog gives it back only to take it again.
-            drop(lock.lock().unwrap().into_guard());
-        }
+        let mut hogs: Vec<_> = (0..2).map(|_| world.player("lock::hog", &[line(&lock), line(&value)])).collect();
+        hogs.iter_mut().for_each(|hog| hog.expect("ready"));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                // The hogs give it back only to take it again.
+                scope.spawn(|| (0..8).for_each(|_| drop(lock.lock().unwrap().into_guard())));
+            }
+        });
         value.set(1).unwrap();
-        hog.expect("done");
-        hog.finish();
+        hogs.iter_mut().for_each(|hog| hog.expect("done"));
+        hogs.into_iter().for_each(|hog| hog.finish());
     }
 }
 

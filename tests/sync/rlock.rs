@@ -2,13 +2,16 @@
 
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
-use crate::support::{PATIENCE, until};
-use commonhold::{RLock, Value};
+use crate::support::{PATIENCE, PROMPT, process_of, until};
+use crate::vandal::Vandal;
+use commonhold::{Manager, RLock, Value};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const PARTS: &[(&str, Part)] = &[("rlock::adder", adder), ("rlock::taker", taker)];
 
+/// Where the depth is.
+const DEPTH: usize = 8;
 /// How often an adder adds.
 const ROUNDS: u64 = 100;
 
@@ -53,6 +56,49 @@ fn the_holder_takes_it_again() {
         players.into_iter().for_each(|player| player.finish());
         world.manager.audit().unwrap();
     }
+}
+
+#[test]
+fn the_managers_death_wakes_who_waits() {
+    let manager = Manager::start().unwrap();
+    let lock = manager.rlock().unwrap();
+    let guards = (lock.lock().unwrap(), lock.lock().unwrap());
+    let waiting = std::thread::spawn({
+        let lock = lock.clone();
+        move || lock.lock().map(drop)
+    });
+    until("it waits", || lock.waiters().unwrap().len() == 1);
+    process_of(&manager).kill();
+    let before = Instant::now();
+    assert!(waiting.join().unwrap().unwrap_err().is_disconnected());
+    assert!(before.elapsed() < PROMPT);
+    drop(guards);
+}
+
+/// How often it is taken is a word, too: it is given back too early or never, and nothing else suffers.
+#[test]
+fn scribbled_words_are_that_locks_affair() {
+    let manager = Manager::start().unwrap();
+    let (lock, other) = (manager.rlock().unwrap(), manager.rlock().unwrap());
+    let vandal = Vandal::attach(&manager, &lock);
+    for depth in [0, 1, 2, u64::MAX] {
+        let outer = lock.lock().unwrap();
+        let inner = lock.lock().unwrap();
+        vandal.write(DEPTH, depth);
+        drop(inner);
+        drop(outer);
+        // Whoever comes next gets it, if it was given back, and begins anew; else a time-out.
+        let again = std::thread::scope(|scope| {
+            let got = scope.spawn(|| lock.lock_timeout(Duration::from_millis(20)).unwrap().map(drop));
+            got.join().unwrap()
+        });
+        assert_eq!(again.is_some(), depth <= 2, "{depth}");
+        drop(other.lock().unwrap());
+        manager.audit().unwrap();
+    }
+    drop(vandal);
+    until("its session is over", || manager.stats().unwrap().sessions == 1);
+    manager.audit().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::lock::busy_for;
 use crate::players::{Part, Talk, World, line};
 use crate::support::{PATIENCE, PROMPT, process_of, until};
 use crate::vandal::Vandal;
-use commonhold::{ErrorKind, List, Manager, RwLock};
+use commonhold::{ErrorKind, Event, List, Manager, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ pub const PARTS: &[(&str, Part)] = &[
     ("rwlock::user", user),
     ("rwlock::holds_to_read", holds_to_read),
     ("rwlock::holds_to_write", holds_to_write),
+    ("rwlock::reading_hog", reading_hog),
+    ("rwlock::writing_hog", writing_hog),
 ];
 
 const ROUNDS: u64 = 60;
@@ -68,6 +70,49 @@ fn holds_to_write(talk: &mut Talk) {
     talk.hear();
     drop(guard);
     talk.say("left");
+}
+
+fn reading_hog(talk: &mut Talk) {
+    hog(talk, |lock| {
+        let _guard = lock.read().unwrap();
+        busy_for(Duration::from_micros(500));
+    });
+}
+
+fn writing_hog(talk: &mut Talk) {
+    hog(talk, |lock| {
+        let _guard = lock.write().unwrap();
+        busy_for(Duration::from_micros(500));
+    });
+}
+
+/// Has the lock nearly all the time, until it is told to stop.
+fn hog(talk: &mut Talk, have: impl Fn(&RwLock)) {
+    let (lock, stop): (RwLock, Event) = (talk.hear_handle(), talk.hear_handle());
+    talk.say("ready");
+    while !stop.is_set().unwrap() {
+        have(&lock);
+    }
+    talk.say("done");
+}
+
+/// Readers who come and go, so that there is always one, keep no writer out; nor writers a reader.
+#[test]
+fn neither_readers_nor_writers_starve() {
+    for world in World::all() {
+        for part in ["rwlock::reading_hog", "rwlock::writing_hog"] {
+            let (lock, stop) = (world.manager.rw_lock().unwrap(), world.manager.event().unwrap());
+            let mut hogs: Vec<_> = (0..3).map(|_| world.player(part, &[line(&lock), line(&stop)])).collect();
+            hogs.iter_mut().for_each(|hog| hog.expect("ready"));
+            for _ in 0..10 {
+                drop(lock.write().unwrap());
+                drop(lock.read().unwrap());
+            }
+            stop.set().unwrap();
+            hogs.iter_mut().for_each(|hog| hog.expect("done"));
+            hogs.into_iter().for_each(|hog| hog.finish());
+        }
+    }
 }
 
 #[test]

@@ -2,14 +2,20 @@
 
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
-use crate::support::{PROMPT, until};
+use crate::support::{PROMPT, process_of, until};
 use crate::vandal::Vandal;
-use commonhold::{BoundedSemaphore, Counter, ErrorKind, Manager, Semaphore};
+use commonhold::{BoundedSemaphore, Counter, ErrorKind, Event, Manager, Semaphore};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const PARTS: &[(&str, Part)] =
-    &[("semaphore::worker", worker), ("semaphore::holder", holder), ("semaphore::consumer", consumer), ("semaphore::user", user)];
+pub const PARTS: &[(&str, Part)] = &[
+    ("semaphore::worker", worker),
+    ("semaphore::holder", holder),
+    ("semaphore::consumer", consumer),
+    ("semaphore::user", user),
+    ("semaphore::signaller", signaller),
+    ("semaphore::hog", hog),
+];
 
 /// Works while it has a permit, and sees that there are never too many who do.
 fn worker(talk: &mut Talk) {
@@ -45,6 +51,29 @@ fn user(talk: &mut Talk) {
         let second = permits.acquire_timeout(Duration::from_millis(8)).unwrap();
         drop(permits.try_acquire().unwrap());
         drop((first, second));
+    }
+    talk.say("done");
+}
+
+/// Signals, takes its signals, and uses a permit up and replaces it.
+fn signaller(talk: &mut Talk) {
+    let (signals, permits): (Semaphore, BoundedSemaphore) = (talk.hear_handle(), talk.hear_handle());
+    for _ in 0..2 {
+        signals.release().unwrap();
+        signals.acquire().unwrap().forget();
+        permits.acquire().unwrap().forget();
+        permits.release().unwrap();
+    }
+    talk.say("done");
+}
+
+/// Has the permit nearly all the time, until it is told to stop.
+fn hog(talk: &mut Talk) {
+    let (permits, stop): (Semaphore, Event) = (talk.hear_handle(), talk.hear_handle());
+    talk.say("ready");
+    while !stop.is_set().unwrap() {
+        let _permit = permits.acquire().unwrap();
+        crate::lock::busy_for(Duration::from_micros(500));
     }
     talk.say("done");
 }
@@ -152,6 +181,71 @@ fn a_user_dies_or_stops_at_every_point() {
     });
     assert!(stops > 8, "{stops}");
     until("it is given back", || permits.available().unwrap() == 1);
+}
+
+/// A signal is there or it is not, a permit that was used up is replaced or it is not; nothing else.
+#[test]
+fn a_signaller_dies_or_stops_at_every_point() {
+    let world = World::of_processes();
+    let (signals, permits) = (world.manager.semaphore(0).unwrap(), world.manager.bounded_semaphore(1).unwrap());
+    let handles = [line(&signals), line(&permits)];
+    let others = |over: &AtomicBool| {
+        while !over.load(Ordering::Relaxed) {
+            drop((signals.try_acquire().unwrap(), permits.try_acquire().unwrap()));
+        }
+    };
+    let deaths = deaths(&world, "semaphore::signaller", &handles, others, |point| {
+        let there = (signals.available().unwrap(), permits.available().unwrap());
+        assert!(there.0 <= 1 && there.1 <= 1, "point {point}: {there:?}");
+        assert!(signals.waiters().unwrap().is_empty() && permits.waiters().unwrap().is_empty());
+        while let Some(signal) = signals.try_acquire().unwrap() {
+            signal.forget();
+        }
+        if there.1 == 0 {
+            permits.release().unwrap();
+        }
+        assert_eq!(permits.release().unwrap_err().kind(), ErrorKind::OutOfRange, "point {point}");
+        signals.release().unwrap();
+        signals.acquire().unwrap().forget();
+    });
+    assert!(deaths > 8, "{deaths}");
+    let stops = stops(&world, "semaphore::signaller", &handles, || {
+        drop((signals.try_acquire().unwrap(), permits.acquire_timeout(Duration::from_millis(5)).unwrap()));
+    });
+    assert!(stops > 8, "{stops}");
+    assert_eq!((signals.available().unwrap(), permits.available().unwrap()), (0, 1));
+}
+
+#[test]
+fn nobody_starves() {
+    for world in World::all() {
+        let (permits, stop) = (world.manager.semaphore(1).unwrap(), world.manager.event().unwrap());
+        let mut hogs: Vec<_> = (0..2).map(|_| world.player("semaphore::hog", &[line(&permits), line(&stop)])).collect();
+        hogs.iter_mut().for_each(|hog| hog.expect("ready"));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..5).for_each(|_| drop(permits.acquire().unwrap())));
+            }
+        });
+        stop.set().unwrap();
+        hogs.iter_mut().for_each(|hog| hog.expect("done"));
+        hogs.into_iter().for_each(|hog| hog.finish());
+    }
+}
+
+#[test]
+fn the_managers_death_wakes_who_waits() {
+    let manager = Manager::start().unwrap();
+    let permits = manager.semaphore(0).unwrap();
+    let waiting = std::thread::spawn({
+        let permits = permits.clone();
+        move || permits.acquire().map(drop)
+    });
+    until("it waits", || permits.waiters().unwrap().len() == 1);
+    process_of(&manager).kill();
+    let before = Instant::now();
+    assert!(waiting.join().unwrap().unwrap_err().is_disconnected());
+    assert!(before.elapsed() < PROMPT);
 }
 
 #[test]

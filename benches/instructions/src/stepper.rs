@@ -1,4 +1,4 @@
-//! Runs a process one instruction at a time, as a debugger does, and counts.
+//! Runs a process one instruction at a time, or from system call to system call, as a debugger does, and counts.
 //!
 //! The process marks what is to be counted with signals to its calling thread. Counted is either that thread, or the
 //! manager's thread while the calling one runs freely.
@@ -19,22 +19,31 @@ use crate::work::{COUNTS, MARK, Side, Work};
 /// The name of the thread of a manager in this process.
 const MANAGER_THREAD: &str = "commonhold";
 
-/// Counts one side of a work. Returns the instructions of one operation.
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Instructions, a system call being one of them.
+    Instruction,
+    /// System calls.
+    SystemCall,
+}
+
+/// Counts one side of a work. Returns how many there are in as many operations as [`Work::operations`] says.
 ///
 /// # Errors
 /// If the process cannot be traced here, or ends early.
-pub fn count(work: Work, side: Side) -> Result<u64> {
+pub fn count(work: Work, side: Side, unit: Unit) -> Result<u64> {
     let name = clap::ValueEnum::to_possible_value(&work).ok_or("a work without a name")?;
     let mut child =
         Command::new(std::env::current_exe()?).args(["work", name.get_name()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let counted = count_in(&mut child, work, side);
+    let counted = count_in(&mut child, work, side, unit);
     // Ended whatever happened: its threads may stand in mid-instruction. Each that was traced is ours to see off.
     child.kill()?;
     while waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)).is_ok() {}
     counted
 }
 
-fn count_in(child: &mut Child, work: Work, side: Side) -> Result<u64> {
+fn count_in(child: &mut Child, work: Work, side: Side, unit: Unit) -> Result<u64> {
     let mut said = String::new();
     BufReader::new(child.stdout.as_mut().ok_or("no output")?).read_line(&mut said)?;
     if said.trim() != "ready" {
@@ -45,7 +54,7 @@ fn count_in(child: &mut Child, work: Work, side: Side) -> Result<u64> {
         Side::Client => caller,
         Side::Manager => manager_thread(child.id())?,
     };
-    let mut traced = Traced { running: HashMap::new(), caller };
+    let mut traced = Traced { running: HashMap::new(), caller, unit };
     traced.seize(caller)?;
     if stepped != caller {
         traced.seize(stepped)?;
@@ -62,7 +71,7 @@ fn count_in(child: &mut Child, work: Work, side: Side) -> Result<u64> {
     }
     let least = counts.into_iter().min().unwrap_or(0);
     let marks = if side == Side::Client { empty } else { 0 };
-    Ok(least.saturating_sub(marks) / work.operations())
+    Ok(least.saturating_sub(marks))
 }
 
 /// Brings the stepped thread to this thread's processor: there a step's two switches take some microseconds, elsewhere fifty.
@@ -99,11 +108,12 @@ struct Traced {
     running: HashMap<Pid, bool>,
     /// The thread that makes the calls, and the marks.
     caller: Pid,
+    unit: Unit,
 }
 
 impl Traced {
     fn seize(&mut self, thread: Pid) -> Result<()> {
-        ptrace::seize(thread, ptrace::Options::empty())
+        ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)
             .map_err(|error| format!("cannot trace a process of our own ({error}): is ptrace forbidden here?"))?;
         self.running.insert(thread, true);
         Ok(())
@@ -118,18 +128,18 @@ impl Traced {
         Ok(())
     }
 
-    /// Lets the caller run to its next mark, and one thread go by single steps on the way. Returns the number of its steps.
+    /// Lets the caller run to its next mark, and one thread stop at each unit on the way. Returns the number of them.
     fn run_to_mark(&mut self, stepped: Option<Pid>) -> Result<u64> {
-        let mut steps = 0;
+        let (mut steps, mut halves) = (0, 0);
         if let Some(thread) = stepped {
             self.interrupt(thread)?;
         }
         loop {
             for (&thread, running) in self.running.iter_mut().filter(|(_, running)| !**running) {
-                if stepped == Some(thread) {
-                    ptrace::step(thread, None)?;
-                } else {
-                    ptrace::cont(thread, None)?;
+                match (stepped == Some(thread), self.unit) {
+                    (false, _) => ptrace::cont(thread, None)?,
+                    (true, Unit::Instruction) => ptrace::step(thread, None)?,
+                    (true, Unit::SystemCall) => ptrace::syscall(thread, None)?,
                 }
                 *running = true;
             }
@@ -137,9 +147,14 @@ impl Traced {
                 WaitStatus::Stopped(thread, signal) | WaitStatus::PtraceEvent(thread, signal, _) => {
                     self.running.insert(thread, false);
                     if thread == self.caller && signal == MARK {
-                        return Ok(steps);
+                        return Ok(if self.unit == Unit::Instruction { steps } else { halves / 2 });
                     }
                     steps += u64::from(stepped == Some(thread));
+                }
+                // At its entry, and at its exit.
+                WaitStatus::PtraceSyscall(thread) => {
+                    self.running.insert(thread, false);
+                    halves += 1;
                 }
                 other => return Err(format!("the counted process ended or stopped unasked: {other:?}").into()),
             }

@@ -40,6 +40,16 @@ pub enum Work {
     Batch,
     /// `drop(lock.lock())`
     Lock,
+    /// `drop((rlock.lock(), rlock.lock()))`
+    ReentrantLock,
+    /// `drop(rw_lock.read())`
+    Read,
+    /// `drop(rw_lock.write())`
+    Write,
+    /// `drop(semaphore.acquire())`
+    Permit,
+    /// `event.set`, `event.is_set`, `event.wait`, `event.clear`
+    Event,
     /// `queue.send`
     Send,
     /// `queue.recv`
@@ -88,6 +98,11 @@ impl Work {
             Work::Push => "list push, 64 B",
             Work::Batch => "a set in a batch of 40",
             Work::Lock => "lock taken and given back",
+            Work::ReentrantLock => "the same, twice within itself",
+            Work::Read => "lock taken to read",
+            Work::Write => "lock taken to write",
+            Work::Permit => "permit taken and given back",
+            Work::Event => "event set, looked at, waited for, cleared",
             Work::Send => "queue send, 64 B",
             Work::Receive => "queue receive, 64 B",
             Work::Method => "call of a method, 64 B",
@@ -103,8 +118,14 @@ impl Work {
             Work::Method => 2,
             Work::Get | Work::SnapshotGet | Work::Index => 4,
             Work::Iterate | Work::Batch | Work::Element | Work::ElementAdd | Work::Count => 40,
-            Work::Set | Work::Push | Work::Lock | Work::Send | Work::Receive => 16,
+            Work::Set | Work::Push | Work::Lock | Work::ReentrantLock | Work::Read | Work::Write | Work::Permit => 16,
+            Work::Event | Work::Send | Work::Receive => 16,
         }
+    }
+
+    /// Whether it is done in the caller's own mapping of shared memory, without the manager and without the kernel.
+    pub fn is_in_memory(self) -> bool {
+        !matches!(self, Work::Set | Work::Push | Work::Batch | Work::Method)
     }
 
     /// Does the work, once the stepper says that it is there.
@@ -112,7 +133,8 @@ impl Work {
         let manager = Manager::in_process()?;
         match self {
             Work::Element | Work::ElementAdd | Work::Count => return self.run_in_memory(&manager),
-            Work::Lock | Work::Send | Work::Receive => return self.run_in_segments(&manager),
+            Work::Lock | Work::ReentrantLock | Work::Read | Work::Write | Work::Permit | Work::Event => return self.run_in_turn(&manager),
+            Work::Send | Work::Receive => return self.run_in_queue(&manager),
             _ => {}
         }
         let value = [7u8; 64];
@@ -158,12 +180,10 @@ impl Work {
                         std::hint::black_box(echo.echo(value)?);
                     }
                 }
-                Work::Element | Work::ElementAdd | Work::Count | Work::Lock | Work::Send | Work::Receive => {
-                    unreachable!("they have a ground of their own")
-                }
                 Work::Batch => {
                     manager.batch(|batch| keys.by_ref().take(operations as usize).try_for_each(|key| batch.insert(&dict, key, value)))?
                 }
+                _ => unreachable!("it has a ground of its own"),
             }
             Ok(())
         };
@@ -174,16 +194,37 @@ impl Work {
         self.count(work)
     }
 
-    /// The same for locks and queues.
-    fn run_in_segments(self, manager: &Manager) -> Result<()> {
-        let (lock, queue) = (manager.lock()?, manager.queue::<[u8; 64]>(1_000)?);
+    /// The same for locks and their kin, which nobody else wants.
+    fn run_in_turn(self, manager: &Manager) -> Result<()> {
+        let (lock, rlock, rw_lock) = (manager.lock()?, manager.rlock()?, manager.rw_lock()?);
+        let (semaphore, event) = (manager.semaphore(2)?, manager.event()?);
+        self.count(|operations| {
+            (0..operations).try_for_each(|_| match self {
+                Work::Lock => lock.lock().map(drop),
+                Work::ReentrantLock => Ok(drop((rlock.lock()?, rlock.lock()?))),
+                Work::Read => rw_lock.read().map(drop),
+                Work::Write => rw_lock.write().map(drop),
+                Work::Permit => semaphore.acquire().map(drop),
+                _ => {
+                    event.set()?;
+                    event.is_set()?;
+                    event.wait()?;
+                    event.clear().map(drop)
+                }
+            })?;
+            Ok(())
+        })
+    }
+
+    /// The same for queues.
+    fn run_in_queue(self, manager: &Manager) -> Result<()> {
+        let queue = manager.queue::<[u8; 64]>(1_000)?;
         let value = [7u8; 64];
         if self == Work::Receive {
             (0..1_000).try_for_each(|_| queue.send(value))?;
         }
         self.count(|operations| {
             (0..operations).try_for_each(|_| match self {
-                Work::Lock => lock.lock().map(drop),
                 Work::Send => queue.send(value),
                 _ => queue.recv().map(|item| {
                     std::hint::black_box(item);

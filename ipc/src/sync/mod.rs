@@ -6,7 +6,7 @@
 //! sleepers, since one who was to be woken, or to wake, may have died before: the manager runs it when the kernel says that a
 //! process is gone.
 //!
-//! All of it works on [`Memory`], which is a segment, or a model of one (`tests/sync_model.rs`). A process that is stopped has no
+//! All of it works on [`Memory`], which is a segment, or a model of one (`tests/sync_model`). A process that is stopped has no
 //! wake-up of its own any more, but may have had one just before: so no sleep is longer than
 //! [`LOCK_LOOK_MS`](crate::limits::LOCK_LOOK_MS) without a look at the words.
 //!

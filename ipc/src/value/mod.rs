@@ -36,7 +36,7 @@ pub use numbers::{Number, NumberBytes, NumberKind, add_number};
 pub use plain::{Plain, PlainReader, PlainWriter, need_plain, plain_align, plain_end};
 pub use schema::{Schema, fingerprint, text};
 pub use serialise::{HandleSink, Ser, Serializer, Sink, with_scratch};
-pub use shared::{Archived, AsDebug, AsShared, Field, Shared, ShortArchive, need_shared};
+pub use shared::{Archived, AsDebug, AsShared, Field, If, Shared, ShortArchive, Then, need_shared};
 
 /// Names the archive format in the handshake: rkyv 0.8's default format, little-endian, aligned, 32-bit relative pointers.
 pub const ARCHIVE_FORMAT: u64 = 0x0008_0001;

@@ -15,11 +15,24 @@ use super::serialise::Ser;
 /// Shared are all fixed-size numbers, `bool`, `char`, `String`, `()`, `Duration`, `Option`, `Result`, `Box`, `Vec`, `VecDeque`,
 /// arrays, the maps and sets of the standard library and tuples of up to twelve, of shared types; and types of your own that
 /// consist of such.
+///
+/// So is [`Error`](crate::error::Error), which `?` makes of a `std::io::Error`: a function that reads files in another process returns
+/// `commonhold::Result<T>`. Types of others cannot be made shared: share what describes them, in a type of your own.
+///
+/// ```
+/// # // (The crates of this workspace are used through `commonhold`: its guide has this with a process around it.)
+/// # use commonhold_ipc::error::{Error, ErrorKind};
+/// fn lines(path: &str) -> Result<u64, Error> {
+///     Ok(std::fs::read_to_string(path)?.lines().count() as u64)
+/// }
+/// assert_eq!(lines("/there/is/no/such").unwrap_err().kind(), ErrorKind::System);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between processes",
     label = "not a shared type",
     note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)",
-    note = "put `#[derive(commonhold::Shared)]` on it; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process"
+    note = "put `#[derive(commonhold::Shared)]` on a type of your own; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process",
+    note = "of a type of others share what describes it, such as an error's text (`.map_err(|error| error.to_string())`); a `std::io::Error` becomes a `commonhold::Error`, which is shared, by `?`"
 )]
 pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Check> + Deserialize<Self, De>> + Serialize<Ser> {
     /// What a guard on such a value derefs to: the native type for numbers, `bool` and `char`, the archived form for the rest.
@@ -149,6 +162,19 @@ impl<T: Shared> fmt::Debug for AsDebug<'_, T> {
 
 /// Compiles for shared types only: what the derive calls for every field, so that the compiler points at the field.
 pub fn need_shared<T: Shared>() {}
+
+/// What a type's name is resolved by, so that it names nothing if the condition has no value.
+pub struct If<const CONDITION: bool>;
+
+/// See [`If`].
+pub trait Then<T> {
+    /// The type itself.
+    type Type;
+}
+
+impl<T> Then<T> for If<true> {
+    type Type = T;
+}
 
 /// How rkyv's derive archives a field: as its type says. By way of this type it is [`Shared`] that a field lacks, and not a trait
 /// of rkyv's that nobody asked for.

@@ -469,6 +469,8 @@ impl AsFd for ChildProcess {
 ///
 /// - What runs is an `fn` item, also a generic one, or a closure that captures nothing; of the main executable, not of a library that
 ///   was loaded into it.
+/// - An error that the function returns is shared like any result: `commonhold::Result`, whose error `?` makes of a `std::io::Error`, a type of
+///   your own, or a text.
 /// - A panic arrives as an error with its message and backtrace; the death by a signal as an error that says which.
 /// - **A failure that nobody joins** is told, once, in a line on standard error with the process's name: an error that its function returned, or
 ///   that kept it from beginning, by itself, if its `Process` was dropped by then, else where that is dropped; its death, or an
