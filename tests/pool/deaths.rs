@@ -79,7 +79,7 @@ fn the_first_error_stops_what_has_not_begun() {
 fn calls_are_tried_again_if_that_is_asked_for_and_no_more_often() {
     fn at_third(tries: List<u64>, n: u64) -> commonhold::Result<u64> {
         tries.push(n)?;
-        if tries.count(&n)? < 3 {
+        if tries.count(n)? < 3 {
             sys::kill_self();
         }
         Ok(n)
@@ -308,7 +308,7 @@ fn workers_die_at_every_point() {
         let results = pool.map_all(call, (0..6).map(|n| (calls.clone(), n)))?;
         let mut done = Vec::new();
         for (n, result) in (0..).zip(results) {
-            let times = calls.count(&n).unwrap() as u32;
+            let times = calls.count(n).unwrap() as u32;
             match result {
                 Ok(list) => {
                     assert!(list.unwrap() == calls && times >= 1, "point {point}: {n} has a result and was not called");
