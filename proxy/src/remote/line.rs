@@ -500,6 +500,30 @@ impl SharedLine {
         self.poked.1.send(&[0]).map(drop)
     }
 
+    /// For the one who reads: whether there may be something to be read without waiting. A socket is not looked at for that.
+    #[inline]
+    pub fn may_have_come(&self) -> bool {
+        match &*self.road {
+            Road::Memory(end) => end.is_ready(Wanted::Bytes),
+            Road::Socket(_) => true,
+        }
+    }
+
+    /// For the one who reads: the next frame, if all of it has come.
+    pub fn try_next(&self) -> Result<Option<Frame>> {
+        let mut incoming = lock(&self.incoming);
+        loop {
+            if let Some(frame) = incoming.take(&self.road)? {
+                return Ok(Some(frame));
+            }
+            match &*self.road {
+                Road::Socket(socket) if incoming.fill(socket)? == Some(true) => {}
+                // At its end it is found so by whoever waits.
+                _ => return Ok(None),
+            }
+        }
+    }
+
     /// Bytes that are kept. None are once the other side is gone.
     pub fn kept(&self) -> usize {
         lock(&self.outbox).kept()
