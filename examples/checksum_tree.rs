@@ -144,9 +144,7 @@ fn by_workers(cli: &Cli) -> Outcome<(Files, String)> {
     for (number, done) in (0u64..).zip(pool.imap_unordered(read, paths)?) {
         // The next kill, evenly over the files.
         if (killed.len() as u64) < kills && number >= killed.len() as u64 * total / kills {
-            let unlucky = pool.pids().into_iter().find(|pid| !killed.contains(pid));
-            unlucky.iter().for_each(|pid| kill(*pid));
-            killed.extend(unlucky);
+            killed.extend(pool.pids().into_iter().find(|pid| !killed.contains(pid) && kill(*pid)));
         }
         let done = done?;
         bytes += done.outcome.as_ref().map_or(0, |(bytes, _)| *bytes);
@@ -160,10 +158,10 @@ fn by_workers(cli: &Cli) -> Outcome<(Files, String)> {
     Ok((files, format!("{workers} workers, {} killed on the way", killed.len())))
 }
 
-fn kill(pid: u32) {
+/// Whether there was one to be killed.
+fn kill(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    // Not there any more: so much the better.
-    let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok())
 }
 
 // ---- The result ----

@@ -4,10 +4,10 @@
 //! `cargo run --example web_server`, `-- --kill` to have a worker killed in between, `-- --stay` to try it with a browser
 //!
 //! The configuration is a `Value`: a worker reads it in place for each request, so a new one holds from the next request on. The
-//! limit is a semaphore's, whose permits come back when a worker dies in the middle of a request.
+//! limit is a semaphore's, whose permits come back when a worker dies in the middle of a request. A supervisor starts another one then.
 
 use clap::Parser;
-use commonhold::{Dict, Manager, Process, Semaphore, Shared, Value, current_process};
+use commonhold::{ChildSpec, Dict, Manager, RestartStrategy, Semaphore, Shared, Supervisor, SupervisorEvent, Value, current_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -99,31 +99,27 @@ fn run(cli: &Cli) -> commonhold::Result<()> {
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(commonhold::Error::other)?;
     let address = listener.local_addr().map_err(commonhold::Error::other)?;
-    let start = |number: usize| {
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne).max_restarts(10, Duration::from_secs(60));
+    for number in 1..=cli.workers {
         let socket = listener.try_clone().map_err(commonhold::Error::other)?;
-        Process::builder().name(format!("worker-{number}")).daemon(true).stdin(socket).spawn(serve, site.clone())
-    };
-    let mut workers = (0..usize::from(cli.workers)).map(start).collect::<commonhold::Result<Vec<_>>>()?;
-    println!("{} workers at http://{address}", workers.len());
+        let spec = ChildSpec::new(format!("worker-{number}"), serve, site.clone());
+        supervisor.add(spec.configure(move |builder| builder.stdin(socket.try_clone().expect("a descriptor is left"))))?;
+    }
+    println!("{} workers at http://{address}", cli.workers);
     if cli.stay {
-        loop {
-            let ended = commonhold::wait(&workers.iter().map(|worker| worker as &dyn commonhold::Waitable).collect::<Vec<_>>(), None)?;
-            for number in ended {
-                workers[number] = start(number)?;
-            }
-        }
+        return supervisor.run(|event| println!("{event}"));
     }
     let page = |path| ask(address, path).map_err(commonhold::Error::other);
     println!("{}", without_name(&page("/")?));
     if cli.kill {
         assert_eq!(page("/die")?, "");
-        let ended = commonhold::wait(
-            &workers.iter().map(|worker| worker as &dyn commonhold::Waitable).collect::<Vec<_>>(),
-            Duration::from_secs(30),
-        )?;
-        for number in ended {
-            println!("a worker died: {:?}", workers[number].join().expect_err("it was killed").kind());
-            workers[number] = start(number)?;
+        // Until there is another one in its place.
+        while let Some(event) = supervisor.step(Duration::from_secs(30))? {
+            match event {
+                SupervisorEvent::Ended { why: Some(why), .. } => println!("a worker died: {:?}", why.kind()),
+                SupervisorEvent::Restarted { .. } => break,
+                _ => {}
+            }
         }
     }
     site.config.update(|config| config.greeting = "Good evening".into())?;

@@ -200,6 +200,35 @@ fn real_programs_survive_what_they_do_to_themselves() {
 }
 
 #[test]
+fn a_server_that_stays_replaces_its_workers() {
+    use std::io::{Read, Write};
+    let mut server = Command::new(program("web_server")).arg("--stay").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut hear = |what: &str| lines.find(|line| line.contains(what)).unwrap_or_else(|| panic!("the server ended before it said: {what}"));
+    let address = hear("2 workers at http://").rsplit_once('/').unwrap().1.to_owned();
+    let ask = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    for restart in 1..=3 {
+        // Nothing, or a connection that was reset.
+        assert!(ask("/die").map_or_else(|_| true, |answer| answer.is_empty()));
+        hear("was killed by signal 6 (SIGABRT)");
+        hear("was started again");
+        assert!(ask("/").unwrap().contains("Hello from worker-"), "after death {restart}");
+    }
+    let children = children_of(server.id());
+    assert_eq!(children.len(), 3, "two workers and a manager");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    for child in children {
+        assert!(sys::wait_readable(&[child.as_fd()], Some(Instant::now() + PATIENCE)).unwrap() != 0, "all end with the server");
+    }
+}
+
+#[test]
 fn a_cache_computes_what_is_missing_once_and_survives_who_computes() {
     let directory = Directory::new("cache");
     let ask = |arguments: &[&str]| {

@@ -1,4 +1,5 @@
 //! Processes: what is given to them and what comes back, how they end, and what everybody sees then.
+mod support;
 
 use commonhold::{
     ChildProcess, Dict, Error, ErrorKind, List, Manager, Process, ResourceLimit, Shared, Stream, active_children, cpu_count,
@@ -6,7 +7,8 @@ use commonhold::{
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 commonhold::init_in_tests!();
@@ -666,33 +668,77 @@ fn limits_and_processors() {
     assert!(error.is_died() && error.to_string().contains("SIGABRT"), "{error}");
 }
 
+/// What a C library or a shell leaves behind: a file that is open without close-on-exec, by a low number and by a high one.
+fn accident() -> [OwnedFd; 2] {
+    let low = rustix::fs::memfd_create("accident", rustix::fs::MemfdFlags::empty()).unwrap();
+    let high = rustix::io::fcntl_dupfd_cloexec(&low, 500).unwrap();
+    rustix::io::fcntl_setfd(&high, rustix::io::FdFlags::empty()).unwrap();
+    [low, high]
+}
+
+/// What a process has open.
+fn open_in(pid: u32) -> Vec<String> {
+    let link = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.unwrap().path());
+    let text = |link: std::io::Result<PathBuf>| link.map_or_else(|_| "gone".into(), |to| to.to_string_lossy().into_owned());
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| text(link(entry))).collect()
+}
+
 #[test]
 fn descriptors_are_not_inherited_by_accident() {
-    let open = || {
-        let mut open: Vec<String> = std::fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .map(|entry| std::fs::read_link(entry.unwrap().path()).map_or_else(|_| "gone".into(), |to| to.to_string_lossy().into_owned()))
-            .collect();
-        open.sort();
-        open
-    };
-    // What this process was given itself, and so gives to whatever it starts.
-    let is_inheritable = |number: &u32| {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
-        let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
-        flags.is_some_and(|flags| flags & 0o2_000_000 == 0)
-    };
-    let inheritable = (3..1000).filter(is_inheritable).count();
+    let _accident = accident();
     let manager = Manager::builder().capacity(64 << 20).start().unwrap();
     let _list = manager.list([1u64]).unwrap();
     let _idle = Idle::spawn();
-    let child = Process::builder().stdin(Stream::Null).stdout(Stream::Null).stderr(Stream::Null).spawn(open, ()).unwrap();
-    let open = child.join().unwrap();
+    let child = Process::builder().stdin(Stream::Null).stdout(Stream::Null).stderr(Stream::Null);
+    let open = child.spawn(|| open_in(std::process::id()), ()).unwrap().join().unwrap();
     // The standard streams; its socket, its parent's pidfd; and the directory that is read.
-    assert_eq!(open.len() - inheritable, 6, "{open:?}");
-    for (what, count) in [("socket:", 1), ("pidfd", 1), ("memfd", 0)] {
+    assert_eq!(open.len(), 6, "{open:?}");
+    for (what, count) in [("/dev/null", 3), ("socket:", 1), ("pidfd", 1), ("memfd", 0)] {
         assert_eq!(open.iter().filter(|to| to.contains(what)).count(), count, "{what}: {open:?}");
     }
+}
+
+struct Clerk;
+
+#[commonhold::remote]
+impl Clerk {
+    pub fn new() -> Self {
+        Clerk
+    }
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+/// Not by a child, and not by any other process that is started, some of which outlive who starts them.
+#[test]
+fn nobody_inherits_descriptors_by_accident() {
+    fn start_everybody() -> commonhold::Result<()> {
+        let _accident = accident();
+        assert_eq!(open_in(std::process::id()).iter().filter(|to| to.contains("accident")).count(), 2);
+        let child = Idle::spawn();
+        let pool = commonhold::Pool::new(1)?;
+        let own = Manager::builder().capacity(64 << 20).start()?;
+        // It ends by itself if this fails.
+        let named = Manager::builder().capacity(64 << 20).idle_timeout(Duration::from_secs(1)).open_or_start("named")?;
+        let host_of = |manager: &Manager| manager.create(Clerk::new, ())?.pid();
+        let everybody = [
+            ("a child", child.0.pid()),
+            ("a worker", pool.pids()[0]),
+            ("a manager", support::process_of(&own).pid),
+            ("its host", host_of(&own)?),
+            ("a named manager", support::process_of(&named).pid),
+            ("its host", host_of(&named)?),
+        ];
+        for (who, pid) in everybody {
+            let open = open_in(pid);
+            assert!(open.iter().all(|to| !to.contains("accident")), "{who} has {open:?}");
+        }
+        named.shutdown()
+    }
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("run");
+    Process::builder().env("COMMONHOLD_RUNTIME_DIR", directory).spawn(start_everybody, ()).unwrap().join().unwrap().unwrap();
 }
 
 /// As cargo-nextest runs tests, and as somebody does who wants one of them.

@@ -22,7 +22,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("ipc/src/map.rs", 26),
     ("ipc/src/map/group.rs", 4),
     ("ipc/src/named.rs", 3),
-    ("ipc/src/sys.rs", 19),
+    ("ipc/src/sys.rs", 23),
     ("ipc/src/task.rs", 8),
     ("ipc/src/value/codec.rs", 22),
     ("ipc/src/value/native.rs", 1),

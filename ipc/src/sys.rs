@@ -10,7 +10,7 @@
 //! | `pidfd_open` | 5.3 | needed |
 //! | `waitid` of a pidfd | 5.4 | how a process ended is unknown |
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
-//! | `posix_spawn` that lets a descriptor pass by copying it onto itself | glibc 2.29 | processes fail to start |
+//! | `posix_spawn_file_actions_addclosefrom_np` | glibc 2.34 | what is open is listed before a process is started |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
 //! | open-file-description locks | 3.15 | needed |
 //! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
@@ -47,6 +47,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use memmap2::MmapRaw;
+use nix::spawn::PosixSpawnFileActions;
 use rkyv::util::AlignedVec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -411,6 +412,24 @@ pub fn silence_bell(bell: impl AsFd) -> bool {
 pub fn kill_self() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
+}
+
+/// Has a process that will be started close everything from a number on, before its program begins. None: this C library cannot.
+pub(crate) fn close_from(actions: &mut PosixSpawnFileActions, first: i32) -> Option<nix::Result<()>> {
+    type AddCloseFrom = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, libc::c_int) -> libc::c_int;
+    // Looked up and not linked, or no program would start where there is none.
+    // SAFETY: the name ends with a zero, and the handle is one that is always there.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: a function of this name has this signature, in every C library that has one.
+    let add = unsafe { mem::transmute::<*mut libc::c_void, AddCloseFrom>(found) };
+    // SAFETY: nix's type is the C library's, transparently, and was initialised when it was made; nobody else has it meanwhile.
+    match unsafe { add(ptr::from_mut(actions).cast(), first) } {
+        0 => Some(Ok(())),
+        code => Some(Err(nix::Error::from_raw(code))),
+    }
 }
 
 /// Has the kernel send this process SIGCONT when the other end of a socket closes, or says something. One that is stopped goes on; to one that is

@@ -6,6 +6,7 @@ use crate::dict::Dict;
 use crate::handle::{Handle, Object, Token};
 use crate::inside::Inside;
 use crate::list::{List, Run, inline_bytes};
+use crate::patience::deadline_after;
 use crate::session::{Session, SessionCore};
 use crate::single::{Counter, Namespace, Value};
 use crate::snapshot::Snapshot;
@@ -78,7 +79,7 @@ impl Session {
     /// Sleeps until the manager has ended, however it ends. `false`: it still lives after `timeout`.
     pub fn wait_for_end(&self, timeout: impl Into<Option<std::time::Duration>>) -> Result<bool> {
         // Later than any clock shows is never.
-        self.core().wait_for_end(timeout.into().and_then(|timeout| std::time::Instant::now().checked_add(timeout)))
+        self.core().wait_for_end(deadline_after(timeout))
     }
 
     /// Where the manager listens, as one word: for [`Manager::connect`](../commonhold/struct.Manager.html) in another process.

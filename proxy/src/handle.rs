@@ -8,6 +8,7 @@ mod lent;
 
 pub use lent::Lent;
 
+use crate::difference::of_types;
 use crate::interfaces::has_interface;
 use crate::seen;
 use crate::session::{Session, SessionCore};
@@ -219,8 +220,7 @@ impl Object {
         if found.fingerprint == wanted || (record.kind == Kind::Remote && has_interface(found.text, wanted)) {
             return Ok(());
         }
-        let text = format!("{what} was made as {}, not as {}: open it with the type that it was made with", found.text, text::<H>());
-        Err(Error::new(ErrorKind::WrongType, text))
+        Err(Error::new(ErrorKind::WrongType, of_types(&what.to_string(), found.text, text::<H>())))
     }
 }
 

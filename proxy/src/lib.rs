@@ -11,6 +11,7 @@ mod batch;
 mod client;
 mod connection;
 mod dict;
+mod difference;
 mod gate;
 mod guard;
 mod handle;

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 thread_local!(static SPIN: RefCell<Spin> = RefCell::new(Spin::new()));
 
-/// A moment so far away; none if no clock will ever show it.
-pub fn deadline_after(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
+/// A moment so far away; none if there is no time-out, or one whose end no clock will ever show.
+pub fn deadline_after(timeout: impl Into<Option<Duration>>) -> Option<Instant> {
+    Instant::now().checked_add(timeout.into()?)
 }
 
 /// How long a caller waits.

@@ -43,6 +43,23 @@ fn the_matcher_tells_right_from_wrong() {
     }
 }
 
+/// An order as two builds of a program know it.
+macro_rules! order {
+    ($module:ident, $price:ty) => {
+        mod $module {
+            #[derive(commonhold::Shared)]
+            pub struct Order {
+                customer: String,
+                articles_and_their_numbers: Vec<(String, u64)>,
+                price_in_cents: $price,
+            }
+        }
+    };
+}
+
+order!(before, u32);
+order!(now, u64);
+
 #[derive(Shared, Clone, Debug, PartialEq)]
 struct Reading {
     celsius: f64,
@@ -116,6 +133,12 @@ fn of_names_and_tokens() {
         manager.open::<Dict<u8, u8>>("numbers"),
         ErrorKind::WrongType,
         "\"numbers\" was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
+    );
+    manager.publish("orders", &manager.dict::<String, before::Order>([]).unwrap()).unwrap();
+    says(
+        manager.open::<Dict<String, now::Order>>("orders"),
+        ErrorKind::WrongType,
+        "\"orders\" was made as another type: at Order.price_in_cents it has u32, not u64; open it with the type that it was made with.\nIt was made as\n    Dict<String, struct Order {{…}price_in_cents: u32}>\nnot as\n    Dict<String, struct Order {{…}price_in_cents: u64}>",
     );
     says("nonsense".parse::<Token>(), ErrorKind::OutOfRange, "\"nonsense\" is not a token: pass the whole line that `token()` gave");
     let token = list.token().unwrap();

@@ -45,7 +45,7 @@ fn batches(talk: &mut Talk) {
     let base: u64 = talk.hear().unwrap().parse().unwrap();
     queue.send_many(KINDS.map(|kind| (base + kind, payload(base + kind)))).unwrap();
     KINDS.iter().for_each(|kind| talk.say(format!("in {}", base + kind)));
-    assert!(queue.try_send((base + 10, payload(base + 10))).unwrap());
+    assert!(queue.try_send((base + 10, payload(base + 10))).unwrap().is_ok());
     talk.say(format!("in {}", base + 10));
     queue.send_timeout((base + 12, payload(base + 12)), PATIENCE).unwrap();
     talk.say(format!("in {}", base + 12));

@@ -201,7 +201,10 @@ impl Work {
         self.count(|operations| {
             (0..operations).try_for_each(|_| match self {
                 Work::Lock => lock.lock().map(drop),
-                Work::ReentrantLock => Ok(drop((rlock.lock()?, rlock.lock()?))),
+                Work::ReentrantLock => {
+                    drop((rlock.lock()?, rlock.lock()?));
+                    Ok(())
+                }
                 Work::Read => rw_lock.read().map(drop),
                 Work::Write => rw_lock.write().map(drop),
                 Work::Permit => semaphore.acquire().map(drop),

@@ -1,8 +1,10 @@
 //! Starting another process, waiting for its end, and setting up the own one as a parent asked.
 //!
 //! Processes are started by `posix_spawn`, which shares memory with its parent until the new program runs: a fork would first copy the
-//! page tables of a large parent, and may not be had at all where memory is promised strictly. Everything is close-on-exec but the
-//! three standard streams and the one descriptor that is handed over.
+//! page tables of a large parent, and may not be had at all where memory is promised strictly. A new process has the three standard
+//! streams and the one descriptor that it is handed; everything else is closed before its program begins, also what this process has
+//! open without close-on-exec: a shell's `3>log`, what some library opens. glibc 2.34 does that in the new process, so nothing can come
+//! between. What is older is told before what there is to close: something that another thread opens at this moment gets through.
 //!
 //! A process is known by its pidfd, so that no signal and no wait can meet another process that has got its number. Somebody else
 //! may have waited for it, or SIGCHLD may be ignored: then how it ended is [`End::Unknown`].
@@ -21,7 +23,7 @@ use rustix::process::{Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit
 use rustix::thread::CpuSet;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{open_null, pidfd_open, wait_readable};
+use crate::sys::{close_from, open_null, pidfd_open, wait_readable};
 
 /// What one of the standard streams of a new process is.
 #[derive(Debug, Default)]
@@ -41,8 +43,8 @@ impl<T: Into<OwnedFd>> From<T> for Stream {
     }
 }
 
-/// Name of the descriptor that a new process is handed, in place of its number: that is known only when all is ready.
-pub const HANDED: &str = "{fd}";
+/// Number of the descriptor that a new process is handed.
+pub const HANDED: i32 = 3;
 
 /// A process to be started.
 pub struct Plan<'a> {
@@ -50,11 +52,11 @@ pub struct Plan<'a> {
     pub program: &'a Path,
     /// Its arguments, from the name that it is called by.
     pub arguments: Vec<OsString>,
-    /// Its environment. In the last variable, [`HANDED`] becomes the number of the descriptor.
+    /// Its environment.
     pub environment: Vec<(OsString, OsString)>,
     /// Input, output, errors.
     pub streams: [Stream; 3],
-    /// The descriptor that it is handed.
+    /// The descriptor that it is handed, by the number [`HANDED`].
     pub handed: OwnedFd,
 }
 
@@ -63,7 +65,12 @@ impl Plan<'_> {
     ///
     /// # Errors
     /// `System` if the program cannot be executed, or if there are no processes, descriptors or memory left for it.
-    pub fn spawn(mut self) -> Result<Spawned> {
+    pub fn spawn(self) -> Result<Spawned> {
+        self.spawn_closing(close_others)
+    }
+
+    /// The same with either way to close what it is not given.
+    pub(super) fn spawn_closing(self, close_others: impl FnOnce(&mut PosixSpawnFileActions) -> Result<()>) -> Result<Spawned> {
         let failed = |errno: nix::Error| {
             let cure = match errno {
                 nix::Error::EAGAIN => ": the limit on processes is reached (`ulimit -u`, or pids.max of the control group)",
@@ -73,23 +80,21 @@ impl Plan<'_> {
             let error = std::io::Error::from_raw_os_error(errno as i32);
             Error::system(format!("cannot start {}{cure}", self.program.display()), error)
         };
-        let handed = above_streams(self.handed.as_fd())?;
-        if let Some((_, value)) = self.environment.last_mut() {
-            *value = value.to_string_lossy().replace(HANDED, &handed.as_raw_fd().to_string()).into();
-        }
         let mut actions = PosixSpawnFileActions::init().map_err(failed)?;
         let mut sources = Vec::new();
         for (number, stream) in (0..).zip(&self.streams) {
             let source = match stream {
                 Stream::Inherit => continue,
-                Stream::Null => above_streams(open_null()?.as_fd())?,
-                Stream::Fd(fd) => above_streams(fd.as_fd())?,
+                Stream::Null => aside(open_null()?.as_fd())?,
+                Stream::Fd(fd) => aside(fd.as_fd())?,
             };
-            actions.add_dup2(source.as_raw_fd(), number).map_err(failed)?;
-            sources.push(source);
+            sources.push((source, number));
         }
-        // A copy onto itself: in the new process the descriptor is no longer close-on-exec.
-        actions.add_dup2(handed.as_raw_fd(), handed.as_raw_fd()).map_err(failed)?;
+        sources.push((aside(self.handed.as_fd())?, HANDED));
+        for (source, number) in &sources {
+            actions.add_dup2(source.as_raw_fd(), *number).map_err(failed)?;
+        }
+        close_others(&mut actions)?;
         let arguments: Vec<CString> = self.arguments.iter().map(|text| c_string(text.as_bytes())).collect::<Result<_>>()?;
         let variable = |(name, value): &(OsString, OsString)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat());
         let environment: Vec<CString> = self.environment.iter().map(variable).collect::<Result<_>>()?;
@@ -109,9 +114,33 @@ fn attributes() -> nix::Result<PosixSpawnAttr> {
     Ok(attributes)
 }
 
-/// A copy of a descriptor whose number is no standard stream's, close-on-exec.
-fn above_streams(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| Error::system("cannot copy a descriptor for a new process", errno))
+/// Has a new process close all but what it is given.
+pub(super) fn close_others(actions: &mut PosixSpawnFileActions) -> Result<()> {
+    close_from(actions, HANDED + 1).map_or_else(|| close_what_is_open(actions), |closed| closed.map_err(not_kept))
+}
+
+/// The same by what is open here now.
+pub(super) fn close_what_is_open(actions: &mut PosixSpawnFileActions) -> Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(not_kept)? {
+        match entry.map_err(not_kept)?.file_name().to_string_lossy().parse() {
+            // A number at which there is nothing any more does no harm; one that is beyond the limit on numbers is not taken.
+            Ok(number) if number > HANDED => match actions.add_close(number) {
+                Ok(()) | Err(nix::Error::EBADF) => {}
+                Err(errno) => return Err(not_kept(errno)),
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn not_kept(error: impl Into<std::io::Error>) -> Error {
+    Error::system("cannot keep from a new process what this one has open", error)
+}
+
+/// A copy of a descriptor whose number is none that a new process begins with, close-on-exec.
+fn aside(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, HANDED + 1).map_err(|errno| Error::system("cannot copy a descriptor for a new process", errno))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString> {

@@ -126,6 +126,32 @@ fn a_pidfd_tells_of_a_death() {
     assert!(pidfd_open(u32::MAX).unwrap_err().is_not_found());
 }
 
+/// In either way; nothing comes with it that is open without close-on-exec.
+#[test]
+fn a_process_has_its_streams_and_what_it_is_handed() {
+    use std::io::Read;
+    let low = rustix::fs::memfd_create("accident", rustix::fs::MemfdFlags::empty()).unwrap();
+    let high = rustix::io::fcntl_dupfd_cloexec(&low, 500).unwrap();
+    rustix::io::fcntl_setfd(&high, rustix::io::FdFlags::empty()).unwrap();
+    for close_others in [spawn::close_others, spawn::close_what_is_open] {
+        let (mut shown, its) = std::io::pipe().unwrap();
+        let plan = Plan {
+            program: std::path::Path::new("/bin/sh"),
+            arguments: ["sh", "-c", "ls -l /proc/$$/fd; exit"].map(Into::into).into(),
+            environment: std::env::vars_os().collect(),
+            streams: [Stream::Null, OwnedFd::from(its).into(), Stream::Null],
+            handed: UnixStream::pair().unwrap().0.into(),
+        };
+        let process = plan.spawn_closing(close_others).unwrap();
+        let mut text = String::new();
+        shown.read_to_string(&mut text).unwrap();
+        assert_eq!(process.wait(None).unwrap(), Some(End::Code(0)));
+        let open: Vec<_> = text.lines().filter_map(|line| line.split_once(" -> ")?.0.rsplit_once(' ').map(|(_, number)| number)).collect();
+        assert_eq!(open, ["0", "1", "2", "3"], "{text}");
+        assert!(text.lines().last().unwrap().contains(" 3 -> socket:"), "{text}");
+    }
+}
+
 #[test]
 fn polling_tells_which_descriptor_is_ready() {
     let (a, b) = UnixStream::pair().unwrap();

@@ -4,6 +4,7 @@ use super::failure::{Right, tell};
 use super::message::{Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
 use super::run::{PanicReport, panicked};
+use crate::patience::deadline_after;
 use crate::session::Stored;
 use crate::unpoisoned::lock;
 use crate::wait::{Places, Source};
@@ -128,7 +129,7 @@ impl ChildProcess {
     /// `UsedAfterFork` in a forked child; `System` if this process cannot wait.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
         // Later than any clock shows is never.
-        self.wait_until(timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
+        self.wait_until(deadline_after(timeout))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {

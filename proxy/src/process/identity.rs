@@ -1,12 +1,13 @@
 //! Who this process is, and whose child.
 
+use crate::patience::deadline_after;
 use crate::wait::{Places, Source, is_readable};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::sys::wait_readable;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a process that was started as a child has been told about itself. Empty in the main process.
 static OWN: OnceLock<Own> = OnceLock::new();
@@ -105,7 +106,7 @@ impl ParentProcess {
     /// # Errors
     /// `System` if this process cannot wait.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
-        let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = deadline_after(timeout);
         Ok(wait_readable(&[self.sentinel()], deadline)? != 0)
     }
 

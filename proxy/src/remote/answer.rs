@@ -84,12 +84,6 @@ pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Inst
     }
 }
 
-/// The deadline that a time-out of now means; none if it is later than any clock shows.
-pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    let timeout = timeout?;
-    Instant::now().checked_add(timeout)
-}
-
 /// The error of a call that took too long.
 pub(super) fn timed_out(timeout: Option<Duration>) -> Error {
     let text = format!(

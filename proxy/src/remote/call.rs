@@ -1,10 +1,11 @@
 //! The client's side of a call: which line it goes on, and the calls of an object's methods.
 
-use super::answer::{deadline, host_gone, result, timed_out, wait};
+use super::answer::{host_gone, result, timed_out, wait};
 use super::line::Line;
 use super::pending::{Pending, Stream};
 use super::question::{Arguments, Chain, Prepared, Question, in_chain};
 use crate::handle::{Handle, Object};
+use crate::patience::deadline_after;
 use crate::request::Request;
 use crate::session::SessionCore;
 use crate::unpoisoned::lock;
@@ -182,7 +183,7 @@ impl Caller {
     pub fn call<P: Handle, R: Shared>(&self, method: u32, write: impl FnOnce(&mut Arguments<'_>) -> Result<()>) -> Result<R> {
         let session = self.object.ready()?;
         let mut prepared = Prepared::new(session, &self.question::<P>(method), write)?;
-        let deadline = deadline(self.timeout);
+        let deadline = deadline_after(self.timeout);
         let home = self.home(session)?;
         let mut line = reach(session, home.host, &home.lines).map_err(|error| self.explain(session, home.host, error))?;
         let number = line.next_number();

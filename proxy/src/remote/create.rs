@@ -1,12 +1,13 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::answer::{deadline, host_gone, result, wait};
+use super::answer::{host_gone, result, wait};
 use super::call::{Remotes, Use, reach};
 use super::function::{Logic, over_time};
 use super::host::Passage;
 use super::line::Frame;
 use super::question::{Arguments, Prepared, Question};
+use crate::patience::deadline_after;
 use crate::process::Task;
 use crate::session::{Session, SessionCore};
 use crate::unpoisoned::lock;
@@ -212,7 +213,7 @@ fn call_function<R: Shared>(
 fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<Duration>) -> Result<Frame> {
     let mut has_begun = false;
     loop {
-        match wait(core, line, deadline(limit))? {
+        match wait(core, line, deadline_after(limit))? {
             Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Some(frame) => return Ok(frame),
             None if has_begun => return Err(over_time()),

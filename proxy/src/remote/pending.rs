@@ -6,6 +6,7 @@
 use super::answer::{call_off, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use super::question::Prepared;
+use crate::patience::deadline_after;
 use crate::session::{SessionCore, Stored};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -421,7 +422,7 @@ impl<R: Shared> Pending<R> {
     /// # Errors
     /// As the call itself; `Closed` if it was given already.
     pub fn get_timeout(&self, timeout: Duration) -> Result<Option<R>> {
-        let frame = self.stream.fetch(self.number, Instant::now().checked_add(timeout))?;
+        let frame = self.stream.fetch(self.number, deadline_after(timeout))?;
         frame.map(|frame| self.result(&frame)).transpose()
     }
 
@@ -466,7 +467,7 @@ impl<R: Shared> Pending<R> {
     /// # Errors
     /// As the call itself, if there is no result to come; `Closed` if it was given already.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
-        self.stream.wait(self.number, timeout.into().and_then(|timeout| Instant::now().checked_add(timeout)))
+        self.stream.wait(self.number, deadline_after(timeout))
     }
 
     /// Whether the result is here.

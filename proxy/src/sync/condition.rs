@@ -104,7 +104,7 @@ impl Condition {
         mut happened: impl FnMut() -> Result<bool>,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<(Acquired<LockGuard<'c>>, bool)> {
-        let deadline = timeout.into().and_then(deadline_after);
+        let deadline = deadline_after(timeout);
         let (mut guard, mut owner_died, mut on_time) = (guard, false, true);
         loop {
             let now = happened()?;

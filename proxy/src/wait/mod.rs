@@ -76,7 +76,7 @@ impl<S: Source + ?Sized> Waitable for S {}
 /// # }
 /// ```
 pub fn wait(things: &[&dyn Waitable], timeout: impl Into<Option<Duration>>) -> Result<Vec<usize>> {
-    wait_until(things, timeout.into().and_then(deadline_after))
+    wait_until(things, deadline_after(timeout))
 }
 
 /// The same until a moment.

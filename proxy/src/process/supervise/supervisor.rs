@@ -2,6 +2,7 @@
 
 use super::event::SupervisorEvent;
 use super::spec::{ChildSpec, Restart, RestartStrategy, Running};
+use crate::patience::deadline_after;
 use crate::process::children::ChildProcess;
 use crate::wait::{Waitable, wait_until};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -186,7 +187,7 @@ impl Supervisor {
     /// wait.
     pub fn step(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Option<SupervisorEvent>> {
         self.stamp.check()?;
-        let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = deadline_after(timeout);
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
