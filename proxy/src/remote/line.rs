@@ -501,25 +501,18 @@ impl SharedLine {
     }
 
     /// For the one who reads: whether there may be something to be read without waiting. A socket is not looked at for that.
-    #[inline]
     pub fn may_have_come(&self) -> bool {
-        match &*self.road {
-            Road::Memory(end) => end.is_ready(Wanted::Bytes),
-            Road::Socket(_) => true,
-        }
+        !matches!(&*self.road, Road::Memory(end) if !end.is_ready(Wanted::Bytes))
     }
 
     /// For the one who reads: the next frame, if all of it has come.
     pub fn try_next(&self) -> Result<Option<Frame>> {
         let mut incoming = lock(&self.incoming);
         loop {
-            if let Some(frame) = incoming.take(&self.road)? {
-                return Ok(Some(frame));
-            }
-            match &*self.road {
-                Road::Socket(socket) if incoming.fill(socket)? == Some(true) => {}
-                // At its end it is found so by whoever waits.
-                _ => return Ok(None),
+            match (incoming.take(&self.road)?, &*self.road) {
+                // The end is found by whoever waits.
+                (None, Road::Socket(socket)) if incoming.fill(socket)? == Some(true) => {}
+                (frame, _) => return Ok(frame),
             }
         }
     }
