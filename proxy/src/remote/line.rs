@@ -117,7 +117,6 @@ impl Road {
     }
 
     /// Whether the other side has said so, or, by a socket, is gone.
-    #[inline]
     pub fn is_given_up(&self) -> bool {
         match self {
             Road::Socket(_) => self.has_hung_up(),
@@ -376,7 +375,6 @@ impl Line {
     }
 
     /// Whether something has come, be it a part of a frame. A socket is not looked at for that.
-    #[inline]
     pub fn has_come(&self) -> bool {
         match &*self.road {
             Road::Memory(end) => end.is_ready(Wanted::Bytes),
@@ -410,7 +408,6 @@ impl Line {
     }
 
     /// A frame's payload that is not needed any more: its memory is used again.
-    #[inline]
     pub fn reuse(&mut self, payload: AlignedVec<16>) {
         self.incoming.reuse(payload);
     }
