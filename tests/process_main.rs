@@ -5,7 +5,7 @@
 mod support;
 
 use commonhold::{
-    ChildSpec, ChildrenGuard, ErrorKind, List, Manager, Process, Queue, ResourceLimit, RestartStrategy, Stream, Supervisor,
+    ChildSpec, ChildrenGuard, ErrorKind, List, Manager, Pool, Process, Queue, ResourceLimit, RestartStrategy, Stream, Supervisor,
     SupervisorEvent, active_children, current_process, parent_process,
 };
 use commonhold_ipc::points::CLIENT_VARIABLE;
@@ -71,7 +71,7 @@ fn checks() {
         ("a storm in a memory control group", storms_in_a_memory_group),
         ("forked children", forked_children),
         ("children killed at every point", children_die_everywhere),
-        ("parents killed at every point", parents_die_everywhere),
+        ("parents killed at every point leave nothing behind", parents_die_everywhere),
         ("lines of children are whole", whole_lines),
         ("runners of checks one by one find them", checks_one_by_one),
         ("a program with rights beyond its user's", rights_beyond),
@@ -796,34 +796,65 @@ fn die_everywhere(manager: &Manager, list: &List<u64>, fails: bool) {
     }
 }
 
-/// Role: starts daemonic children, with an object of a manager of its own, until it dies.
+/// Role: has daemonic children, a manager and a pool of its own, and memory shared with all of them, until it dies.
 fn dies_on_the_way() {
     let manager = Manager::builder().capacity(64 << 20).start().unwrap();
-    let list = manager.list::<u64>([]).unwrap();
-    // What the children themselves do is not counted.
+    let (list, jobs) = (manager.list::<u64>([]).unwrap(), manager.queue::<u64>(10).unwrap());
+    // What the others themselves do is not counted.
     let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, (list.clone(), false)).unwrap();
     let children: Vec<_> = (0..2).map(|_| start()).collect();
+    let pool = Pool::builder().workers(1).env(CLIENT_VARIABLE, "never").build().unwrap();
+    let count = |bytes: Vec<u8>, jobs: Queue<u64>| jobs.send(bytes.len() as u64);
+    pool.apply(count, (vec![7; 1 << 20], jobs.clone())).unwrap().unwrap();
+    assert_eq!(jobs.recv().unwrap(), Some(1 << 20));
     for child in children {
         child.join().unwrap().unwrap();
     }
     println!("done");
 }
 
+/// Runs a program in a shell that ends when all do who have the program's output. What they have said; how the program ended; and what they
+/// have left in `/dev/shm`, which they have for themselves, if there may be such a thing.
+fn run_to_the_last(program: &mut Command, alone: bool) -> Vec<String> {
+    let mut shell = if alone { Command::new("unshare") } else { Command::new("sh") };
+    let (before, after) = if alone { ("mount -t tmpfs none /dev/shm && ", "; ls -A /dev/shm") } else { ("", "") };
+    if alone {
+        shell.args(["--map-root-user", "--mount", "sh"]);
+    }
+    shell.args(["-c", &format!(r#"{before}{{ "$0" "$@"; echo "ended $?"; }} | cat{after}"#)]);
+    shell.arg(program.get_program()).args(program.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
+    for (name, value) in program.get_envs() {
+        shell.env(name, value.unwrap());
+    }
+    let output = shell.output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
 fn parents_die_everywhere() {
+    let alone = Command::new("unshare").args(["--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/dev/shm"]).output();
+    let alone = alone.is_ok_and(|output| output.status.success());
+    match alone {
+        true => assert_eq!(run_to_the_last(Command::new("touch").arg("/dev/shm/left"), true), ["ended 0", "left"]),
+        false => println!("  (nobody can have a /dev/shm for himself here: what is left there is not seen)"),
+    }
+    let directory = tempfile::tempdir().unwrap();
     for point in 1.. {
-        let mut parent = role("dies").env(CLIENT_VARIABLE, point.to_string()).stderr(Stdio::null()).spawn().unwrap();
-        let mut said = String::new();
-        // Children have this pipe as their standard output, too: its end is theirs.
+        let mut parent = role("dies");
+        parent.env(CLIENT_VARIABLE, point.to_string());
+        for variable in ["TMPDIR", "XDG_RUNTIME_DIR", "COMMONHOLD_RUNTIME_DIR"] {
+            parent.env(variable, directory.path());
+        }
         let begin = Instant::now();
-        parent.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let said = run_to_the_last(&mut parent, alone);
         assert!(begin.elapsed() < PATIENCE);
-        let ended = parent.wait().unwrap();
-        if said.contains("done") {
+        assert_eq!(files_in(directory.path()), Vec::<std::path::PathBuf>::new(), "at point {point}");
+        if said == ["done", "ended 0"] {
             println!("  {} points", point - 1);
-            assert!(ended.success() && point > 10, "{ended}, {point}");
+            assert!(point > 20, "{point}");
             break;
         }
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "at point {point}: {ended}");
+        // By the signal. It may have been on its way out.
+        assert_eq!(said.iter().filter(|line| *line != "done").collect::<Vec<_>>(), ["ended 137"], "at point {point}");
     }
 }
 
