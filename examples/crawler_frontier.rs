@@ -1,12 +1,23 @@
-//! The frontier of a crawler: workers lease pages, and some pages kill their workers. No page is lost.
+//! The frontier of a crawler: workers lease pages, and no page is lost, whoever is killed over it.
 //!
-//! `cargo run --example crawler_frontier`
+//! `cargo run --example crawler_frontier`, `-- --kill` to have some pages kill their workers
 //!
 //! A leased page comes back at once when its worker dies. Links are sent before the page is acknowledged, so a worker that is killed
 //! anywhere leaves at worst something that is done twice; `visited` sees to it that it counts once.
 
+use clap::Parser;
 use commonhold::{Dict, Manager, Process, Queue};
+use std::process::ExitCode;
 use std::time::Duration;
+
+/// Goes through a small web of pages that link to each other, by several processes.
+#[derive(Parser)]
+#[command(name = "crawler_frontier", version)]
+struct Cli {
+    /// Have some pages kill the first worker that takes them
+    #[arg(long)]
+    kill: bool,
+}
 
 /// Pages of this web: each links to two others.
 const PAGES: u64 = 63;
@@ -15,10 +26,10 @@ fn links(page: u64) -> impl Iterator<Item = u64> {
     [2 * page, 2 * page + 1].into_iter().filter(|link| *link <= PAGES)
 }
 
-fn crawl(frontier: Queue<u64>, visited: Dict<u64, u64>) -> commonhold::Result<()> {
+fn crawl(frontier: Queue<u64>, visited: Dict<u64, u64>, kill: bool) -> commonhold::Result<()> {
     while let Some(page) = frontier.lease()? {
-        if *page % 10 == 7 && page.attempt() == 1 {
-            std::process::exit(1); // in the middle of the work, without a word
+        if kill && *page % 10 == 7 && page.attempt() == 1 {
+            std::process::abort(); // in the middle of the work, without a word
         }
         for link in links(*page) {
             frontier.send(link)?;
@@ -29,12 +40,11 @@ fn crawl(frontier: Queue<u64>, visited: Dict<u64, u64>) -> commonhold::Result<()
     Ok(())
 }
 
-fn main() -> commonhold::Result<()> {
-    commonhold::init();
+fn run(cli: &Cli) -> commonhold::Result<()> {
     let manager = Manager::start()?;
     let frontier = manager.queue::<u64>(1000)?;
     let visited = manager.dict::<u64, u64>([])?;
-    let start = || Process::spawn(crawl, (frontier.clone(), visited.clone()));
+    let start = || Process::spawn(crawl, (frontier.clone(), visited.clone(), cli.kill));
     frontier.send(1)?;
     let mut workers = vec![start()?, start()?, start()?];
     let mut deaths = 0;
@@ -51,4 +61,15 @@ fn main() -> commonhold::Result<()> {
     let twice = visited.iter()?.filter(|(_, attempts)| **attempts > 1).count();
     println!("{} of {PAGES} pages visited, {twice} of them by a second worker; {deaths} workers died", visited.len()?);
     Ok(())
+}
+
+fn main() -> ExitCode {
+    commonhold::init();
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crawler_frontier: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

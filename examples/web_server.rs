@@ -3,16 +3,17 @@
 //!
 //! `cargo run --example web_server`, `-- --kill` to have a worker killed in between, `-- --stay` to try it with a browser
 //!
-//! The configuration is a `Value`: a worker reads it in place for each request, so a new one holds from the next request on. The
-//! limit is a semaphore's, whose permits come back when a worker dies in the middle of a request. A supervisor starts another one then.
+//! The configuration is a `Value`: a worker reads it in place for each request, so a new one holds from the next request on. The rate
+//! limit is a token bucket in another `Value`, which each request updates: all workers together give no more than the configuration
+//! says, and one that is killed has taken its token or has not. A supervisor starts another worker then.
 
 use clap::Parser;
-use commonhold::{ChildSpec, Dict, Manager, RestartStrategy, Semaphore, Shared, Supervisor, SupervisorEvent, Value, current_process};
+use commonhold::{ChildSpec, Dict, Manager, RestartStrategy, Shared, Supervisor, SupervisorEvent, Value, current_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Serves pages from several processes that share what they know.
 #[derive(Parser)]
@@ -32,18 +33,57 @@ struct Cli {
 #[derive(Shared, Debug)]
 struct Config {
     greeting: String,
-    /// Answers that are being written at the same time.
-    at_once: u32,
+    /// Pages that may be asked for at once, after a time of rest.
+    burst: f64,
+    /// Pages that may be asked for in the long run.
+    per_second: f64,
 }
+
+/// A token for each page that may be asked for now.
+#[derive(Shared, Debug)]
+struct Bucket {
+    tokens: f64,
+    /// When they were counted, by the only clock of std's that means the same in all processes.
+    counted: Duration,
+}
+
+impl Bucket {
+    /// Takes a token, if there is one; else says how long it takes until there is.
+    fn take(&mut self, burst: f64, per_second: f64) -> Result<(), Duration> {
+        let now = now();
+        // A clock that was put back gives nothing for once, and goes on from there.
+        self.tokens = burst.min(self.tokens + now.saturating_sub(self.counted).as_secs_f64() * per_second);
+        self.counted = now;
+        if self.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.tokens) / per_second));
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+const SERVED: &str = "200 OK";
+const REFUSED: &str = "429 Too Many Requests";
 
 /// What all workers share, as one argument.
 #[derive(Shared, Clone)]
 struct Site {
     config: Value<Config>,
-    /// As many permits as the configuration says.
-    slots: Semaphore,
+    bucket: Value<Bucket>,
     /// Pages by how they were answered.
     answered: Dict<String, u64>,
+}
+
+impl Site {
+    /// Pages that were answered like this.
+    fn pages(&self, status: &str) -> commonhold::Result<u64> {
+        Ok(self.answered.get(status)?.map_or(0, |pages| *pages))
+    }
 }
 
 /// A worker. The listening socket is its standard input, as it was for the programs of inetd.
@@ -64,37 +104,46 @@ fn answer(site: &Site, mut stream: &TcpStream) -> commonhold::Result<std::io::Re
     let path = first.split(' ').nth(1).unwrap_or("/").to_owned();
     // The rest of the head.
     lines.take_while(|line| !line.is_empty()).for_each(drop);
-    let Some(_slot) = site.slots.try_acquire()? else {
-        site.answered.add("503 Service Unavailable", 1)?;
-        return Ok(write!(stream, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\nbusy"));
-    };
-    if path == "/die" {
-        std::process::abort(); // as a fault in a C library would; the permit comes back all the same
-    }
-    site.answered.add("200 OK", 1)?;
     let config = site.config.get()?;
+    let mut token = Ok(());
+    // Done again if another worker's came first: the last result counts.
+    site.bucket.update(|bucket| token = bucket.take(config.burst.into(), config.per_second.into()))?;
+    if let Err(wait) = token {
+        site.answered.add(REFUSED, 1)?;
+        let seconds = wait.as_secs_f64().ceil();
+        return Ok(write!(stream, "HTTP/1.1 {REFUSED}\r\nRetry-After: {seconds}\r\nConnection: close\r\n\r\nin {seconds} s"));
+    }
+    if path == "/die" {
+        std::process::abort(); // as a fault in a C library would; others are served all the same
+    }
+    site.answered.add(SERVED, 1)?;
     let name = current_process().name();
-    Ok(write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{} from {name}", config.greeting))
+    Ok(write!(stream, "HTTP/1.1 {SERVED}\r\nConnection: close\r\n\r\n{} from {name}", config.greeting))
 }
 
-/// Asks for a page, as a browser would. The body; empty if the worker died over it.
-fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+/// Asks for a page, as a browser would. Status and body; both empty if the worker died over it.
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<(String, String)> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
-        Ok(_) => Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(String::new()),
+        Ok(_) => {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            let status = head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 ");
+            Ok((status.to_owned(), body.to_owned()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(Default::default()),
         Err(error) => Err(error),
     }
 }
 
 fn run(cli: &Cli) -> commonhold::Result<()> {
     let manager = Manager::start()?;
-    let at_once = 8;
+    // By itself it asks for more pages than it may, so that a slow rate is what it wants to see.
+    let (burst, per_second) = if cli.stay { (100.0, 10.0) } else { (20.0, 1.0 / 3600.0) };
     let site = Site {
-        config: manager.value(Config { greeting: "Hello".into(), at_once })?,
-        slots: manager.semaphore(at_once as usize)?,
+        config: manager.value(Config { greeting: "Hello".into(), burst, per_second })?,
+        bucket: manager.value(Bucket { tokens: burst, counted: now() })?,
         answered: manager.dict([])?,
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(commonhold::Error::other)?;
@@ -110,9 +159,9 @@ fn run(cli: &Cli) -> commonhold::Result<()> {
         return supervisor.run(|event| println!("{event}"));
     }
     let page = |path| ask(address, path).map_err(commonhold::Error::other);
-    println!("{}", without_name(&page("/")?));
+    println!("{}", without_name(&page("/")?.1));
     if cli.kill {
-        assert_eq!(page("/die")?, "");
+        assert_eq!(page("/die")?, Default::default());
         // Until there is another one in its place.
         while let Some(event) = supervisor.step(Duration::from_secs(30))? {
             match event {
@@ -122,12 +171,19 @@ fn run(cli: &Cli) -> commonhold::Result<()> {
             }
         }
     }
-    site.config.update(|config| config.greeting = "Good evening".into())?;
-    println!("{}", without_name(&page("/")?));
+    let refused = loop {
+        match page("/")? {
+            (status, _) if status == SERVED => {}
+            refused => break refused,
+        }
+    };
+    println!("{} pages served, then {}: {}", site.pages(SERVED)?, refused.0, refused.1);
+    site.config.update(|config| *config = Config { greeting: "Good evening".into(), burst: 50.0, per_second: 1_000_000.0 })?;
+    println!("{}", without_name(&page("/")?.1));
     for _ in 0..48 {
         page("/")?;
     }
-    println!("{} pages answered, {} of {at_once} slots free", *site.answered.get("200 OK")?.expect("some"), site.slots.available()?);
+    println!("{} pages served, {} refused", site.pages(SERVED)?, site.pages(REFUSED)?);
     Ok(())
 }
 

@@ -16,6 +16,41 @@ use std::time::{Duration, Instant};
 /// Longer than any of these programs takes, by far.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is run as it is.
+const ALONE: &[&str] = &[
+    "proxy_objects",
+    "accounts",
+    "children",
+    "process",
+    "cpu_count",
+    "pool_squares",
+    "pool_progress",
+    "tour",
+    "queue_fifo",
+    "pipe",
+    "tally",
+    "rate_limiter",
+    "leaderboard",
+    "shared_array",
+    "shared_memory",
+];
+
+/// What prints in any order, but for so many lines at its end.
+const SIDE_BY_SIDE: &[(&str, usize)] = &[("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5), ("pool_waits", 1)];
+
+/// What is asked to kill some of its own, and how.
+const KILLED: &[(&str, &[&str])] = &[
+    ("web_server", &["--kill"]),
+    ("crawler_frontier", &["--kill"]),
+    ("job_server", &["--kill"]),
+    ("metrics", &["--kill", "5"]),
+    ("simulation", &["--kill"]),
+    ("sample_index", &["--samples", "20000", "--kill"]),
+];
+
+/// What has a test of its own here, under this very name.
+const BY_THEMSELVES: [&str; 6] = ["checksum_tree", "compute_cache", "unrelated_writer", "unrelated_reader", "index_server", "index_client"];
+
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     let profile = test.parent().and_then(Path::parent).expect("tests are built into `deps`");
@@ -97,25 +132,7 @@ fn the_matcher_tells_right_from_wrong() {
 #[test]
 fn programs_by_themselves_print_what_is_expected() {
     let directory = Directory::new("alone");
-    let names = [
-        "proxy_objects",
-        "accounts",
-        "children",
-        "process",
-        "cpu_count",
-        "pool_squares",
-        "pool_progress",
-        "tour",
-        "queue_fifo",
-        "pipe",
-        "crawler_frontier",
-        "job_server",
-        "tally",
-        "rate_limiter",
-        "leaderboard",
-        "shared_array",
-    ];
-    for name in names.into_iter().chain(cfg!(feature = "shared-memory").then_some("shared_memory")) {
+    for name in ALONE.iter().filter(|name| **name != "shared_memory" || cfg!(feature = "shared-memory")) {
         check(name, &run(name, &[], &directory.0));
     }
 }
@@ -136,9 +153,9 @@ fn in_expected_order(name: &str, output: &mut Output, in_order: usize) {
 #[test]
 fn processes_side_by_side_print_in_any_order() {
     let directory = Directory::new("processes");
-    for (name, in_order) in [("process_arguments", 1), ("task_queue", 0), ("supervised_workers", 5), ("pool_waits", 1)] {
+    for (name, in_order) in SIDE_BY_SIDE {
         let mut output = run(name, &[], &directory.0);
-        in_expected_order(name, &mut output, in_order);
+        in_expected_order(name, &mut output, *in_order);
         check(name, &output);
     }
 }
@@ -189,12 +206,7 @@ fn tasks_are_done_by_real_processes() {
 #[test]
 fn real_programs_survive_what_they_do_to_themselves() {
     let directory = Directory::new("killed");
-    for (name, arguments) in [
-        ("web_server", &["--kill"][..]),
-        ("metrics", &["--kill", "5"]),
-        ("simulation", &["--kill"]),
-        ("sample_index", &["--samples", "20000", "--kill"]),
-    ] {
+    for (name, arguments) in KILLED {
         check(name, &run(name, arguments, &directory.0));
     }
 }
@@ -251,15 +263,27 @@ fn a_cache_computes_what_is_missing_once_and_survives_who_computes() {
     assert!(String::from_utf8_lossy(&gone.stderr).contains("has not been started"), "{gone:?}");
 }
 
+/// The names of the files of a directory that end so.
+fn names(directory: &Path, extension: &str) -> Vec<String> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let ours = files.filter(|path| path.extension().is_some_and(|it| it == extension));
+    let mut names: Vec<_> = ours.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn every_example_is_checked() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for entry in std::fs::read_dir(&root).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            assert!(root.join("expected").join(format!("{name}.txt")).exists(), "{name} has no expected output");
-        }
+fn every_example_is_run_and_has_an_expected_output() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let by_tables = ALONE.iter().copied().chain(SIDE_BY_SIDE.iter().map(|(name, _)| *name)).chain(KILLED.iter().map(|(name, _)| *name));
+    let mut runs: Vec<&str> = by_tables.chain(BY_THEMSELVES).collect();
+    runs.sort_unstable();
+    assert_eq!(runs, names(&directory, "rs"), "what is run here, what is in examples/");
+    assert_eq!(runs, names(&directory.join("expected"), "txt"), "what is run here, what is in examples/expected/");
+    let tests = include_str!("examples.rs");
+    for name in BY_THEMSELVES {
+        let calls = [format!("check(\"{name}\", "), format!("program(\"{name}\")")];
+        assert!(calls.iter().any(|call| tests.contains(call)), "no test runs {name}");
     }
 }
 

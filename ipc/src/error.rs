@@ -44,6 +44,8 @@ pub enum ErrorKind {
     Conflict,
     /// A function in another process has panicked.
     Panicked,
+    /// The call was called off before it began: it was not run.
+    Cancelled,
     /// A process has ended without a result: it was killed by a signal, or called `exit`.
     Died,
     /// The system does not offer what is needed, or refused it.
@@ -167,6 +169,11 @@ impl Error {
     /// Whether a time-out passed.
     pub fn is_timed_out(&self) -> bool {
         self.0.kind == ErrorKind::TimedOut
+    }
+
+    /// Whether the call was called off before it began, so that it was not run.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == ErrorKind::Cancelled
     }
 }
 

@@ -43,7 +43,7 @@ pub const REPLIES_PENDING_BYTES_MAX: usize = 1 << 20;
 pub const OBJECTS_MAX: u64 = 1 << 28;
 /// Objects that have a segment of their own, of one manager: each costs it a mapping, of which a process has 65,530, and a descriptor.
 pub const SEGMENTS_MAX: usize = 32_768;
-/// The part of a manager's descriptors that segments may take, one each: the rest is for sessions (two each) and what comes between.
+/// The part of a manager's descriptors that segments may take, one each: the rest is for sessions (three each) and what comes between.
 pub const SEGMENTS_DESCRIPTOR_SHARE: usize = 2;
 /// The part of a manager's capacity that segments may take beside the arena: they come on top of it, and both together stay below
 /// three quarters of the machine's memory, when the capacity is the default half.
@@ -160,8 +160,6 @@ pub const SPIN_WAKING_NS_MAX: u64 = 2 * SPIN_NS_MAX;
 pub const SLEEP_SLICE_MS: u64 = 10_000;
 /// The same where the kernel has no `futex_waitv`, so that the manager's death wakes nobody.
 pub const SLEEP_SLICE_WITHOUT_WAITV_MS: u64 = 20;
-/// Longest sleep of a caller without a look at the manager's alive word, in milliseconds: the socket tells of its end at once, unless
-/// a process that was forked off the manager's holds it open.
 /// Names that are listed in one runtime directory.
 pub const NAMES_LISTED_MAX: usize = 65_536;
 /// Bytes of a thread's serialising buffer that are kept between uses; one that grew past it is given back.

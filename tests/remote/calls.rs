@@ -1,5 +1,5 @@
 //! What goes in, what comes out, and who waits for whom.
-use crate::support::{PATIENCE, PROMPT, until};
+use crate::support::{PATIENCE, PROMPT, Parent, Role, until};
 use commonhold::{Counter, Dict, ErrorKind, Event, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
 use commonhold_ipc::limits::TEXT_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -500,7 +500,7 @@ fn a_panic_comes_to_the_caller_and_poisons_the_object() {
     assert!(error.is_panic(), "{error:?}");
     assert!(error.to_string().starts_with("Fuse::blow panicked at tests/remote/calls.rs:"), "{error}");
     assert!(error.to_string().ends_with("too much current"), "{error}");
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("backtrace"));
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("Fuse::blow"));
     let error = fuse.count().unwrap_err();
     assert!(error.is_panic() && error.to_string().contains("is poisoned: Fuse::blow panicked"), "{error}");
     assert_eq!(other.count().unwrap(), 1);
@@ -622,5 +622,90 @@ fn more_calls_than_may_wait_behind_a_blocked_one_wait_where_they_are() {
     let (echoes, added) = calling.join().unwrap();
     assert!(echoes.into_iter().all(|echo| echo.get().unwrap() == bytes));
     assert_eq!(added.get().unwrap(), 4);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn role_that_blows_a_fuse_one_way() {
+    let Some(mut parent) = Parent::of("calls::role_that_blows_a_fuse_one_way") else { return };
+    let manager = crate::manager();
+    let fuse = manager.create(Fuse::new, ()).unwrap();
+    fuse.call_one_way().blow("nobody waits for this").unwrap();
+    // In order, behind it.
+    let error = fuse.call_async().count().unwrap().get().unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("is poisoned: Fuse::blow panicked"), "{error}");
+    parent.say("poisoned");
+}
+
+#[test]
+fn a_panic_of_a_one_way_call_poisons_and_is_told_where_the_host_writes() {
+    let path = std::env::temp_dir().join(format!("commonhold-one-way-{}", std::process::id()));
+    let file = std::fs::File::create(&path).unwrap();
+    let mut role = Role::start_with("calls::role_that_blows_a_fuse_one_way", |command| {
+        command.stderr(file);
+    });
+    role.expect("poisoned");
+    role.end();
+    let told = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(told.contains("commonhold-host: Fuse::blow panicked at") && told.contains("nobody waits for this"), "{told}");
+}
+
+/// One type for several others, each a remote type of its own.
+struct Best<T>(Vec<T>);
+
+#[commonhold::remote(name = BestText)]
+impl Best<String> {
+    pub fn new() -> Self {
+        Best(Vec::new())
+    }
+    pub fn offer(&mut self, value: String) -> Option<String> {
+        self.0.push(value);
+        self.0.iter().max().cloned()
+    }
+}
+
+#[commonhold::remote(name = BestNumber)]
+impl Best<u64> {
+    pub fn new() -> Self {
+        Best(Vec::new())
+    }
+    pub fn offer(&mut self, value: u64) -> Option<u64> {
+        self.0.push(value);
+        self.0.iter().max().copied()
+    }
+    /// Handles, lent.
+    pub fn offer_all(&mut self, list: &List<u64>, dict: &Dict<String, u64>) -> commonhold::Result<Option<u64>> {
+        self.0.extend(list.to_owned()?);
+        self.0.extend(dict.get("best")?.map(|best| *best));
+        Ok(self.0.iter().max().copied())
+    }
+}
+
+#[test]
+fn instances_of_a_generic_type_are_types_of_their_own() {
+    let manager = crate::manager();
+    let (texts, numbers) = (manager.create(Best::<String>::new, ()).unwrap(), manager.create(Best::<u64>::new, ()).unwrap());
+    assert_eq!(texts.offer("b".into()).unwrap().as_deref(), Some("b"));
+    assert_eq!((numbers.offer(7).unwrap(), numbers.offer(5).unwrap()), (Some(7), Some(7)));
+    assert_eq!(texts.offer("a".into()).unwrap().as_deref(), Some("b"));
+    manager.publish("texts", &texts).unwrap();
+    let error = manager.open::<BestNumberProxy>("texts").unwrap_err();
+    assert!(error.kind() == ErrorKind::WrongType && error.to_string().contains("BestText"), "{error}");
+    assert_eq!(manager.open::<BestTextProxy>("texts").unwrap().offer("c".into()).unwrap().as_deref(), Some("c"));
+}
+
+#[test]
+fn handles_are_lent_to_methods() {
+    let manager = crate::manager();
+    let best = manager.create(Best::<u64>::new, ()).unwrap();
+    let (list, dict) = (manager.list([1u64, 9, 3]).unwrap(), manager.dict([("best".to_string(), 8u64)]).unwrap());
+    assert_eq!(best.offer_all(&list, &dict).unwrap().unwrap(), Some(9));
+    dict.insert("best", 20u64).unwrap();
+    assert_eq!(best.call_async().offer_all(&list, &dict).unwrap().get().unwrap().unwrap(), Some(20));
+    // They are ours as before, and the host holds them no more.
+    assert_eq!((list.len().unwrap(), dict.len().unwrap()), (3, 1));
+    let of = |id: u64| manager.objects().unwrap().into_iter().find(|object| object.id == id).unwrap().holders.len();
+    until("only we hold them", || (of(list.id()), of(dict.id())) == (1, 1));
     manager.audit().unwrap();
 }

@@ -138,6 +138,13 @@ fn role_whose_host_dies_at_a_point() {
         assert_eq!(ward.call_async().call()?.get()?, 4);
         let logic = |tx: &commonhold::Transaction<'_>, kept: commonhold::List<u64>| tx.set_at(&kept, 0, tx.len(&kept)? as u64);
         manager.run(logic, kept.clone())?;
+        let called_off = ward.call_async().call()?;
+        called_off.cancel()?;
+        match called_off.get() {
+            Ok(calls) => assert_eq!(calls, 5),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => return Err(error),
+        }
         // More than a ring holds, in both directions.
         assert_eq!(ward.echo(vec![7; 50_000])?.len(), 50_000);
         Ok(())

@@ -1,6 +1,7 @@
 //! How long objects live, and when their `Drop` runs.
-use crate::support::{process_of, until};
-use commonhold::{Dict, Handle, Manager, Process};
+use crate::support::{Parent, Role, process_of, until};
+use commonhold::{Dict, Handle, Manager, Process, Session};
+use commonhold_ipc::points::CLIENT_VARIABLE;
 
 struct Guest {
     name: String,
@@ -28,8 +29,17 @@ impl Drop for Guest {
     }
 }
 
-fn guest(manager: &Manager, name: &str, book: &Dict<String, String>) -> GuestProxy {
+fn guest(manager: &Session, name: &str, book: &Dict<String, String>) -> GuestProxy {
     manager.create(Guest::arrive, (name.to_string(), book.clone(), String::new())).unwrap().unwrap()
+}
+
+/// One that is there, made at the first time.
+fn again_by_name(manager: &Manager, book: &Dict<String, String>) -> GuestProxy {
+    manager.open::<GuestProxy>("other").unwrap_or_else(|_| {
+        let other = guest(manager, "other", book);
+        manager.publish("other", &other).unwrap();
+        other
+    })
 }
 
 fn is(book: &Dict<String, String>, name: &str, what: &str) -> bool {
@@ -69,6 +79,62 @@ fn the_last_handle_lets_it_go() {
     assert!(is(&book, "eve", "here"));
     shelf.clear().unwrap();
     until("eve is gone", || is(&book, "eve", "gone"));
+    // Taken out of a dict or a list, or written over: so is what was read in place, when it is let go.
+    let row = manager.list::<GuestProxy>([]).unwrap();
+    for name in ["removed", "overwritten", "popped", "set"] {
+        let guest = guest(&manager, name, &book);
+        if matches!(name, "removed" | "overwritten") { shelf.insert(1u64, guest).map(drop) } else { row.push(guest) }.unwrap();
+        let next = match name {
+            "removed" => shelf.remove(1u64).map(|was| was.is_some()),
+            "overwritten" => shelf.insert(1u64, &again_by_name(&manager, &book)).map(|was| was.is_some()),
+            "popped" => row.pop().map(|was| was.is_some()),
+            _ => row.set(0, &again_by_name(&manager, &book)).map(|_| true),
+        };
+        assert!(next.unwrap(), "{name}");
+        until(name, || is(&book, name, "gone"));
+    }
+    assert!(is(&book, "other", "here"), "which has taken their places");
+    manager.audit().unwrap();
+}
+
+#[test]
+fn role_that_dies_creating() {
+    let Some(mut parent) = Parent::of("lives::role_that_dies_creating") else { return };
+    let book: Dict<String, String> = parent.hear_handle();
+    let name = parent.hear();
+    let guest = guest(&book.session().unwrap(), &name, &book);
+    assert_eq!(guest.name().unwrap(), name);
+    parent.say("done");
+}
+
+#[test]
+fn who_dies_at_any_point_of_creating_leaves_no_object() {
+    let manager = crate::manager();
+    let book = manager.dict::<String, String>([]).unwrap();
+    // The host is there before.
+    drop(guest(&manager, "first", &book));
+    until("the first is gone", || is(&book, "first", "gone"));
+    let objects = manager.objects().unwrap().len();
+    let mut made = 0;
+    for point in 1.. {
+        let mut role = Role::start_with("lives::role_that_dies_creating", |command| {
+            command.env(CLIENT_VARIABLE, point.to_string());
+        });
+        role.say(book.token().unwrap());
+        role.say(point);
+        let said = role.hear();
+        role.end();
+        // If it was made, somebody let it go: its `Drop` has run.
+        until("nobody is left", || {
+            let there = book.get(&point.to_string()).unwrap().is_some();
+            manager.objects().unwrap().len() == objects && (!there || is(&book, &point.to_string(), "gone"))
+        });
+        made += usize::from(is(&book, &point.to_string(), "gone"));
+        if said.is_some() {
+            assert!(point > 5 && made > 2, "it has reached points: {point}, {made} of them behind the creation");
+            break;
+        }
+    }
     manager.audit().unwrap();
 }
 

@@ -2,11 +2,16 @@
 use crate::support::until;
 use commonhold::{Dict, Error, ErrorKind, Handle, List, Process, Queue, Transaction};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 type Account = (Dict<String, i64>, String, String, i64);
 
+/// In a host: how often `transfer` has begun.
+static TRANSFERS: AtomicU64 = AtomicU64::new(0);
+
 fn transfer(tx: &Transaction<'_>, (accounts, from, to, amount): Account) -> commonhold::Result<i64> {
+    TRANSFERS.fetch_add(1, Ordering::Relaxed);
     let left = tx.add(&accounts, &from, -amount)?;
     if left < 0 {
         return Err(Error::other(format!("{from} is out of money")));
@@ -37,7 +42,13 @@ fn it_runs_alone_and_once() {
     let workers: Vec<_> = (0..3u64).map(|n| Process::spawn(worker, (accounts.clone(), n)).unwrap()).collect();
     // Others write meanwhile, without the ticket.
     let other = accounts.clone();
-    let writer = std::thread::spawn(move || (1..=200).for_each(|n| assert_eq!(other.add("other", 1).unwrap(), n)));
+    let writer = std::thread::spawn(move || {
+        (1..=200).for_each(|n| {
+            assert_eq!(other.add("other", 1).unwrap(), n);
+            // To what the logic reads and writes.
+            other.session().unwrap().transaction(|tx| tx.add(&other, "ada", 1).and_then(|_| tx.add(&other, "ada", -1))).unwrap();
+        });
+    });
     for worker in workers {
         assert!(worker.join().unwrap().unwrap() > 0);
     }
@@ -47,6 +58,8 @@ fn it_runs_alone_and_once() {
     assert_eq!(total, 150, "{accounts}");
     assert_eq!(*accounts.get("other").unwrap().unwrap(), 200);
     assert!(accounts.at(&now).values().all(|amount| *amount >= 0));
+    // Each of them once, whoever has written meanwhile.
+    assert_eq!(manager.run(|_: &Transaction<'_>, (): ()| Ok(TRANSFERS.load(Ordering::Relaxed)), ()).unwrap(), 3 * 100);
 }
 
 #[test]

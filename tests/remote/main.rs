@@ -4,6 +4,7 @@ mod support;
 
 mod bombs;
 mod calls;
+mod cancel;
 mod circles;
 mod deaths;
 mod hostile;

@@ -3,7 +3,7 @@
 //! The other program is this test's own executable under another build id: to everybody here that is another program, with other types, and a
 //! host of its own.
 use crate::support::{PATIENCE, Parent, Role, Watched, process_of, signal_to, state_of, stop, until};
-use commonhold::{ErrorKind, Handle, Manager, Token};
+use commonhold::{Barrier, ErrorKind, Handle, Manager, Token};
 use commonhold_ipc::task::Build;
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,14 @@ mod theirs {
             self.sold += count;
             self.sold
         }
+        /// What other scales say, from within this object.
+        pub fn ask(&mut self, scales: super::ScalesProxy, grams: u64) -> commonhold::Result<u64> {
+            scales.weigh(grams)
+        }
+        /// The same, when somebody else is in those as well.
+        pub fn meet(&mut self, both: commonhold::Barrier, scales: super::ScalesProxy, ms: u64) -> commonhold::Result<u64> {
+            super::meet(&both, &scales, ms)
+        }
         pub fn wait(&mut self, begun: commonhold::Counter) -> commonhold::Result<()> {
             begun.add(1)?;
             loop {
@@ -45,6 +53,35 @@ mod theirs {
             self.sold += 1;
             grams + 100
         }
+    }
+}
+
+/// Within one of two objects, when somebody is in the other one.
+fn meet(both: &Barrier, scales: &ScalesProxy, ms: u64) -> commonhold::Result<u64> {
+    both.wait()?;
+    scales.with_timeout(Duration::from_millis(ms)).weigh(1)
+}
+
+/// This program's.
+struct Balance;
+
+#[commonhold::remote(traits(Scales))]
+impl Balance {
+    pub fn new() -> Self {
+        Balance
+    }
+    /// What the shop says when it has asked this object.
+    pub fn go_around(&mut self, shop: theirs::ShopProxy, to: ScalesProxy) -> commonhold::Result<u64> {
+        shop.ask(to, 5)?
+    }
+    pub fn meet(&mut self, both: Barrier, scales: ScalesProxy, ms: u64) -> commonhold::Result<u64> {
+        meet(&both, &scales, ms)
+    }
+}
+
+impl Scales for Balance {
+    fn weigh(&mut self, grams: u64) -> u64 {
+        grams + 200
     }
 }
 
@@ -164,6 +201,34 @@ fn a_program_is_used_by_a_trait_alone_and_outlived_by_its_objects() {
     role.kill();
     assert_eq!(manager.open::<theirs::ShopProxy>("shop").unwrap().buy(1).unwrap(), 6);
     assert_eq!(scales.weigh(7).unwrap(), 107);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn calls_in_a_circle_of_two_hosts_are_an_error_or_end_with_their_time_out() {
+    let (manager, program) = (crate::manager(), Program::other(1));
+    let mut role = program.serve(&manager, "shop");
+    role.expect("serving");
+    let shop = manager.open::<theirs::ShopProxy>("shop").unwrap();
+    let balance = manager.create(Balance::new, ()).unwrap();
+    let (shop_scales, our_scales) = (manager.open::<ScalesProxy>("shop").unwrap(), ScalesProxy::from(balance.clone()));
+    assert_ne!(host_of(&manager, shop.id()), host_of(&manager, balance.id()));
+    // From here to the shop and back: one chain of calls, which knows where it is. Another way round there is no circle.
+    let error = balance.go_around(shop.clone(), our_scales.clone()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadlock, "{error}");
+    assert_eq!(shop.ask(our_scales.clone(), 7).unwrap().unwrap(), 207);
+    // Two chains, each in one of the objects, and each wants the other one: no host knows both. The time-outs end it.
+    let both = manager.barrier(2).unwrap();
+    for _ in 0..3 {
+        let theirs = shop.call_async().meet(both.clone(), our_scales.clone(), 100).unwrap();
+        let ours = balance.call_async().meet(both.clone(), shop_scales.clone(), 100).unwrap();
+        let met = [theirs.get().unwrap(), ours.get().unwrap()];
+        // As soon as one has given up the other one may come in.
+        assert!(met.iter().any(|met| met.as_ref().is_err_and(|error| error.is_timed_out())), "{met:?}");
+        assert!(met.iter().all(|met| met.as_ref().map_or_else(|error| error.is_timed_out(), |grams| *grams > 100)), "{met:?}");
+        // And both serve on.
+        assert_eq!((shop_scales.weigh(1).unwrap(), our_scales.weigh(1).unwrap()), (101, 201));
+    }
     manager.audit().unwrap();
 }
 

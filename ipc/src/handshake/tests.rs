@@ -209,7 +209,8 @@ proptest! {
         let offer = server_offer(None);
         let (mut handshake, _) = ServerHandshake::begin(&offer, us()).unwrap();
         if polite {
-            handshake.receive(&offer, b"cmnhold\n\x01\0\x01\0");
+            let preamble = [&b"cmnhold\n\x01\0"[..], &crate::arena::LAYOUT_VERSION.to_le_bytes()].concat();
+            prop_assert!(matches!(handshake.receive(&offer, &preamble), Step::More));
         }
         for piece in pieces {
             handshake.receive(&offer, &piece);

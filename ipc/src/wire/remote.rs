@@ -36,12 +36,14 @@ pub enum Ask {
     Taken = 3,
     /// Call a function of the program that runs on the manager's data, under the writer's ticket: soon over, and one after the other.
     Logic = 4,
+    /// Do not begin the call ahead of this number, if it has not begun: then it is answered with an error of kind `Cancelled`. Not answered itself.
+    CallOff = 5,
 }
 
 impl Ask {
     /// The ask of this code, if there is one.
     pub fn from_code(code: u8) -> Option<Ask> {
-        [Ask::Call, Ask::Run, Ask::Taken, Ask::Logic].into_iter().find(|ask| *ask as u8 == code)
+        [Ask::Call, Ask::Run, Ask::Taken, Ask::Logic, Ask::CallOff].into_iter().find(|ask| *ask as u8 == code)
     }
 }
 

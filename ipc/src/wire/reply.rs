@@ -127,7 +127,7 @@ impl Outcome {
     }
 }
 
-const KINDS: [(u8, ErrorKind); 20] = [
+const KINDS: [(u8, ErrorKind); 21] = [
     (1, ErrorKind::Disconnected),
     (2, ErrorKind::OutcomeUnknown),
     (3, ErrorKind::WrongType),
@@ -148,6 +148,7 @@ const KINDS: [(u8, ErrorKind); 20] = [
     (18, ErrorKind::Deadlock),
     (19, ErrorKind::Broken),
     (20, ErrorKind::Closed),
+    (21, ErrorKind::Cancelled),
 ];
 
 /// The number by which a kind of error travels; 0: an error of a caller's own.
@@ -233,6 +234,7 @@ mod tests {
             Closed,
             Conflict,
             Panicked,
+            Cancelled,
             Died,
             System,
             Other,
@@ -242,7 +244,7 @@ mod tests {
             match kind {
                 Disconnected | OutcomeUnknown | WrongType | NotFound | AlreadyExists | Corrupt | Full | TimedOut | TooLarge => {}
                 OutOfRange | NotInitialised | UsedAfterFork | Refused | Deadlock | Broken | Closed | Conflict | Panicked => {}
-                Died | System | Other => {}
+                Cancelled | Died | System | Other => {}
             }
             assert_eq!(kind_of(code_of(kind)), kind);
         }

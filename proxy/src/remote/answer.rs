@@ -23,6 +23,13 @@ pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
     Ok(frame)
 }
 
+/// The frame by which a client says that a call ahead is not wanted any more, if it has not begun.
+pub(super) fn call_off(number: u64) -> Result<[u8; HEAD_BYTES]> {
+    let mut frame = [0; HEAD_BYTES];
+    seal(&mut frame, Ask::CallOff as u8, true, number)?;
+    Ok(frame)
+}
+
 /// The result of a call. `say` sends the host what the answer asks for; one that is gone does not need it.
 pub(super) fn result<R: Shared>(session: &Arc<SessionCore>, (head, payload): &Frame, say: impl FnOnce(&[u8])) -> Result<R> {
     let mut read = Reader::new(payload);

@@ -117,7 +117,6 @@ impl Road {
     }
 
     /// Whether the other side has said so, or, by a socket, is gone.
-    #[inline]
     pub fn is_given_up(&self) -> bool {
         match self {
             Road::Socket(_) => self.has_hung_up(),
@@ -376,7 +375,6 @@ impl Line {
     }
 
     /// Whether something has come, be it a part of a frame. A socket is not looked at for that.
-    #[inline]
     pub fn has_come(&self) -> bool {
         match &*self.road {
             Road::Memory(end) => end.is_ready(Wanted::Bytes),
@@ -410,7 +408,6 @@ impl Line {
     }
 
     /// A frame's payload that is not needed any more: its memory is used again.
-    #[inline]
     pub fn reuse(&mut self, payload: AlignedVec<16>) {
         self.incoming.reuse(payload);
     }
@@ -498,6 +495,23 @@ impl SharedLine {
     fn poke(&self) -> Result<()> {
         // 0: it has not looked at the last ones yet, and will.
         self.poked.1.send(&[0]).map(drop)
+    }
+
+    /// For the one who reads: whether there may be something to be read without waiting. A socket is not looked at for that.
+    pub fn may_have_come(&self) -> bool {
+        !matches!(&*self.road, Road::Memory(end) if !end.is_ready(Wanted::Bytes))
+    }
+
+    /// For the one who reads: the next frame, if all of it has come.
+    pub fn try_next(&self) -> Result<Option<Frame>> {
+        let mut incoming = lock(&self.incoming);
+        loop {
+            match (incoming.take(&self.road)?, &*self.road) {
+                // The end is found by whoever waits.
+                (None, Road::Socket(socket)) if incoming.fill(socket)? == Some(true) => {}
+                (frame, _) => return Ok(frame),
+            }
+        }
     }
 
     /// Bytes that are kept. None are once the other side is gone.

@@ -46,6 +46,7 @@ use commonhold_ipc::error::Result;
 /// | `Died` | the host has ended: somebody's method aborted, overflowed its stack, touched memory that is not there, or it was killed | make new objects: they get a new host |
 /// | `Deadlock` | the call would wait for itself | let the calling method return first, or call one-way |
 /// | `TimedOut` | `with_timeout` | a method that had begun is run to its end, one that had not is not run |
+/// | `Cancelled` | [`Pending::cancel`] | it had not begun, and is not run |
 /// | `WrongType` | the object has other methods than its caller was built with | build both with the same |
 /// | `Disconnected` | the manager has ended | |
 #[diagnostic::on_unimplemented(

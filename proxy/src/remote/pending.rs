@@ -3,13 +3,14 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::answer::{host_gone, result, taken};
+use super::answer::{call_off, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use super::question::Prepared;
 use crate::patience::deadline_after;
 use crate::session::{SessionCore, Stored};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::points;
 use commonhold_ipc::value::Shared;
 use commonhold_ipc::wire::remote::{Answer, parse_result};
 use std::collections::HashMap;
@@ -319,6 +320,23 @@ impl Stream {
         }
     }
 
+    /// Says that a call is not to be begun, if it has not.
+    fn call_off(&self, number: u64) -> Result<()> {
+        if !self.session.is_ours() {
+            // A forked child has not the line's memory.
+            self.session.check()?;
+        }
+        match lock(&self.inbox).waiting.get(&number) {
+            Some(Waiting::Asked(_)) => {}
+            Some(_) => return Ok(()),
+            None => return Err(given()),
+        }
+        points::client("remote: before it calls off");
+        self.say(&call_off(number)?)?;
+        points::client("remote: called off");
+        Ok(())
+    }
+
     /// Nobody wants the answer to a call any more.
     pub(super) fn forget(&self, number: u64) {
         let mut inbox = lock(&self.inbox);
@@ -348,7 +366,8 @@ fn given() -> Error {
     Error::new(ErrorKind::Closed, "the result of this call was given already: it can be had once")
 }
 
-/// The result of a call that was made ahead. Dropped, the result is not wanted; the call is done all the same.
+/// The result of a call that was made ahead. Dropped, the result is not wanted; the call is done all the same (as what a pool was asked is), unless
+/// it was called off before by [`cancel`](Self::cancel).
 ///
 /// Objects that the arguments or the result of such a call refer to live until its answer has come and this process looks: when it next calls
 /// ahead or waits for such a result in the same host, or has dropped its handles there. So no more is kept than is under way. Where results
@@ -405,6 +424,42 @@ impl<R: Shared> Pending<R> {
     pub fn get_timeout(&self, timeout: Duration) -> Result<Option<R>> {
         let frame = self.stream.fetch(self.number, deadline_after(timeout))?;
         frame.map(|frame| self.result(&frame)).transpose()
+    }
+
+    /// Calls it off: if its method has not begun, it is not run, and the result is an error of kind `Cancelled`, at once. A method that has
+    /// begun is run to its end, and the result is what it returns; drop this if nobody wants it. So the result says which of the two it was.
+    ///
+    /// When this returns the host has been told, also if it is stopped at the moment: it reads what it has been told before it begins what
+    /// lies there. Only for what waits behind a method of its own object there is a moment: if that method ends while the host reads this, the
+    /// call may begin all the same. If so much lies in the host that it reads no more (16 MiB of calls, or 1 MiB of results that nobody
+    /// fetches), it waits as a call does.
+    ///
+    /// # Errors
+    /// As the call itself, if the host cannot be told; `Closed` if the result was given already.
+    ///
+    /// ```
+    /// # commonhold::init_in_tests!();
+    /// # use commonhold::Manager;
+    /// # struct Tally { hits: u64 }
+    /// # #[commonhold::remote]
+    /// # impl Tally {
+    /// #     pub fn new() -> Self { Tally { hits: 0 } }
+    /// #     pub fn hit(&mut self, n: u64) -> u64 { self.hits += n; self.hits }
+    /// # }
+    /// # fn main() -> commonhold::Result<()> {
+    /// let manager = Manager::start()?;
+    /// let tally = manager.create(Tally::new, ())?;
+    /// let hits = tally.call_async().hit(3)?;
+    /// hits.cancel()?;
+    /// match hits.get() {
+    ///     Ok(hits) => assert_eq!(hits, 3),                         // it had begun
+    ///     Err(error) => assert!(error.is_cancelled(), "{error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel(&self) -> Result<()> {
+        self.stream.call_off(self.number)
     }
 
     /// Waits until the result is here. `false`: it is not after `timeout`; `None` waits for as long as it takes.

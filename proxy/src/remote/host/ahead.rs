@@ -12,6 +12,10 @@
 //! | leads, running | runs a method | answers, reads again |
 //! | runs, another one leading | runs a method, then what was laid behind it | takes the lead if nobody has it, or waits for it, or ends |
 //!
+//! Before a call is begun, all that has come behind it is read, and lies here until it is taken up: so what the client calls off (`Ask::CallOff`) in
+//! time is not begun, also if both lay in the ring of a host that was stopped. It is answered at once, and its chain waits for nobody any more; its
+//! frame is dropped in its turn.
+//!
 //! Calls that have come are done though their client may be gone by then: nobody waits for them any more, and nobody needs to.
 
 use super::Registered;
@@ -21,7 +25,7 @@ use super::turns::{Door, circle};
 use crate::remote::line::{Frame, Got, SharedLine};
 use crate::session::Stored;
 use crate::unpoisoned::lock;
-use commonhold_ipc::error::Result;
+use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{REMOTE_AHEAD_BYTES_MAX, REMOTE_AHEAD_SPARE_MAX, REMOTE_AHEAD_THREADS_MAX, REPLIES_PENDING_BYTES_MAX};
 use commonhold_ipc::wire::remote::{Ask, Asked};
 use commonhold_ipc::wire::{Head, buffers};
@@ -29,21 +33,23 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A call that waits behind others of its object, and the chain that waits with it, at which door.
-struct Queued {
-    frame: Frame,
-    waits: Option<(u64, Arc<Door>)>,
+/// What a frame counts for as long as it lies here.
+fn bytes_of(frame: &Frame) -> usize {
+    frame.1.len() + size_of::<Frame>()
 }
 
-impl Queued {
-    /// What it counts for.
-    fn bytes(&self) -> usize {
-        self.frame.1.len() + size_of::<Queued>()
-    }
+/// Whether somebody waits for its answer, who may call it off.
+fn is_awaited(head: &Head) -> bool {
+    !head.quiet && head.code == Ask::Call as u8
 }
 
-/// Calls of one object that wait for the one that runs.
-type Behind = VecDeque<Queued>;
+/// The chain that waits with a call, and at which door.
+type Waiter = Option<(u64, Arc<Door>)>;
+
+/// The error of a call that did not begin.
+fn called_off() -> Error {
+    Error::new(ErrorKind::Cancelled, "the call was called off before its method began: it was not run")
+}
 
 /// Of a call: its object, the chain that it is part of, and whether that is in the object.
 #[derive(Clone, Copy)]
@@ -62,10 +68,15 @@ impl Of {
 
 #[derive(Default)]
 struct State {
-    /// Objects in which a call of this line runs.
-    busy: HashMap<u64, Behind>,
+    /// What has come and is not taken up yet, and its bytes.
+    come: VecDeque<Frame>,
+    come_bytes: usize,
+    /// Objects in which a call of this line runs, and the calls that wait behind it.
+    busy: HashMap<u64, VecDeque<Frame>>,
     /// Bytes of all calls that wait behind others.
     behind_bytes: usize,
+    /// Of both, by their numbers, those that can be called off; one that is not there any more was.
+    lying: HashMap<u64, Waiter>,
     /// By the number of the answer that it went with.
     lent: HashMap<u64, Vec<Stored>>,
     /// The number of the call that the leader runs, counted from 1. None: it reads, or nobody leads.
@@ -95,13 +106,14 @@ impl Ahead {
         let state = Mutex::new(State { lent, threads: 1, ..State::default() });
         let ahead = Arc::new(Ahead { registered, line, state, changed: Condvar::new() });
         ahead.registered.host.overseer.watch(Arc::downgrade(&ahead) as _);
-        ahead.lead(Some(first));
+        ahead.read_on(Some(first));
+        ahead.lead();
         lock(&ahead.state).threads -= 1;
     }
 
     /// Leads until the line is at its end, or another thread leads and this one is not needed.
-    fn lead(self: &Arc<Self>, mut first: Option<Frame>) {
-        while let Some(frame) = first.take().or_else(|| self.next()) {
+    fn lead(self: &Arc<Self>) {
+        while let Some(frame) = self.next() {
             match (Ask::from_code(frame.0.code), Of::parse(&frame)) {
                 (Some(Ask::Taken), _) => {
                     let over = lock(&self.state).lent.remove(&frame.0.number);
@@ -123,14 +135,92 @@ impl Ahead {
         self.end();
     }
 
-    /// The next frame.
+    /// The next frame. Whatever has come behind it is read before, so that nothing begins that was called off by then.
     fn next(&self) -> Option<Frame> {
         loop {
-            match self.line.next(REPLIES_PENDING_BYTES_MAX, || None) {
-                Ok(Got::Frame(frame)) => return Some(frame),
-                Ok(Got::Nothing) => {}
-                Ok(Got::Ended) | Err(_) => return None,
+            let is_here = !lock(&self.state).come.is_empty();
+            if is_here && self.line.kept() <= REPLIES_PENDING_BYTES_MAX {
+                self.read_on(None);
+            } else {
+                match self.line.next(REPLIES_PENDING_BYTES_MAX, || None) {
+                    Ok(Got::Frame(frame)) if is_here || self.line.may_have_come() || frame.0.code == Ask::CallOff as u8 => {
+                        self.read_on(Some(frame));
+                    }
+                    Ok(Got::Frame(frame)) => return Some(frame),
+                    Ok(Got::Nothing) => continue,
+                    // What has come is done.
+                    Ok(Got::Ended) | Err(_) if is_here => {}
+                    Ok(Got::Ended) | Err(_) => return None,
+                }
             }
+            let mut state = lock(&self.state);
+            while let Some(frame) = state.come.pop_front() {
+                state.come_bytes -= bytes_of(&frame);
+                if self.take_up(&mut state, &frame.0) {
+                    return Some(frame);
+                }
+            }
+        }
+    }
+
+    /// Reads what has come behind this frame, as much as may lie here.
+    fn read_on(&self, first: Option<Frame>) {
+        let mut called_off_now = Vec::new();
+        let mut state = lock(&self.state);
+        let mut next = first;
+        loop {
+            if let Some(frame) = next.take() {
+                called_off_now.extend(self.lay(&mut state, frame));
+            }
+            if state.come_bytes + state.behind_bytes > REMOTE_AHEAD_BYTES_MAX {
+                break;
+            }
+            // A line that makes no sense is found so by whoever waits.
+            let Ok(Some(frame)) = self.line.try_next() else { break };
+            next = Some(frame);
+        }
+        drop(state);
+        for head in called_off_now {
+            self.answer(&head, Outcome::failed(&called_off()));
+        }
+    }
+
+    /// Lays a frame to the others. Or it calls one off that lies there: the head of the answer to that one.
+    fn lay(&self, state: &mut State, frame: Frame) -> Option<Head> {
+        let head = frame.0;
+        if head.code == Ask::CallOff as u8 {
+            self.wait_no_more(state.lying.remove(&head.number)?);
+            return Some(Head { quiet: false, ..head });
+        }
+        self.note(state, &head, None);
+        state.come_bytes += bytes_of(&frame);
+        state.come.push_back(frame);
+        None
+    }
+
+    /// A call lies here from now on.
+    fn note(&self, state: &mut State, head: &Head, waiter: Waiter) {
+        if is_awaited(head) {
+            // Of two with one number, which is nonsense, one counts as called off.
+            let before = state.lying.insert(head.number, waiter);
+            self.wait_no_more(before.flatten());
+        }
+    }
+
+    /// It is taken up now. `false`: it was called off.
+    fn take_up(&self, state: &mut State, head: &Head) -> bool {
+        if !is_awaited(head) {
+            return true;
+        }
+        let lay = state.lying.remove(&head.number);
+        let is_wanted = lay.is_some();
+        self.wait_no_more(lay.flatten());
+        is_wanted
+    }
+
+    fn wait_no_more(&self, waiter: Waiter) {
+        if let Some((chain, door)) = waiter {
+            self.registered.host.waits.wait_no_more(chain, &door);
         }
     }
 
@@ -143,16 +233,16 @@ impl Ahead {
                 self.answer(&frame.0, Outcome::failed(&circle()));
                 return None;
             };
-            let queued = Queued { frame, waits };
-            state.behind_bytes += queued.bytes();
-            state.busy.entry(of.object).or_default().push_back(queued);
+            self.note(&mut state, &frame.0, waits);
+            state.behind_bytes += bytes_of(&frame);
+            state.busy.entry(of.object).or_default().push_back(frame);
             // Too much: nothing is read until some of it is done.
             while state.behind_bytes > REMOTE_AHEAD_BYTES_MAX && !state.is_over {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             return None;
         }
-        state.busy.insert(of.object, Behind::new());
+        state.busy.insert(of.object, VecDeque::new());
         state.begun += 1;
         let number = state.begun;
         state.running = Some(number);
@@ -166,7 +256,7 @@ impl Ahead {
     ///
     /// # Errors
     /// `Deadlock` if they wait for it.
-    fn wait_behind(&self, of: Of, head: &Head) -> Result<Option<(u64, Arc<Door>)>> {
+    fn wait_behind(&self, of: Of, head: &Head) -> Result<Waiter> {
         if of.is_within {
             return Err(circle());
         }
@@ -188,21 +278,25 @@ impl Ahead {
             if let Some(outcome) = outcome {
                 self.answer(&frame.0, outcome);
             }
-            let mut state = lock(&self.state);
-            let Some(queued) = state.busy.get_mut(&object).and_then(VecDeque::pop_front) else {
-                state.busy.remove(&object);
-                return true;
-            };
+            let Some(next) = self.behind(object) else { return true };
+            frame = next;
+        }
+    }
+
+    /// The next call of those behind the one that ran. None: the object is not busy any more.
+    fn behind(&self, object: u64) -> Option<Frame> {
+        let mut state = lock(&self.state);
+        while let Some(frame) = state.busy.get_mut(&object).and_then(VecDeque::pop_front) {
             if state.behind_bytes > REMOTE_AHEAD_BYTES_MAX {
                 self.changed.notify_all();
             }
-            state.behind_bytes -= queued.bytes();
-            drop(state);
-            if let Some((chain, door)) = queued.waits {
-                host.waits.wait_no_more(chain, &door);
+            state.behind_bytes -= bytes_of(&frame);
+            if self.take_up(&mut state, &frame.0) {
+                return Some(frame);
             }
-            frame = queued.frame;
         }
+        state.busy.remove(&object);
+        None
     }
 
     fn answer(&self, head: &Head, outcome: Outcome) {
@@ -265,7 +359,7 @@ impl Ahead {
         let ahead = self.clone();
         let follow = move || {
             if ahead.wait_for_lead(lock(&ahead.state)) {
-                ahead.lead(None);
+                ahead.lead();
             }
             lock(&ahead.state).threads -= 1;
         };

@@ -38,7 +38,8 @@ pub(super) fn serve(mut served: Served) {
                 outcome
             }
             Some(Ask::Run | Ask::Logic) => run(&host, line.road(), &head, payload, None).0,
-            None => return,
+            // Nonsense; nothing lies here that could be called off.
+            Some(Ask::CallOff) | None => return,
         };
         if host.ending.load(Ordering::Relaxed) {
             return;
