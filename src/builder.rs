@@ -323,7 +323,9 @@ fn start_thread(config: Config, address: Address, authkey: Option<&AuthKey>) -> 
             // Ends with the owner's connection. An error means that the system fails us: everybody sees the manager end.
             let _ = server.run();
         })
-        .map_err(|error| Error::system("cannot start the manager's thread", error))?;
+        .map_err(|error| {
+            Error::system("cannot start the manager's thread: raise `ulimit -u` or the memory limit, or let other threads end", error)
+        })?;
     let session = Session::greet(ours, address, authkey)?;
     session.keep(Box::new(StartedThread(Some(thread))));
     Ok(Manager::of(session))

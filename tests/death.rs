@@ -153,7 +153,28 @@ fn role_bystander() {
 
 #[test]
 fn a_client_dies_at_every_point_of_its_calls() {
-    let manager = Manager::start().unwrap();
+    let said = clients_die(&Manager::start().unwrap());
+    assert!(said.contains("upload: a part posted") && !said.contains("upload: some bytes sent"), "{said}");
+}
+
+#[test]
+fn a_client_dies_at_every_point_of_its_calls_by_the_socket() {
+    let said = clients_die(&Manager::builder().lanes(false).start().unwrap());
+    for point in [
+        "upload: frame's head sent",
+        "upload: some bytes sent",
+        "upload: sent",
+        "request: in the middle of it",
+        "request: sent",
+        "reply: here",
+    ] {
+        assert!(said.contains(point), "nobody has died at \"{point}\": {said}");
+    }
+}
+
+/// Clients die at every point of their calls. Returns what they have said of it.
+fn clients_die(manager: &Manager) -> String {
+    let said = tempfile::tempfile().unwrap();
     let numbers: Dict<u64, u64> = manager.dict((0..KEYS).map(|key| (key, 0))).unwrap();
     let texts: Dict<u64, Vec<u8>> = manager.dict((0..4u64).map(|key| (key, vec![0; 10]))).unwrap();
     let list: List<u64> = manager.list::<u64>([0u64; 0]).unwrap();
@@ -167,7 +188,7 @@ fn a_client_dies_at_every_point_of_its_calls() {
     let mut deaths = 0;
     for point in 1.. {
         let mut client = Role::start_with("role_client", |command| {
-            command.env(CLIENT_VARIABLE, point.to_string());
+            command.env(CLIENT_VARIABLE, point.to_string()).stderr(said.try_clone().unwrap());
         });
         for token in [numbers.token(), texts.token(), list.token()] {
             client.say(token.unwrap());
@@ -177,7 +198,7 @@ fn a_client_dies_at_every_point_of_its_calls() {
         let status = client.end();
         // It may also die after its last word, when it lets go of what it holds.
         let done = status.success();
-        assert!(done || status.signal() == Some(9), "{status}");
+        assert!(done || status.signal() == Some(9), "{status}: {}", all_of(said));
         until("the session of the dead client is gone", || manager.stats().unwrap().sessions == 2);
         let now = manager.snapshot().unwrap();
         let found: Vec<u64> = numbers.at(&now).values().map(|number| *number).collect();
@@ -201,6 +222,7 @@ fn a_client_dies_at_every_point_of_its_calls() {
     assert!(added > 0);
     assert_eq!(*counts.get(0).unwrap().unwrap(), added);
     manager.audit().unwrap();
+    all_of(said)
 }
 
 // The manager, in the middle of a commit.

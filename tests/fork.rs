@@ -3,7 +3,7 @@
 //! Each case forks in a process of its own, whose only other threads are the case's.
 mod support;
 
-use commonhold::{Dict, Error, ErrorKind, List, Manager, Ref};
+use commonhold::{Dict, Error, ErrorKind, List, Manager, Queue, Ref, Value};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,15 +11,17 @@ use support::*;
 
 commonhold::init_in_tests!();
 
+#[track_caller]
 fn is_after_fork<T>(result: Result<T, Error>) -> bool {
+    let at = std::panic::Location::caller();
     match result {
         Err(error) if error.kind() == ErrorKind::UsedAfterFork => true,
         Err(error) => {
-            eprintln!("another error than expected: {error:?}");
+            eprintln!("{at}: another error than expected: {error:?}");
             false
         }
         Ok(_) => {
-            eprintln!("it worked, in a forked child");
+            eprintln!("{at}: it worked, in a forked child");
             false
         }
     }
@@ -133,6 +135,106 @@ fn role_drops() {
 #[test]
 fn a_child_drops_what_it_has_and_the_parent_does_not_notice() {
     Role::start("role_drops").expect("well");
+}
+
+/// Every other kind of object is tried and dropped in a child, with what is held of each: a leased item, an end of a pipe, locks.
+#[test]
+fn role_drops_objects() {
+    let Some(mut parent) = Parent::of("role_drops_objects") else { return };
+    for manager in managers() {
+        let (value, counter, space) = (manager.value("first").unwrap(), manager.counter(1).unwrap(), manager.namespace().unwrap());
+        let value: Value<String> = value;
+        space.set("name", 7u64).unwrap();
+        let queue: Queue<u64> = manager.queue(10).unwrap();
+        (1..4).for_each(|item| queue.send(item).unwrap());
+        let mut lease = queue.lease().unwrap();
+        let (ours, theirs) = manager.pipe::<u64>().unwrap();
+        theirs.send(5).unwrap();
+        let (event, barrier, condition) = (manager.event().unwrap(), manager.barrier(2).unwrap(), manager.condition().unwrap());
+        let (lock, rlock, rw_lock) = (manager.lock().unwrap(), manager.rlock().unwrap(), manager.rw_lock().unwrap());
+        let semaphore = manager.semaphore(1).unwrap();
+        let mut held = Some((
+            lock.lock().unwrap().into_guard(),
+            rlock.lock().unwrap().into_guard(),
+            rw_lock.read().unwrap().into_guard(),
+            semaphore.acquire().unwrap(),
+        ));
+        let mut clones = Some((value.clone(), counter.clone(), space.clone(), queue.clone(), lock.clone(), event.clone()));
+        let mut ends = Some((ours, theirs));
+        let ended = forked(|| {
+            let (ours, theirs) = ends.as_ref().unwrap();
+            let refused = [
+                is_after_fork(value.get()),
+                is_after_fork(value.set("child's")),
+                is_after_fork(value.update(|text| text.clear())),
+                is_after_fork(value.compare_exchange("first", "child's")),
+                is_after_fork(counter.add(1)),
+                is_after_fork(counter.get()),
+                is_after_fork(space.get::<u64>("name")),
+                is_after_fork(space.set("name", 8u64)),
+                is_after_fork(space.remove("name")),
+                is_after_fork(space.names()),
+                is_after_fork(queue.send(9)),
+                is_after_fork(queue.try_send(9)),
+                is_after_fork(queue.recv()),
+                is_after_fork(queue.try_recv()),
+                is_after_fork(queue.lease()),
+                is_after_fork(queue.len()),
+                is_after_fork(queue.close()),
+                is_after_fork(lease.take().unwrap().ack()),
+                is_after_fork(ours.send(9)),
+                is_after_fork(ours.recv()),
+                // There is something to be heard by `recv`: what is wrong.
+                ours.poll(None).is_ok_and(|ready| ready),
+                is_after_fork(theirs.try_recv()),
+                is_after_fork(theirs.close()),
+                is_after_fork(event.set()),
+                is_after_fork(event.wait()),
+                is_after_fork(barrier.wait()),
+                is_after_fork(barrier.abort()),
+                is_after_fork(condition.notify_all()),
+                is_after_fork(condition.lock()),
+                is_after_fork(lock.try_lock()),
+                is_after_fork(lock.lock()),
+                is_after_fork(rlock.lock()),
+                is_after_fork(rw_lock.read()),
+                is_after_fork(rw_lock.try_write()),
+                is_after_fork(semaphore.acquire()),
+                is_after_fork(semaphore.release()),
+            ];
+            drop((held.take(), clones.take(), ends.take()));
+            refused.iter().all(|ok| *ok)
+        });
+        assert_eq!(ended, WELL);
+        // All is as it was. The item is still leased: it has not come back.
+        assert_eq!((value.get().unwrap().to_owned(), counter.get().unwrap()), ("first".to_owned(), 1));
+        assert_eq!(*space.get::<u64>("name").unwrap().unwrap(), 7);
+        assert_eq!((queue.try_recv().unwrap(), queue.try_recv().unwrap(), queue.try_recv().unwrap()), (Some(2), Some(3), None));
+        assert_eq!((lease.as_ref().unwrap().attempt(), lease.take().unwrap().ack().unwrap()), (1, 1));
+        assert_eq!((queue.try_recv().unwrap(), queue.is_closed().unwrap()), (None, false));
+        let (ours, theirs) = ends.take().unwrap();
+        assert_eq!(ours.recv().unwrap(), Some(5));
+        ours.send(6).unwrap();
+        assert_eq!(theirs.recv().unwrap(), Some(6));
+        assert!(!event.is_set().unwrap() && !barrier.is_broken().unwrap());
+        let elsewhere = |free: bool| {
+            let tried = || {
+                let read = rw_lock.try_write().unwrap().is_some();
+                [lock.try_lock().unwrap().is_some(), rlock.try_lock().unwrap().is_some(), read, semaphore.try_acquire().unwrap().is_some()]
+            };
+            assert_eq!(std::thread::scope(|scope| scope.spawn(tried).join().unwrap()), [free; 4]);
+        };
+        elsewhere(false);
+        drop(held.take());
+        elsewhere(true);
+        manager.audit().unwrap();
+    }
+    parent.say("well");
+}
+
+#[test]
+fn a_child_drops_objects_of_every_kind_and_the_parent_does_not_notice() {
+    Role::start("role_drops_objects").expect("well");
 }
 
 /// A child connects for itself.

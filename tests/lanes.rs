@@ -135,14 +135,15 @@ fn threads_come_and_go() {
     assert_eq!(lane_calls(&manager), before + threads);
 }
 
-/// Starts a manager that is stopped, and callers that wait for it, asleep.
-fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Result<u64>) + Sync) {
+/// Starts a manager that is stopped, and callers that wait for it, asleep. Returns how many versions their calls have made.
+fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Result<u64>) + Sync) -> u64 {
     let manager = Manager::start().unwrap();
     let dict = numbers(&manager);
     dict.insert(0, 0).unwrap();
     let process = process_of(&manager);
     signal_to(process.pid, Signal::STOP);
     until("the manager stands still", || state_of(process.pid) == Some('T'));
+    let before = manager.version();
     let (sender, tids) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -157,6 +158,7 @@ fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Resu
         }
         then(process.pid);
     });
+    manager.version() - before
 }
 
 /// Number of the system call in which callers sleep: the same on all kinds of machine.
@@ -164,15 +166,18 @@ const FUTEX_WAITV: i64 = 449;
 
 #[test]
 fn callers_of_a_stopped_manager_sleep_until_it_goes_on() {
-    with_sleeping_callers(|pid| signal_to(pid, Signal::CONT), |sum| assert!((1..=8).contains(&sum.unwrap())));
+    let versions = with_sleeping_callers(|pid| signal_to(pid, Signal::CONT), |sum| assert!((1..=8).contains(&sum.unwrap())));
+    // All were posted while it stood still, their lanes are in one word of the doorbells: it finds all at once or none yet.
+    assert_eq!(versions, 1, "requests that are found together are one commit");
 }
 
 #[test]
 fn callers_of_a_manager_that_is_killed_wake() {
-    with_sleeping_callers(
+    let versions = with_sleeping_callers(
         |pid| signal_to(pid, Signal::KILL),
         |sum| assert!(matches!(sum.unwrap_err().kind(), ErrorKind::OutcomeUnknown | ErrorKind::Disconnected)),
     );
+    assert_eq!(versions, 0);
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! A program that never calls `init`.
 use commonhold::{ErrorKind, Manager, Process};
 
+const NOT_INITIALISED: &str = "a manager, and whatever else is a process of its own, begins in `commonhold::init()`: call that in the \
+                               first line of `main` (in a test file, put `commonhold::init_in_tests!();` at its top)";
+
 #[test]
 fn a_manager_is_not_started_without_init() {
     for error in [Manager::start().unwrap_err(), Manager::builder().capacity(64 << 20).start().unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::NotInitialised);
-        assert!(error.to_string().contains("commonhold::init()"), "{error}");
+        assert_eq!(error.to_string(), NOT_INITIALISED);
     }
     // As a thread it needs no other process.
     assert_eq!(Manager::in_process().unwrap().list([1u64]).unwrap().len().unwrap(), 1);
@@ -16,7 +19,7 @@ fn nor_is_a_process() {
     fn never() {}
     let error = Process::spawn(never, ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInitialised);
-    assert!(error.to_string().contains("commonhold::init()"), "{error}");
+    assert_eq!(error.to_string(), NOT_INITIALISED);
 }
 
 /// A program that is started as a child, does not know it, and starts itself: the child's child is refused.

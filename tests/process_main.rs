@@ -867,7 +867,7 @@ fn privileged() {
     }
     let child = Process::builder().env("AGAIN", "1").spawn(|| 5, ());
     let Err(error) = child else { return println!("it was started") };
-    println!("{:?}", error.kind());
+    println!("{:?}: {error}", error.kind());
     println!("{:?}", Manager::start().map_or_else(|error| error.kind(), |_| ErrorKind::Other));
 }
 
@@ -883,5 +883,7 @@ fn rights_beyond() {
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
     let ended = Command::new(&program).arg("privileged").output().unwrap();
     let said = String::from_utf8(ended.stdout).unwrap();
-    assert_eq!(said, "Refused\nRefused\n", "{}", String::from_utf8_lossy(&ended.stderr));
+    let why = "a program with rights beyond its user's (set-user-ID, capabilities of its file) does not start itself again: it would have \
+               to take orders from its environment; use a manager in this process, or connect to one";
+    assert_eq!(said, format!("Refused: {why}\nRefused\n"), "{}", String::from_utf8_lossy(&ended.stderr));
 }

@@ -37,7 +37,21 @@ fn role_streamer() {
 
 #[test]
 fn a_client_dies_at_every_point_of_a_stream() {
-    let manager = Manager::start().unwrap();
+    let said = clients_die(&Manager::start().unwrap());
+    assert!(said.contains("upload: a part posted") && !said.contains("upload: some bytes sent"), "{said}");
+}
+
+#[test]
+fn a_client_dies_at_every_point_of_a_stream_by_the_socket() {
+    let said = clients_die(&Manager::builder().lanes(false).start().unwrap());
+    for point in ["upload: some bytes sent", "request: in the middle of it", "request: sent", "reply: here"] {
+        assert!(said.contains(point), "nobody has died at \"{point}\": {said}");
+    }
+}
+
+/// Clients die at every point of a stream. Returns what they have said of it.
+fn clients_die(manager: &Manager) -> String {
+    let said = tempfile::tempfile().unwrap();
     let list: List<u64> = manager.list::<u64>([]).unwrap();
     let texts: Dict<u64, Vec<u8>> = manager.dict::<u64, Vec<u8>>([]).unwrap();
     let objects = manager.stats().unwrap().objects;
@@ -46,7 +60,7 @@ fn a_client_dies_at_every_point_of_a_stream() {
         list.clear().unwrap();
         texts.clear().unwrap();
         let mut client = Role::start_with("role_streamer", |command| {
-            command.env(CLIENT_VARIABLE, point.to_string());
+            command.env(CLIENT_VARIABLE, point.to_string()).stderr(said.try_clone().unwrap());
         });
         client.say(list.token().unwrap());
         client.say(texts.token().unwrap());
@@ -55,7 +69,7 @@ fn a_client_dies_at_every_point_of_a_stream() {
             acknowledged = line.parse().unwrap_or(2 * PAIRS);
         }
         let status = client.end();
-        assert!(status.success() || status.signal() == Some(9), "{status}");
+        assert!(status.success() || status.signal() == Some(9), "{status}: {}", all_of(said));
         until("the session of the dead client is gone", || manager.stats().unwrap().sessions == 1);
         let now = manager.snapshot().unwrap();
         let (pushed, inserted) = (list.at(&now).len() as u64, texts.at(&now).len() as u64);
@@ -74,6 +88,7 @@ fn a_client_dies_at_every_point_of_a_stream() {
     }
     println!("{deaths} clients have died");
     assert!(deaths > 20, "{deaths}");
+    all_of(said)
 }
 
 /// Starts a manager that will die, streams writes to it until it does, and looks at what has happened.

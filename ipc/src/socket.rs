@@ -281,7 +281,10 @@ impl Channel {
                 Ok(_) | Err(Errno::CONNRESET) => Ok(Received::Ended),
                 Err(Errno::AGAIN) => Ok(Received::Nothing),
                 Err(Errno::INTR) => continue,
-                Err(errno) => Err(Error::system("could not receive from a local socket", errno)),
+                Err(errno) => Err(Error::system(
+                    "could not receive from a local socket: the kernel has no memory for it, or a filter forbids it; try again when there is some",
+                    errno,
+                )),
             };
         }
     }

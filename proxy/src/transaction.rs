@@ -316,7 +316,10 @@ impl<'s> Transaction<'s> {
         let len = self.len(list)? as u64;
         let element = |position| match self.read_list(list, position)? {
             Some(element) => Ok(element.to_owned()),
-            None => Err(Error::new(ErrorKind::Corrupt, "a list is shorter than it says")),
+            None => Err(Error::new(
+                ErrorKind::Corrupt,
+                "a list is shorter than it says: a process has written over it; make it anew, or start the manager again",
+            )),
         };
         (0..len).map(element).collect()
     }

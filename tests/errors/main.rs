@@ -3,35 +3,20 @@
 //! In the expected texts `{…}` stands for what differs from run to run: an address, a process, a number of bytes.
 
 use commonhold::{Dict, Error, ErrorKind, List, Lock, Manager, Process, Queue, QueueOptions, Shared, Token};
-use std::fmt::Debug;
+use says::{matches, says};
 use std::time::Duration;
 
+mod forks;
+mod handshakes;
 mod objects;
+mod pipes;
 mod places;
 mod pools;
+mod says;
+#[path = "../support/mod.rs"]
+mod support;
 
 commonhold::init_in_tests!();
-
-/// Whether a text is the expected one, with `{…}` for anything.
-fn matches(expected: &str, text: &str) -> bool {
-    let mut parts = expected.split("{…}");
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some((_, behind)) = rest.split_once(part) else { return false };
-        rest = behind;
-    }
-    rest.ends_with(last)
-}
-
-/// What went wrong says this.
-#[track_caller]
-fn says<T: Debug>(result: Result<T, Error>, kind: ErrorKind, expected: &str) {
-    let error = result.expect_err(expected);
-    assert!(matches(expected, &error.to_string()), "\nexpected: {expected}\n    says: {error}");
-    assert_eq!(error.kind(), kind, "{error}");
-}
 
 #[test]
 fn the_matcher_tells_right_from_wrong() {

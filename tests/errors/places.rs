@@ -97,7 +97,7 @@ fn manager_with_few_descriptors() -> commonhold::Result<()> {
     Manager::in_process().and_then(|manager| manager.list([1u8]).map(drop))
 }
 
-fn arena_in_little_address_space() -> commonhold::Result<()> {
+fn arena_within_limits() -> commonhold::Result<()> {
     Manager::in_process().map(drop)
 }
 
@@ -123,8 +123,17 @@ fn of_few_descriptors() {
 #[test]
 fn of_little_address_space() {
     says(
-        Process::builder().limit(ResourceLimit::AddressSpace, 2 << 30).spawn(arena_in_little_address_space, ()).unwrap().join().unwrap(),
+        Process::builder().limit(ResourceLimit::AddressSpace, 2 << 30).spawn(arena_within_limits, ()).unwrap().join().unwrap(),
         ErrorKind::System,
         "cannot map {…} bytes of shared memory (is the limit on address space, `ulimit -v`, lower than that? give the manager a smaller `capacity`)",
+    );
+}
+
+#[test]
+fn of_short_files() {
+    says(
+        Process::builder().limit(ResourceLimit::FileSize, 1 << 20).spawn(arena_within_limits, ()).unwrap().join().unwrap(),
+        ErrorKind::System,
+        "could not give the memory file {…} a length of {…} bytes: past the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`); raise it or ask for less{…}",
     );
 }

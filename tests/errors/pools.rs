@@ -1,7 +1,9 @@
 //! Of pools and supervisors.
 
+use super::support::{signal_to, until};
 use super::{ErrorKind, Process, says};
 use commonhold::{ChildSpec, Pool, RestartStrategy, Supervisor};
+use rustix::process::Signal;
 use std::time::Duration;
 
 fn square(n: u64) -> u64 {
@@ -35,6 +37,25 @@ fn of_builders() {
 fn of_initializers() {
     let pool = Pool::builder().workers(1).initializer(fails_to_begin, ()).build().unwrap();
     says(pool.apply(square, 3), ErrorKind::Other, "3 workers of the pool in a row have ended before their first task: {…}no licence");
+}
+
+#[test]
+fn of_workers_that_die_one_after_another() {
+    let pool = Pool::new(1).unwrap();
+    let gives_up = loop {
+        if let Err(error) = pool.apply(square, 3) {
+            break error;
+        }
+        // It has begun, and has nothing to do.
+        let worker = pool.pids()[0];
+        signal_to(worker, Signal::KILL);
+        until("the worker is gone", || !pool.pids().contains(&worker));
+    };
+    says(
+        Err::<(), _>(gives_up),
+        ErrorKind::Died,
+        "64 workers of the pool in a row have died without a task, the last one so: PoolWorker-64 (pid {…}) {…}SIGKILL{…}; find out what ends them, then make a new pool",
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Pages and values that are not what they should be.
 
 use super::*;
+use commonhold_ipc::block::LARGE_VALUE_BYTES;
+use commonhold_ipc::handshake::OPTION_CHECK_ALWAYS;
 
 #[test]
 fn a_page_full_of_nonsense() {
@@ -180,6 +182,39 @@ fn corrupt_and_bottomless_archives() {
     scene.step();
     drop((raw, dict, texts));
     scene.end();
+}
+
+/// Values that are large enough to be checked once for each thread: one that is not what it should be is never taken for checked, and
+/// a manager that says so has everything checked always.
+#[test]
+fn large_corrupt_archives_stay_refused() {
+    for always in [false, true] {
+        let scene = Scene::of(Manager::builder().capacity(64 << 20).check_always(always).start().unwrap());
+        let texts: Dict<u64, Vec<String>> = scene.manager.dict::<u64, Vec<String>>([]).unwrap();
+        let mut raw = Raw::connect(&scene.manager);
+        assert_eq!(raw.welcome.options & OPTION_CHECK_ALWAYS != 0, always);
+        let strings: Vec<String> = (0..300).map(|n| format!("a text with the number {n}")).collect();
+        let proper = archive(&strings);
+        assert!(proper.len() as u64 > 2 * LARGE_VALUE_BYTES);
+        let mut corrupt = proper.clone();
+        // Within the first text: no longer UTF-8.
+        corrupt[3] = 0xff;
+        // In turn, so that what was in a place before is not taken for what is there now.
+        for (bytes, is_proper) in [(&proper, true), (&corrupt, false), (&proper, true), (&corrupt, false)] {
+            let value = Payload::inline(bytes);
+            let op = Op::Insert { object: texts.id(), key: &1u64.to_le_bytes(), value, only_if_absent: false, lend: false };
+            assert!(matches!(raw.commit(&[op]), Answer::Done(_)));
+            for read in 1..4 {
+                match texts.get(1) {
+                    Ok(found) => assert!(is_proper && found.unwrap().to_owned() == strings, "read {read}"),
+                    Err(error) => assert!(!is_proper && error.kind() == ErrorKind::Corrupt, "read {read}: {error}"),
+                }
+            }
+        }
+        scene.step();
+        drop((raw, texts));
+        scene.end();
+    }
 }
 
 fn archive<T: commonhold::Shared>(value: &T) -> Vec<u8> {

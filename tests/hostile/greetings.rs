@@ -1,6 +1,9 @@
 //! Peers that fail at the handshake.
 
 use super::*;
+use rustix::fs::{OFlags, fcntl_getfl};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// Sends bytes instead of a proper hello. Returns what the manager says after its own, until it closes.
 fn greet_with(manager: &Manager, bytes: &[u8]) -> Vec<u8> {
@@ -103,4 +106,37 @@ fn keys_that_are_wrong() {
     handshake::connect(manager.address(), &offer, patience()).unwrap();
     assert!(Manager::builder().authkey("a key that is right").connect(&address).unwrap().is_alive());
     manager.audit().unwrap();
+}
+
+/// What comes with a welcome can be used for what it is for, and for nothing else: the arena is for reading, and nothing that the manager
+/// has mapped can be made shorter under its hands.
+#[test]
+fn descriptors_that_give_no_more_than_they_should() {
+    let scene = Scene::new();
+    let raw = Raw::connect(&scene.manager);
+    let modes: Vec<OFlags> = raw.fds.iter().map(|fd| fcntl_getfl(fd).unwrap() & OFlags::ACCMODE).collect();
+    // The arena; the session's page; its lanes, if there are any.
+    assert_eq!(modes[0], OFlags::RDONLY);
+    assert!(modes.len() >= 2 && modes[1..].iter().all(|mode| *mode == OFlags::RDWR), "{modes:?}");
+    let arena = File::from(raw.fds[0].try_clone().unwrap());
+    let len = arena.metadata().unwrap().len();
+    let mut before = [0; 64];
+    arena.read_exact_at(&mut before, 0).unwrap();
+    assert_eq!(arena.write_at(&[0xff; 64], 0).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    assert!(Segment::map(&raw.fds[0], raw.welcome.arena_len, Access::ReadWrite).is_err());
+    assert!(Segment::map(&raw.fds[0], raw.welcome.arena_len, Access::ReadOnly).is_ok());
+    let mut after = [0; 64];
+    arena.read_exact_at(&mut after, 0).unwrap();
+    assert_eq!((before, arena.metadata().unwrap().len()), (after, len));
+    for fd in &raw.fds {
+        let file = File::from(fd.try_clone().unwrap());
+        let len = file.metadata().unwrap().len();
+        for other in [0, len / 2, len + 4096] {
+            assert!(file.set_len(other).is_err(), "{other} bytes instead of {len}");
+        }
+        assert_eq!(file.metadata().unwrap().len(), len);
+    }
+    scene.step();
+    drop((raw, arena));
+    scene.end();
 }

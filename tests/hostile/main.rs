@@ -209,7 +209,10 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let manager = process_manager();
+        Scene::of(process_manager())
+    }
+
+    fn of(manager: Manager) -> Scene {
         let dict = manager.dict([(0u64, 0u64)]).unwrap();
         let list: List<String> = manager.list(["first".to_string()]).unwrap();
         let channel = Channel::connect(manager.address(), patience()).unwrap();

@@ -169,3 +169,33 @@ fn calls_beside_a_flood_by_a_socket() {
 fn calls_beside_floods_by_both() {
     calls_beside(2, 2);
 }
+
+/// What many sessions ask for while the manager stands still is found together, and published together.
+#[test]
+fn requests_by_sockets_that_are_found_together_are_one_version() {
+    let scene = Scene::new();
+    let counter: Counter = scene.manager.counter(0).unwrap();
+    let request = commit(&[], &[Op::CounterAdd { object: counter.id(), delta: 1 }]);
+    let process = Pid::from_raw(scene.process).unwrap();
+    let mut sockets: Vec<Raw> = (0..8).map(|_| Raw::connect(&scene.manager)).collect();
+    let goes_on = Ending { stop: &AtomicBool::new(false), process };
+    stand_still(process, &[]);
+    let before = scene.manager.version();
+    for raw in &sockets {
+        (0..3).for_each(|number| raw.request(Call::Commit as u8, 1, number, &request));
+    }
+    drop(goes_on);
+    let mut sums = Vec::new();
+    for raw in &mut sockets {
+        for _ in 0..3 {
+            let (_, payload) = raw.next().expect("an answer");
+            assert_eq!(Reader::new(&payload).u64(), Some(before + 1));
+            sums.push(sum(&payload));
+        }
+    }
+    sums.sort_unstable();
+    assert!(sums.into_iter().eq(1..=24), "each is done once");
+    assert_eq!(scene.manager.version(), before + 1);
+    drop((sockets, counter));
+    scene.end();
+}

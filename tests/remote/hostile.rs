@@ -279,6 +279,43 @@ fn scribbling_on_a_line_of_calls_ahead_at_any_moment() {
 /// Lane of calls that are made ahead.
 const AHEAD: u16 = 1;
 
+/// Calls that are called off by hand: twice, before they come, when they are over, of a number that two have, and many that are not there.
+#[test]
+fn whatever_is_called_off_touches_nobody_elses_calls() {
+    let manager = crate::manager();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    let payload = ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]);
+    let call = |number: u64| {
+        let head = Head { len: payload.len() as u32, code: Ask::Call as u8, quiet: false, lane: AHEAD, number };
+        [&head.to_bytes()[..], &payload].concat()
+    };
+    let off = |number: u64| frame(Ask::CallOff as u8, number, &[]);
+    let raw = Raw::connect(&manager);
+    let (line, _) = raw.line_with_memory();
+    let mut bytes = [call(1), off(2), off(1), off(1), call(2), call(3), call(3), off(3)].concat();
+    bytes.extend((0..500).flat_map(|number| off(1_000 + number)));
+    bytes.extend(call(4));
+    assert_eq!(line.send(&bytes).unwrap(), bytes.len());
+    // Each is answered once at the most, and the last one is: it was not called off.
+    let mut answers = Vec::new();
+    while answers.last().is_none_or(|(number, _)| *number != 4) {
+        let (head, payload) = frame_on(&line).expect("an answer");
+        let error = (head.code != Answer::Done as u8).then(|| parse_error(&mut Reader::new(&payload)).unwrap());
+        assert!(error.as_ref().is_none_or(commonhold::Error::is_cancelled), "{error:?}");
+        answers.push((head.number, error.is_none()));
+    }
+    assert!(answers.contains(&(4, true)) && answers.contains(&(2, true)), "{answers:?}");
+    for number in [1, 2, 4] {
+        assert_eq!(answers.iter().filter(|(of, _)| *of == number).count(), 1, "{answers:?}");
+    }
+    // On a line for one call at a time there is nothing to be called off.
+    let (line, _) = raw.line_with_memory();
+    line.send(&off(1)).unwrap();
+    assert!(frame_on(&line).is_none());
+    assert_eq!(plain.add(vec!["a".into()]).unwrap(), 1);
+    manager.audit().unwrap();
+}
+
 fn scribble(lane: u16) {
     let manager = crate::manager();
     let plain = manager.create(Plain::new, ()).unwrap();

@@ -1,6 +1,10 @@
 //! Named blocks: exchanged with programs that are not ours, and gone with whoever made them, however that ends.
 
+#[path = "../errors/blocks.rs"]
+mod error_texts;
 mod points;
+#[path = "../errors/says.rs"]
+mod says;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -14,7 +14,8 @@ use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -295,6 +296,12 @@ pub fn until_promptly(what: &str, so: impl FnMut() -> bool) {
     let took = until(what, so);
     println!("{what}: after {took:?}");
     assert!(took < PROMPT, "{what}: only after {took:?}");
+}
+
+/// What roles have said to a file, whose place in it they share.
+pub fn all_of(mut file: File) -> String {
+    file.rewind().unwrap();
+    std::io::read_to_string(file).unwrap()
 }
 
 /// Files in a directory.

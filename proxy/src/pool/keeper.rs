@@ -239,8 +239,11 @@ impl Owner {
             _ => {
                 starts.idle_deaths += 1;
                 if starts.idle_deaths >= POOL_IDLE_DEATHS_MAX {
-                    let text =
-                        format!("{} workers of the pool in a row have died without a task: {}", starts.idle_deaths, who(process, end));
+                    let text = format!(
+                        "{} workers of the pool in a row have died without a task, the last one so: {}; find out what ends them, then make a new pool",
+                        starts.idle_deaths,
+                        who(process, end)
+                    );
                     self.give_up(&Error::new(ErrorKind::Died, text));
                 }
             }

@@ -44,7 +44,7 @@ impl<T: Remote + Sync> Concurrent<T> {
 }
 
 fn ended() -> Error {
-    Error::new(ErrorKind::NotFound, "the object has been dropped")
+    Error::new(ErrorKind::NotFound, "the object has been dropped: make a new one, and hold a handle or give it a name while others call it")
 }
 
 impl<T: Remote> Served for Exclusive<T> {

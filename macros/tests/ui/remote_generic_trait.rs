@@ -1,0 +1,5 @@
+#[commonhold::remote]
+trait Count<T> {
+    fn hit(&self, what: T);
+}
+fn main() {}

@@ -1,0 +1,6 @@
+struct Tally;
+#[commonhold::remote]
+impl Tally {
+    pub fn hit<'a>(&self, what: &'a str) {}
+}
+fn main() {}

@@ -1,0 +1,3 @@
+#[commonhold::remote]
+struct Tally;
+fn main() {}

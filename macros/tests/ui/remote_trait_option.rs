@@ -1,0 +1,5 @@
+#[commonhold::remote(sync)]
+trait Count {
+    fn hit(&self);
+}
+fn main() {}

@@ -1,0 +1,6 @@
+struct Tally;
+#[commonhold::remote]
+impl Tally {
+    pub unsafe fn hit(&self) {}
+}
+fn main() {}
