@@ -21,7 +21,7 @@ commonhold::init_in_tests!();
 /// Code and three arguments.
 type Op = [u64; 4];
 
-const CODES: u64 = 45;
+const CODES: u64 = 49;
 /// Keys, so few that they meet.
 const KEYS: u64 = 24;
 
@@ -173,6 +173,11 @@ impl Hands {
             38 => outcome(self.batch(a, b, c)),
             39 => outcome(self.transaction(a, b, c)),
             44 => outcome(self.stream(a, b, c)),
+            45 if b.is_multiple_of(2) => outcome(self.value.set(text(a % 4))),
+            45 => outcome(self.value.compare_exchange(text(a % 4), text(c))),
+            46 => outcome(self.list.count(b % 50).and_then(|count| Ok((count, self.list.contains(b % 50)?)))),
+            47 => outcome(self.all_of(a, b)),
+            48 => outcome(self.rewrite(a, b, c)),
             40 => self.handles(a, b),
             41 => {
                 self.snapshots.push(self.session.snapshot().unwrap());
@@ -263,6 +268,53 @@ impl Hands {
                 return Err(Error::other("changed my mind"));
             }
             Ok(format!("{old:?} {removed} {sum} {taken:?} {popped:?} {seen:?}"))
+        })
+    }
+
+    /// Everything in a dict, or half of it, sorted: what it is walked by has no order.
+    fn all_of(&self, a: u64, b: u64) -> Result<Vec<String>> {
+        let mut all: Vec<String> = match b % 4 {
+            0 => self.texts.keys()?.map(|key| key.to_string()).collect(),
+            1 => self.texts.values()?.map(|value| told(&value)).collect(),
+            2 => self.texts.to_owned()?.into_iter().map(|(key, value)| format!("{key} {}", told(&value))).collect(),
+            _ => self.numbers.to_owned()?.into_iter().map(|(key, value)| format!("{key} {value} {a}")).collect(),
+        };
+        all.sort();
+        Ok(all)
+    }
+
+    /// Containers are emptied and filled anew, by a batch or by a transaction that looks at what it does.
+    fn rewrite(&self, a: u64, b: u64, c: u64) -> Result<String> {
+        if b.is_multiple_of(2) {
+            return self.session.batch(|batch| {
+                if a.is_multiple_of(3) {
+                    batch.clear(&self.lines)?;
+                }
+                if a.is_multiple_of(4) {
+                    batch.clear(&self.texts)?;
+                }
+                batch.extend(&self.lines, (0..b % 5).map(|n| text(c + n)))?;
+                batch.extend(&self.list, (0..c % 30).map(|n| a ^ n))?;
+                batch.insert(&self.texts, a % KEYS, text(b))?;
+                if c.is_multiple_of(6) { Err(Error::other("changed my mind")) } else { Ok("a batch".into()) }
+            });
+        }
+        self.session.transaction(|tx| {
+            let there = tx.contains_key(&self.texts, a % KEYS)?;
+            if a.is_multiple_of(3) {
+                tx.clear(&self.texts)?;
+                tx.insert(&self.texts, c % KEYS, text(c))?;
+            }
+            if a.is_multiple_of(4) {
+                tx.clear(&self.list)?;
+                (0..c % 30).try_for_each(|n| tx.push(&self.list, b ^ n))?;
+            }
+            tx.set_at(&self.list, (c % 40) as usize, a)?;
+            tx.set_at(&self.lines, 0, text(b))?;
+            let mut entries: Vec<_> = tx.entries(&self.texts)?.into_iter().map(|(key, value)| (key, told(&value))).collect();
+            entries.sort();
+            let after = (tx.contains_key(&self.texts, a % KEYS)?, tx.contains_key(&self.texts, c % KEYS)?);
+            Ok(format!("{there} {entries:?} {after:?} {:?}", tx.elements(&self.list)?))
         })
     }
 
@@ -421,6 +473,47 @@ impl State {
         if a.is_multiple_of(5) { Err("own error") } else { Ok(format!("{old:?} {removed} {sum} {taken:?} {popped:?} {seen:?}")) }
     }
 
+    fn all_of(&self, a: u64, b: u64) -> Vec<String> {
+        let mut all: Vec<String> = match b % 4 {
+            0 => self.texts.0.iter().map(|(key, _)| key.to_string()).collect(),
+            1 => self.texts.0.iter().map(|(_, value)| told(value)).collect(),
+            2 => self.texts.0.iter().map(|(key, value)| format!("{key} {}", told(value))).collect(),
+            _ => self.numbers.0.iter().map(|(key, value)| format!("{key} {value} {a}")).collect(),
+        };
+        all.sort();
+        all
+    }
+
+    fn rewrite(&mut self, a: u64, b: u64, c: u64) -> std::result::Result<String, &'static str> {
+        if b.is_multiple_of(2) {
+            if a.is_multiple_of(3) {
+                self.lines.clear();
+            }
+            if a.is_multiple_of(4) {
+                self.texts.0.clear();
+            }
+            self.lines.extend((0..b % 5).map(|n| text(c + n)));
+            self.list.extend((0..c % 30).map(|n| a ^ n));
+            self.texts.insert(a % KEYS, text(b));
+            return if c.is_multiple_of(6) { Err("own error") } else { Ok("a batch".into()) };
+        }
+        let there = self.texts.get(&(a % KEYS)).is_some();
+        if a.is_multiple_of(3) {
+            self.texts.0.clear();
+            self.texts.insert(c % KEYS, text(c));
+        }
+        if a.is_multiple_of(4) {
+            self.list.clear();
+            self.list.extend((0..c % 30).map(|n| b ^ n));
+        }
+        *self.list.get_mut((c % 40) as usize).ok_or("out of range")? = a;
+        *self.lines.first_mut().ok_or("out of range")? = text(b);
+        let mut entries: Vec<_> = self.texts.0.iter().map(|(key, value)| (*key, told(value))).collect();
+        entries.sort();
+        let after = (self.texts.get(&(a % KEYS)).is_some(), self.texts.get(&(c % KEYS)).is_some());
+        Ok(format!("{there} {entries:?} {after:?} {:?}", self.list))
+    }
+
     fn handles(&mut self, a: u64, b: u64) -> String {
         match b % 4 {
             0 => shown(self.inner.push(vec![a, b])),
@@ -550,6 +643,26 @@ impl Model {
                 })
             }
             44 => in_range(now.stream(a, b, c)),
+            45 if b.is_multiple_of(2) => shown(now.value = text(a % 4)),
+            45 => {
+                let equal = now.value == text(a % 4);
+                if equal {
+                    now.value = text(c);
+                }
+                shown(equal)
+            }
+            46 => {
+                let count = now.list.iter().filter(|n| **n == b % 50).count();
+                shown((count, count > 0))
+            }
+            47 => shown(now.all_of(a, b)),
+            48 => {
+                let before = now.clone();
+                now.rewrite(a, b, c).map(shown).unwrap_or_else(|error| {
+                    *now = before;
+                    error.into()
+                })
+            }
             40 => now.handles(a, b),
             41 => {
                 self.snapshots.entry(who).or_default().push(self.now.clone());
