@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod forks;
 mod handshakes;
+mod misuse;
 mod objects;
 mod pipes;
 mod places;
