@@ -44,7 +44,8 @@ fn of_logic_beside_the_data() {
     says(
         manager.run(loops, ()),
         ErrorKind::TimedOut,
-        "what runs beside the manager may take 200 ms: it took longer, and has left no trace",
+        "what runs beside the manager may take 200 ms, and its host has said nothing for 2200 ms: it has left no trace, unless it was done \
+         in time and the host was stopped before it could say so",
     );
     let panics = |_: &Transaction<'_>, (): ()| -> commonhold::Result<()> { panic!("out of ink") };
     says(manager.run(panics, ()), ErrorKind::Panicked, "{…}panicked at tests/errors/objects.rs:{…}: out of ink");

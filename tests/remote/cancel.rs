@@ -3,7 +3,6 @@ use crate::support::{PATIENCE, Parent, Role, signal_to, stop, until};
 use commonhold::{ErrorKind, List, Manager, Queue};
 use commonhold_ipc::points::CLIENT_VARIABLE;
 use rustix::process::Signal;
-use std::time::Duration;
 
 struct Desk {
     done: Vec<u64>,
@@ -30,23 +29,6 @@ impl Desk {
     }
     pub fn done(&self) -> Vec<u64> {
         self.done.clone()
-    }
-    /// Asks another one ahead, calls that off, says so, and stays here until it is told to go.
-    pub fn ask_and_call_off(&mut self, other: DeskProxy, said: Queue<u64>, go: Queue<u64>) -> commonhold::Result<bool> {
-        let asked = other.call_async().note(1)?;
-        asked.cancel()?;
-        let is_cancelled = asked.get().is_err_and(|error| error.is_cancelled());
-        said.send(0)?;
-        let _ = go.recv()?;
-        Ok(is_cancelled)
-    }
-    /// When the one who has called off says so: the kind of error that calling him comes to.
-    pub fn call_back(&mut self, begun: Queue<u64>, said: Queue<u64>, to: DeskProxy, go: Queue<u64>) -> commonhold::Result<String> {
-        begun.send(0)?;
-        let _ = said.recv()?;
-        let called = to.with_timeout(Duration::from_millis(50)).done();
-        go.send(0)?;
-        Ok(called.map_or_else(|error| format!("{:?}", error.kind()), |_| "done".into()))
     }
 }
 
@@ -149,20 +131,6 @@ fn who_calls_off_and_goes_leaves_nothing_behind() {
         manager.objects().unwrap().len() == objects
     });
     assert_eq!(desk.done().unwrap(), [7]);
-    manager.audit().unwrap();
-}
-
-#[test]
-fn a_chain_waits_no_more_for_what_it_has_called_off() {
-    let manager = crate::manager();
-    let (one, begun, said) = desk(&manager);
-    let (other, go, _) = desk(&manager);
-    let busy = other.call_async().call_back(begun.clone(), said.clone(), one.clone(), go.clone()).unwrap();
-    begun.recv().unwrap();
-    assert!(one.ask_and_call_off(other.clone(), said, go).unwrap().unwrap());
-    // It is in there, and waits for nobody whom we know of: so a call to it is waited for, and not refused as a circle.
-    assert_eq!(busy.get().unwrap().unwrap(), "TimedOut");
-    assert_eq!(other.done().unwrap(), [0u64; 0]);
     manager.audit().unwrap();
 }
 

@@ -2,8 +2,8 @@
 
 use crate::Numbers;
 use commonhold::{
-    Array, Counter, Dict, Event, Lease, List, Lock, Manager, Queue, Semaphore, Session, Shared, Snapshot, StripedCounter, Transaction,
-    Value,
+    Array, Counter, Dict, Event, Lease, List, Lock, Manager, PipeReceiver, PipeSender, Queue, Semaphore, Session, Shared, Snapshot,
+    StripedCounter, Transaction, Value,
 };
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub enum Said {
     Counted,
     Marked,
     Sent(u64),
+    Piped(Entry),
     /// To the tally of this generation.
     Added(u64),
 }
@@ -76,12 +77,16 @@ pub struct House {
     /// With its generation.
     pub tally: Value<(u64, TallyProxy)>,
     pub said: Queue<Said>,
+    /// All actors hold this end.
+    piped: PipeSender<Entry>,
     pub over: Event,
 }
 
 impl House {
-    pub fn build(manager: &Manager) -> House {
-        House {
+    /// With the end of the pipe that nobody else holds.
+    pub fn build(manager: &Manager) -> (House, PipeReceiver<Entry>) {
+        let (receiver, piped) = manager.pipe_one_way().unwrap();
+        let house = House {
             left: manager.dict((0..8).map(|key| (key, 1000))).unwrap(),
             right: manager.dict((0..8).map(|key| (key, 1000))).unwrap(),
             journal: manager.list([]).unwrap(),
@@ -94,8 +99,10 @@ impl House {
             striped: manager.striped_counter(0).unwrap(),
             tally: manager.value((0, manager.create(Tally::new, ()).unwrap())).unwrap(),
             said: manager.queue_unbounded().unwrap(),
+            piped,
             over: manager.event().unwrap(),
-        }
+        };
+        (house, receiver)
     }
 
     /// What is in both dicts, in one version.
@@ -167,7 +174,7 @@ impl Actor {
 
     fn step(&mut self) -> commonhold::Result<()> {
         let chance = self.numbers.below(1 << 40);
-        let said = match self.numbers.below(12) {
+        let said = match self.numbers.below(13) {
             0 | 1 => {
                 let entry = self.next();
                 self.house.move_in_transaction(entry, chance)?;
@@ -209,6 +216,15 @@ impl Actor {
                 self.held = self.session.snapshot()?;
                 None
             }
+            11 => {
+                let entry = self.next();
+                match self.house.piped.send_timeout(entry, SHORTLY) {
+                    Ok(()) => Some(Said::Piped(entry)),
+                    // It is full, and who empties it has other things to do.
+                    Err(error) if error.is_timed_out() => None,
+                    Err(error) => return Err(error),
+                }
+            }
             _ => {
                 assert_eq!(self.house.sum(&self.session.snapshot()?), SUM);
                 None
@@ -221,10 +237,8 @@ impl Actor {
         let entry = self.next();
         match self.session.run(shift_there, (self.house.clone(), entry, chance)) {
             Ok(()) => Ok(Some(Said::Moved(entry))),
-            // The host may have died before or after.
-            Err(error) if error.is_died() => Ok(Some(Said::MayHaveMoved(entry))),
-            // The host was kept from its work, by a stopped actor's lock or by other programs: it left no trace, as the books will show.
-            Err(error) if error.is_timed_out() => Ok(None),
+            // The host may have died before or after; or it was stopped, before or after.
+            Err(error) if error.is_died() || error.is_timed_out() => Ok(Some(Said::MayHaveMoved(entry))),
             Err(error) => Err(error),
         }
     }

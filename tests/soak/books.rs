@@ -8,6 +8,9 @@ pub struct Books {
     moved: BTreeSet<Entry>,
     perhaps: BTreeSet<Entry>,
     sent: BTreeSet<u64>,
+    piped: BTreeSet<Entry>,
+    /// What came out of the pipe: of each actor in the order in which it was sent.
+    received: BTreeMap<u64, Vec<u64>>,
     counted: u64,
     marked: u64,
     /// By generation of the tally.
@@ -22,10 +25,17 @@ impl Books {
             Said::Moved(entry) => assert!(self.moved.insert(entry), "{entry:?} is said twice"),
             Said::MayHaveMoved(entry) => assert!(self.perhaps.insert(entry), "{entry:?} is said twice"),
             Said::Sent(job) => assert!(self.sent.insert(job), "job {job} is said twice"),
+            Said::Piped(entry) => assert!(self.piped.insert(entry), "{entry:?} is said twice"),
             Said::Counted => self.counted += 1,
             Said::Marked => self.marked += 1,
             Said::Added(generation) => *self.added.entry(generation).or_default() += 1,
         }
+    }
+
+    pub fn receive(&mut self, (actor, serial): Entry) {
+        let of_actor = self.received.entry(actor).or_default();
+        assert!(of_actor.last().is_none_or(|last| *last < serial), "{serial} of actor {actor} after {of_actor:?}");
+        of_actor.push(serial);
     }
 
     /// What is there is what was said; beyond it, the last deeds of the dead.
@@ -50,7 +60,10 @@ impl Books {
         assert!(self.sent.is_subset(&jobs), "lost: {:?}", self.sent.difference(&jobs).collect::<Vec<_>>());
         assert_eq!((house.jobs.len().unwrap(), house.jobs.in_use().unwrap()), (0, (0, 0)));
 
-        let mut beyond = unsaid + (jobs.len() - self.sent.len()) as u64;
+        let received: BTreeSet<Entry> = self.received.iter().flat_map(|(actor, serials)| serials.iter().map(|it| (*actor, *it))).collect();
+        assert!(self.piped.is_subset(&received), "lost: {:?}", self.piped.difference(&received).collect::<Vec<_>>());
+
+        let mut beyond = unsaid + (jobs.len() - self.sent.len() + received.len() - self.piped.len()) as u64;
         // Who dies between the two counters has counted once, not twice.
         let (striped, steps) = (house.striped.get().unwrap() as u64, house.steps.get().unwrap() as u64);
         assert!(steps <= striped);
@@ -64,10 +77,11 @@ impl Books {
         assert!(beyond <= self.deaths, "{beyond} deeds that nobody has said, by {} dead", self.deaths);
         assert_eq!(house.permits.available().unwrap(), PERMITS);
         println!(
-            "{} moves, {} jobs, {} marks, {striped} counted, {} tallies; {} deaths of actors, {beyond} deeds in dying hands",
+            "{} moves, {} jobs, {} marks, {} piped, {striped} counted, {} tallies; {} deaths of actors, {beyond} deeds in dying hands",
             journal.len(),
             jobs.len(),
             marks[0],
+            received.len(),
             generation + 1,
             self.deaths,
         );

@@ -209,7 +209,7 @@ pub fn stop(pid: u32) {
 /// A process whose end can be waited for, whosever child it is.
 pub struct Watched {
     pub pid: u32,
-    pidfd: OwnedFd,
+    pub pidfd: OwnedFd,
 }
 
 impl Watched {

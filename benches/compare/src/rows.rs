@@ -414,6 +414,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_shows_all_rows_in_their_order() {
+        let readme = include_str!("../../../README.md");
+        let table = readme.split_once("<!-- compare:begin -->").unwrap().1.split_once("<!-- compare:end -->").unwrap().0;
+        let shown = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let rows = Row::value_variants().iter().map(|row| row.name());
+        assert_eq!(shown.collect::<Vec<_>>(), rows.collect::<Vec<_>>(), "`compare --json` and `render` make the table again");
+    }
+
+    #[test]
     fn every_row_and_system_has_a_name_and_a_description() {
         for row in Row::value_variants() {
             assert!(!row.name().is_empty() && !row.about().is_empty(), "{row:?}");

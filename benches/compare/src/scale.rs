@@ -153,7 +153,7 @@ fn all_threads(dict: &Dict<u64, Small>, threads: u32, writes: bool) -> Result<f6
     })
 }
 
-/// `compare churn`: weeks of overwriting in fast motion. Memory must level off after the first lines.
+/// `compare churn`: weeks of overwriting in fast motion. Memory must level off in the first quarter of them.
 pub fn churn(options: &ChurnOptions) -> Result<()> {
     let manager = Manager::start()?;
     let dict: Dict<u64, Vec<u8>> = manager.dict([])?;
@@ -166,6 +166,7 @@ pub fn churn(options: &ChurnOptions) -> Result<()> {
     let began = Instant::now();
     let mut done = 0;
     let mut next_line = per_line;
+    let mut backed = Vec::new();
     while done < options.overwrites {
         let batch = options.batch.min(options.overwrites - done);
         manager.batch(|writes| {
@@ -177,14 +178,26 @@ pub fn churn(options: &ChurnOptions) -> Result<()> {
         })?;
         done += batch;
         if done >= next_line || done == options.overwrites {
-            churn_line(&manager, done, began, options.json)?;
+            backed.push(churn_line(&manager, done, began, options.json)?);
             next_line += per_line;
         }
+    }
+    has_levelled_off(&backed)
+}
+
+/// Fails if the most that was backed in the last quarter of the lines is more than a tenth above that in the first.
+fn has_levelled_off(backed: &[u64]) -> Result<()> {
+    let quarter = backed.len().div_ceil(4);
+    let most = |lines: &[u64]| lines.iter().copied().max().unwrap_or(0);
+    let (first, last) = (most(&backed[..quarter]), most(&backed[backed.len() - quarter..]));
+    if last > first + first / 10 {
+        return Err(format!("memory grows: {first} bytes were backed in the first quarter of the overwrites, {last} in the last").into());
     }
     Ok(())
 }
 
-fn churn_line(manager: &Manager, done: u64, began: Instant, as_json: bool) -> Result<()> {
+/// Prints a line. Returns the bytes that are backed.
+fn churn_line(manager: &Manager, done: u64, began: Instant, as_json: bool) -> Result<u64> {
     let (backed, live) = (backed_bytes(manager)?, live_bytes(manager)?);
     let seconds = began.elapsed().as_secs_f64();
     let text = format!(
@@ -193,5 +206,21 @@ fn churn_line(manager: &Manager, done: u64, began: Instant, as_json: bool) -> Re
         humane(live as f64, Unit::Bytes)
     );
     print(as_json, &json!({ "overwrites": done, "seconds": seconds, "backed_bytes": backed, "live_bytes": live }), &text)?;
-    Ok(())
+    Ok(backed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_grows_is_an_error() {
+        // What grows within the first quarter, or goes up and down, has levelled off.
+        for well in [&[][..], &[7], &[100, 110], &[10, 100, 90, 110, 50, 80, 100, 110]] {
+            has_levelled_off(well).unwrap();
+        }
+        for grows in [&[100, 111][..], &[100, 100, 50, 60, 70, 80, 90, 111], &[100, 105, 110, 115, 120]] {
+            assert!(has_levelled_off(grows).unwrap_err().to_string().starts_with("memory grows: "), "{grows:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::Remote;
 use super::answer::{host_gone, result, wait};
 use super::call::{Remotes, Use, reach};
-use super::function::{Logic, over_time};
+use super::function::{Logic, unanswered};
 use super::host::Passage;
 use super::line::Frame;
 use super::question::{Arguments, Prepared, Question};
@@ -216,7 +216,7 @@ fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<D
         match wait(core, line, deadline_after(limit))? {
             Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Some(frame) => return Ok(frame),
-            None if has_begun => return Err(over_time()),
+            None if has_begun => return Err(unanswered()),
             None => {}
         }
     }
@@ -285,7 +285,8 @@ impl Session {
     /// `logic` is an `fn` item or a closure that captures nothing, with the transaction and one more argument (a tuple for several).
     ///
     /// # Errors
-    /// Its own; `TimedOut`; `Panicked` if it panics; else as [`create`](Self::create).
+    /// Its own; `TimedOut`, whose text says so if the host, being stopped, may have done it all the same; `Panicked` if it panics; else
+    /// as [`create`](Self::create).
     ///
     /// ```
     /// # commonhold::init_in_tests!();

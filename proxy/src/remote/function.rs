@@ -2,7 +2,7 @@
 
 use crate::transaction::Transaction;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::TICKET_MS;
+use commonhold_ipc::limits::{RUN_GRACE_MS, TICKET_MS};
 
 /// A function that can run beside the manager, in a transaction: `fn(&Transaction, A) -> Result<R>`, or a closure that captures
 /// nothing.
@@ -26,6 +26,16 @@ where
     fn call(&self, tx: &Transaction<'_>, arguments: A) -> Result<R> {
         self(tx, arguments)
     }
+}
+
+/// The error of logic of which nobody says how it went: its host hangs in it, or was stopped, before it was done or just after.
+pub(super) fn unanswered() -> Error {
+    let text = format!(
+        "what runs beside the manager may take {TICKET_MS} ms, and its host has said nothing for {} ms: it has left no trace, unless it was \
+         done in time and the host was stopped before it could say so",
+        TICKET_MS + RUN_GRACE_MS
+    );
+    Error::new(ErrorKind::TimedOut, text)
 }
 
 /// The error of logic that took too long.
