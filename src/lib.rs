@@ -31,6 +31,12 @@
 //! What happens when a process dies: readers leave nothing behind; a writer's call is wholly applied or not at all; the
 //! manager's death is an error ([`Error::is_disconnected`]) of every later call, while what guards and snapshots hold stays
 //! readable.
+//!
+//! # Features
+//!
+//! None is on by default, and each is good for itself.
+//! - `async`: what waits can be awaited, in any executor (`recv_async`, `send_async`, `wait_async`, `.await` on results: [`guide::queues`]).
+//! - `shared-memory`: blocks of memory by name, which other programs open as well, such as Python's `SharedMemory` ([`guide::raw_memory`]).
 #![deny(missing_docs)]
 extern crate self as commonhold;
 

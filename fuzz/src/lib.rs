@@ -103,7 +103,8 @@ fn head(bytes: &[u8]) -> bool {
         return false;
     };
     let mut written = head.to_bytes();
-    // Kept for later: written as 0, read as anything.
+    // Whether it is quiet: written as 0 or 1, read as anything.
+    assert_eq!(written[5], u8::from(bytes[5] != 0));
     written[5] = bytes[5];
     assert_eq!(written, bytes[..HEAD_BYTES]);
     commonhold_ipc::wire::Call::from_code(head.code).is_some()

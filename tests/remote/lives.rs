@@ -86,9 +86,9 @@ fn the_last_handle_lets_it_go() {
         if matches!(name, "removed" | "overwritten") { shelf.insert(1u64, guest).map(drop) } else { row.push(guest) }.unwrap();
         let next = match name {
             "removed" => shelf.remove(1u64).map(|was| was.is_some()),
-            "overwritten" => shelf.insert(1u64, &again_by_name(&manager, &book)).map(|was| was.is_some()),
+            "overwritten" => shelf.insert(1u64, again_by_name(&manager, &book)).map(|was| was.is_some()),
             "popped" => row.pop().map(|was| was.is_some()),
-            _ => row.set(0, &again_by_name(&manager, &book)).map(|_| true),
+            _ => row.set(0, again_by_name(&manager, &book)).map(|_| true),
         };
         assert!(next.unwrap(), "{name}");
         until(name, || is(&book, name, "gone"));
@@ -126,7 +126,7 @@ fn who_dies_at_any_point_of_creating_leaves_no_object() {
         role.end();
         // If it was made, somebody let it go: its `Drop` has run.
         until("nobody is left", || {
-            let there = book.get(&point.to_string()).unwrap().is_some();
+            let there = book.get(point.to_string()).unwrap().is_some();
             manager.objects().unwrap().len() == objects && (!there || is(&book, &point.to_string(), "gone"))
         });
         made += usize::from(is(&book, &point.to_string(), "gone"));
