@@ -58,8 +58,17 @@ impl Work {
 }
 
 const SESSIONS: u64 = 55;
-const THREADS: u64 = 2;
 const PROCESSES: u64 = 4;
+
+/// Threads of a process's session with this number: most have two, every eleventh many.
+fn threads_of(session: u64) -> u64 {
+    if session.is_multiple_of(11) { 16 } else { 2 }
+}
+
+/// Threads of all the sessions of a process.
+fn threads_of_all() -> u64 {
+    (0..SESSIONS).map(threads_of).sum()
+}
 
 /// So many sessions, each with several threads, all at once. Tells when all are connected, and waits before they begin.
 fn crowd(tokens: &[Token], first: u64, rounds: u64, connected: impl FnOnce()) {
@@ -67,9 +76,9 @@ fn crowd(tokens: &[Token], first: u64, rounds: u64, connected: impl FnOnce()) {
     let sessions: Vec<Session> = (0..SESSIONS).map(|_| session(tokens[0].address()).unwrap()).collect();
     connected();
     std::thread::scope(|scope| {
+        let mut numbers = first..;
         for (n, session) in (0..).zip(&sessions) {
-            for thread in 0..THREADS {
-                let own = first + n * THREADS + thread;
+            for own in numbers.by_ref().take(threads_of(n) as usize) {
                 let work = move || Work::open(session, tokens).some(session, own, rounds);
                 std::thread::Builder::new().stack_size(512 << 10).spawn_scoped(scope, work).unwrap();
             }
@@ -87,7 +96,7 @@ fn hundreds_of_sessions() {
     let line = tokens.each_ref().map(|token| token.to_string()).join(" ");
     let rounds = u64::from(cases(4));
     let mut peers: Vec<Peer> =
-        (1..PROCESSES).map(|n| Peer::spawn("role_crowd", format_args!("{line} {} {rounds}", n * SESSIONS * THREADS))).collect();
+        (1..PROCESSES).map(|n| Peer::spawn("role_crowd", format_args!("{line} {} {rounds}", n * threads_of_all()))).collect();
     for peer in &mut peers {
         assert_eq!(peer.hear(), "connected");
     }
@@ -100,7 +109,7 @@ fn hundreds_of_sessions() {
     for peer in peers {
         peer.finish();
     }
-    let everybody = PROCESSES * SESSIONS * THREADS;
+    let everybody = PROCESSES * threads_of_all();
     assert_eq!((0..16).map(|key| *dict.get(key).unwrap().unwrap()).sum::<u64>(), everybody * rounds);
     assert_eq!(dict.len().unwrap() as u64, 16 + everybody);
     assert_eq!(counter.get().unwrap() as u64, everybody * rounds);

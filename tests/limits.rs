@@ -2,6 +2,7 @@
 mod support;
 
 use commonhold::{Dict, ErrorKind, Manager};
+use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::socket::Channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
@@ -302,4 +303,54 @@ fn a_manager_that_cannot_begin_says_why() {
         assert!(right == "true" && error.contains("memory"), "{error}");
     }
     assert_eq!(files_in(&directory.path().join("run")), [] as [PathBuf; 0]);
+}
+
+/// A figure of a process's memory, in bytes.
+fn memory_of(pid: u32, figure: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+/// Sends a large value, and says by how many bytes the most memory that this process and the manager's have ever had has grown with it,
+/// and what the manager has of its own.
+#[test]
+fn role_sends_a_large_value() {
+    let Some(mut parent) = Parent::of("role_sends_a_large_value") else { return };
+    let (lanes, bytes): (bool, usize) = (parent.hear().parse().unwrap(), parent.hear().parse().unwrap());
+    let manager = Manager::builder().capacity(512 << 20).lanes(lanes).start().unwrap();
+    let dict: Dict<u64, Vec<u8>> = manager.dict([(0, vec![])]).unwrap();
+    let value = vec![7u8; bytes];
+    let memory = || {
+        let of = |pid, figure| memory_of(pid, figure);
+        [of(std::process::id(), "VmHWM"), of(manager.pid(), "VmHWM"), of(manager.pid(), "RssAnon")]
+    };
+    let before = memory();
+    dict.insert(1, &value).unwrap();
+    let after = memory();
+    let grown: Vec<u64> = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).collect();
+    assert!(dict.get(1).unwrap().unwrap()[..] == value[..]);
+    // Once it is read there are two of it here: that would have been seen.
+    assert!(memory()[0] > before[0] + bytes as u64 / 2, "{before:?} {after:?} {:?}", memory());
+    parent.say(format!("{} {} {}", grown[0], grown[1], grown[2]));
+}
+
+/// A value is written where it stays: neither who sends it nor the manager has a copy of it meanwhile.
+#[test]
+fn a_large_value_is_copied_nowhere_on_its_way() {
+    // In parts by a lane; more than goes by lanes; by the socket altogether.
+    for (lanes, bytes) in [(true, LANE_ROOM_BYTES), (true, 40 << 20), (false, 40 << 20)] {
+        let mut role = Role::start("role_sends_a_large_value");
+        role.say(lanes);
+        role.say(bytes);
+        let said = role.hear().unwrap();
+        let grown: Vec<u64> = said.split(' ').map(|figure| figure.parse().unwrap()).collect();
+        println!("{bytes} bytes, lanes {lanes}: {said}");
+        // What is on its way, and what is needed for the first call.
+        let some = bytes / 4 + (1 << 20);
+        assert!(grown[0] < some, "the client: {said}");
+        // The arena counts as the manager's where it has written to it.
+        assert!((bytes / 2..bytes + some).contains(&grown[1]), "the manager: {said}");
+        assert!(grown[2] < some, "the manager's own: {said}");
+    }
 }

@@ -1,24 +1,28 @@
 //! The two handshakes of lanes, run in every order that loom finds: nothing that was posted is overlooked, nobody sleeps through
-//! an answer.
+//! an answer or the end of the session.
 //!
 //! The tables are at the head of `lane`. Both sides use the crate's own `post`, `stop_watching`, `begin_sleep` and `answer`, on loom's
 //! atomics. The shared memory's fetch-or and the load behind it are SeqCst; loom knows that strength of fences only, so the model has a
-//! fence between them. The kernel compares the word once more before it lets a caller sleep; the model does without.
+//! fence between them. The kernel compares the word once more before it lets a caller sleep; the model of answers does without.
 //! The canaries leave one step out and must be caught, or the model would prove nothing.
 
 use commonhold_ipc::lane::{AnswerWords, PostWords, answer, begin_sleep, post, stop_watching};
 use loom::model::Builder;
-use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-/// Which fence is left out.
+/// Which fence is left out, or that a session's end wakes.
 #[derive(Clone, Copy, PartialEq)]
 enum LeftOut {
     Nothing,
     Clients,
     Managers,
+    WakeUp,
 }
+
+/// The manager's word that the session is over, as both halves read it.
+const OVER: u32 = 2;
 
 struct Doorbell {
     bits: AtomicU64,
@@ -111,7 +115,7 @@ impl AnswerWords for Half<'_> {
     }
 
     fn is_answered(&self) -> bool {
-        self.slot.answered.load(Ordering::Acquire) == 3
+        matches!(self.slot.answered.load(Ordering::Acquire), 3 | OVER)
     }
 
     fn set_sleeping(&self) {
@@ -153,6 +157,67 @@ fn answers(left_out: LeftOut) {
         let sleeps = caller.join().unwrap();
         assert!(wakes || !sleeps, "somebody sleeps on");
     });
+}
+
+/// A caller posts and goes to sleep while the manager ends the session: it is told so by its post, or its lane is known to be used, and
+/// it is woken. The kernel looks at the word and lets the caller sleep in one step, and wakes whoever sleeps by then.
+fn ends(left_out: LeftOut) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(4);
+    builder.check(move || {
+        let slot = Slot { answered: AtomicU32::new(0), sleeping: AtomicU32::new(0), reply: AtomicU64::new(0) };
+        let (bits, watched) = (AtomicU64::new(0), AtomicU64::new(1));
+        let bell = Doorbell { bits, watched, rings: AtomicU32::new(0), request: AtomicU64::new(0) };
+        let shared = Arc::new((bell, slot, Mutex::new(false)));
+        let caller = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let (bell, slot, asleep) = &*shared;
+                if post(&Words { shared: bell, left_out }) == u64::from(OVER) {
+                    return;
+                }
+                if begin_sleep(&Half { slot, left_out, is_client: true }) {
+                    let mut asleep = asleep.lock().unwrap();
+                    *asleep = slot.answered.load(Ordering::Relaxed) == 0;
+                }
+            }
+        });
+        // As `ServedLanes::end`.
+        let (bell, slot, asleep) = &*shared;
+        stop_watching(&Words { shared: bell, left_out }, OVER.into());
+        // SYNC: as `take_rung`, which does not touch a word in which it sees no bit.
+        if bell.bits.load(Ordering::Relaxed) != 0 && bell.bits.swap(0, Ordering::Acquire) == 1 {
+            slot.answered.store(OVER, Ordering::Release);
+            if left_out != LeftOut::WakeUp {
+                *asleep.lock().unwrap() = false;
+            }
+        }
+        caller.join().unwrap();
+        assert!(!*asleep.lock().unwrap(), "somebody sleeps on");
+    });
+}
+
+#[test]
+fn nobody_sleeps_through_the_end_of_a_session() {
+    ends(LeftOut::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "somebody sleeps on")]
+fn canary_without_the_clients_fence_an_end_is_slept_through() {
+    ends(LeftOut::Clients);
+}
+
+#[test]
+#[should_panic(expected = "somebody sleeps on")]
+fn canary_without_the_managers_fence_an_end_is_slept_through() {
+    ends(LeftOut::Managers);
+}
+
+#[test]
+#[should_panic(expected = "somebody sleeps on")]
+fn canary_without_the_wake_up_call_an_end_is_slept_through() {
+    ends(LeftOut::WakeUp);
 }
 
 #[test]
