@@ -86,6 +86,6 @@ pub mod __rt {
     };
     pub use commonhold_proxy::__handle_value as handle_value;
     pub use commonhold_proxy::__rt::{Kind, Object, debug_handle};
-    pub use commonhold_proxy::remote::{Access, Arguments, Caller, Concurrent, Exclusive, Incoming, Served};
+    pub use commonhold_proxy::remote::{Access, Arguments, Caller, Incoming, Served, one_at_a_time, several_at_once};
     pub use rkyv;
 }

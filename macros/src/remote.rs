@@ -124,8 +124,8 @@ fn of_type(options: &Options, own: &Type, name: &Ident, methods: &[Method]) -> T
     let traits: Vec<Path> = options.traits.iter().map(proxy_path).collect();
     let served = match &options.sync {
         // In the word's place in the source, so that the compiler points there when the type is not `Sync`.
-        Some(word) => quote_spanned!(word.span()=> ::commonhold::__rt::Concurrent::<#own>::serve(self)),
-        None => quote!(::commonhold::__rt::Exclusive::<#own>::serve(self)),
+        Some(word) => quote_spanned!(word.span()=> ::commonhold::__rt::several_at_once(self)),
+        None => quote!(::commonhold::__rt::one_at_a_time(self)),
     };
     quote! {
         #[allow(clippy::all, clippy::pedantic)]

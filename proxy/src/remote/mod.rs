@@ -27,7 +27,7 @@ mod question;
 pub use call::Caller;
 pub use create::{Constructed, Registered, set_starter};
 pub use function::Logic;
-pub use host::object::{Concurrent, Exclusive, Served};
+pub use host::object::{Served, one_at_a_time, several_at_once};
 pub use host::{Access, Begun as HostBegun, Incoming, Passage, own_session, run as run_host};
 pub use overview::{ObjectInfo, SessionInfo};
 pub use pending::Pending;

@@ -22,25 +22,22 @@ pub trait Served: Send + Sync {
 }
 
 /// An object that lets one caller in at a time.
-#[doc(hidden)]
-pub struct Exclusive<T>(Mutex<Option<T>>);
+struct Exclusive<T>(Mutex<Option<T>>);
 
 /// An object whose `&self` methods may run several at once.
-#[doc(hidden)]
-pub struct Concurrent<T>(RwLock<Option<T>>);
+struct Concurrent<T>(RwLock<Option<T>>);
 
-impl<T: Remote> Exclusive<T> {
-    /// Around this value.
-    pub fn serve(value: T) -> Box<dyn Served> {
-        Box::new(Exclusive(Mutex::new(Some(value))))
-    }
+/// Serves a value to one caller at a time.
+#[doc(hidden)]
+pub fn one_at_a_time<T: Remote>(value: T) -> Box<dyn Served> {
+    Box::new(Exclusive(Mutex::new(Some(value))))
 }
 
-impl<T: Remote + Sync> Concurrent<T> {
-    /// Around this value.
-    pub fn serve(value: T) -> Box<dyn Served> {
-        Box::new(Concurrent(RwLock::new(Some(value))))
-    }
+/// Serves a value to several callers of `&self` methods at once. A function, not a method: then the compiler says of a type that is not `Sync`
+/// which part of it is to blame, and what to use instead.
+#[doc(hidden)]
+pub fn several_at_once<T: Remote + Sync>(value: T) -> Box<dyn Served> {
+    Box::new(Concurrent(RwLock::new(Some(value))))
 }
 
 fn ended() -> Error {
