@@ -298,6 +298,19 @@ pub fn until_promptly(what: &str, so: impl FnMut() -> bool) {
     assert!(took < PROMPT, "{what}: only after {took:?}");
 }
 
+/// Has processes die, once more if need be, until one has died at each of these points: where others are slow, another number of points may
+/// come before one than the last time, so that it is stepped over. Returns what was said.
+pub fn dying_at(points: &[&str], mut die: impl FnMut() -> String) -> String {
+    let mut said = String::new();
+    for _ in 0..6 {
+        said += &die();
+        if points.iter().all(|point| said.contains(point)) {
+            return said;
+        }
+    }
+    panic!("nobody has died at one of {points:?}: {said}");
+}
+
 /// What roles have said to a file, whose place in it they share.
 pub fn all_of(mut file: File) -> String {
     file.rewind().unwrap();
