@@ -29,7 +29,7 @@ use std::sync::atomic::{Ordering, fence};
 /// `COMMONHD` in the first word of an arena.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COMMONHD");
 /// Number of the layouts in `docs/LAYOUT.md`; compared in the handshake.
-pub const LAYOUT_VERSION: u16 = 3;
+pub const LAYOUT_VERSION: u16 = 4;
 
 /// Offset of the manager's id.
 pub const MANAGER_ID: u64 = 24;

@@ -116,12 +116,15 @@ pub enum Role {
     Server,
 }
 
+/// Number of the messages in `docs/LAYOUT.md`; compared in the handshake.
+pub const PROTOCOL_VERSION: u16 = 2;
+
 /// What both sides must have alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
     /// Of the messages.
     pub protocol: u16,
-    /// Of the arena and the session page.
+    /// Of what lies in shared memory.
     pub layout: u16,
     /// What the archives of values look like; computed where the values are defined.
     pub archive_format: u64,
@@ -130,7 +133,7 @@ pub struct Versions {
 impl Versions {
     /// The versions that this build has, with the archive format that it was told.
     pub const fn ours(archive_format: u64) -> Versions {
-        Versions { protocol: 1, layout: LAYOUT_VERSION, archive_format }
+        Versions { protocol: PROTOCOL_VERSION, layout: LAYOUT_VERSION, archive_format }
     }
 }
 

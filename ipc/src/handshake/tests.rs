@@ -107,10 +107,16 @@ fn a_shared_key_lets_in_and_no_other() {
 #[test]
 fn version_mismatches_name_both_versions() {
     let ours = Versions::ours(FORMAT);
-    let layout = crate::arena::LAYOUT_VERSION;
+    let Versions { protocol, layout, .. } = ours;
     for (versions, text) in [
-        (Versions { protocol: 7, ..ours }, format!("protocol 1 with layout {layout}, this program protocol 7 with layout {layout}")),
-        (Versions { layout: 9, ..ours }, format!("protocol 1 with layout {layout}, this program protocol 1 with layout 9")),
+        (
+            Versions { protocol: 7, ..ours },
+            format!("protocol {protocol} with layout {layout}, this program protocol 7 with layout {layout}"),
+        ),
+        (
+            Versions { layout: 9, ..ours },
+            format!("protocol {protocol} with layout {layout}, this program protocol {protocol} with layout 9"),
+        ),
         (Versions { archive_format: 0xBEEF, ..ours }, "archive format 0xf00d and this program's 0xbeef".to_owned()),
     ] {
         refused(shake(server_offer(None), &ClientOffer { versions, ..client_offer(None) }, 2), &text);
@@ -184,7 +190,10 @@ fn a_proof_cannot_be_used_twice() {
 #[test]
 fn hellos_of_other_versions_are_refused_as_soon_as_they_show() {
     let offer = server_offer(None);
-    let step = judge(&offer, 0, |s| ClientHello { versions: Versions { protocol: 2, ..offer.versions }, ..hello(s, None) });
+    let step = judge(&offer, 0, |s| ClientHello {
+        versions: Versions { protocol: offer.versions.protocol + 1, ..offer.versions },
+        ..hello(s, None)
+    });
     assert!(matches!(refusal(step), Refusal::VersionMismatch { .. }));
     let step = judge(&offer, 0, |s| ClientHello { versions: Versions { archive_format: 1, ..offer.versions }, ..hello(s, None) });
     assert!(matches!(refusal(step), Refusal::VersionMismatch { .. }));
@@ -209,7 +218,8 @@ proptest! {
         let offer = server_offer(None);
         let (mut handshake, _) = ServerHandshake::begin(&offer, us()).unwrap();
         if polite {
-            let preamble = [&b"cmnhold\n\x01\0"[..], &crate::arena::LAYOUT_VERSION.to_le_bytes()].concat();
+            let ours = Versions::ours(FORMAT);
+            let preamble = [&b"cmnhold\n"[..], &ours.protocol.to_le_bytes(), &ours.layout.to_le_bytes()].concat();
             prop_assert!(matches!(handshake.receive(&offer, &preamble), Step::More));
         }
         for piece in pieces {

@@ -342,7 +342,10 @@ mod tests {
         round_trips(write_welcome(&welcome(), &[3; 32]), parse_reply, Reply::Welcome { welcome: welcome(), proof: [3; 32] });
         let text = Refusal::WrongKey.to_string();
         round_trips(write_refusal(Refusal::WrongKey), parse_reply, Reply::Refused { code: 3, text });
-        assert_eq!(parse_preamble(&write_server_hello(&server_hello())).unwrap(), Some(((1, crate::arena::LAYOUT_VERSION), 12)));
+        assert_eq!(
+            parse_preamble(&write_server_hello(&server_hello())).unwrap(),
+            Some(((crate::auth::PROTOCOL_VERSION, crate::arena::LAYOUT_VERSION), 12))
+        );
         assert_eq!(write_welcome(&welcome(), &[3; 32]).len(), WELCOME_BYTES);
     }
 
