@@ -177,7 +177,8 @@ fn check_arguments(path: &str, source: &str, architecture: &str) -> Vec<String> 
     for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("// SAFETY:")) {
         let rest = lines[at + 1..].iter().take_while(|line| line.starts_with("//") && !line.starts_with("// SAFETY:"));
         let argument = std::iter::once(&lines[at]).chain(rest).copied().collect::<Vec<_>>().join(" ");
-        let cited: Vec<&str> = argument.split("INV-").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or("")).collect();
+        let cited: Vec<&str> =
+            argument.split("INV-").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or("")).collect();
         if cited.is_empty() || cited.iter().any(|number| !architecture.contains(&format!("**INV-{number}. "))) {
             wrong.push(format!("{path}:{}: this argument cites no invariant that docs/ARCHITECTURE.md has", at + 1));
         }
