@@ -20,9 +20,9 @@ pub struct Mapping {
 }
 
 // SAFETY: the mapping is not bound to a thread; it is unmapped once, by whoever drops it last. What is in it is shared between processes
-// anyway, and touched through atomics alone.
+// anyway, and touched through atomics alone (INV-28).
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: as above (INV-28).
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -58,7 +58,7 @@ impl Mapping {
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: a mapping begins and ends at a page, so at a multiple of 8 that is not before its length; it lives as long as `self`,
-        // is not null (`open` fails then), and everybody here touches it through atomics alone (INV-28).
+        // is not null (`open` fails then), and everybody here touches it through atomics alone (INV-28, INV-31).
         unsafe { std::slice::from_raw_parts(self.shmem.as_ptr().cast(), self.shmem.len().div_ceil(8)) }
     }
 
