@@ -6,7 +6,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use rkyv::collections::btree_map::ArchivedBTreeMap;
 use rkyv::string::ArchivedString;
 
-use super::codec::{Checker, Deserializer, tree_is_intact};
+use super::codec::tree_is_intact;
+use super::reader::{Checker, Deserializer};
 use super::schema::Schema;
 use super::serialise::Serializer;
 use super::shared::Shared;

@@ -3,7 +3,8 @@ use rkyv::string::{ArchivedString, StringResolver};
 use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::{Archive, Place, Serialize};
 
-use super::codec::{Fault, write_root};
+use super::codec::write_root;
+use super::reader::Fault;
 use super::serialise::Ser;
 use super::shared::{AsShared, Shared, ShortArchive};
 use crate::limits::TEXT_BYTES_MAX;

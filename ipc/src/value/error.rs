@@ -9,7 +9,7 @@ use rkyv::tuple::ArchivedTuple3;
 use rkyv::vec::ArchivedVec;
 use rkyv::{Archive, Deserialize, Place, Serialize};
 
-use super::codec::Deserializer;
+use super::reader::Deserializer;
 use super::schema::Schema;
 use super::serialise::Serializer;
 use super::shared::Shared;

@@ -11,30 +11,35 @@
 //! 2. Reading never recurses deeper than [`limits::ARCHIVE_DEPTH_MAX`](crate::limits::ARCHIVE_DEPTH_MAX); what would, is refused
 //!    when it is written ([`Ser::put`]).
 //! 3. Equal values of a type that is a [`Key`] have equal bytes.
-//! 4. All `unsafe` of this module is in `codec.rs` and `native.rs`.
+//! 4. All `unsafe` of this module is in `codec.rs`, `native.rs` and `reader.rs`.
 mod any;
 mod basic;
 mod borrowed;
 mod codec;
 mod collections;
+mod describe;
 mod error;
 mod handle;
 mod key;
 mod native;
 mod numbers;
 mod plain;
+mod put;
+mod reader;
 mod schema;
 mod serialise;
 mod shared;
 mod tuples;
 
 pub use any::{Any, ArchivedAny};
-pub use codec::{Check, Checker, De, Deserializer, Fault, HandleSource, Identity, access, access_remembered, access_unchecked, to_owned};
+pub use codec::{Identity, access, access_remembered, access_unchecked, to_owned};
+pub use describe::{fingerprint, text};
 pub use handle::ArchivedHandle;
 pub use key::{Key, need_key};
 pub use numbers::{Number, NumberBytes, NumberKind, add_number};
 pub use plain::{Plain, PlainReader, PlainWriter, need_plain, plain_align, plain_end};
-pub use schema::{Schema, fingerprint, text};
+pub use reader::{Check, Checker, De, Deserializer, Fault, HandleSource};
+pub use schema::Schema;
 pub use serialise::{HandleSink, Ser, Serializer, Sink, with_scratch};
 pub use shared::{Archived, AsDebug, AsShared, Field, If, Shared, ShortArchive, Then, need_shared};
 

@@ -4,11 +4,6 @@
 //! (a thread's own, see [`with_scratch`]); a large one is first *counted*, so that its block can be asked for, and then
 //! *streamed* into the block in a second pass. All three lay down the same bytes. A value that changes between the two passes
 //! (through a lock or cell of its own) shows as a difference of [`Ser::written`], which the caller must look at.
-//!
-//! Nesting. A value that is nested deeper than the checker follows must be refused here, or it could be written and never be
-//! read. For a type that is not recursive the greatest depth follows from the type alone, so this costs nothing. Values of
-//! recursive types are run through the checker after they were written; where they are counted or streamed, they are put
-//! together in a buffer for that.
 use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
@@ -17,9 +12,7 @@ use rkyv::rancor::{Fallible, Source};
 use rkyv::ser::{Allocator, Positional, Writer};
 use rkyv::util::AlignedVec;
 
-use super::codec::{Fault, fault, is_readable};
-use super::schema::described;
-use super::shared::{AsShared, Shared};
+use super::reader::{Fault, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{
     ARCHIVE_DEPTH_MAX, HANDLES_PER_VALUE_MAX, SCRATCH_BYTES_KEPT_MAX, STREAM_CHUNK_BYTES, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
@@ -41,7 +34,7 @@ impl<S: Fallible<Error: Source> + Writer + Allocator + HandleSink + ?Sized> Seri
 /// What a streaming serialiser hands its bytes to, in order. Its error ends the serialising.
 pub type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()>>;
 
-enum Output {
+pub(super) enum Output {
     Buffer,
     Count,
     Stream(Sink),
@@ -57,17 +50,17 @@ enum Output {
 /// ```
 pub struct Ser {
     /// The archive so far, or the part of it that the sink has not got yet.
-    pending: AlignedVec<ARCHIVE_ALIGN>,
+    pub(super) pending: AlignedVec<ARCHIVE_ALIGN>,
     /// Bytes that are no longer in `pending`, or never were.
     passed: usize,
     /// Where the value that is being written starts. rkyv sees positions from there on: it keeps them in 32 bits.
     start: usize,
     /// Bytes that the value that is being written may have at the most.
-    bytes_max: u64,
-    output: Output,
-    handles: Vec<(u64, u64)>,
+    pub(super) bytes_max: u64,
+    pub(super) output: Output,
+    pub(super) handles: Vec<(u64, u64)>,
     /// Why serialising failed: rkyv's own errors carry nothing.
-    failure: Option<Error>,
+    pub(super) failure: Option<Error>,
 }
 
 impl Ser {
@@ -90,75 +83,6 @@ impl Ser {
         Ser { pending: AlignedVec::new(), passed: 0, start: 0, bytes_max: VALUE_BYTES_MAX, output, handles: Vec::new(), failure: None }
     }
 
-    /// The same as [`put`](Self::put) if the archive has at most `bytes_max` bytes; else nothing is written, and `None` is
-    /// returned: for callers who send larger values on another road.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    #[inline]
-    pub fn put_up_to<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), bytes_max: u64) -> Result<Option<Range<usize>>> {
-        let (written, handles) = (self.pending.len(), self.handles.len());
-        self.bytes_max = bytes_max.min(VALUE_BYTES_MAX);
-        let put = self.put::<T>(value);
-        self.bytes_max = VALUE_BYTES_MAX;
-        match put {
-            Ok(range) => Ok(Some(range)),
-            Err(error) if error.kind() == ErrorKind::TooLarge && bytes_max < VALUE_BYTES_MAX => {
-                self.pending.resize(written, 0);
-                self.handles.truncate(handles);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes a value's archive at the next multiple of 16 and returns where it lies. The range is the whole archive, with its
-    /// root at the end, as [`access`](super::access) expects it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TooLarge`] if the archive would be larger than [`VALUE_BYTES_MAX`], be nested deeper than
-    /// [`ARCHIVE_DEPTH_MAX`] or hold more than [`HANDLES_PER_VALUE_MAX`] handles; the sink's own error. What was written of the
-    /// value up to then stays: [`reset`](Ser::reset) before the next use.
-    #[inline]
-    pub fn put<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized)) -> Result<Range<usize>> {
-        match self.try_put::<T>(value) {
-            Ok(range) => Ok(range),
-            Err(Fault { .. }) => Err(self.failed::<T>()),
-        }
-    }
-
-    #[inline]
-    fn try_put<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized)) -> std::result::Result<Range<usize>, Fault> {
-        let start = self.start_archive()?;
-        if T::FLAT {
-            value.write(self)?;
-            return Ok(start..self.end());
-        }
-        let handles_before = self.handles.len();
-        if described::<T>().may_be_too_deep {
-            self.write_and_check::<T>(value, start)?;
-        } else {
-            value.write(self)?;
-        }
-        if self.handles.len() - handles_before > HANDLES_PER_VALUE_MAX {
-            return Err(self.too_many_handles());
-        }
-        Ok(start..self.end())
-    }
-
-    /// Writes a value and looks whether it can be read again.
-    fn write_and_check<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), start: usize) -> std::result::Result<(), Fault> {
-        if let Output::Buffer = self.output {
-            value.write(self)?;
-            return if is_readable::<T>(&self.pending[start..]) { Ok(()) } else { Err(self.too_deep()) };
-        }
-        let mut whole = Ser::buffer();
-        let written = whole.try_put::<T>(value);
-        self.failure = whole.failure.take();
-        self.handles.append(&mut whole.handles);
-        written.and_then(|range| self.write(&whole.pending[range]))
-    }
-
     /// Writes an archive that somebody has already laid down, with the handles in it as they were collected then. Its bytes are
     /// taken as they are: it must be the whole archive of the type it will be read as.
     ///
@@ -176,7 +100,7 @@ impl Ser {
     }
 
     #[inline]
-    fn start_archive(&mut self) -> std::result::Result<usize, Fault> {
+    pub(super) fn start_archive(&mut self) -> std::result::Result<usize, Fault> {
         let padding = self.end().next_multiple_of(ARCHIVE_ALIGN) - self.end();
         if padding > 0 {
             self.start = self.end();
@@ -188,7 +112,7 @@ impl Ser {
 
     /// How many bytes there are, whether or not they are still here.
     #[inline]
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.passed + self.pending.len()
     }
 
@@ -290,7 +214,7 @@ impl Ser {
     }
 
     #[cold]
-    fn too_deep(&mut self) -> Fault {
+    pub(super) fn too_deep(&mut self) -> Fault {
         self.fail(format!(
             "it is nested deeper than {ARCHIVE_DEPTH_MAX} levels, the most that readers follow; keep such a structure flat, as a list \
              whose elements name each other by index"
@@ -298,7 +222,7 @@ impl Ser {
     }
 
     #[cold]
-    fn too_many_handles(&mut self) -> Fault {
+    pub(super) fn too_many_handles(&mut self) -> Fault {
         self.fail(format!("it holds more than {HANDLES_PER_VALUE_MAX} handles; put them into a list or dict of their own"))
     }
 
@@ -307,12 +231,7 @@ impl Ser {
         fault()
     }
 
-    #[cold]
-    fn failed<T: Shared>(&mut self) -> Error {
-        self.failed_as(&format!("a `{}`", described::<T>().text))
-    }
-
-    fn failed_as(&mut self, what: &str) -> Error {
+    pub(super) fn failed_as(&mut self, what: &str) -> Error {
         match self.failure.take() {
             Some(error) if error.kind() == ErrorKind::TooLarge => {
                 Error::new(ErrorKind::TooLarge, format!("writing {what} to shared memory: {error}"))

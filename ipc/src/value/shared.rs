@@ -6,7 +6,7 @@ use rkyv::rancor::Fallible;
 use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
 use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 
-use super::codec::{Check, De, Fault};
+use super::reader::{Check, De, Fault};
 use super::schema::Schema;
 use super::serialise::Ser;
 
