@@ -804,7 +804,7 @@ fn dies_on_the_way() {
     let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, (list.clone(), false)).unwrap();
     let children: Vec<_> = (0..2).map(|_| start()).collect();
     let pool = Pool::builder().workers(1).env(CLIENT_VARIABLE, "never").build().unwrap();
-    let count = |bytes: Vec<u8>, jobs: Queue<u64>| jobs.send(bytes.len() as u64);
+    let count = |bytes: Vec<u8>, jobs: Queue<u64>| jobs.send(bytes.len() as u64).map_err(commonhold::SendError::into_error);
     pool.apply(count, (vec![7; 1 << 20], jobs.clone())).unwrap().unwrap();
     assert_eq!(jobs.recv().unwrap(), Some(1 << 20));
     for child in children {
