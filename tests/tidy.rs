@@ -170,6 +170,22 @@ fn unsafe_words(source: &str) -> usize {
     code_of(source).lines().flat_map(names).filter(|name| *name == "unsafe").count()
 }
 
+/// Arguments for `unsafe` that cite no invariant of `docs/ARCHITECTURE.md`, or one that is not there.
+fn check_arguments(path: &str, source: &str, architecture: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("// SAFETY:")) {
+        let rest = lines[at + 1..].iter().take_while(|line| line.starts_with("//") && !line.starts_with("// SAFETY:"));
+        let argument = std::iter::once(&lines[at]).chain(rest).copied().collect::<Vec<_>>().join(" ");
+        let cited: Vec<&str> =
+            argument.split("INV-").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or("")).collect();
+        if cited.is_empty() || cited.iter().any(|number| !architecture.contains(&format!("**INV-{number}. "))) {
+            wrong.push(format!("{path}:{}: this argument cites no invariant that docs/ARCHITECTURE.md has", at + 1));
+        }
+    }
+    wrong
+}
+
 fn check_unsafe(found: &BTreeMap<String, usize>, allowed: &[(&str, usize)]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, count) in found {
@@ -523,6 +539,13 @@ fn unsafe_stands_where_it_is_listed() {
 }
 
 #[test]
+fn arguments_for_unsafe_cite_an_invariant() {
+    let architecture = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let ipc = sources().into_iter().filter(|(path, _)| path.starts_with("ipc/src/"));
+    assert_tidy(&ipc.flat_map(|(path, source)| check_arguments(&path, &source, &architecture)).collect::<Vec<_>>());
+}
+
+#[test]
 fn files_and_functions_are_of_a_readable_size() {
     let production = sources().into_iter().filter(|(path, _)| !is_test(path));
     assert_tidy(&production.flat_map(|(path, source)| check_sizes(&path, &source)).collect::<Vec<_>>());
@@ -582,6 +605,15 @@ fn canary_unsafe() {
     for allowed in [&[("a.rs", 2)][..], &[("a.rs", 1), ("b.rs", 1)], &[("a.rs", 2), ("b.rs", 1), ("c.rs", 1)]] {
         assert_eq!(check_unsafe(&found, allowed).len(), 1, "{allowed:?}");
     }
+}
+
+#[test]
+fn canary_arguments() {
+    let wrong = |source: &str| check_arguments("a.rs", source, "**INV-1. One.**\n**INV-23. Two.**").len();
+    assert_eq!(wrong("// SAFETY: so\n    // and so (INV-1, INV-23).\nunsafe { f() }"), 0);
+    assert_eq!(wrong("// SAFETY: as above.\n// SAFETY: so (INV-1)."), 1);
+    assert_eq!(wrong("// SAFETY: so (INV-2)."), 1);
+    assert_eq!(wrong("// SAFETY: so (INV-1, INV-24).\nunsafe { f() } // INV-1"), 1);
 }
 
 #[test]

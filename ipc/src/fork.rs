@@ -130,7 +130,7 @@ fn life() -> &'static AtomicU32 {
     if word.is_null() {
         return make();
     }
-    // SAFETY: what `make` stored is aligned and stays mapped for ever, in forked children too.
+    // SAFETY: what `make` stored is aligned and stays mapped for ever, in forked children too (INV-17).
     unsafe { &*word }
 }
 
@@ -138,26 +138,26 @@ fn life() -> &'static AtomicU32 {
 fn make() -> &'static AtomicU32 {
     MADE.get_or_init(|| {
         let word = wiped_page().unwrap_or_else(cleared_word);
-        // SAFETY: both give an aligned word that lives for ever; nobody else knows it yet.
+        // SAFETY: both give an aligned word that lives for ever; nobody else knows it yet (INV-17).
         unsafe { (*word).store(1, Ordering::Relaxed) };
         // SYNC: pairs with the Acquire load in `life`.
         LIFE.store(word, Ordering::Release);
     });
-    // SAFETY: stored above or by another thread before; see `life`.
+    // SAFETY: stored above or by another thread before; see `life` (INV-17).
     unsafe { &*LIFE.load(Ordering::Acquire) }
 }
 
 /// A page that the kernel wipes in a forked child; `None` where it cannot (before Linux 4.14).
 fn wiped_page() -> Option<*mut AtomicU32> {
     let len = rustix::param::page_size();
-    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing (INV-34).
     let page = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }.ok()?;
-    // SAFETY: this changes what a fork does to the page just made, whose content nobody relies on yet.
+    // SAFETY: this changes what a fork does to the page just made, whose content nobody relies on yet (INV-34).
     let wiped = unsafe { rustix::mm::madvise(page, len, Advice::LinuxWipeOnFork) };
     match wiped {
         Ok(()) => Some(page.cast()),
         Err(_) => {
-            // SAFETY: the page just made, to which there is no other pointer.
+            // SAFETY: the page just made, to which there is no other pointer (INV-34).
             let _ = unsafe { rustix::mm::munmap(page, len) };
             None
         }
@@ -171,7 +171,7 @@ fn cleared_word() -> *mut AtomicU32 {
         WORD.store(0, Ordering::Relaxed);
     }
     // SAFETY: the handler is async-signal-safe: one store. That it cannot be registered for lack of memory leaves a child
-    // unprotected, in a process that is about to fail anyway, on a kernel below the floor.
+    // unprotected, in a process that is about to fail anyway, on a kernel below the floor (INV-34).
     unsafe { libc::pthread_atfork(None, None, Some(clear)) };
     (&raw const WORD).cast_mut()
 }
@@ -191,16 +191,16 @@ mod tests {
 
     /// Forks; the child only runs `child` (which must not allocate, lock or panic) and leaves with its code.
     fn exit_code_of_fork(child: impl FnOnce() -> i32) -> i32 {
-        // SAFETY: the child touches atomics only and leaves by `_exit`, without running anything of the test harness's.
+        // SAFETY: the child touches atomics only and leaves by `_exit`, without running anything of the test harness's (INV-34).
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0);
         if pid == 0 {
             let code = child();
-            // SAFETY: ends the child at once.
+            // SAFETY: ends the child at once (INV-34).
             unsafe { libc::_exit(code) };
         }
         let mut status = 0;
-        // SAFETY: waits for the child just made; the status is ours.
+        // SAFETY: waits for the child just made; the status is ours (INV-34).
         assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
         assert!(libc::WIFEXITED(status));
         libc::WEXITSTATUS(status)
@@ -251,7 +251,7 @@ mod tests {
         *ours = 5;
         // (Unlike the others, this child allocates, which the C library sees to. It is ended if it waits for the lock.)
         let code = exit_code_of_fork(|| {
-            // SAFETY: no preconditions.
+            // SAFETY: no preconditions (INV-34).
             unsafe { libc::alarm(20) };
             let childs = std::mem::replace(&mut *SHARED.lock(), 7);
             childs as i32 | exit_code_of_fork(|| *SHARED.lock() as i32) << 1 | i32::from(*SHARED.lock() != 7) << 2

@@ -18,7 +18,7 @@ mod group;
 pub use cell::{Cell, Change};
 pub use group::Group;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
 use rkyv::util::AlignedVec;
@@ -40,9 +40,9 @@ pub enum Access {
 
 fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
     let file = File::from(fd.try_clone().map_err(|e| Error::system("cannot duplicate the descriptor of a shared segment", e))?);
-    let too_large = || Error::new(ErrorKind::System, format!("a segment of {len} bytes does not fit this machine's address space"));
     let mut options = MmapOptions::new();
-    options.len(usize::try_from(len).map_err(|_| too_large())?);
+    // What no address can count, the kernel refuses.
+    options.len(usize::try_from(len).unwrap_or(usize::MAX));
     let mapped = match access {
         Access::ReadOnly => options.map_raw_read_only(&file),
         Access::ReadWrite => options.map_raw(&file),
@@ -85,7 +85,7 @@ impl Segment {
         self.check(offset, bytes.len());
         // SAFETY: in bounds (checked); `bytes` is private memory, so they do not overlap. Nobody has a reference into a segment but
         // to atomics, which nobody uses in this part; other processes read it by system calls alone (INV-26), or while a word names
-        // them as its owner (INV-25). Against who breaks that a raw copy promises nothing about its bytes.
+        // them as its owner (INV-25). Against who breaks that a raw copy promises nothing about its bytes (INV-31).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
     }
 
@@ -94,14 +94,14 @@ impl Segment {
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
         // SAFETY: in bounds and aligned (asserted); the memory is mapped as long as `self`, sealed against shrinking, and
-        // everybody touches it through atomics alone.
+        // everybody touches it through atomics alone (INV-20, INV-31).
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
 
     /// All whole words of the region.
     #[inline(always)]
     pub fn words(&self) -> &[AtomicU64] {
-        // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8.
+        // SAFETY: as in `word`, for all of them: a mapping begins at a page, so at a multiple of 8 (INV-31).
         unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().cast(), self.raw.len() / 8) }
     }
 
@@ -111,7 +111,7 @@ impl Segment {
         #[cfg(target_arch = "x86_64")]
         {
             let address = self.raw.as_mut_ptr().wrapping_add(offset);
-            // SAFETY: a prefetch has no effect but on caches, for any address. (Processors that do not know this one skip it.)
+            // SAFETY: a prefetch has no effect but on caches, for any address (INV-31). Processors that do not know this one skip it.
             unsafe { std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -126,7 +126,7 @@ impl Segment {
         assert!(offset.is_multiple_of(8) && offset <= bytes, "segment offset {offset} of {bytes}");
         // SAFETY: a `Cell` is an atomic integer (nothing else is one), for which all bits are valid, and which is as aligned as wide: a
         // mapping begins at a page, and `offset` is a multiple of 8. It is in bounds, since a mapping ends at a page as well, so at a
-        // multiple of 8 that is not before `bytes`. Otherwise as in `word`.
+        // multiple of 8 that is not before `bytes`. Otherwise as in `word` (INV-31).
         unsafe { std::slice::from_raw_parts(self.raw.as_mut_ptr().add(offset).cast(), (bytes - offset).div_ceil(size_of::<C>())) }
     }
 
@@ -134,7 +134,7 @@ impl Segment {
     #[inline]
     pub fn half(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.raw.len(), "segment offset {offset} of {}", self.raw.len());
-        // SAFETY: as in `word`.
+        // SAFETY: as in `word` (INV-31).
         unsafe { AtomicU32::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
 
@@ -151,7 +151,7 @@ impl Segment {
         out.reserve(len);
         let have = out.len();
         // SAFETY: in bounds (checked) here, reserved there, and the two do not overlap; as in `copy_in`. All bytes up to
-        // the new length are initialised.
+        // the new length are initialised (INV-31).
         unsafe {
             std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
             out.set_len(have + len);
@@ -163,7 +163,7 @@ impl Segment {
         self.check(offset, len);
         out.reserve(len);
         let have = out.len();
-        // SAFETY: as in `copy_out`.
+        // SAFETY: as in `copy_out` (INV-31).
         unsafe {
             std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr().add(have), len);
             out.set_len(have + len);
@@ -174,7 +174,7 @@ impl Segment {
     #[inline(always)]
     pub fn copy_out_to<const N: usize>(&self, offset: usize, out: &mut [u8; N]) {
         self.check(offset, N);
-        // SAFETY: in bounds (checked), and the two do not overlap; as in `copy_in`.
+        // SAFETY: in bounds (checked), and the two do not overlap; as in `copy_in` (INV-31).
         unsafe { std::ptr::copy_nonoverlapping(self.raw.as_mut_ptr().add(offset), out.as_mut_ptr(), N) }
     }
 
@@ -189,7 +189,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // In a forked child the region is not there, and something else may be in its place by now.
         if self.owner.is_none_or(Stamp::is_current) {
-            // SAFETY: dropped here and nowhere else, and not touched afterwards.
+            // SAFETY: dropped here and nowhere else, and not touched afterwards (INV-31).
             unsafe { ManuallyDrop::drop(&mut self.raw) }
         }
     }
@@ -208,9 +208,9 @@ struct Span {
 }
 
 // SAFETY: the pointer is into a mapping that `raw` keeps; what it points to is shared between processes anyway, and is
-// reached through atomics, or through slices of blocks that nobody writes.
+// reached through atomics, or through slices of blocks that nobody writes (INV-1, INV-20).
 unsafe impl Send for Span {}
-// SAFETY: as above.
+// SAFETY: as above (INV-1, INV-20).
 unsafe impl Sync for Span {}
 
 impl Span {
@@ -230,7 +230,7 @@ impl Span {
     #[inline(always)]
     fn at(&self, offset: u64) -> *mut u8 {
         debug_assert!(offset <= self.len);
-        // SAFETY: every caller has checked `covers`.
+        // SAFETY: every caller has checked `covers` (INV-31).
         unsafe { self.base.as_ptr().add(offset as usize) }
     }
 }
@@ -271,7 +271,7 @@ impl ArenaReader {
         if offset > self.span.last_word {
             return 0;
         }
-        // SAFETY: in bounds (checked) and made a multiple of 8. An atomic load of shared memory is defined whoever writes it.
+        // SAFETY: in bounds (checked) and made a multiple of 8. An atomic load of shared memory is defined whoever writes it (INV-31).
         unsafe { AtomicU64::from_ptr(self.span.at(offset & !7).cast()).load(ordering) }
     }
 
@@ -283,7 +283,7 @@ impl ArenaReader {
             return [0; N];
         }
         std::array::from_fn(|i| {
-            // SAFETY: the last word begins at `last_word` or before it (checked); as in `load`.
+            // SAFETY: the last word begins at `last_word` or before it (checked); as in `load` (INV-31).
             unsafe { AtomicU64::from_ptr(self.span.at((offset & !7) + 8 * i as u64).cast()).load(Ordering::Relaxed) }
         })
     }
@@ -293,7 +293,7 @@ impl ArenaReader {
     pub fn half_word(&self, offset: u64) -> Option<&AtomicU32> {
         (offset & 3 == 0 && self.span.covers(offset, 4)).then(|| {
             // SAFETY: in bounds and aligned (checked), mapped as long as `self`. Nobody here stores to it: readers only
-            // load it and name it to the kernel, which may wait on and wake words of read-only mappings.
+            // load it and name it to the kernel, which may wait on and wake words of read-only mappings (INV-31).
             unsafe { AtomicU32::from_ptr(self.span.at(offset).cast()) }
         })
     }
@@ -309,7 +309,7 @@ impl ArenaReader {
             return &[];
         }
         // SAFETY: in bounds (checked). INV-1: a block of a published version is never written again while a pin lies in its
-        // life. INV-4: the guard that `'p` comes from keeps both the pin and this mapping.
+        // life. INV-4: the guard that `'p` comes from keeps both the pin and this mapping (INV-31).
         unsafe { std::slice::from_raw_parts(self.span.at(offset), len as usize) }
     }
 
@@ -319,7 +319,7 @@ impl ArenaReader {
         #[cfg(target_arch = "x86_64")]
         {
             let address = self.span.base.as_ptr().wrapping_add(offset as usize).cast();
-            // SAFETY: a prefetch has no effect but on caches, for any address, in the arena or not.
+            // SAFETY: a prefetch has no effect but on caches, for any address, in the arena or not (INV-31).
             unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address) }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -379,7 +379,7 @@ impl ArenaWriter {
     #[inline(always)]
     pub fn atomic(&self, offset: u64) -> &AtomicU64 {
         self.check_words::<1>(offset);
-        // SAFETY: in bounds and aligned (checked), mapped as long as `self`; everybody touches it through atomics.
+        // SAFETY: in bounds and aligned (checked), mapped as long as `self`; everybody touches it through atomics (INV-20, INV-31).
         unsafe { AtomicU64::from_ptr(self.reader.span.at(offset).cast()) }
     }
 
@@ -388,7 +388,7 @@ impl ArenaWriter {
     pub fn atomic_half(&self, offset: u64) -> &AtomicU32 {
         self.check(offset, 4);
         assert!(offset.is_multiple_of(4));
-        // SAFETY: as in `atomic`.
+        // SAFETY: as in `atomic` (INV-31).
         unsafe { AtomicU32::from_ptr(self.reader.span.at(offset).cast()) }
     }
 
@@ -417,7 +417,7 @@ impl ArenaWriter {
     #[inline(always)]
     fn store_each(&self, offset: u64, count: u64, word: impl Fn(u64) -> u64) {
         for i in 0..count {
-            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned (checked by the two callers above).
+            // SAFETY: as in `atomic`: all `count` words are in bounds and aligned, as the two callers above have checked (INV-31).
             unsafe { AtomicU64::from_ptr(self.reader.span.at(offset + 8 * i).cast()) }.store(word(i), Ordering::Relaxed);
         }
     }
@@ -433,7 +433,7 @@ impl ArenaWriter {
         }
         self.check(offset, bytes.len() as u64);
         // SAFETY: in bounds (checked). INV-3: the manager writes only blocks born in the commit it is making, to which no
-        // reference exists anywhere. `bytes` is private memory or another block.
+        // reference exists anywhere. `bytes` is private memory or another block (INV-31).
         unsafe { std::ptr::copy(bytes.as_ptr(), self.reader.span.at(offset), bytes.len()) }
     }
 
@@ -441,7 +441,7 @@ impl ArenaWriter {
     #[inline(always)]
     pub fn copy_block(&self, from: u64, to: u64, len: u64) {
         self.check(from.max(to), len);
-        // SAFETY: both in bounds (checked); the target as in `copy_in`; `copy` allows overlap.
+        // SAFETY: both in bounds (checked); the target as in `copy_in`; `copy` allows overlap (INV-31).
         unsafe { std::ptr::copy(self.reader.span.at(from), self.reader.span.at(to), len as usize) }
     }
 
@@ -449,7 +449,7 @@ impl ArenaWriter {
     #[inline]
     pub fn zero(&self, offset: u64, len: u64) {
         self.check(offset, len);
-        // SAFETY: as in `copy_in`.
+        // SAFETY: as in `copy_in` (INV-31).
         unsafe { std::ptr::write_bytes(self.reader.span.at(offset), 0, len as usize) }
     }
 
@@ -459,7 +459,7 @@ impl ArenaWriter {
     pub fn receive(&self, from: impl AsFd, offset: u64, len: u64) -> std::io::Result<usize> {
         self.check(offset, len);
         // SAFETY: in bounds (checked); the target as in `copy_in`: the kernel writes there, and nobody refers to it. The slice
-        // is of bytes that may be uninitialised, and lives for this call only.
+        // is of bytes that may be uninitialised, and lives for this call only (INV-31).
         let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
         crate::sys::receive_uninit(from, target)
     }
@@ -467,7 +467,7 @@ impl ArenaWriter {
     /// Copies bytes of a file straight into a block that no published version reaches. `false`: the file has fewer, or cannot be read.
     pub fn read_file(&self, from: impl AsFd, at: u64, offset: u64, len: u64) -> bool {
         self.check(offset, len);
-        // SAFETY: as in `receive`.
+        // SAFETY: as in `receive` (INV-31).
         let target = unsafe { std::slice::from_raw_parts_mut(self.reader.span.at(offset).cast(), len as usize) };
         crate::sys::read_uninit_at(from, at, target)
     }

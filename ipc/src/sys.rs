@@ -64,7 +64,7 @@ fn word_in_mapping(map: &MmapRaw, offset: usize) -> &AtomicU32 {
     assert!(end.is_some_and(|end| end <= map.len()), "the word at {offset} is not inside of a mapping of {} bytes", map.len());
     assert!(offset.is_multiple_of(align_of::<AtomicU32>()), "the word at {offset} is not aligned");
     // SAFETY: the four bytes lie inside of the mapping (asserted), which lives as long as the reference; mappings begin at a page,
-    // so the word is aligned. Other processes change it, but only as an atomic; nobody has a plain reference into a `MmapRaw`.
+    // so the word is aligned. Other processes change it, but only as an atomic; nobody has a plain reference into a `MmapRaw` (INV-31).
     unsafe { AtomicU32::from_ptr(map.as_mut_ptr().add(offset).cast()) }
 }
 
@@ -94,13 +94,13 @@ pub fn with_robust_word<R>(word: &AtomicU32, body: impl FnOnce(u32) -> R) -> Res
     struct Registered;
     impl Drop for Registered {
         fn drop(&mut self) {
-            // SAFETY: a null head with the right size is "no list".
+            // SAFETY: a null head with the right size is "no list" (INV-34).
             unsafe { libc::syscall(libc::SYS_set_robust_list, ptr::null::<RobustList>(), 3 * size_of::<usize>()) };
         }
     }
     let mut list = RobustList { first: ptr::null(), futex_offset: 0, pending: ptr::null(), entry: ptr::null() };
     let list = &raw mut list;
-    // SAFETY: `list` points to the local above. It is written through this pointer only, before the kernel knows it.
+    // SAFETY: `list` points to the local above. It is written through this pointer only, before the kernel knows it (INV-34).
     unsafe {
         (*list).entry = list.cast();
         (*list).first = (&raw const (*list).entry).cast();
@@ -108,7 +108,7 @@ pub fn with_robust_word<R>(word: &AtomicU32, body: impl FnOnce(u32) -> R) -> Res
     }
     // SAFETY: the head, its one entry and the word all stay where they are and valid until `Registered` is dropped, before this
     // function returns or unwinds: head and entry are locals, the word is borrowed for longer. The kernel walks the list at this
-    // thread's end only, and copes with any content.
+    // thread's end only, and copes with any content (INV-34).
     let code = unsafe { libc::syscall(libc::SYS_set_robust_list, list, 3 * size_of::<usize>()) };
     if code != 0 {
         return Err(Error::system(
@@ -126,7 +126,7 @@ pub fn with_robust_word<R>(word: &AtomicU32, body: impl FnOnce(u32) -> R) -> Res
 
 /// A descriptor that becomes readable when the process ends. The pid must not have been waited for yet, or it may be another's.
 pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
-    let no_such = |errno| Error::caused(ErrorKind::NotFound, format!("there is no process {pid}"), io::Error::from(errno));
+    let no_such = |errno| Error::caused(ErrorKind::NotFound, format!("there is no process {pid} (any more)"), io::Error::from(errno));
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| no_such(Errno::SRCH))?;
     rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
         Errno::SRCH => no_such(errno),
@@ -142,13 +142,15 @@ pub fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
     /// `SO_PEERPIDFD` of most architectures; the libc crate has no name for it yet.
     const SO_PEERPIDFD: libc::c_int = 77;
     match socket_option::<libc::c_int>(socket.as_fd(), SO_PEERPIDFD) {
-        // SAFETY: the kernel has just installed this descriptor for us, nobody else owns it.
+        // SAFETY: the kernel has just installed this descriptor for us, nobody else owns it (INV-34).
         Ok(raw) if raw >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(raw) }),
         Ok(_) | Err(Errno::NOPROTOOPT) => pidfd_open(peer_credentials(socket)?.pid),
         // The peer is dead and waited for.
-        Err(errno @ (Errno::SRCH | Errno::INVAL | Errno::NODATA)) => {
-            Err(Error::caused(ErrorKind::NotFound, "the process at the other end of the socket has ended", io::Error::from(errno)))
-        }
+        Err(errno @ (Errno::SRCH | Errno::INVAL | Errno::NODATA)) => Err(Error::caused(
+            ErrorKind::NotFound,
+            "the process at the other end of the socket has ended, and was waited for",
+            io::Error::from(errno),
+        )),
         Err(errno) => Err(Error::system("could not get a descriptor for the process at the other end of a socket", errno)),
     }
 }
@@ -180,10 +182,10 @@ impl PlainOption for libc::ucred {}
 fn socket_option<T: PlainOption>(socket: BorrowedFd<'_>, option: libc::c_int) -> Result<T, Errno> {
     let mut value = mem::MaybeUninit::<T>::zeroed();
     let mut len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes, the size of `value`, and `len` itself; both live on our stack.
+    // SAFETY: the kernel writes at most `len` bytes, the size of `value`, and `len` itself; both live on our stack (INV-34).
     let code = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value.as_mut_ptr().cast(), &raw mut len) };
     match code {
-        // SAFETY: all bytes were zero before and any bytes are a valid value of these types of plain integers.
+        // SAFETY: all bytes were zero before and any bytes are a valid value of these types of plain integers (INV-33).
         0 => Ok(unsafe { value.assume_init() }),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
     }
@@ -265,7 +267,7 @@ pub fn ignore_broken_pipes() -> Result<()> {
 
 fn ignore(signals: &[libc::c_int]) -> Result<()> {
     for &signal in signals {
-        // SAFETY: ignoring a signal runs no code of ours.
+        // SAFETY: ignoring a signal runs no code of ours (INV-34).
         if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
             return Err(Error::system(format!("could not ignore signal {signal}"), io::Error::last_os_error()));
         }
@@ -276,7 +278,7 @@ fn ignore(signals: &[libc::c_int]) -> Result<()> {
 /// Whether this program runs with more rights than whoever started it (set-user-id and the like): environment variables are then
 /// an attacker's.
 pub fn is_secure_execution() -> bool {
-    // SAFETY: reads the auxiliary vector, which the kernel wrote before the program began.
+    // SAFETY: reads the auxiliary vector, which the kernel wrote before the program began (INV-34).
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
@@ -289,7 +291,7 @@ pub fn is_secure_execution() -> bool {
 /// [`is_file_locked`].
 pub fn try_lock_file(file: impl AsFd) -> Result<bool> {
     let mut whole = whole_file();
-    // SAFETY: the kernel reads the structure, which lives on our stack; the file is open.
+    // SAFETY: the kernel reads the structure, which lives on our stack; the file is open (INV-34).
     let code = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw mut whole) };
     if code == 0 {
         return Ok(true);
@@ -303,7 +305,7 @@ pub fn try_lock_file(file: impl AsFd) -> Result<bool> {
 /// Whether somebody holds the lock of this file, through another opening of it than this one.
 pub fn is_file_locked(file: impl AsFd) -> Result<bool> {
     let mut whole = whole_file();
-    // SAFETY: the kernel reads and writes the structure, which lives on our stack; the file is open.
+    // SAFETY: the kernel reads and writes the structure, which lives on our stack; the file is open (INV-34).
     let code = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole) };
     if code != 0 {
         return Err(Error::system("could not ask who has locked a file", io::Error::last_os_error()));
@@ -312,7 +314,7 @@ pub fn is_file_locked(file: impl AsFd) -> Result<bool> {
 }
 
 fn whole_file() -> libc::flock {
-    // SAFETY: a structure of integers, for which zeros are valid: from the start to the end, and no pid, as these locks demand.
+    // SAFETY: a structure of integers, for which zeros are valid: from the start to the end, and no pid, as these locks demand (INV-33).
     let mut whole: libc::flock = unsafe { mem::zeroed() };
     whole.l_type = libc::F_WRLCK as libc::c_short;
     whole.l_whence = libc::SEEK_SET as libc::c_short;
@@ -322,7 +324,7 @@ fn whole_file() -> libc::flock {
 /// Ends the thread, and nothing else, without a way back: how a robust word's owner dies in a test.
 #[cfg(test)]
 fn end_thread() {
-    // SAFETY: what the thread owns is leaked, which is safe; nobody joins it.
+    // SAFETY: what the thread owns is leaked, which is safe; nobody joins it (INV-34).
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
@@ -371,12 +373,12 @@ pub fn read_at(file: impl AsFd, at: u64, target: &mut [u8]) -> bool {
 /// So many bytes at an offset of a file, private from then on. `None`: there are fewer, or they cannot be read.
 pub fn read_aligned_at(file: impl AsFd, at: u64, len: usize) -> Option<AlignedVec<16>> {
     let mut bytes = AlignedVec::with_capacity(len);
-    // SAFETY: so many bytes are reserved, and nobody else has them; whether they are initialised their type does not say.
+    // SAFETY: so many bytes are reserved, and nobody else has them; whether they are initialised their type does not say (INV-33).
     let room = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) };
     if !read_uninit_at(file, at, room) {
         return None;
     }
-    // SAFETY: all of them have been read, so they are initialised.
+    // SAFETY: all of them have been read, so they are initialised (INV-33).
     unsafe { bytes.set_len(len) };
     Some(bytes)
 }
@@ -418,14 +420,14 @@ pub fn kill_self() -> ! {
 pub(crate) fn close_from(actions: &mut PosixSpawnFileActions, first: i32) -> Option<nix::Result<()>> {
     type AddCloseFrom = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, libc::c_int) -> libc::c_int;
     // Looked up and not linked, or no program would start where there is none.
-    // SAFETY: the name ends with a zero, and the handle is one that is always there.
+    // SAFETY: the name ends with a zero, and the handle is one that is always there (INV-34).
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
     if found.is_null() {
         return None;
     }
-    // SAFETY: a function of this name has this signature, in every C library that has one.
+    // SAFETY: a function of this name has this signature, in every C library that has one (INV-34).
     let add = unsafe { mem::transmute::<*mut libc::c_void, AddCloseFrom>(found) };
-    // SAFETY: nix's type is the C library's, transparently, and was initialised when it was made; nobody else has it meanwhile.
+    // SAFETY: nix's type is the C library's, transparently, and was initialised when it was made; nobody else has it meanwhile (INV-34).
     match unsafe { add(ptr::from_mut(actions).cast(), first) } {
         0 => Some(Ok(())),
         code => Some(Err(nix::Error::from_raw(code))),
@@ -444,7 +446,7 @@ pub fn continue_at_end(socket: impl AsFd) -> Result<()> {
         (libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC),
     ];
     for (ask, number) in asks {
-        // SAFETY: the descriptor is open, and these three take a number, no address.
+        // SAFETY: the descriptor is open, and these three take a number, no address (INV-34).
         if unsafe { libc::fcntl(socket, ask, number) } == -1 {
             return Err(Error::system("could not ask for a signal at a socket's end", io::Error::last_os_error()));
         }
@@ -464,7 +466,7 @@ pub fn take_variable(name: &str) -> Option<String> {
         return None;
     }
     let value = std::env::var(name).ok()?;
-    // SAFETY: called at the very beginning of `main`, or before it: no other thread is there that could read the environment.
+    // SAFETY: called at the very beginning of `main`, or before it: no other thread is there that could read the environment (INV-34).
     unsafe { std::env::remove_var(name) };
     Some(value)
 }
@@ -475,14 +477,14 @@ pub fn take_socket(number: i32) -> Option<OwnedFd> {
     if number <= libc::STDERR_FILENO {
         return None;
     }
-    // SAFETY: the descriptor is only looked at; one that is not open is answered by an error.
+    // SAFETY: the descriptor is only looked at; one that is not open is answered by an error (INV-34).
     let handed = unsafe { BorrowedFd::borrow_raw(number) };
     let stat = rustix::fs::fstat(handed).ok()?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Socket {
         return None;
     }
     rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open, and was opened for whoever reads the variable that names it, which is only once.
+    // SAFETY: it is open, and was opened for whoever reads the variable that names it, which is only once (INV-34).
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -131,7 +131,7 @@ impl Entry {
         }
         let place = std::ptr::with_exposed_provenance::<[u64; 2]>(address);
         // SAFETY: the 32 bytes lie in a readable segment of the main executable (`holds`), which is never unmapped, and are
-        // aligned. That a segment might be written meanwhile concerns no entry: those are constants, and others fail the mark.
+        // aligned. That a segment might be written meanwhile concerns no entry: those are constants, and others fail the mark (INV-18).
         if unsafe { place.read_volatile() } != MARK {
             return None;
         }
@@ -142,7 +142,10 @@ impl Entry {
 
 #[cold]
 fn no_function(offset: u64, name: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("at {offset:#x} there is no function `{name}` that a process could run"))
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("at {offset:#x} there is no function `{name}` that a process could run: start the very same executable"),
+    )
 }
 
 impl fmt::Debug for Entry {
@@ -208,7 +211,7 @@ fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let mut found: Option<Image> = None;
-        // SAFETY: the callback has the signature that is asked for, and `data` points to the local above, which it outlives.
+        // SAFETY: the callback has the signature that is asked for, and `data` points to the local above, which it outlives (INV-34).
         unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
         found.unwrap_or(Image { base: 0, segments: Vec::new(), build: Build { headers: 0, id: Vec::new(), file: [0; 4] } })
     })
@@ -216,7 +219,7 @@ fn image() -> &'static Image {
 
 /// Called with the main executable first, and with nothing after it.
 unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: libc::size_t, data: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: the loader gives a valid structure and its headers for the length of this call.
+    // SAFETY: the loader gives a valid structure and its headers for the length of this call (INV-34).
     let (info, headers) = unsafe {
         let info = &*info;
         (info, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
@@ -232,7 +235,7 @@ unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: libc::size_t, da
     let notes = headers.iter().filter(|header| header.p_type == libc::PT_NOTE).map(|header| (span(header), header.p_align));
     let id = notes.filter(|(notes, _)| inside(notes)).find_map(|(notes, align)| {
         let start = std::ptr::with_exposed_provenance::<u8>(notes.start);
-        // SAFETY: the notes lie in a readable segment of the executable, which stays as it is.
+        // SAFETY: the notes lie in a readable segment of the executable, which stays as it is (INV-18).
         build_id(unsafe { std::slice::from_raw_parts(start, notes.len()) }, align as usize)
     });
     let mut text = Vec::new();
@@ -244,7 +247,7 @@ unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: libc::size_t, da
         [file.dev(), file.ino(), file.size(), (file.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(file.mtime_nsec() as u64)]
     });
     let build = Build { headers: rapidhash_v3(&text), id: id.unwrap_or_default().to_vec(), file };
-    // SAFETY: what `image` has passed.
+    // SAFETY: what `image` has passed (INV-34).
     unsafe { *data.cast::<Option<Image>>() = Some(Image { base, segments, build }) };
     1
 }
@@ -303,7 +306,11 @@ mod tests {
         let entry = Entry::of::<_, Add>(double);
         let offset = entry.offset().unwrap();
         for wrong in [offset + 16, offset + 1, offset.wrapping_sub(16), 0, u64::MAX, u64::MAX / 2, 1 << 40] {
-            assert_eq!(Entry::at(wrong, entry.name()).unwrap_err().kind(), ErrorKind::Corrupt, "{wrong:#x}");
+            let error = Entry::at(wrong, entry.name()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{wrong:#x}");
+            let expected =
+                format!("at {wrong:#x} there is no function `{}` that a process could run: start the very same executable", entry.name());
+            assert_eq!(error.to_string(), expected);
         }
         assert!(Entry::at(offset, "another").is_err());
     }
@@ -313,7 +320,9 @@ mod tests {
         let entry: &'static Entry =
             Box::leak(Box::new(Entry { mark: MARK, name: std::any::type_name::<Add>, run: run::<fn_type::F, Add> }));
         let error = entry.offset().unwrap_err();
-        assert!(error.to_string().contains("library"), "{error}");
+        let expected = "` is in a library that was loaded into this program, where a child process may not find it: let a function of the main \
+                        executable call it";
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 
     /// A function's type has no name of its own.

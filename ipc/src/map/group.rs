@@ -46,7 +46,7 @@ impl<C: Cell> Group<C> {
     #[inline]
     pub fn split(cells: &[C]) -> (&[C], &[Group<C>], &[C]) {
         // SAFETY: a group is bytes that may change under a shared reference, as cells are; it is as large as its cells and no less aligned, and
-        // reaches them as atomics, or by instructions that do what atomics do.
+        // reaches them as atomics, or by instructions that do what atomics do (INV-28).
         unsafe { cells.align_to() }
     }
 
@@ -57,7 +57,7 @@ impl<C: Cell> Group<C> {
         {
             let bits: u64;
             // SAFETY: eight bytes at a multiple of eight, which are there. The processor loads such at once (so its manuals promise), and with them
-            // each cell as a relaxed load of it would.
+            // each cell as a relaxed load of it would (INV-28).
             unsafe { std::arch::asm!("mov {}, [{}]", out(reg) bits, in(reg) self.bytes.get(), options(nostack, preserves_flags, readonly)) }
             bits
         }
@@ -69,7 +69,7 @@ impl<C: Cell> Group<C> {
     #[inline(always)]
     pub fn store(&self, bits: u64) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: as in `load`.
+        // SAFETY: as in `load` (INV-28).
         unsafe {
             std::arch::asm!("mov [{}], {}", in(reg) self.bytes.get(), in(reg) bits, options(nostack, preserves_flags))
         }
@@ -82,7 +82,7 @@ impl<C: Cell> Group<C> {
 #[cfg(any(test, miri, not(target_arch = "x86_64")))]
 impl<C: Cell> Group<C> {
     fn cells(&self) -> &[C] {
-        // SAFETY: what `split` has made of such cells is so many of them.
+        // SAFETY: what `split` has made of such cells is so many of them (INV-28).
         unsafe { std::slice::from_raw_parts(self.bytes.get().cast(), Self::CELLS) }
     }
 

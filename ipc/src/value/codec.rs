@@ -104,7 +104,7 @@ impl Fallible for Check {
 
 // SAFETY: `check_subtree_ptr` succeeds only if `ptr..ptr + size` lies in `self.range`, which starts as the address range of a
 // live slice and only shrinks to parts of it, and if `ptr` is aligned. The bytes of a slice are initialised, so what passed can
-// be read. An address before the range wraps to a distance beyond any range's end.
+// be read. An address before the range wraps to a distance beyond any range's end (INV-32).
 unsafe impl ArchiveContext for Check {
     #[inline]
     fn check_subtree_ptr(&mut self, ptr: *const u8, layout: &Layout) -> Result<(), Fault> {
@@ -159,10 +159,10 @@ fn checked<'a, T: Shared>(bytes: &'a [u8], check: &mut Check) -> Result<&'a T::A
     let at = bytes.len().checked_sub(size_of::<T::Archived>()).ok_or_else(fault)?;
     let root = bytes[at..].as_ptr().cast::<T::Archived>();
     check.in_subtree(root, |check| {
-        // SAFETY: `in_subtree` has found `root` to be aligned and all of it to lie inside of `bytes`.
+        // SAFETY: `in_subtree` has found `root` to be aligned and all of it to lie inside of `bytes` (INV-32).
         unsafe { T::Archived::check_bytes(root, check) }
     })?;
-    // SAFETY: `check_bytes` found a valid `T::Archived` at `root`, which lives and stays unchanged as long as `bytes` is borrowed.
+    // SAFETY: `check_bytes` found a valid `T::Archived` at `root`, which lives and stays unchanged as long as `bytes` is borrowed (INV-32).
     let archived = unsafe { &*root };
     if T::intact(archived) { Ok(archived) } else { Err(fault()) }
 }
@@ -174,7 +174,13 @@ fn corrupt<T: Shared>(len: usize, too_deep: bool) -> Error {
     } else {
         "a length, pointer, tag or character in it is not possible".to_string()
     };
-    Error::new(ErrorKind::Corrupt, format!("reading a value in place: its {len} bytes are no archive of `{}`: {why}", text::<T>()))
+    Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "reading a value in place: its {len} bytes are no archive of `{}`: {why}; its writer, or a process that can write over it, has damaged it: write it anew",
+            text::<T>()
+        ),
+    )
 }
 
 /// Whether the archive of a `T` that was just written can be read again, that is, is not nested too deeply.
@@ -193,7 +199,7 @@ pub unsafe fn access_unchecked<T: Shared>(bytes: &[u8]) -> &T::Archived {
     let at = bytes.len() - size_of::<T::Archived>();
     let root = bytes.as_ptr().wrapping_add(at).cast::<T::Archived>();
     debug_assert!(root.is_aligned());
-    // SAFETY: by the caller's promise a valid `T::Archived` ends where `bytes` end; it lives as long as they are borrowed.
+    // SAFETY: by the caller's promise a valid `T::Archived` ends where `bytes` end; it lives as long as they are borrowed (INV-32).
     unsafe { &*root }
 }
 
@@ -240,21 +246,21 @@ pub fn access_remembered<T: Shared>(bytes: &[u8], identity: Identity) -> Result<
 pub(super) fn write_root<T: Serialize<Ser>>(value: &T, ser: &mut Ser) -> Result<(), Fault> {
     let resolver = value.serialize(ser)?;
     ser.align_for::<T::Archived>()?;
-    // SAFETY: the resolver is the one that serialising `value` returned, and the serialiser was aligned for the root above.
+    // SAFETY: the resolver is the one that serialising `value` returned, and the serialiser was aligned for the root above (INV-32).
     unsafe { ser.resolve_aligned(value, resolver) }.map(|_| ())
 }
 
-// SAFETY: every allocation is one of the global allocator's own, made for the layout that was asked for; it is aliased by nobody.
+// SAFETY: every allocation is one of the global allocator's own, made for the layout that was asked for; it is aliased by nobody (INV-33).
 unsafe impl Allocator for Ser {
     unsafe fn push_alloc(&mut self, layout: Layout) -> Result<NonNull<[u8]>, Fault> {
-        // SAFETY: the layout has a size, by the contract of `push_alloc`.
+        // SAFETY: the layout has a size, by the contract of `push_alloc` (INV-33).
         let start = NonNull::new(unsafe { std::alloc::alloc(layout) });
         let start = start.unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
         Ok(NonNull::slice_from_raw_parts(start, layout.size()))
     }
 
     unsafe fn pop_alloc(&mut self, start: NonNull<u8>, layout: Layout) -> Result<(), Fault> {
-        // SAFETY: `start` came from `push_alloc` with the same layout, by the contract of `pop_alloc`.
+        // SAFETY: `start` came from `push_alloc` with the same layout, by the contract of `pop_alloc` (INV-33).
         unsafe { std::alloc::dealloc(start.as_ptr(), layout) };
         Ok(())
     }
@@ -279,7 +285,7 @@ struct Table {
 /// full bucket leads a lookup into bytes that nobody has checked.
 pub(super) fn map_is_intact<K, V>(map: &ArchivedHashMap<K, V>) -> bool {
     const { assert!(size_of::<ArchivedHashMap<K, V>>() == size_of::<Table>()) };
-    // SAFETY: the map is a transparent wrapper of rkyv's `repr(C)` table of these three words, each of which may have any value.
+    // SAFETY: the map is a transparent wrapper of rkyv's `repr(C)` table of these three words, each of which may have any value (INV-32).
     let table = unsafe { &*std::ptr::from_ref(map).cast::<Table>() };
     let (len, capacity) = (table.len.to_native(), table.capacity.to_native() as usize);
     if len == 0 {
@@ -287,7 +293,7 @@ pub(super) fn map_is_intact<K, V>(map: &ArchivedHashMap<K, V>) -> bool {
     }
     let controls = std::ptr::from_ref(&table.ptr).cast::<u8>().wrapping_offset(table.ptr.to_native() as isize);
     let count = capacity.next_multiple_of(GROUP) + GROUP - 1;
-    // SAFETY: the check found all `count` control bytes of a table that is not empty to lie inside of the archive.
+    // SAFETY: the check found all `count` control bytes of a table that is not empty to lie inside of the archive (INV-32).
     let controls = unsafe { std::slice::from_raw_parts(controls, count) };
     let is_full = |control: u8| control & 0x80 == 0;
     let (own, beyond) = controls.split_at(capacity);
@@ -297,7 +303,7 @@ pub(super) fn map_is_intact<K, V>(map: &ArchivedHashMap<K, V>) -> bool {
 
 /// [`map_is_intact`] for a set.
 pub(super) fn set_is_intact<K>(set: &ArchivedHashSet<K>) -> bool {
-    // SAFETY: rkyv's set is a transparent wrapper of the map with unit values.
+    // SAFETY: rkyv's set is a transparent wrapper of the map with unit values (INV-32).
     map_is_intact(unsafe { &*std::ptr::from_ref(set).cast::<ArchivedHashMap<K, ()>>() })
 }
 
@@ -333,16 +339,16 @@ struct Inner<K, V> {
 /// one; its check accepts empty leaves and missing children. The writer makes neither.
 pub(super) fn tree_is_intact<K, V>(map: &ArchivedBTreeMap<K, V>) -> bool {
     const { assert!(size_of::<ArchivedBTreeMap<K, V>>() == size_of::<Tree>()) };
-    // SAFETY: `ArchivedBTreeMap` is `repr(C)` with these two words (and a `PhantomData`), each of which may have any value.
+    // SAFETY: `ArchivedBTreeMap` is `repr(C)` with these two words (and a `PhantomData`), each of which may have any value (INV-32).
     let tree = unsafe { &*std::ptr::from_ref(map).cast::<Tree>() };
-    // SAFETY: the check found the root of a tree that is not empty to be a node of this kind of tree, inside of the archive.
+    // SAFETY: the check found the root of a tree that is not empty to be a node of this kind of tree, inside of the archive (INV-32).
     tree.len.to_native() == 0 || unsafe { node_is_intact(target::<K, V>(&tree.root)) }
 }
 
 /// [`tree_is_intact`] for a set.
 pub(super) fn tree_set_is_intact<K>(set: &ArchivedBTreeSet<K>) -> bool {
     const { assert!(size_of::<ArchivedBTreeSet<K>>() == size_of::<ArchivedBTreeMap<K, ()>>()) };
-    // SAFETY: rkyv's set is a transparent wrapper of the map with unit values.
+    // SAFETY: rkyv's set is a transparent wrapper of the map with unit values (INV-32).
     tree_is_intact(unsafe { &*std::ptr::from_ref(set).cast::<ArchivedBTreeMap<K, ()>>() })
 }
 
@@ -357,7 +363,7 @@ unsafe fn node_is_intact<K, V>(node: *const Node<K, V>) -> bool {
     /// What rkyv writes for a pointer to nothing.
     const NOWHERE: i32 = 1;
     const LEAF: u8 = 0;
-    // SAFETY: `node` is aligned and readable, and its kind says which of the two it is, by the caller's promise.
+    // SAFETY: `node` is aligned and readable, and its kind says which of the two it is, by the caller's promise (INV-32).
     unsafe {
         if (*node).kind == LEAF {
             return (*node.cast::<Leaf<K, V>>()).len.to_native() > 0;

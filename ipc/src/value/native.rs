@@ -26,7 +26,7 @@ macro_rules! native {
                     assert!(cfg!(target_endian = "little"));
                 }
                 // SAFETY: the archived number is the native one's bytes in little-endian order, in a struct of the same size and
-                // alignment; this machine is little-endian. A valid archived `bool` or `char` has the bytes of a native one.
+                // alignment; this machine is little-endian. A valid archived `bool` or `char` has the bytes of a native one (INV-32).
                 unsafe { &*std::ptr::from_ref(archived).cast::<$native>() }
             }
 
