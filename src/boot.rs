@@ -119,8 +119,10 @@ fn receive_exactly(channel: &Channel, bytes: &mut [u8], deadline: Instant) -> Re
     while filled < bytes.len() {
         match channel.receive_before(&mut bytes[filled..], &mut Vec::new(), 0, deadline)? {
             Received::Bytes(count) => filled += count,
-            Received::Nothing => return Err(Error::new(ErrorKind::TimedOut, "the other side does not answer")),
-            Received::Ended => return Err(Error::new(ErrorKind::Disconnected, "the other side has ended")),
+            Received::Nothing | Received::Ended => {
+                let text = "the process at the other end of the socket has ended before all of its message was there";
+                return Err(Error::new(ErrorKind::Disconnected, text));
+            }
         }
     }
     Ok(())
@@ -132,7 +134,8 @@ pub(crate) fn receive(channel: &Channel) -> Result<Vec<u8>> {
     receive_exactly(channel, &mut len, deadline)?;
     let len = u32::from_le_bytes(len) as usize;
     if len > MESSAGE_BYTES_MAX {
-        return Err(Error::new(ErrorKind::Corrupt, "a message that is too long"));
+        let text = format!("it claims to send {len} bytes, and a message has at most {MESSAGE_BYTES_MAX}: start the very same executable");
+        return Err(Error::new(ErrorKind::Corrupt, text));
     }
     let mut message = vec![0; len];
     receive_exactly(channel, &mut message, deadline)?;
@@ -172,8 +175,10 @@ pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> Str
         Some((_, [kind, text @ ..])) => {
             Err(Error::new(kind_of(*kind), format!("the {what} could not start: {}", String::from_utf8_lossy(text))))
         }
-        Some((_, [])) => Err(Error::new(ErrorKind::Corrupt, format!("the {what}'s process sent half a report"))),
-        None => Err(Error::new(ErrorKind::Corrupt, format!("the {what}'s process sent an empty report"))),
+        _ => {
+            let text = format!("the {what}'s process sent a report that cannot be read: start the very same executable");
+            Err(Error::new(ErrorKind::Corrupt, text))
+        }
     }
 }
 
@@ -185,7 +190,13 @@ fn begin(channel: &Channel) -> Result<Orders> {
     let _ = sys::setsid();
     sys::raise_nofile_limit();
     let text = String::from_utf8(receive(channel)?).unwrap_or_default();
-    Orders::parse(&text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders that cannot be read"))
+    Orders::parse(&text).ok_or_else(unreadable)
+}
+
+/// The error of orders that no build like this one gives.
+pub(crate) fn unreadable() -> Error {
+    let text = "the orders of who has started this process cannot be read: was that another build? Start the very same executable";
+    Error::new(ErrorKind::Corrupt, text)
 }
 
 pub(crate) fn say(channel: &Channel, letter: u8) -> Result<()> {
@@ -236,7 +247,7 @@ pub(crate) fn detached(channel: Channel) -> Result<()> {
 
 /// Takes a name; none if another manager has it.
 fn become_named(orders: Orders) -> Result<Option<Server>> {
-    let (directory, name) = orders.name.ok_or_else(|| Error::new(ErrorKind::Corrupt, "orders without a name"))?;
+    let (directory, name) = orders.name.ok_or_else(unreadable)?;
     let directory = RuntimeDir::at(&directory)?;
     let Some(lock) = NameLock::try_acquire(&directory, &name)? else { return Ok(None) };
     lock.remove_leftover_socket()?;

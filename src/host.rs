@@ -12,7 +12,7 @@
 use crate::boot;
 use commonhold_ipc::auth::AuthKey;
 use commonhold_ipc::boot::Start;
-use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::error::Result;
 use commonhold_ipc::socket::{Address, Channel};
 use commonhold_ipc::sys::{self, Stream};
 use commonhold_proxy::Session;
@@ -75,10 +75,9 @@ pub(crate) fn run(channel: Channel) -> Result<()> {
 }
 
 fn connect(channel: &Channel) -> Result<Session> {
-    let malformed = || Error::new(ErrorKind::Corrupt, "orders that cannot be read");
-    let orders = String::from_utf8(boot::receive(channel)?).map_err(|_| malformed())?;
-    let (address, key) = orders.split_once('\n').ok_or_else(malformed)?;
-    let bytes = boot::bytes_of(key.trim()).ok_or_else(malformed)?;
+    let orders = String::from_utf8(boot::receive(channel)?).map_err(|_| boot::unreadable())?;
+    let (address, key) = orders.split_once('\n').ok_or_else(boot::unreadable)?;
+    let bytes = boot::bytes_of(key.trim()).ok_or_else(boot::unreadable)?;
     let key = (!bytes.is_empty()).then(|| AuthKey::new(bytes)).transpose()?;
     Session::connect(&address.parse::<Address>()?, key.as_ref())
 }

@@ -38,7 +38,10 @@ fn run(role: &str, channel: Channel) -> ! {
         boot::DETACHED_AGAIN => boot::detached(channel),
         host::HOST => host::detach(channel),
         host::HOST_AGAIN => host::run(channel),
-        _ => Err(Error::new(ErrorKind::Other, format!("{VARIABLE}={role} is not a role: unset that variable"))),
+        _ => {
+            let text = format!("the environment has {VARIABLE} with the role {role:?}, and this build knows no such: unset that variable");
+            Err(Error::new(ErrorKind::Other, text))
+        }
     };
     match ended {
         Ok(()) => std::process::exit(0),

@@ -438,13 +438,32 @@ fn a_value_that_panics_when_parts_of_it_are_sent_leaves_none_of_them() {
 }
 
 #[test]
+fn a_value_that_calls_the_manager_in_the_middle_of_its_own_frame_is_told_so() {
+    let manager = over_the_socket();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    ends(move || {
+        let refused = RefCell::new(Vec::new());
+        dict.insert(1, Afterwards(|| refused.borrow_mut().extend(manager.names().err()))).unwrap();
+        let refused = refused.into_inner();
+        assert_eq!(refused.len(), 1, "once it is only counted, and once sent");
+        assert_eq!(refused[0].kind(), ErrorKind::Refused);
+        let told = "a call to the manager from within the code that writes a value, while that value is on its way over the same connection: \
+                    nothing was done; make such calls before or after (reading is no call)";
+        assert_eq!(refused[0].to_string(), told);
+        assert!(dict.get(1).unwrap().unwrap()[..] == [7; 400_000]);
+        manager.audit().unwrap();
+    });
+}
+
+#[test]
 fn a_value_that_grows_while_parts_of_it_are_sent_is_refused_and_leaves_none_of_them() {
     let manager = Manager::in_process().unwrap();
     let blob = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
     ends(move || {
         let held = manager.stats().unwrap().live_bytes;
         let error = blob.insert(1, Growing(Cell::new(400_000))).unwrap_err();
-        assert!(error.to_string().contains("changed while it was sent"), "{error}");
+        let told = "a value changed while it was sent: it had 400208 bytes first and 400308 then; nothing may write to it meanwhile";
+        assert_eq!(error.to_string(), told);
         support::until("what was sent is gone", || manager.stats().unwrap().live_bytes == held);
         blob.insert(1, vec![1; 300_000]).unwrap();
         manager.audit().unwrap();

@@ -71,6 +71,7 @@ fn a_budget_that_a_reader_fills_is_an_error_that_names_it() {
     holder.expect("ready");
     let error = (0..100u64).find_map(|key| dict.insert(key, vec![1u8; 100_000]).err()).expect("two versions do not fit");
     assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.to_string().contains(" bytes are held by readers of older versions, the oldest (version "), "{error}");
     assert!(error.to_string().contains(&format!("(pid {})", holder.pid())), "{error}");
     holder.kill();
     until("there is room again", || dict.insert(99, vec![1u8; 100_000]).is_ok());

@@ -22,6 +22,24 @@ fn nor_is_a_process() {
     assert_eq!(error.to_string(), NOT_INITIALISED);
 }
 
+struct Clerk;
+
+#[commonhold::remote]
+impl Clerk {
+    pub fn new() -> Self {
+        Clerk
+    }
+}
+
+#[test]
+fn nor_is_an_object_made() {
+    let error = Manager::in_process().unwrap().create(Clerk::new, ()).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotInitialised);
+    let told = "an object of a user's type lives in a host, a process of this program that begins in `commonhold::init()`: call that in the \
+                first line of `main` (in a test file, put `commonhold::init_in_tests!();` at its top)";
+    assert_eq!(error.to_string(), told);
+}
+
 /// A program that is started as a child, does not know it, and starts itself: the child's child is refused.
 #[test]
 fn nor_does_one_process_lead_to_endless_others() {

@@ -375,6 +375,7 @@ fn a_panic_arrives_with_message_place_and_backtrace() {
     let text = error.to_string();
     assert!(text.contains("n is 5") && text.contains("tests/process.rs:") && text.contains("fails") && text.contains("Ada"), "{text}");
     let backtrace = std::error::Error::source(&error).unwrap().to_string();
+    assert!(backtrace.starts_with("its backtrace:\n"), "{backtrace}");
     assert!(backtrace.contains("process::a_panic_arrives_with_message_place_and_backtrace::fails"), "{backtrace}");
     assert_eq!(child.exit_code(), Some(101));
     let mut said = String::new();
@@ -530,7 +531,11 @@ fn a_program_without_init_is_an_error_at_once() {
         let child = Process::builder().executable(program).stdout(Stream::Null).spawn(nothing, ()).unwrap();
         let error = child.join().unwrap_err();
         assert_eq!((error.kind(), child.exit_code()), (ErrorKind::NotInitialised, Some(code)));
-        assert!(error.to_string().contains("commonhold::init()"), "{error}");
+        let told = format!(
+            "exit code {code} before it began: it is this program started again, whose `main` must begin with `commonhold::init()`, and \
+             nothing may end it before"
+        );
+        assert!(error.to_string().contains(&told), "{error}");
     }
     // One that is killed before.
     use std::os::unix::fs::PermissionsExt;

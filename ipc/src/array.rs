@@ -376,7 +376,10 @@ mod tests {
         pairs.set(1, (9, true)).unwrap();
         for bits in [9 | 2 << 32, 9 | 1 << 40] {
             segment.word(ELEMENTS + 8).store(bits, Relaxed);
-            assert_eq!(pairs.get(1).unwrap_err().kind(), ErrorKind::Corrupt);
+            let error = pairs.get(1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            let written_over = "element 1 of an array holds bits that are no value of (u32, bool,): a process that uses the array has written over it; set it again";
+            assert_eq!(error.to_string(), written_over);
             assert_eq!(pairs.compare_exchange(1, (9, true), (1, true)).unwrap_err().kind(), ErrorKind::Corrupt);
             assert_eq!(pairs.get(2).unwrap(), (0, false));
         }

@@ -36,7 +36,10 @@ pub fn enter() -> Result<Option<(String, Channel)>> {
     let taken = text.rsplit_once(':').and_then(|(role, number)| Some((role.to_owned(), sys::take_socket(number.parse().ok()?)?)));
     match taken {
         Some((role, socket)) => Ok(Some((role, Channel::from_fd(socket)?))),
-        None => Err(Error::new(ErrorKind::Corrupt, format!("{VARIABLE}={text} is not what this library sets: unset that variable"))),
+        None => {
+            let text = format!("the environment has {VARIABLE}={text}, which is not what this library sets: unset that variable");
+            Err(Error::new(ErrorKind::Corrupt, text))
+        }
     }
 }
 

@@ -168,14 +168,15 @@ pub fn greet(channel: &Channel, address: &Address, offer: &ClientOffer<'_>, dead
     let mut conversation = Conversation { channel, address, received: Vec::new(), fds: Vec::new(), deadline };
     let ours = offer.versions;
     conversation.fill(12)?;
-    if let Some(((protocol, layout), _)) = parse_preamble(&conversation.received)?
+    if let Some(((protocol, layout), _)) = parse_preamble(&conversation.received).map_err(|error| conversation.explain(error))?
         && (protocol, layout) != (ours.protocol, ours.layout)
     {
         let server = Versions { protocol, layout, archive_format: 0 };
         return Err(refused(Refusal::VersionMismatch { server, client: ours }.to_string()));
     }
     conversation.fill(SERVER_HELLO_BYTES)?;
-    let (server, _) = parse_server_hello(&conversation.received)?.expect("all its bytes are here");
+    let (server, _) =
+        parse_server_hello(&conversation.received).map_err(|error| conversation.explain(error))?.expect("all its bytes are here");
     if server.versions != ours {
         return Err(refused(Refusal::VersionMismatch { server: server.versions, client: ours }.to_string()));
     }
@@ -270,9 +271,9 @@ impl Conversation<'_> {
 
     fn reply(&mut self) -> Result<Reply> {
         self.fill(REPLY_HEAD_BYTES)?;
-        let len = parse_reply_len(&self.received)?.expect("its head is here");
+        let len = parse_reply_len(&self.received).map_err(|error| self.explain(error))?.expect("its head is here");
         self.fill(len)?;
-        let (reply, _) = parse_reply(&self.received)?.expect("all its bytes are here");
+        let (reply, _) = parse_reply(&self.received).map_err(|error| self.explain(error))?.expect("all its bytes are here");
         Ok(reply)
     }
 

@@ -319,7 +319,10 @@ impl<W: LineWords> End<W> {
 
 #[cold]
 fn corrupt() -> Error {
-    Error::new(ErrorKind::Corrupt, "the memory of a line to a host makes no sense: the process at its other end has written nonsense")
+    Error::new(
+        ErrorKind::Corrupt,
+        "the memory of a line to a host makes no sense: the process at its other end has written nonsense; connect anew",
+    )
 }
 
 // ------------------------------------------------------------------------------------------------------------- shared memory

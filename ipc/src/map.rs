@@ -18,7 +18,7 @@ mod group;
 pub use cell::{Cell, Change};
 pub use group::Group;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fork::Stamp;
 use memmap2::{MmapOptions, MmapRaw};
 use rkyv::util::AlignedVec;
@@ -40,9 +40,9 @@ pub enum Access {
 
 fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
     let file = File::from(fd.try_clone().map_err(|e| Error::system("cannot duplicate the descriptor of a shared segment", e))?);
-    let too_large = || Error::new(ErrorKind::System, format!("a segment of {len} bytes does not fit this machine's address space"));
     let mut options = MmapOptions::new();
-    options.len(usize::try_from(len).map_err(|_| too_large())?);
+    // What no address can count, the kernel refuses.
+    options.len(usize::try_from(len).unwrap_or(usize::MAX));
     let mapped = match access {
         Access::ReadOnly => options.map_raw_read_only(&file),
         Access::ReadWrite => options.map_raw(&file),

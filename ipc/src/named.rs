@@ -39,7 +39,7 @@ impl Mapping {
         };
         check()?;
         let shmem = ShmemConf::new().os_id(format!("/{name}")).open().map_err(|error| {
-            let text = format!("cannot map the {bytes} bytes of the block of shared memory {name:?}: {error}");
+            let text = format!("cannot map the {bytes} bytes of the block of shared memory {name:?}: {error}; is the limit on address space, `ulimit -v`, too low?");
             Error::caused(ErrorKind::System, text, std::io::Error::other(error.to_string()))
         })?;
         // What was mapped in between is what the name led to.
@@ -47,8 +47,10 @@ impl Mapping {
         if shmem.len() as u64 == bytes {
             return Ok(Mapping { shmem });
         }
-        let text =
-            format!("the block of shared memory {name:?} has {} bytes, and had {bytes}: a program has changed its length", shmem.len());
+        let text = format!(
+            "the block of shared memory {name:?} has {} bytes, and had {bytes}: a program has changed its length; unlink it, and make a new one",
+            shmem.len()
+        );
         Err(Error::new(ErrorKind::Corrupt, text))
     }
 
@@ -64,5 +66,31 @@ impl Mapping {
     #[inline]
     pub fn bytes(&self) -> usize {
         self.shmem.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::blocks::path_of;
+
+    #[test]
+    fn what_a_name_leads_to_is_looked_at() {
+        let [name, other] = ["named", "other"].map(|name| format!("commonhold-test-{name}-{}", std::process::id()));
+        [&name, &other].iter().for_each(|name| std::fs::write(path_of(name), [7; 100]).unwrap());
+        let [id, another] = [&name, &other].map(|name| file_of(name).unwrap().unwrap());
+        assert_eq!(Mapping::open(&name, id, 100).unwrap().bytes(), 100);
+        let errors = [Mapping::open(&name, id, 200), Mapping::open(&name, another, 100)].map(|opened| opened.err().unwrap());
+        [&name, &other].iter().for_each(|name| std::fs::remove_file(path_of(name)).unwrap());
+        assert_eq!(errors.each_ref().map(Error::kind), [ErrorKind::Corrupt, ErrorKind::NotFound]);
+        let expected = [
+            format!(
+                "the block of shared memory {name:?} has 100 bytes, and had 200: a program has changed its length; unlink it, and make a new one"
+            ),
+            format!(
+                "the name {name:?} does not lead to this block of shared memory any more: it was unlinked; processes that have used it go on, others need a new one"
+            ),
+        ];
+        assert_eq!(errors.map(|error| error.to_string()), expected);
     }
 }

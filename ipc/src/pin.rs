@@ -569,7 +569,12 @@ pub fn check_page(len: u64) -> Result<()> {
     if len == PAGE_BYTES {
         Ok(())
     } else {
-        Err(Error::new(ErrorKind::Corrupt, format!("a session page has {PAGE_BYTES} bytes, not {len}")))
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "a session page has {PAGE_BYTES} bytes, and the manager has sent one of {len}: use the same version of commonhold in both"
+            ),
+        ))
     }
 }
 

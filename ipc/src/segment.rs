@@ -86,7 +86,8 @@ pub fn attach(file: &OwnedFd, bytes: u64, id: u64, kind: Kind) -> Result<Segment
     if is(ID, id) && is(KIND, kind as u64) {
         return Ok(segment);
     }
-    let text = format!("the segment of {} {id} does not say that it is: a process that uses it has written over it", kind.name());
+    let text =
+        format!("the segment of {} {id} does not say that it is: a process that uses it has written over it; make a new one", kind.name());
     Err(Error::new(ErrorKind::Corrupt, text))
 }
 
@@ -103,7 +104,13 @@ mod tests {
         attached.half(4092).store(5, Ordering::Relaxed);
         assert_eq!(made.half(4092).load(Ordering::Relaxed), 5);
         for (id, kind) in [(13, Kind::Lock), (12, Kind::Dict)] {
-            assert_eq!(attach(&file, 4096, id, kind).err().unwrap().kind(), ErrorKind::Corrupt);
+            let error = attach(&file, 4096, id, kind).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            let expected = format!(
+                "the segment of {} {id} does not say that it is: a process that uses it has written over it; make a new one",
+                kind.name()
+            );
+            assert_eq!(error.to_string(), expected);
         }
         for bytes in [0, 8, SEGMENT_BYTES_MAX + 1] {
             assert!(attach(&file, bytes, 12, Kind::Lock).is_err());

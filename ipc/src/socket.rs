@@ -57,9 +57,11 @@ impl Listener {
         };
         match options.create_sync_as::<uds_local_socket::Listener>() {
             Ok(inner) => Ok(Listener { inner, address }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(Error::caused(ErrorKind::AlreadyExists, format!("there is already a socket at {address}"), error))
-            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::caused(
+                ErrorKind::AlreadyExists,
+                format!("there is already a socket at {address}: give it up there, or take another address"),
+                error,
+            )),
             Err(error) => {
                 let denied = if error.kind() == io::ErrorKind::PermissionDenied { ": this user cannot write there" } else { "" };
                 Err(Error::system(format!("could not listen at {address}{denied}"), error))

@@ -126,7 +126,7 @@ pub fn with_robust_word<R>(word: &AtomicU32, body: impl FnOnce(u32) -> R) -> Res
 
 /// A descriptor that becomes readable when the process ends. The pid must not have been waited for yet, or it may be another's.
 pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
-    let no_such = |errno| Error::caused(ErrorKind::NotFound, format!("there is no process {pid}"), io::Error::from(errno));
+    let no_such = |errno| Error::caused(ErrorKind::NotFound, format!("there is no process {pid} (any more)"), io::Error::from(errno));
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| no_such(Errno::SRCH))?;
     rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
         Errno::SRCH => no_such(errno),
@@ -146,9 +146,11 @@ pub fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
         Ok(raw) if raw >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(raw) }),
         Ok(_) | Err(Errno::NOPROTOOPT) => pidfd_open(peer_credentials(socket)?.pid),
         // The peer is dead and waited for.
-        Err(errno @ (Errno::SRCH | Errno::INVAL | Errno::NODATA)) => {
-            Err(Error::caused(ErrorKind::NotFound, "the process at the other end of the socket has ended", io::Error::from(errno)))
-        }
+        Err(errno @ (Errno::SRCH | Errno::INVAL | Errno::NODATA)) => Err(Error::caused(
+            ErrorKind::NotFound,
+            "the process at the other end of the socket has ended, and was waited for",
+            io::Error::from(errno),
+        )),
         Err(errno) => Err(Error::system("could not get a descriptor for the process at the other end of a socket", errno)),
     }
 }

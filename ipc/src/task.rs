@@ -142,7 +142,10 @@ impl Entry {
 
 #[cold]
 fn no_function(offset: u64, name: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("at {offset:#x} there is no function `{name}` that a process could run"))
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("at {offset:#x} there is no function `{name}` that a process could run: start the very same executable"),
+    )
 }
 
 impl fmt::Debug for Entry {
@@ -303,7 +306,11 @@ mod tests {
         let entry = Entry::of::<_, Add>(double);
         let offset = entry.offset().unwrap();
         for wrong in [offset + 16, offset + 1, offset.wrapping_sub(16), 0, u64::MAX, u64::MAX / 2, 1 << 40] {
-            assert_eq!(Entry::at(wrong, entry.name()).unwrap_err().kind(), ErrorKind::Corrupt, "{wrong:#x}");
+            let error = Entry::at(wrong, entry.name()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{wrong:#x}");
+            let expected =
+                format!("at {wrong:#x} there is no function `{}` that a process could run: start the very same executable", entry.name());
+            assert_eq!(error.to_string(), expected);
         }
         assert!(Entry::at(offset, "another").is_err());
     }
@@ -313,7 +320,9 @@ mod tests {
         let entry: &'static Entry =
             Box::leak(Box::new(Entry { mark: MARK, name: std::any::type_name::<Add>, run: run::<fn_type::F, Add> }));
         let error = entry.offset().unwrap_err();
-        assert!(error.to_string().contains("library"), "{error}");
+        let expected = "` is in a library that was loaded into this program, where a child process may not find it: let a function of the main \
+                        executable call it";
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 
     /// A function's type has no name of its own.

@@ -74,7 +74,9 @@ impl Objects {
         if self.count >= OBJECTS_MAX - 1 {
             return Err(Error::new(
                 ErrorKind::Full,
-                format!("cannot make another object: this manager has {OBJECTS_MAX}, the most there can be"),
+                format!(
+                    "cannot make another object: this manager has {OBJECTS_MAX}, the most there can be; drop handles, or start another manager"
+                ),
             ));
         }
         // Slot 0 stays empty, so that no id is 0.
@@ -220,4 +222,22 @@ pub fn gone(id: u64) -> Error {
 #[cold]
 pub fn wrong_kind(id: u64, kind: Kind) -> Error {
     Error::new(ErrorKind::WrongType, format!("object {id} is a {}: it does not have this method", kind.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_beyond_the_most_are_refused() {
+        let mut objects = Objects { count: OBJECTS_MAX - 2, ..Objects::default() };
+        objects.new_id().unwrap();
+        objects.count += 1;
+        let error = objects.new_id().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        let told = format!(
+            "cannot make another object: this manager has {OBJECTS_MAX}, the most there can be; drop handles, or start another manager"
+        );
+        assert_eq!(error.to_string(), told);
+    }
 }

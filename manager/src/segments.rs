@@ -83,7 +83,7 @@ impl Segments {
         let most = SEGMENTS_MAX.min(sys::nofile_limit() / SEGMENTS_DESCRIPTOR_SHARE);
         if self.entries.len() + self.blocks.len() >= most {
             let text = format!(
-                "cannot make another {}: this manager has {most} objects with a segment of their own, the most that its descriptors allow (`ulimit -n`)",
+                "cannot make another {}: this manager has {most} objects with a segment of their own, the most that its descriptors allow: drop some, or raise `ulimit -n` for its program",
                 kind.name()
             );
             return Err(Error::new(ErrorKind::Full, text));

@@ -175,6 +175,10 @@ mod tests {
         let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", len).unwrap(), len).unwrap();
         let mut memory = Memory::new(Arc::new(arena), len, 2);
         let mut uploads = Uploads::default();
+        let most = commonhold_ipc::limits::VALUE_BYTES_MAX;
+        let told =
+            format!("a value of {} bytes cannot be stored: the most is {most}; keep it in pieces, a list of parts for example", most + 1);
+        assert_eq!(begin(&mut memory, 16, most + 1, 0).unwrap_err().to_string(), told);
         let target = begin(&mut memory, 16, 100, 0);
         let at = target.clone().unwrap().block + 16;
         assert!(uploads.begin_in_parts(7, 100, target, &mut memory));

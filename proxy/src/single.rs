@@ -230,7 +230,9 @@ impl Namespace {
             let value = Place { offset: place.offset + ATTRIBUTE_HEAD, len: len.into(), ..*place };
             Some(Attribute { fingerprint, value, text })
         };
-        parse(&mut read).ok_or_else(|| Error::new(ErrorKind::Corrupt, "an attribute of a namespace is damaged"))
+        parse(&mut read).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "an attribute of a namespace is damaged: a process has written nonsense; set it again")
+        })
     }
 
     /// The value of an attribute, read in place; none if there is no such attribute.

@@ -173,12 +173,12 @@ impl Drop for Parts {
 }
 
 /// Whether a value was as long as it said it would be.
-fn written(len: u64, written: Result<u64>) -> Result<()> {
+pub(crate) fn written(len: u64, written: Result<u64>) -> Result<()> {
     let written = written?;
     if written == len {
         return Ok(());
     }
-    let text = format!("a value changed while it was sent: it had {len} bytes first and {written} then");
+    let text = format!("a value changed while it was sent: it had {len} bytes first and {written} then; nothing may write to it meanwhile");
     Err(Error::new(ErrorKind::Other, text))
 }
 

@@ -3,9 +3,10 @@
 use super::{ErrorKind, Manager, Process, matches, says};
 use commonhold_ipc::auth::NO_PROOF;
 use commonhold_ipc::handshake::{self, ClientHello, Purpose, Reply, ServerHandshake, ServerOffer, Step, Versions};
-use commonhold_ipc::socket::{Channel, Received};
+use commonhold_ipc::socket::{Address, Channel, Listener, Received};
 use commonhold_ipc::sys;
 use commonhold_ipc::value::ARCHIVE_FORMAT;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 fn patience() -> Instant {
@@ -108,5 +109,33 @@ fn of_a_full_manager() {
         Process::spawn(another, manager.address().to_string()).unwrap().join().unwrap(),
         ErrorKind::Refused,
         "not connected to the manager at {…}: all of its 1 sessions are taken: close some, or start another manager",
+    );
+}
+
+/// What somebody is told who connects to a listener that takes the connection so.
+fn told_by(taken: impl FnOnce(Channel) + Send) -> commonhold::Result<()> {
+    let listener = Listener::bind(Address::random().unwrap()).unwrap();
+    let address = listener.address().to_string();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            sys::wait_readable(&[listener.as_fd()], Some(patience())).unwrap();
+            taken(listener.accept().unwrap().expect("somebody connects"));
+        });
+        Manager::connect(&address).map(drop)
+    })
+}
+
+#[test]
+fn of_managers_that_are_none() {
+    says(
+        told_by(drop),
+        ErrorKind::Disconnected,
+        "the manager at {…} closed the connection in the middle of the handshake: it has ended, or has no room",
+    );
+    says(
+        told_by(|channel| channel.send_all(&[b'x'; 4096], &[], patience()).unwrap()),
+        ErrorKind::Corrupt,
+        "the handshake with the manager at {…} failed: a message of the handshake cannot be read: it does not begin as commonhold's do; \
+         does something else listen there, or another version of commonhold?",
     );
 }

@@ -14,6 +14,7 @@ mod pipes;
 mod places;
 mod pools;
 mod says;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 

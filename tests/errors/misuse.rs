@@ -95,6 +95,78 @@ fn of_children_that_cannot_be_or_still_are() {
 }
 
 #[test]
+fn of_supervised_children_that_cannot_be_started_again() {
+    let starts = std::sync::atomic::AtomicU32::new(0);
+    let once = move |builder: commonhold::ProcessBuilder| match starts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => builder,
+        _ => builder.executable("/there/is/no/such"),
+    };
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne).max_restarts(1, Duration::from_secs(600));
+    supervisor.add(ChildSpec::new("crasher", exits, ()).configure(once)).unwrap();
+    says(
+        supervisor.run(drop),
+        ErrorKind::Died,
+        "the supervisor has given up: after 1 restarts within 600s crasher could not be started: cannot start /there/is/no/such. Mend what \
+         they die of, or allow more by `max_restarts`",
+    );
+}
+
+#[test]
+fn of_managers_that_this_process_does_not_know() {
+    let bytes = {
+        let manager = Manager::in_process().unwrap();
+        let list = manager.list([1u8]).unwrap();
+        let mut ser = commonhold::__rt::Ser::buffer();
+        ser.put::<List<u8>>(&list).unwrap();
+        ser.bytes().to_vec()
+    };
+    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+    aligned.extend_from_slice(&bytes);
+    let list = commonhold_ipc::value::to_owned::<List<u8>>(commonhold_ipc::value::access::<List<u8>>(&aligned).unwrap(), None);
+    says(
+        list.len(),
+        ErrorKind::Disconnected,
+        "this handle belongs to a manager that this process has no connection to: connect to it first",
+    );
+    says(
+        Process::spawn(|_: List<u8>| (), list),
+        ErrorKind::Disconnected,
+        "a handle on object 1 of a manager that this process has no connection to cannot be passed on: connect to it first",
+    );
+}
+
+#[test]
+fn of_requests_that_are_too_long() {
+    let manager = Manager::in_process().unwrap();
+    says(
+        manager.open::<List<u8>>(&"x".repeat(65 << 20)),
+        ErrorKind::TooLarge,
+        "this request has 68157440 bytes, the most is 67108864: do it in several parts",
+    );
+    let list = manager.list::<Vec<u8>>([]).unwrap();
+    let item = vec![0u8; 60_000];
+    says(
+        manager.batch(|batch| (0..1200).try_for_each(|_| batch.push(&list, &item))),
+        ErrorKind::TooLarge,
+        "a batch of more than 67108864 bytes cannot be sent at once: make several of it",
+    );
+    let counter = manager.counter(i64::MAX).unwrap();
+    says(
+        manager.transaction(|tx| tx.count(&counter, 1).and_then(|()| tx.count(&counter, i64::MAX))),
+        ErrorKind::OutOfRange,
+        "adding 9223372036854775807 to a counter is beyond what 64 bits hold: nothing was changed",
+    );
+}
+
+#[test]
+fn of_more_readers_than_can_be() {
+    let manager = Manager::in_process().unwrap();
+    let lock = manager.rw_lock().unwrap();
+    let _reads: Vec<_> = (0..448).map(|_| lock.read().unwrap()).collect();
+    says(lock.read().map(drop), ErrorKind::Full, "448 readers have this lock, the most that there can be: try again when one has left");
+}
+
+#[test]
 fn of_callbacks_that_wait() {
     let pool = std::sync::Arc::new(Pool::new(1).unwrap());
     let (tell, told) = std::sync::mpsc::channel();

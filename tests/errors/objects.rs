@@ -23,6 +23,11 @@ fn of_calls_that_wait_and_of_results_that_were_given() {
     let pending = doorman.call_async().wait(door.clone()).unwrap();
     let shortly = Duration::from_millis(1);
     assert!(!pending.is_ready().unwrap() && !pending.wait(shortly).unwrap() && pending.get_timeout(shortly).unwrap().is_none());
+    says(
+        doorman.with_timeout(shortly).wait(door.clone()).map(drop),
+        ErrorKind::TimedOut,
+        "the call was not answered within 1ms: if its method had begun, it is run to its end; else it is not run",
+    );
     door.set().unwrap();
     assert!(pending.wait(None).unwrap() && pending.is_ready().unwrap());
     pending.get_timeout(Duration::ZERO).unwrap().expect("it is here").unwrap();

@@ -137,3 +137,21 @@ fn of_short_files() {
         "could not give the memory file {…} a length of {…} bytes: past the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`); raise it or ask for less{…}",
     );
 }
+
+fn locks_until_there_are_no_more() -> commonhold::Result<()> {
+    let manager = Manager::in_process()?;
+    let mut locks = Vec::new();
+    loop {
+        locks.push(manager.lock()?);
+    }
+}
+
+#[test]
+fn of_many_segments() {
+    says(
+        Process::builder().limit(ResourceLimit::OpenFiles, 128).spawn(locks_until_there_are_no_more, ()).unwrap().join().unwrap(),
+        ErrorKind::Full,
+        "cannot make another Lock: this manager has 64 objects with a segment of their own, the most that its descriptors allow: drop some, \
+         or raise `ulimit -n` for its program",
+    );
+}

@@ -3,7 +3,7 @@
 use super::support::{signal_to, until};
 use super::{ErrorKind, Process, says};
 use commonhold::{ChildSpec, Pool, RestartStrategy, Supervisor};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::time::Duration;
 
 fn square(n: u64) -> u64 {
@@ -56,6 +56,26 @@ fn of_workers_that_die_one_after_another() {
         Err::<(), _>(gives_up),
         ErrorKind::Died,
         "64 workers of the pool in a row have died without a task, the last one so: PoolWorker-64 (pid {…}) {…}SIGKILL{…}; find out what ends them, then make a new pool",
+    );
+}
+
+/// Has a pool whose only worker dies when there is no descriptor for another one.
+fn pool_without_descriptors() -> commonhold::Result<u64> {
+    let most = 64;
+    // The pool's own lie above, so that none becomes free below with its worker's end.
+    let _others: Vec<_> = (0..most).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let pool = Pool::new(1)?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum }).unwrap();
+    signal_to(pool.pids()[0], Signal::KILL);
+    pool.apply(square, 3)
+}
+
+#[test]
+fn of_workers_that_cannot_be_replaced() {
+    says(
+        Process::spawn(pool_without_descriptors, ()).unwrap().join().unwrap(),
+        ErrorKind::System,
+        "the pool has no workers left, and no other can be started: {…}`ulimit -n`{…}",
     );
 }
 

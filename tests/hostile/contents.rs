@@ -82,7 +82,7 @@ fn objects_that_are_not_what_they_say() {
     let id = raw.made::<Value<String>>(Kind::Value, 0, 0);
     raw.publish("unset", id);
     let unset: Value<String> = manager.open("unset").unwrap();
-    assert_eq!(unset.get().unwrap_err().kind(), ErrorKind::NotFound);
+    says(unset.get().map(drop), ErrorKind::NotFound, &format!("value {id} has never been set: its maker died before it did, so set it"));
     assert_eq!(unset.update(|_| {}).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(unset.compare_exchange("a", "b").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(manager.transaction(|tx| tx.value(&unset).map(|_| ())).unwrap_err().kind(), ErrorKind::NotFound);
@@ -111,6 +111,11 @@ fn objects_that_are_not_what_they_say() {
         assert!(matches!(raw.commit(&[op]), Answer::Done(_)));
     }
     let space: Namespace = manager.open("space").unwrap();
+    says(
+        space.get::<String>("b").map(drop),
+        ErrorKind::Corrupt,
+        "an attribute of a namespace is damaged: a process has written nonsense; set it again",
+    );
     for name in ["a", "b"] {
         let kind = space.get::<String>(name).err().map(|error| error.kind());
         assert!(kind.is_none_or(|kind| matches!(kind, ErrorKind::Corrupt | ErrorKind::WrongType)), "{name}: {kind:?}");
@@ -146,7 +151,12 @@ fn corrupt_and_bottomless_archives() {
         bottomless.extend_from_slice(&level[size..]);
     }
     put(dict.id(), &bottomless);
-    assert_eq!(dict.get(1).unwrap_err().kind(), ErrorKind::Corrupt);
+    says(
+        dict.get(1).map(drop),
+        ErrorKind::Corrupt,
+        "reading a value in place: its {…} bytes are no archive of `Any`: it claims to be nested deeper than 128 levels; its writer, or a \
+         process that can write over it, has damaged it: write it anew",
+    );
     assert_eq!(dict.update(1, |old| old).unwrap_err().kind(), ErrorKind::Corrupt);
     // One level that points at itself.
     let mut circle = level[size..].to_vec();

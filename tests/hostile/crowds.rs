@@ -100,7 +100,7 @@ fn role_half_a_frame() {
     let Some(address) = task() else { return };
     let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
     let (channel, welcome, fds) = handshake::connect(&address.parse().unwrap(), &offer, patience()).unwrap();
-    let mut raw = Raw { channel, welcome, fds, received: Vec::new() };
+    let mut raw = Raw { channel, welcome, fds, received: Vec::new(), refused: None };
     assert!(raw.welcome.session > 0);
     let stats = frame(Call::Stats as u8, 1, 1, &[]);
     loop {

@@ -250,6 +250,7 @@ fn uploads_that_never_come_or_fit() {
     assert!(matches!(raw.commit(&[Op::ListSet { object: list.id(), position: 0, value: sent(100), lend: false }]), Answer::Done(_)));
     let last = raw.commit(&[Op::ListSet { object: list.id(), position: 0, value: sent(4200), lend: false }]);
     assert!(matches!(last, Answer::Failed(ErrorKind::Full)), "{last:?}");
+    raw.was_told(ErrorKind::Full, "more than 4096 large values in one request: send fewer at a time");
     scene.manager.audit().unwrap();
     // More handles behind it than it was announced with, and heads that contradict themselves.
     let handles = [scene.list.id().to_le_bytes(); 100].concat();
@@ -375,6 +376,7 @@ fn luggage_beyond_the_most_is_refused() {
     scene.step();
     let refused = entrusted(&mut raw, id, true);
     assert!(matches!(refused, Err(Answer::Failed(ErrorKind::Full))), "{refused:?}");
+    raw.was_told(ErrorKind::Full, "4096 processes were given handles and have not begun, the most there can be: are they stopped?");
     // One that is received makes room for one; the others are there.
     ends.pop();
     let until = patience();

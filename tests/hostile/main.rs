@@ -10,6 +10,9 @@ mod greetings;
 mod lanes;
 #[path = "../peers_support/mod.rs"]
 mod peers_support;
+#[path = "../errors/says.rs"]
+mod says;
+mod told;
 mod turns;
 
 use commonhold::{Any, Dict, ErrorKind, Handle, List, Manager, Namespace, Value};
@@ -27,6 +30,7 @@ use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Payload, Reader, Source, UploadHead, Words};
 use peers_support::{Choices, Peer, cases, heard, process_manager, say, task, thread_manager};
 use proptest::prelude::*;
+use says::says;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -46,6 +50,8 @@ struct Raw {
     welcome: Welcome,
     fds: Vec<OwnedFd>,
     received: Vec<u8>,
+    /// What it was told last.
+    refused: Option<commonhold::Error>,
 }
 
 /// What came back for a request.
@@ -71,7 +77,7 @@ impl Raw {
     fn connect(manager: &Manager) -> Raw {
         let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
         let (channel, welcome, fds) = handshake::connect(manager.address(), &offer, patience()).unwrap();
-        Raw { channel, welcome, fds, received: Vec::new() }
+        Raw { channel, welcome, fds, received: Vec::new(), refused: None }
     }
 
     /// Sends all of it, unless the connection is closed before.
@@ -115,8 +121,9 @@ impl Raw {
             Status::Conflict => Answer::Conflict,
             Status::Failed => {
                 let error = parse_error(&mut read).expect("an error");
-                assert!(!error.to_string().is_empty());
-                Answer::Failed(error.kind())
+                let kind = error.kind();
+                self.refused = Some(error);
+                Answer::Failed(kind)
             }
             Status::Done => {
                 read.u64().expect("a version");
@@ -127,6 +134,12 @@ impl Raw {
                 Answer::Done(outcomes)
             }
         }
+    }
+
+    /// The last call that failed was told this.
+    #[track_caller]
+    fn was_told(&mut self, kind: ErrorKind, expected: &str) {
+        says(self.refused.take().map_or(Ok(()), Err), kind, expected);
     }
 
     fn call(&mut self, call: Call, payload: &[u8]) -> Answer {

@@ -93,11 +93,28 @@ fn a_row_is_fine_and_a_circle_is_an_error() {
 }
 
 #[test]
+fn a_row_that_is_too_long_is_told_so() {
+    let manager = crate::manager();
+    let nodes: Vec<NodeProxy> = (0..66).map(|_| manager.create(Node::new, (1,)).unwrap()).collect();
+    for pair in nodes.windows(2) {
+        pair[0].link(pair[1].clone()).unwrap();
+    }
+    assert_eq!(nodes[2].sum().unwrap().unwrap(), 64);
+    let error = nodes[0].sum().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadlock, "{error}");
+    let told = "a call within 64 calls of methods, the most there may be: do they call each other without end?";
+    assert!(error.to_string().ends_with(told), "{error}");
+}
+
+#[test]
 fn an_object_that_calls_itself_is_told_so() {
     let manager = crate::manager();
     let nodes = nodes(&manager, 1);
     let error = nodes[0].ask(nodes[0].clone()).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadlock, "{error}");
+    let told = "this call would wait for itself: it goes, maybe by way of others, to an object in which a method of the same chain of calls \
+                still runs. Let the method return first, or make the call one-way";
+    assert!(error.to_string().ends_with(told), "{error}");
 }
 
 #[test]

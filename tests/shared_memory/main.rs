@@ -69,7 +69,7 @@ fn role_reader() {
 fn role_newcomer() {
     let Some(mut parent) = Parent::of("role_newcomer") else { return };
     let error = parent.hear_handle::<SharedMemory>().len().unwrap_err();
-    parent.say(format!("{} {}", error.is_not_found(), error.to_string().contains("unlinked")));
+    parent.say(format!("{} {}", error.is_not_found(), error.to_string().contains("it was unlinked; processes that have used it go on")));
 }
 
 /// Makes blocks where there is little room.
@@ -79,7 +79,8 @@ fn role_in_little_room() {
     let manager = Manager::start().unwrap();
     let name = unique();
     let error = manager.shared_memory(&name, 4 << 20).unwrap_err();
-    parent.say(format!("{:?} {} {}", error.kind(), error.to_string().contains("/dev/shm has no room"), path(&name).exists()));
+    let told = error.to_string();
+    parent.say(format!("{:?} {} {}", error.kind(), told.contains(": remove some there, or mount it larger"), path(&name).exists()));
     let block = manager.shared_memory(&name, 512 << 10).unwrap();
     block.fill(0..512 << 10, 1).unwrap();
     parent.say("written");

@@ -286,7 +286,9 @@ fn printable(bytes: &[u8], bytes_max: usize) -> String {
 
 #[cold]
 fn corrupt(why: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("a message of the handshake cannot be read: {why}"))
+    let text =
+        format!("a message of the handshake cannot be read: {why}; does something else listen there, or another version of commonhold?");
+    Error::new(ErrorKind::Corrupt, text)
 }
 
 #[cfg(test)]

@@ -128,6 +128,8 @@ fn words_that_make_no_sense_end_the_line() {
         assert_eq!(host.wait(Wanted::RoomOrBytes, &mut spin, || None).unwrap(), Waited::Ready);
         let error = if word_at == WRITTEN { host.receive(10, &mut got).unwrap_err() } else { host.send(b"x").unwrap_err() };
         assert_eq!((error.kind(), got.len()), (ErrorKind::Corrupt, 0));
+        let nonsense = "the memory of a line to a host makes no sense: the process at its other end has written nonsense; connect anew";
+        assert_eq!(error.to_string(), nonsense);
     }
     // What a side stores for others to see is not what it goes by.
     let (client, host) = both();

@@ -316,7 +316,13 @@ fn a_page_of_nonsense_delays_and_does_no_more() {
     assert!(pins.iter().all(|pin| [Pinned::From(2), Pinned::At(1), Pinned::At(2)].contains(pin)));
     assert_eq!(pins.len(), 1 + BLOCKS * WORDS / 5 * 2);
     assert!(check_page(PAGE_BYTES).is_ok());
-    assert_eq!(check_page(PAGE_BYTES - 1).unwrap_err().kind(), ErrorKind::Corrupt);
+    let error = check_page(PAGE_BYTES - 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let short = format!(
+        "a session page has {PAGE_BYTES} bytes, and the manager has sent one of {}: use the same version of commonhold in both",
+        PAGE_BYTES - 1
+    );
+    assert_eq!(error.to_string(), short);
 }
 
 const BLOCK_WORDS: u64 = 64;

@@ -49,7 +49,7 @@ pub fn check_name(name: &str) -> Result<()> {
     }
 }
 
-fn path_of(name: &str) -> PathBuf {
+pub(crate) fn path_of(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
@@ -114,7 +114,9 @@ impl NamedBlock {
             ),
             Errno::ACCESS | Errno::PERM => Error::caused(
                 ErrorKind::Refused,
-                format!("the block of shared memory {name:?} is another user's, who does not let this one write to it"),
+                format!(
+                    "the block of shared memory {name:?} is another user's, who does not let this one write to it: choose another name"
+                ),
                 std::io::Error::from(errno),
             ),
             errno => Error::system(format!("could not open the block of shared memory {name:?}"), errno),

@@ -28,7 +28,9 @@ fn bytes_and_ends_travel() {
     drop(client);
     // A process that another test is starting may hold a copy of the closed end for an instant.
     assert_eq!(server.receive_before(&mut buffer, &mut Vec::new(), 0, soon()).unwrap(), Received::Ended);
-    assert!(server.send(b"x").unwrap_err().is_disconnected());
+    let error = server.send(b"x").unwrap_err();
+    assert!(error.is_disconnected());
+    assert_eq!(error.to_string(), "the process at the other end of the socket is gone");
 }
 
 #[test]
@@ -144,4 +146,31 @@ fn a_connect_waits_for_its_place_in_the_queue() {
         }
     }
     late.join().unwrap();
+}
+
+#[test]
+fn who_neither_answers_nor_reads_is_named() {
+    let (ours, _theirs) = Channel::pair().unwrap();
+    let error = ours.receive_before(&mut [0; 4], &mut Vec::new(), 0, Instant::now()).unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(error.to_string(), "the process at the other end of the socket does not answer; is it stopped?");
+    let error = ours.send_all(&vec![0; 64 << 20], &[], Instant::now()).unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(error.to_string(), "the process at the other end of the socket takes no more bytes; is it stopped?");
+}
+
+#[test]
+fn an_address_is_taken_once_and_must_be_one() {
+    let listener = Listener::bind(Address::random().unwrap()).unwrap();
+    let error = Listener::bind(listener.address().clone()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        error.to_string(),
+        format!("there is already a socket at {}: give it up there, or take another address", listener.address())
+    );
+    for nothing in ["", "a\0b"] {
+        let error = Listener::bind(Address::Path(nothing.into())).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        assert!(error.to_string().ends_with(" is not an address: it is empty or holds a zero byte"), "{error}");
+    }
 }

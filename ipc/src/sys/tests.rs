@@ -123,7 +123,9 @@ fn a_pidfd_tells_of_a_death() {
     assert_eq!(wait_readable(&[pidfd.as_fd()], None).unwrap(), 1);
     child.wait().unwrap();
     assert!(pidfd_open(0).unwrap_err().is_not_found());
-    assert!(pidfd_open(u32::MAX).unwrap_err().is_not_found());
+    let error = pidfd_open(u32::MAX).unwrap_err();
+    assert!(error.is_not_found());
+    assert_eq!(error.to_string(), format!("there is no process {} (any more)", u32::MAX));
 }
 
 /// In either way; nothing comes with it that is open without close-on-exec.
@@ -198,4 +200,17 @@ fn a_thread_that_leaves_its_processor_may_come_back() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn memory_that_no_system_has_is_an_error() {
+    let file = memfd_sealed("test-back", 4096).unwrap();
+    let error = back(&file, 1 << 62..1 << 63).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let told =
+        "the system has no memory for 4611686018427387904 bytes more of shared memory: free some, or give the manager a smaller budget";
+    assert_eq!(error.to_string(), told);
+    let map = memmap2::MmapOptions::new().len(4096).map_raw(&std::fs::File::from(file)).unwrap();
+    let error = populate_for_writing(&map, 0..4097).unwrap_err();
+    assert_eq!(error.to_string(), "bytes 0..4097 are not within a mapping of 4096 bytes");
 }

@@ -174,7 +174,13 @@ fn corrupt<T: Shared>(len: usize, too_deep: bool) -> Error {
     } else {
         "a length, pointer, tag or character in it is not possible".to_string()
     };
-    Error::new(ErrorKind::Corrupt, format!("reading a value in place: its {len} bytes are no archive of `{}`: {why}", text::<T>()))
+    Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "reading a value in place: its {len} bytes are no archive of `{}`: {why}; its writer, or a process that can write over it, has damaged it: write it anew",
+            text::<T>()
+        ),
+    )
 }
 
 /// Whether the archive of a `T` that was just written can be read again, that is, is not nested too deeply.

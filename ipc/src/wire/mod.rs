@@ -459,7 +459,8 @@ impl<'a> Payload<'a> {
 
 /// The error of bytes that are not what they should be.
 pub fn malformed(what: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("a {what} that cannot be read: does the other side run another version of commonhold?"))
+    let a = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    Error::new(ErrorKind::Corrupt, format!("{a} {what} that cannot be read: does the other side run another version of commonhold?"))
 }
 
 /// Reads all of a payload by `parse`, or says that it is malformed.

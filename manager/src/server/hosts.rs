@@ -151,9 +151,8 @@ impl Hosts {
         if with_memory {
             let memory = line_memory()?;
             for end in [&ours, &theirs] {
-                if end.send_with_fds(&[0], &[memory.as_fd()])? == 0 {
-                    return Err(Error::new(ErrorKind::System, "a new socket has no room for a byte"));
-                }
+                // A new socket has room for a byte: this waits for nothing.
+                end.send_all(&[0], &[memory.as_fd()], Instant::now())?;
             }
         }
         host.tell(Tell::Line, if with_memory { &[LINE_MEMORY] } else { &[] }, Some(theirs.into()));
@@ -176,10 +175,10 @@ impl Server {
         let (number, who) = (session.number(), session.describe());
         let build = Build::of_wire(&new);
         if self.hosts.of_build(&build).is_some() {
-            return Done::Failed(Error::new(ErrorKind::AlreadyExists, "this program has a host here already"));
+            return Done::Failed(Error::new(ErrorKind::AlreadyExists, "this program has a host here already: use that"));
         }
         if self.hosts.len() >= HOSTS_MAX {
-            let text = format!("{HOSTS_MAX} programs have a host here, the most there can be");
+            let text = format!("{HOSTS_MAX} programs have a host here, the most there can be: end one of them, or start another manager");
             return Done::Failed(Error::new(ErrorKind::Full, text));
         }
         match Channel::pair().and_then(|control| Ok((control, Channel::pair()?))) {
@@ -240,5 +239,24 @@ impl Server {
         self.session_number(index)
             .filter(|number| self.hosts.is_host(*number))
             .ok_or_else(|| Error::new(ErrorKind::Refused, "an object of a user's type is made by the host that it lives in"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_nothing_gets_no_more_callers() {
+        let ((control, _theirs), (leash, _their_leash)) = (Channel::pair().unwrap(), Channel::pair().unwrap());
+        let (build, pending) = (Build::own().clone(), VecDeque::new());
+        let pending_bytes = HOST_PENDING_BYTES_MAX;
+        let host = Host { who: "mill (pid 7)".into(), build, types: BTreeSet::new(), control, _leash: leash, pending, pending_bytes };
+        let mut hosts = Hosts { hosts: HashMap::from([(1, host)]) };
+        hosts.line(1, true).unwrap();
+        hosts.hosts.get_mut(&1).unwrap().pending_bytes = HOST_PENDING_BYTES_MAX + 1;
+        let error = hosts.line(1, true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert_eq!(error.to_string(), "mill (pid 7) does not take new callers: is it stopped?");
     }
 }

@@ -35,7 +35,10 @@ impl<'a> Arrived<'a> {
     #[inline]
     pub(crate) fn find(payload: &Payload<'a>, uploads: &Uploads) -> Result<Arrived<'a>> {
         if payload.handles.len() > HANDLES_PER_VALUE_MAX {
-            let text = format!("a value with {} handles cannot be stored: the most is {HANDLES_PER_VALUE_MAX}", payload.handles.len());
+            let text = format!(
+                "a value with {} handles cannot be stored: the most is {HANDLES_PER_VALUE_MAX}; put them into a list or dict",
+                payload.handles.len()
+            );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let arrived = match payload.source {

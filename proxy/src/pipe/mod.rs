@@ -140,7 +140,7 @@ fn queue(session: &Arc<SessionCore>, id: u64) -> Option<Arc<Object>> {
 /// Its type says what it can do, so this is another process's doing.
 #[cold]
 fn no_such_end() -> Error {
-    Error::new(ErrorKind::WrongType, "this end of a pipe was made for the other direction")
+    Error::new(ErrorKind::WrongType, "this end of a pipe was made for the other direction: use the other end")
 }
 
 /// The error of sending to nobody.

@@ -12,6 +12,7 @@
 
 use crate::process::{Label, hold, label_of, unpack};
 use crate::session::Stored;
+use crate::upload::written;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_FILE_KEPT_BYTES, POOL_LARGE_BYTES, VALUE_BYTES_MAX};
 use commonhold_ipc::pool::FILE_BASE;
@@ -77,7 +78,10 @@ impl Space {
             at = start + len;
         }
         if at + bytes > POOL_FILE_BYTES {
-            let text = format!("{} bytes of large values are on their way in this pool, and {bytes} more have no room", self.in_use);
+            let text = format!(
+                "{} bytes of large values are on their way in this pool, and {bytes} more have no room: take results first",
+                self.in_use
+            );
             return Err(Error::new(ErrorKind::Full, text));
         }
         self.used.insert(at, bytes);
@@ -259,13 +263,11 @@ fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, 
         at += bytes.len() as u64;
         Ok(())
     }));
-    let written = stream.put::<T>(value).and_then(|_| stream.finish());
-    match written {
-        Ok(written) if written == len => Ok((start, len, stream.handles().to_vec())),
-        written => {
+    match written(len, stream.put::<T>(value).and_then(|_| stream.finish())) {
+        Ok(()) => Ok((start, len, stream.handles().to_vec())),
+        Err(error) => {
             space.give_back(start);
-            written?;
-            Err(Error::new(ErrorKind::Other, "a value has changed while it was written for another process"))
+            Err(error)
         }
     }
 }
@@ -385,5 +387,8 @@ impl<'a> Frames<'a> {
 
 #[cold]
 fn malformed() -> Error {
-    Error::new(ErrorKind::Corrupt, "a task of a pool, or its result, cannot be read: a process that uses the pool has written over it")
+    Error::new(
+        ErrorKind::Corrupt,
+        "a task of a pool, or its result, cannot be read: a process that uses the pool has written over it; make a new pool",
+    )
 }

@@ -4,7 +4,7 @@ use super::frames::{Body, Frames, Kind};
 use crate::process::{PanicReport, panicked, unpack};
 use crate::session::Stored;
 use crate::unpoisoned::lock;
-use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
@@ -243,7 +243,7 @@ pub(super) fn only<R: Shared>(job: &Job) -> Result<R> {
     match (gathered.pieces.first(), &gathered.error) {
         (Some(piece), _) => piece.get(0),
         (None, Some(error)) => Err(error.clone()),
-        (None, None) => Err(Error::new(ErrorKind::TimedOut, "the task is not finished")),
+        (None, None) => unreachable!("it is asked for when the job is finished"),
     }
 }
 

@@ -13,6 +13,7 @@
 //! Whatever is larger than [`PROCESS_INLINE_BYTES_MAX`] goes into a file, so that a message fits into an empty socket: then its
 //! sender need not wait for anybody to read it, and may even end before.
 
+use crate::upload::written;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{DESCRIPTORS_PER_MESSAGE_MAX, PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::{Channel, Received};
@@ -99,9 +100,7 @@ impl Packed {
             Ok(())
         }));
         stream.put::<T>(value)?;
-        if stream.finish()? != len {
-            return Err(Error::new(ErrorKind::Other, "a value has changed while it was written for another process"));
-        }
+        written(len, stream.finish())?;
         let handles = stream.handles().to_vec();
         drop(stream);
         let file = Arc::into_inner(file).expect("the stream has had the only other one");

@@ -47,7 +47,9 @@ pub(crate) fn label_of(mut handles: Vec<(u64, u64)>) -> Result<(Label, Vec<Store
     let (mut held, mut managers) = (Vec::new(), Vec::<(u64, String, Option<Vec<u8>>)>::new());
     for (manager, id) in &handles {
         let session = SessionCore::of_manager(*manager).ok_or_else(|| {
-            let text = format!("a handle on object {id} of a manager that this process has no connection to cannot be passed on");
+            let text = format!(
+                "a handle on object {id} of a manager that this process has no connection to cannot be passed on: connect to it first"
+            );
             Error::new(ErrorKind::Disconnected, text)
         })?;
         session.check()?;
@@ -86,7 +88,9 @@ pub(crate) fn hold((handles, managers): &Label) -> Result<Vec<Stored>> {
                 let key = key.clone().map(AuthKey::new).transpose()?;
                 let session = SessionCore::connect(&address.parse::<Address>()?, key.as_ref(), true)?;
                 if session.manager() != *number {
-                    let text = format!("the manager at {address} is another than the one that a handle belongs to: that one has ended");
+                    let text = format!(
+                        "the manager at {address} is another than the one that a handle belongs to: that one has ended, and its objects with it"
+                    );
                     return Err(Error::new(ErrorKind::NotFound, text));
                 }
                 session

@@ -50,7 +50,8 @@ fn with_chain<R>(session: &SessionCore, body: impl FnOnce(u64, Words<'_>) -> Res
             number => number,
         };
         if chain.within.len() / 8 >= REMOTE_DEPTH_MAX {
-            let text = format!("a call within {REMOTE_DEPTH_MAX} calls of methods, the most there may be");
+            let text =
+                format!("a call within {REMOTE_DEPTH_MAX} calls of methods, the most there may be: do they call each other without end?");
             return Err(Error::new(ErrorKind::Deadlock, text));
         }
         body(number, Words::new(&chain.within).ok_or_else(|| malformed("chain"))?)

@@ -156,7 +156,11 @@ pub(super) fn answer_to(head: &Head, outcome: Outcome) -> Option<Answered> {
         return None;
     }
     if seal(&mut answer, code as u8, false, head.number).is_err() {
-        answer = Outcome::failed(&Error::new(ErrorKind::TooLarge, "the result is too large for a call")).answer;
+        answer = Outcome::failed(&Error::new(
+            ErrorKind::TooLarge,
+            "the result is larger than a call can bring: put it into a container, and give a handle back",
+        ))
+        .answer;
         let _ = seal(&mut answer, Answer::Failed as u8, false, head.number);
     }
     Some((answer, held))

@@ -269,5 +269,5 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
 
 /// The error for an object that this host does not have.
 fn not_here(id: u64) -> Error {
-    Error::new(ErrorKind::NotFound, format!("object {id} is not there any more: nobody held it"))
+    Error::new(ErrorKind::NotFound, format!("object {id} is not there any more: nobody held it; keep a handle, or give it a name"))
 }
