@@ -11,6 +11,13 @@ use crate::limits::TEXT_BYTES_MAX;
 const _: () = assert!(TEXT_BYTES_MAX == rkyv::string::repr::OUT_OF_LINE_CAPACITY as usize);
 
 impl<T: Shared> AsShared<T> for T {
+    type Back = T;
+
+    #[inline(always)]
+    fn back(self) -> T {
+        self
+    }
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(self, ser)
@@ -28,6 +35,11 @@ impl<T: Shared> AsShared<T> for T {
 }
 
 impl<T: Shared> AsShared<T> for &T {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(*self, ser)
@@ -45,6 +57,11 @@ impl<T: Shared> AsShared<T> for &T {
 }
 
 impl AsShared<String> for &str {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
@@ -57,6 +74,11 @@ impl AsShared<String> for &str {
 }
 
 impl AsShared<String> for &&str {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
@@ -69,6 +91,11 @@ impl AsShared<String> for &&str {
 }
 
 impl<T: Shared> AsShared<Vec<T>> for &[T] {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedVec(self), ser)
@@ -76,6 +103,11 @@ impl<T: Shared> AsShared<Vec<T>> for &[T] {
 }
 
 impl<T: Shared, const N: usize> AsShared<Vec<T>> for &[T; N] {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedVec(self.as_slice()), ser)
