@@ -65,8 +65,8 @@ pub use commonhold_proxy::{
     Acquired, Array, ArrayContent, ArrayIter, AsyncResult, Barrier, Batch, Bits, BoundedSemaphore, ByteBlock, BytesCursor, Condition,
     Connection, Countable, Counter, DeadLetters, Dict, DictAt, DictIter, Event, Handle, Imap, InitializerResult, Lease, List, ListAt,
     ListIter, Lock, LockGuard, Namespace, Party, Permit, PipeOptions, PipeReceiver, PipeSender, Pool, PoolBuilder, Progress, Queue,
-    QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, Session, SharedBytes, Slice, Snapshot, Stats,
-    StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, Writer, wait,
+    QueueIter, QueueOptions, RLock, RLockGuard, ReadGuard, Readable, Ref, RwLock, Semaphore, SendError, Session, SharedBytes, Slice,
+    Snapshot, Stats, StripedCounter, Token, Transaction, Value, View, Waitable, Watch, WriteGuard, Writer, wait,
 };
 pub use init::init;
 pub use manager::{Manager, current_manager, list_managers};

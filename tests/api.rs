@@ -170,7 +170,9 @@ fn public_types_have_the_common_traits() {
     fn sent<T: Send + std::fmt::Debug>() {}
     fn shown<T: std::fmt::Debug>() {}
     fn error<T: std::error::Error + Send + Sync + Clone + 'static>() {}
+    fn unsent<T: std::error::Error + Into<Error> + Send + Sync + 'static>() {}
     error::<Error>();
+    unsent::<SendError<String>>();
     handle::<Dict<String, u8>>();
     handle::<List<u8>>();
     handle::<Value<u8>>();

@@ -104,7 +104,7 @@ fn a_thousand_receives_over_several_queues() {
         };
         let jobs = (0..1000).map(receive).collect();
         fn send(queues: Vec<Queue<u64>>, from: u64) -> Result<()> {
-            (from..from + 480).try_for_each(|number| queues[number as usize % 8].send(number))
+            Ok((from..from + 480).try_for_each(|number| queues[number as usize % 8].send(number))?)
         }
         let children = [0, 480].map(|from| Process::spawn(send, (queues.clone(), from)).unwrap());
         let ends = queues.clone();
@@ -184,6 +184,7 @@ fn sends_wait_for_room_and_keep_what_was_not_sent() {
         );
         queue.close().unwrap();
         assert!(block_on(queue.send_async("d")).unwrap_err().is_closed());
+        assert_eq!(block_on(queue.send_async("e".to_owned())).unwrap_err().into_item(), "e");
         assert_eq!(block_on(queue.recv_async()).unwrap(), None);
     }
 }
@@ -235,7 +236,8 @@ fn what_is_given_up_takes_nothing_and_keeps_nobody_waiting() {
                 })
             });
             let blocked = scope.spawn(|| queue.iter().collect::<Result<Vec<u64>>>().unwrap());
-            let sender = Process::spawn(|queue: Queue<u64>| (0..ITEMS / 2).try_for_each(|item| queue.send(item)), queue.clone()).unwrap();
+            let half = |queue: Queue<u64>| -> Result<()> { Ok((0..ITEMS / 2).try_for_each(|item| queue.send(item))?) };
+            let sender = Process::spawn(half, queue.clone()).unwrap();
             block_on(async {
                 for item in ITEMS / 2..ITEMS {
                     // One that is given up before each.

@@ -35,6 +35,10 @@ fn over_the_socket() -> Manager {
 struct Growing(Cell<usize>);
 
 impl AsShared<Vec<u8>> for Growing {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         self.0.set(self.0.get() + 100);
         let bytes = vec![7; self.0.get()];
@@ -309,6 +313,10 @@ fn a_forked_child_lets_go_of_everything_and_ends() {
 struct Panicking(Cell<u32>);
 
 impl AsShared<Vec<u8>> for Panicking {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         self.0.set(self.0.get() + 1);
         assert!(self.0.get() < 3, "the third look, when it is sent");
@@ -354,6 +362,10 @@ struct Calling<'a> {
 }
 
 impl AsShared<Vec<u8>> for Calling<'_> {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         assert_eq!(self.dict.len().unwrap(), 1, "reading is no call");
         let calls = [
@@ -404,6 +416,10 @@ fn a_value_that_calls_the_manager_while_it_is_written_into_a_lane_does_not_hang(
 struct Afterwards<F>(F);
 
 impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
         (self.0)();
@@ -494,6 +510,10 @@ struct Dropping<'a> {
 }
 
 impl AsShared<Vec<u8>> for Dropping<'_> {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         self.looks.set(self.looks.get() + 1);
         if self.looks.get() == 3 {
@@ -717,6 +737,10 @@ struct Forking<'c> {
 }
 
 impl AsShared<Vec<u8>> for Forking<'_> {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         self.looks.set(self.looks.get() + 1);
         if self.looks.get() == self.at {

@@ -12,9 +12,9 @@ use support::*;
 commonhold::init_in_tests!();
 
 #[track_caller]
-fn is_after_fork<T>(result: Result<T, Error>) -> bool {
+fn is_after_fork<T>(result: Result<T, impl Into<Error>>) -> bool {
     let at = std::panic::Location::caller();
-    match result {
+    match result.map_err(Into::into) {
         Err(error) if error.kind() == ErrorKind::UsedAfterFork => true,
         Err(error) => {
             eprintln!("{at}: another error than expected: {error:?}");

@@ -4,10 +4,12 @@ mod support;
 
 use commonhold::{Dict, ErrorKind, List, Manager, Session};
 use commonhold_ipc::lane::{IN_PLACE_BYTES, LANES};
-use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES};
+use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES};
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys;
 use rustix::process::Signal;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Instant;
 use support::*;
@@ -135,11 +137,19 @@ fn threads_come_and_go() {
     assert_eq!(lane_calls(&manager), before + threads);
 }
 
-/// Starts a manager that is stopped, and callers that wait for it, asleep. Returns how many versions their calls have made.
-fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Result<u64>) + Sync) -> u64 {
+/// How often clients have rung, and how often callers were woken.
+fn wakeups(manager: &Manager) -> [u64; 2] {
+    let stats = manager.stats().unwrap();
+    [stats.lane_rings, stats.lane_wakeups]
+}
+
+/// Starts a manager that is stopped, and eight callers that wait for it, asleep. Returns how many versions their calls have made, the manager,
+/// and its count of wake-ups before them.
+fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Result<u64>) + Sync) -> (u64, Manager, [u64; 2]) {
     let manager = Manager::start().unwrap();
     let dict = numbers(&manager);
     dict.insert(0, 0).unwrap();
+    let woken = wakeups(&manager);
     let process = process_of(&manager);
     signal_to(process.pid, Signal::STOP);
     until("the manager stands still", || state_of(process.pid) == Some('T'));
@@ -158,7 +168,7 @@ fn with_sleeping_callers(then: impl FnOnce(u32), check: impl Fn(commonhold::Resu
         }
         then(process.pid);
     });
-    manager.version() - before
+    (manager.version() - before, manager, woken)
 }
 
 /// Number of the system call in which callers sleep: the same on all kinds of machine.
@@ -166,14 +176,83 @@ const FUTEX_WAITV: i64 = 449;
 
 #[test]
 fn callers_of_a_stopped_manager_sleep_until_it_goes_on() {
-    let versions = with_sleeping_callers(|pid| signal_to(pid, Signal::CONT), |sum| assert!((1..=8).contains(&sum.unwrap())));
+    let (versions, manager, before) =
+        with_sleeping_callers(|pid| signal_to(pid, Signal::CONT), |sum| assert!((1..=8).contains(&sum.unwrap())));
     // All were posted while it stood still, their lanes are in one word of the doorbells: it finds all at once or none yet.
     assert_eq!(versions, 1, "requests that are found together are one commit");
+    let [rings, wakeups] = wakeups(&manager);
+    assert_eq!(wakeups - before[1], 8, "who sleeps is woken once");
+    // As it was stopped it watched them or slept, and stood so for all of them.
+    assert!([0, 8].contains(&(rings - before[0])), "{} rings", rings - before[0]);
+}
+
+#[test]
+fn a_hot_loop_wakes_nobody() {
+    if sys::own_cpus().len() == 1 {
+        return println!("on one processor one side of a call always sleeps");
+    }
+    let manager = Manager::start().unwrap();
+    let dict = numbers(&manager);
+    // Both must have a processor all the while. The first call may find the manager asleep, and then its own caller be.
+    until("twenty calls in a row that wake nobody", || {
+        let before = wakeups(&manager);
+        (0..20).for_each(|key| drop(dict.insert(key, key).unwrap()));
+        wakeups(&manager).iter().zip(before).all(|(after, before)| after - before <= 1)
+    });
+}
+
+#[test]
+fn memory_of_a_session_and_of_a_lane() {
+    let manager = Manager::start().unwrap();
+    let mut role = Role::start("role_with_a_room");
+    role.say(manager.address());
+    role.expect("done");
+}
+
+#[test]
+fn role_with_a_room() {
+    let Some(mut parent) = Parent::of("role_with_a_room") else { return };
+    let manager = Manager::connect(&parent.hear()).unwrap();
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().map(|file| file.unwrap().path());
+    let is_lanes = |file: &PathBuf| std::fs::read_link(file).is_ok_and(|name| name.to_string_lossy().contains("commonhold-lanes"));
+    let segments: Vec<PathBuf> = files.filter(is_lanes).collect();
+    assert_eq!(segments.len(), 1, "one session");
+    let bytes = || 512 * std::fs::metadata(&segments[0]).unwrap().blocks();
+    let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
+    // A page for the session, and one for each lane that has been used.
+    let page = 4096;
+    dict.insert(0, &[]).unwrap();
+    assert_eq!(bytes(), 2 * page);
+    let all = Barrier::new(8);
+    std::thread::scope(|scope| {
+        (0..8).for_each(|key| {
+            let (dict, all) = (&dict, &all);
+            scope.spawn(move || {
+                dict.insert(key, &[1]).unwrap();
+                all.wait();
+            });
+        });
+    });
+    let lanes = 10 * page;
+    assert_eq!(bytes(), lanes);
+    // A large payload, once: of the room's memory stays what always does.
+    let (calls, value) = (lane_calls(&manager), vec![7; 60_000]);
+    let large = || manager.batch(|batch| (0..100).try_for_each(|key| batch.insert(&dict, key, &value))).unwrap();
+    large();
+    assert_eq!(bytes(), lanes + LANE_ROOM_KEPT_BYTES);
+    // Where that is a habit, all of it stays: not more than there is.
+    (0..3).for_each(|_| large());
+    assert!((lanes + 6_000_000..=lanes + LANE_ROOM_BYTES).contains(&bytes()), "{} bytes", bytes());
+    // And goes with the habit.
+    (0..70).for_each(|_| drop(dict.insert(1, &value[..3000]).unwrap()));
+    assert_eq!(bytes(), lanes + LANE_ROOM_KEPT_BYTES);
+    assert_eq!(lane_calls(&manager), calls + 74, "all by lanes");
+    parent.say("done");
 }
 
 #[test]
 fn callers_of_a_manager_that_is_killed_wake() {
-    let versions = with_sleeping_callers(
+    let (versions, ..) = with_sleeping_callers(
         |pid| signal_to(pid, Signal::KILL),
         |sum| assert!(matches!(sum.unwrap_err().kind(), ErrorKind::OutcomeUnknown | ErrorKind::Disconnected)),
     );

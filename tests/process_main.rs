@@ -10,6 +10,7 @@ use commonhold::{
 };
 use commonhold_ipc::points::CLIENT_VARIABLE;
 use rustix::process::{Signal, WaitOptions, waitpid};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -24,7 +25,7 @@ fn main() {
     commonhold::init();
     match std::env::args().nth(1).as_deref() {
         Some("says-before-init") => says_before_init(),
-        Some("daemons") => daemons(),
+        Some("daemons") => daemons(std::env::args().nth(2).unwrap().parse().unwrap()),
         Some("orphan") => orphan(),
         Some("litter") => litter(),
         Some("guard") => guard(),
@@ -111,9 +112,9 @@ fn endure() {
 
 // ---- The end of a parent ----
 
-/// Role: starts three daemons and another child, says their numbers, and waits for its end.
-fn daemons() {
-    for daemon in [true, true, true, false] {
+/// Role: starts so many daemons and another child, says their numbers, and waits for its end.
+fn daemons(count: usize) {
+    for daemon in (0..count).map(|_| true).chain([false]) {
         let child = Process::builder().daemon(daemon).stdout(Stream::Null).spawn(endure, ()).unwrap();
         println!("{}", child.pid());
     }
@@ -121,21 +122,32 @@ fn daemons() {
 }
 
 fn daemons_end_with_their_parent() {
-    for signal in [Signal::KILL, Signal::TERM, Signal::USR1] {
-        let mut parent = role("daemons").spawn().unwrap();
-        let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(4);
-        let children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
-        signal_to(parent.id(), signal);
+    let kills = [1, 8].into_iter().flat_map(|count| std::iter::repeat_n((count, Signal::KILL), 5));
+    let mut figures = BTreeMap::<(usize, i32), Vec<Duration>>::new();
+    for (count, signal) in kills.chain([(3, Signal::TERM), (3, Signal::USR1)]) {
+        let mut parent = role("daemons").arg(count.to_string()).spawn().unwrap();
+        let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(count + 1);
+        let mut children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
+        let other = children.pop().unwrap();
         let begin = Instant::now();
-        parent.wait().unwrap();
-        for daemon in &children[..3] {
+        signal_to(parent.id(), signal);
+        for daemon in &children {
             daemon.end_within(PATIENCE).expect("a daemon ends with its parent");
         }
         let took = begin.elapsed();
-        println!("  after {signal:?} of the parent three daemons were gone in {took:?}");
+        parent.wait().unwrap();
         assert!(took < PROMPT);
-        assert!(!children[3].has_ended(), "who is no daemon goes on");
-        children[3].kill();
+        figures.entry((count, signal.as_raw())).or_default().push(took);
+        assert!(!other.has_ended(), "who is no daemon goes on");
+        other.kill();
+    }
+    for ((count, signal), mut took) in figures {
+        took.sort_unstable();
+        println!(
+            "  from signal {signal} to the parent until the last of {count} daemons had ended: {:?} (the median of {})",
+            took[took.len() / 2],
+            took.len()
+        );
     }
 }
 
@@ -804,7 +816,7 @@ fn dies_on_the_way() {
     let start = || Process::builder().daemon(true).env_remove(CLIENT_VARIABLE).spawn(work, (list.clone(), false)).unwrap();
     let children: Vec<_> = (0..2).map(|_| start()).collect();
     let pool = Pool::builder().workers(1).env(CLIENT_VARIABLE, "never").build().unwrap();
-    let count = |bytes: Vec<u8>, jobs: Queue<u64>| jobs.send(bytes.len() as u64);
+    let count = |bytes: Vec<u8>, jobs: Queue<u64>| jobs.send(bytes.len() as u64).map_err(commonhold::SendError::into_error);
     pool.apply(count, (vec![7; 1 << 20], jobs.clone())).unwrap().unwrap();
     assert_eq!(jobs.recv().unwrap(), Some(1 << 20));
     for child in children {

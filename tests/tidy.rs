@@ -33,6 +33,18 @@ const UNSAFE: &[(&str, usize)] = &[
 /// Crates whose modules import downwards: of two modules, one of which is not within the other, at most one reaches the other.
 const FLOORS: [&str; 6] = ["ipc/src", "manager/src", "proxy/src", "src", "macros/src", "benches/compare/src"];
 
+/// Crates whose floors are tables in the map, and where their sources are.
+const MAPPED: [(&str, &str); 5] = [
+    ("ipc", "ipc/src"),
+    ("manager", "manager/src"),
+    ("proxy", "proxy/src"),
+    ("commonhold", "src"),
+    ("benches/compare", "benches/compare/src"),
+];
+
+/// The texts of the licence, which each crate is published with.
+const LICENSES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+
 /// Tests that may hold it: they fork, play the attacker, or look into a model's cells.
 const UNSAFE_TESTS: &[&str] =
     &["ipc/tests/mortal/mod.rs", "ipc/tests/pin_model.rs", "tests/attack.rs", "tests/death.rs", "tests/idle.rs", "tests/support/mod.rs"];
@@ -291,6 +303,15 @@ fn check_edges(path: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
     wrong
 }
 
+/// Which licences a crate lacks. For a licence's name, its text in the crate and in the repository is read; a file that there is not is empty.
+fn check_licenses(crate_path: &str, read: impl Fn(&str) -> (String, String)) -> Vec<String> {
+    let lacks = LICENSES.iter().filter(|name| {
+        let (own, whole) = read(name);
+        own.is_empty() || own != whole
+    });
+    lacks.map(|name| format!("{crate_path}: has no {name} like the repository's; link to that")).collect()
+}
+
 /// What a module names of its own crate: paths from the crate's root.
 #[derive(Default)]
 struct Named {
@@ -407,8 +428,9 @@ fn check_floors(crate_path: &str, modules: &BTreeMap<String, Named>) -> Vec<Stri
 
 /// What of a crate's modules its table in the map, one floor a row from the bottom up, does not show as it is.
 fn check_map(crate_name: &str, map: &str, modules: &BTreeMap<String, Named>) -> Vec<String> {
-    let begin = format!("In `{crate_name}`, from the bottom up:");
-    let lines = map.lines().skip_while(|line| *line != begin).skip(4).take_while(|line| line.starts_with('|'));
+    let begin = format!("In `{crate_name}`, ");
+    let begins = |line: &str| line.starts_with(&begin) && line.ends_with("from the bottom up:");
+    let lines = map.lines().skip_while(|line| !begins(line)).skip(4).take_while(|line| line.starts_with('|'));
     let mut floors: BTreeMap<&str, usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (floor, line) in lines.enumerate() {
@@ -505,6 +527,15 @@ fn crates_depend_only_on_what_they_may() {
 }
 
 #[test]
+fn every_published_crate_has_the_licences() {
+    let text = |path: &Path| std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    for (manifest, _) in EDGES {
+        let directory = Path::new(manifest).parent().unwrap();
+        assert_tidy(&check_licenses(directory.to_str().unwrap(), |name| (text(&directory.join(name)), text(Path::new(name)))));
+    }
+}
+
+#[test]
 fn modules_import_downwards() {
     let sources = sources();
     for crate_path in FLOORS {
@@ -515,8 +546,9 @@ fn modules_import_downwards() {
 #[test]
 fn the_map_shows_the_floors() {
     let map = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
-    for name in ["ipc", "manager", "proxy"] {
-        assert_tidy(&check_map(name, &map, &modules_of(&format!("{name}/src"), &sources())));
+    let sources = sources();
+    for (name, crate_path) in MAPPED {
+        assert_tidy(&check_map(name, &map, &modules_of(crate_path, &sources)));
     }
 }
 
@@ -692,4 +724,10 @@ fn canary_edges() {
     assert_eq!(check_edges("ipc/Cargo.toml", manifest, &[]).len(), 1);
     assert_eq!(check_edges("ipc/Cargo.toml", "[target.'cfg(unix)'.dependencies]\ncommonhold-proxy = \"1\"\n", &[]).len(), 1);
     assert_eq!(check_edges("ipc/Cargo.toml", "[dependencies.commonhold-proxy]\nversion = \"1\"\n", &[]).len(), 1);
+}
+
+#[test]
+fn canary_licenses() {
+    assert_eq!(check_licenses("c", |name| (name.to_owned(), name.to_owned())), [""; 0]);
+    assert_eq!(check_licenses("c", |name| (String::new(), name.to_owned())).len(), LICENSES.len());
 }

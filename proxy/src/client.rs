@@ -520,6 +520,10 @@ pub struct Stats {
     pub lingering: u64,
     /// Calls that came through shared memory instead of by a socket, since the manager began.
     pub lane_calls: u64,
+    /// Those for which the client had to wake the manager, by a system call. While both sides are awake there are none.
+    pub lane_rings: u64,
+    /// Those whose caller slept, and had to be woken by the manager, by a system call.
+    pub lane_wakeups: u64,
     /// Number of objects with a segment of their own: locks and their kin.
     pub segments: u64,
     /// Bytes of those segments.
@@ -553,6 +557,8 @@ impl Stats {
                 "sessions" => stats.sessions = number,
                 "lingering" => stats.lingering = number,
                 "lane_calls" => stats.lane_calls = number,
+                "lane_rings" => stats.lane_rings = number,
+                "lane_wakeups" => stats.lane_wakeups = number,
                 "segments" => stats.segments = number,
                 "segment_bytes" => stats.segment_bytes = number,
                 "live_bytes" => stats.live_bytes = number,

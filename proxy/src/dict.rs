@@ -502,6 +502,11 @@ impl<K: Key, V: Shared> ExactSizeIterator for Iter<'_, K, V> {}
 pub(crate) struct ByRef<'a, A>(pub(crate) &'a A);
 
 impl<T: Shared, A: AsShared<T>> AsShared<T> for ByRef<'_, A> {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> std::result::Result<(), commonhold_ipc::value::Fault> {
         self.0.write(ser)
     }

@@ -245,12 +245,22 @@ macro_rules! reads_like_the_value {
         }
 
         impl<T: Shared> AsShared<T> for $name<'_, T> {
+            type Back = ();
+
+            #[inline(always)]
+            fn back(self) {}
+
             fn write(&self, ser: &mut Ser) -> std::result::Result<(), Fault> {
                 self.to_owned().write(ser)
             }
         }
 
         impl<T: Shared> AsShared<T> for &$name<'_, T> {
+            type Back = ();
+
+            #[inline(always)]
+            fn back(self) {}
+
             fn write(&self, ser: &mut Ser) -> std::result::Result<(), Fault> {
                 (**self).to_owned().write(ser)
             }

@@ -57,7 +57,7 @@ pub use list::{Iter as ListIter, List, Slice};
 pub use named::SharedMemory;
 pub use pipe::{Connection, PipeOptions, PipeReceiver, PipeSender};
 pub use pool::{AsyncResult, Imap, InitializerResult, Pool, PoolBuilder, Progress, Watch};
-pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions};
+pub use queue::{DeadLetters, Lease, Queue, QueueIter, QueueOptions, SendError};
 pub use session::Session;
 pub use single::{Counter, Namespace, Value};
 pub use snapshot::{DictAt, ListAt, Snapshot};

@@ -1,8 +1,10 @@
 //! Who has which part of a session's room for large payloads. Known to the client alone: the manager believes nothing of it.
 //!
 //! Parts are pages, found first-fit, so that the room's beginning is used most. Memory comes by chunks, when a part first needs it, and
-//! stays: it costs more to fetch than to keep. Beyond what is always kept, a chunk's memory is given back once the room has been used
-//! some dozens of times without it.
+//! stays: it costs more to fetch than to keep. Beyond what is always kept, a chunk's memory stays only where it is needed again and again: it is
+//! given back with the part if some dozens of uses before that did without it, and later once as many have. So a large payload
+//! now and then leaves nothing behind when its client falls quiet; one after the other leave what they needed, the whole room at the most.
+//! Nobody looks at it by the clock: that would be a thread in every client, or a word for the manager to take memory by.
 
 use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::{LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES};
@@ -18,8 +20,10 @@ const USES_WITHOUT_MAX: u64 = 64;
 #[derive(Clone, Copy, Default)]
 struct Chunk {
     is_backed: bool,
-    /// The use of the room in which it was needed last.
+    /// The use of the room in which it was needed last; 0: never.
     needed: u64,
+    /// It had been needed not long before that.
+    again: bool,
 }
 
 /// The room.
@@ -55,7 +59,9 @@ impl Room {
             if !self.chunks[chunk].is_backed {
                 back(bytes_of(chunk)).ok()?;
             }
-            self.chunks[chunk] = Chunk { is_backed: true, needed: self.uses };
+            let needed = self.chunks[chunk].needed;
+            let again = needed > 0 && self.uses - needed <= USES_WITHOUT_MAX;
+            self.chunks[chunk] = Chunk { is_backed: true, needed: self.uses, again };
         }
         self.free[at].start = part.end;
         if self.free[at].is_empty() {
@@ -76,8 +82,9 @@ impl Room {
         }
         for chunk in (LANE_ROOM_KEPT_BYTES / CHUNK_BYTES) as usize..CHUNKS {
             let bytes = bytes_of(chunk);
-            if self.chunks[chunk].is_backed
-                && self.uses - self.chunks[chunk].needed > USES_WITHOUT_MAX
+            let Chunk { is_backed, needed, again } = self.chunks[chunk];
+            if is_backed
+                && (!again || self.uses - needed > USES_WITHOUT_MAX)
                 && self.free.iter().any(|free| free.start <= bytes.start && bytes.end <= free.end)
             {
                 self.chunks[chunk].is_backed = false;
@@ -137,20 +144,26 @@ mod tests {
         assert!(tried.take(LANE_ROOM_BYTES + 1).is_none());
         let all = tried.take(LANE_ROOM_BYTES).unwrap();
         assert!(tried.take(0).is_none());
-        tried.give(all);
         assert_eq!(tried.backed.len(), CHUNKS);
+        tried.give(all);
     }
 
     #[test]
     fn memory_is_given_back_and_some_of_it_kept() {
         let mut tried = Tried::default();
-        let all = tried.take(LANE_ROOM_BYTES).unwrap();
-        tried.give(all);
-        for _ in 0..=USES_WITHOUT_MAX {
-            let part = tried.take(100).unwrap();
+        let kept = (LANE_ROOM_KEPT_BYTES / CHUNK_BYTES) as usize;
+        let use_of = |tried: &mut Tried, bytes| {
+            let part = tried.take(bytes).unwrap();
             tried.give(part);
+            tried.backed.len()
+        };
+        assert_eq!(use_of(&mut tried, LANE_ROOM_BYTES), kept, "once");
+        assert_eq!(use_of(&mut tried, LANE_ROOM_BYTES), CHUNKS, "again");
+        for _ in 0..USES_WITHOUT_MAX {
+            assert_eq!(use_of(&mut tried, 100), CHUNKS);
         }
-        assert_eq!(tried.backed.len() as u64, LANE_ROOM_KEPT_BYTES / CHUNK_BYTES);
+        assert_eq!(use_of(&mut tried, 100), kept, "not for long");
+        assert_eq!(use_of(&mut tried, LANE_ROOM_BYTES), kept, "once after long");
     }
 
     #[test]

@@ -46,7 +46,8 @@ fn of_workers_that_die_one_after_another() {
         if let Err(error) = pool.apply(square, 3) {
             break error;
         }
-        // It has begun, and has nothing to do.
+        // It has begun, and has nothing to do. (It may have done its call before the pool has written down who it is.)
+        until("the worker is known", || !pool.pids().is_empty());
         let worker = pool.pids()[0];
         signal_to(worker, Signal::KILL);
         until("the worker is gone", || !pool.pids().contains(&worker));
@@ -115,7 +116,32 @@ fn of_tasks() {
     let of_many = pool.map_all(|n: u64| if n == 20 { std::process::exit(7) } else { n }, 18..30).unwrap();
     says(of_many.into_iter().nth(2).unwrap(), ErrorKind::Died, &format!("{died} on item 2 (counted from 0)"));
     let panics = |n: u64| -> u64 { panic!("out of {n}") };
-    says(pool.map(panics, [5]), ErrorKind::Panicked, "{…}: out of 5");
+    says(pool.apply(panics, 5), ErrorKind::Panicked, "`{…}` in a pool's worker panicked at {…}: out of 5");
+}
+
+/// Whichever way items go to workers: who reads the error knows which of them it was, and be it the only one.
+#[test]
+fn of_items() {
+    fn at_five(n: u64) -> u64 {
+        if n == 5 { panic!("out of {n}") } else { n }
+    }
+    let panicked = |item: u64| format!("`{{…}}` in a pool's worker on item {item} (counted from 0) panicked at {{…}}: out of 5");
+    // In chunks of one and of more, at a chunk's beginning, within it, and at its end.
+    for (chunk, first) in [(1, 5), (1, 3), (4, 5), (4, 3), (4, 2), (4, 1), (100, 0)] {
+        let pool = Pool::builder().workers(2).chunk_size(chunk).build().unwrap();
+        let says = |error| says::<u64>(Err(error), ErrorKind::Panicked, &panicked(5 - first));
+        let of = |results: Vec<commonhold::Result<u64>>| results.into_iter().find_map(Result::err).unwrap();
+        let items = || first..10;
+        says(pool.map(at_five, items()).unwrap_err());
+        says(pool.map_async(at_five, items()).unwrap().get().unwrap_err());
+        says(pool.starmap(|n: u64, _: u64| at_five(n), items().map(|n| (n, 0))).unwrap_err());
+        says(pool.for_each(|n: u64| drop(at_five(n)), items()).unwrap_err());
+        says(of(pool.map_all(at_five, items()).unwrap()));
+        says(of(pool.imap(at_five, items()).unwrap().collect()));
+        says(of(pool.imap_unordered(at_five, items()).unwrap().collect()));
+    }
+    let pool = Pool::new(1).unwrap();
+    says(pool.map(at_five, [5]), ErrorKind::Panicked, &panicked(0));
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub fn matches(expected: &str, text: &str) -> bool {
 
 /// What went wrong says this.
 #[track_caller]
-pub fn says<T: Debug>(result: Result<T, Error>, kind: ErrorKind, expected: &str) {
-    let error = result.expect_err(expected);
+pub fn says<T: Debug>(result: Result<T, impl Into<Error>>, kind: ErrorKind, expected: &str) {
+    let error = result.map_err(Into::into).expect_err(expected);
     assert!(matches(expected, &error.to_string()), "\nexpected: {expected}\n    says: {error}");
     assert_eq!(error.kind(), kind, "{error}");
 }

@@ -229,6 +229,37 @@ fn a_flood_on_all_lanes() {
     scene.end();
 }
 
+/// Who looks for its answers is never woken, and the manager not while it watches: each wake-up is one that a side has asked for.
+#[test]
+fn who_looks_is_woken_by_nobody() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let good = insert(dict.id(), 4);
+    let mut hands = Hands::new(&scene);
+    assert!(hands.lanes.is_free(1));
+    let before = scene.manager.stats().unwrap();
+    let mut rung = 0;
+    for _ in 0..1_000 {
+        let (_, posted) = hands.lanes.post(1, head(1, good.len()), Ok(&good));
+        if posted == Posted::Unseen {
+            hands.raw.request(Call::Ring as u8, 1, 0, &[]);
+            rung += 1;
+        }
+        let until = patience();
+        while !hands.lanes.is_free(1) {
+            assert!(Instant::now() < until, "no answer");
+            std::thread::yield_now();
+        }
+    }
+    // Behind its rings.
+    assert!(matches!(hands.raw.call(Call::Names, &[]), Answer::Done(_)));
+    let after = scene.manager.stats().unwrap();
+    assert_eq!(after.lane_calls - before.lane_calls, 1_000);
+    assert_eq!((after.lane_rings - before.lane_rings, after.lane_wakeups - before.lane_wakeups), (rung, 0));
+    drop((hands, dict));
+    scene.end();
+}
+
 /// Who does not read its answers is not served, by neither road, until it has read them; nobody else waits for that.
 #[test]
 fn a_post_of_who_does_not_read() {

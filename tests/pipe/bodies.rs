@@ -43,7 +43,7 @@ fn sleep_in(talk: &mut Talk) {
     let ended = match way.as_str() {
         "recv" => pipe.recv().map(|item| item.is_none()),
         "poll" => pipe.poll(None),
-        _ => pipe.send((0, Vec::new())).map(|()| false),
+        _ => pipe.send((0, Vec::new())).map(|()| false).map_err(Into::into),
     };
     talk.say(ended.map_or_else(|error| format!("{:?}", error.kind()), |ended| format!("{ended}")));
 }

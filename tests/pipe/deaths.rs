@@ -99,7 +99,7 @@ fn give_away(talk: &mut Talk) {
 }
 
 fn send_one(end: Connection<Item>) -> commonhold::Result<()> {
-    end.send(item(0))
+    Ok(end.send(item(0))?)
 }
 
 fn hear_the_end(talk: &mut Talk) {

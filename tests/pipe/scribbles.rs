@@ -34,7 +34,7 @@ fn scribbled_pipes_hurt_their_users_only() {
         words.iter().for_each(|(at, word)| vandal.write(8 * at, *word));
         let mut errors = Vec::new();
         for len in [3, 3000, 70_000] {
-            errors.extend(sender.try_send(vec![1; len]).err());
+            errors.extend(sender.try_send(vec![1; len]).err().map(commonhold::Error::from));
         }
         errors.extend(receiver.poll(Duration::ZERO).err());
         errors.extend(wait(&[&receiver, &other], Duration::ZERO).err());

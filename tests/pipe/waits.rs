@@ -219,7 +219,7 @@ fn processes_among_other_things() {
     let manager = Manager::start().unwrap();
     let queue = manager.queue::<u8>(4).unwrap();
     let sleeper = Process::builder().daemon(true).spawn(idle, ()).unwrap();
-    let sender = Process::spawn(|queue: Queue<u8>| queue.send(5), queue.clone()).unwrap();
+    let sender = Process::spawn(|queue: Queue<u8>| queue.send(5).map_err(commonhold::SendError::into_error), queue.clone()).unwrap();
     let mut seen = Vec::new();
     while !seen.contains(&2) {
         seen = wait(&[&queue, &sleeper, &sender], None).unwrap();

@@ -66,7 +66,7 @@ fn wait(talk: &mut Talk) {
     let error = match way.as_str() {
         "recv" => queue.recv().map(drop),
         "lease" => queue.lease().map(drop),
-        "send" => queue.send((0, Vec::new())),
+        "send" => queue.send((0, Vec::new())).map_err(Into::into),
         _ => queue.join(),
     };
     talk.say(error.err().map_or("no error".to_owned(), |error| format!("disconnected: {}", error.is_disconnected())));

@@ -16,6 +16,7 @@ mod sizes;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod unsent;
 #[path = "../sync/vandal.rs"]
 mod vandal;
 

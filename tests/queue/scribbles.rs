@@ -14,7 +14,7 @@ const ABOUT_MEMORY: [usize; 4] = [4, 5, 10, 11];
 fn use_it(queue: &Queue<Vec<u8>>) -> Vec<commonhold::Error> {
     let mut errors = Vec::new();
     for len in [3, 3000, 70_000] {
-        errors.extend(queue.try_send(vec![1; len]).err());
+        errors.extend(queue.try_send(vec![1; len]).err().map(commonhold::Error::from));
     }
     errors.extend(queue.try_recv().err());
     match queue.try_lease() {

@@ -222,7 +222,7 @@ impl Actor {
                     Ok(()) => Some(Said::Piped(entry)),
                     // It is full, and who empties it has other things to do.
                     Err(error) if error.is_timed_out() => None,
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(error.into()),
                 }
             }
             _ => {
@@ -230,7 +230,7 @@ impl Actor {
                 None
             }
         };
-        said.map_or(Ok(()), |said| self.house.said.send(said))
+        said.map_or(Ok(()), |said| Ok(self.house.said.send(said)?))
     }
 
     fn move_there(&mut self, chance: u64) -> commonhold::Result<Option<Said>> {

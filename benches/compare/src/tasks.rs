@@ -80,7 +80,9 @@ fn work(task: &[&str]) -> Result<()> {
         ["queue_echo", there, back] => {
             let (there, back): (Queue<Small>, Queue<Small>) = (there.parse::<Token>()?.open()?, back.parse::<Token>()?.open()?);
             ready();
-            there.iter().try_for_each(|item| back.send(item?))?;
+            for item in there.iter() {
+                back.send(item?)?;
+            }
             Ok(())
         }
         ["pipe_echo", token] => echo_pipe(token),

@@ -228,7 +228,7 @@ impl Work {
         }
         self.count(|operations| {
             (0..operations).try_for_each(|_| match self {
-                Work::Send => queue.send(value),
+                Work::Send => Ok(queue.send(value)?),
                 _ => queue.recv().map(|item| {
                     std::hint::black_box(item);
                 }),

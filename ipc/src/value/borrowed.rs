@@ -12,6 +12,13 @@ use crate::limits::TEXT_BYTES_MAX;
 const _: () = assert!(TEXT_BYTES_MAX == rkyv::string::repr::OUT_OF_LINE_CAPACITY as usize);
 
 impl<T: Shared> AsShared<T> for T {
+    type Back = T;
+
+    #[inline(always)]
+    fn back(self) -> T {
+        self
+    }
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(self, ser)
@@ -29,6 +36,11 @@ impl<T: Shared> AsShared<T> for T {
 }
 
 impl<T: Shared> AsShared<T> for &T {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(*self, ser)
@@ -46,6 +58,11 @@ impl<T: Shared> AsShared<T> for &T {
 }
 
 impl AsShared<String> for &str {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
@@ -58,6 +75,11 @@ impl AsShared<String> for &str {
 }
 
 impl AsShared<String> for &&str {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedText(self), ser)
@@ -70,6 +92,11 @@ impl AsShared<String> for &&str {
 }
 
 impl<T: Shared> AsShared<Vec<T>> for &[T] {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedVec(self), ser)
@@ -77,6 +104,11 @@ impl<T: Shared> AsShared<Vec<T>> for &[T] {
 }
 
 impl<T: Shared, const N: usize> AsShared<Vec<T>> for &[T; N] {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     #[inline]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
         write_root(&BorrowedVec(self.as_slice()), ser)

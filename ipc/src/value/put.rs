@@ -23,7 +23,7 @@ impl Ser {
     /// # Errors
     /// As [`put`](Self::put).
     #[inline]
-    pub fn put_up_to<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), bytes_max: u64) -> Result<Option<Range<usize>>> {
+    pub fn put_up_to<T: Shared>(&mut self, value: &impl AsShared<T>, bytes_max: u64) -> Result<Option<Range<usize>>> {
         let (written, handles) = (self.pending.len(), self.handles.len());
         self.bytes_max = bytes_max.min(VALUE_BYTES_MAX);
         let put = self.put::<T>(value);
@@ -47,7 +47,7 @@ impl Ser {
     /// [`ARCHIVE_DEPTH_MAX`] or hold more than [`HANDLES_PER_VALUE_MAX`] handles; the sink's own error. What was written of the
     /// value up to then stays: [`reset`](Ser::reset) before the next use.
     #[inline]
-    pub fn put<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized)) -> Result<Range<usize>> {
+    pub fn put<T: Shared>(&mut self, value: &impl AsShared<T>) -> Result<Range<usize>> {
         match self.try_put::<T>(value) {
             Ok(range) => Ok(range),
             Err(Fault { .. }) => Err(self.failed::<T>()),
@@ -55,7 +55,7 @@ impl Ser {
     }
 
     #[inline]
-    fn try_put<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized)) -> std::result::Result<Range<usize>, Fault> {
+    fn try_put<T: Shared>(&mut self, value: &impl AsShared<T>) -> std::result::Result<Range<usize>, Fault> {
         let start = self.start_archive()?;
         if T::FLAT {
             value.write(self)?;
@@ -74,7 +74,7 @@ impl Ser {
     }
 
     /// Writes a value and looks whether it can be read again.
-    fn write_and_check<T: Shared>(&mut self, value: &(impl AsShared<T> + ?Sized), start: usize) -> std::result::Result<(), Fault> {
+    fn write_and_check<T: Shared>(&mut self, value: &impl AsShared<T>, start: usize) -> std::result::Result<(), Fault> {
         if let Output::Buffer = self.output {
             value.write(self)?;
             return if is_readable::<T>(&self.pending[start..]) { Ok(()) } else { Err(self.too_deep()) };

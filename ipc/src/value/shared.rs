@@ -32,7 +32,7 @@ use super::serialise::Ser;
     label = "not a shared type",
     note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)",
     note = "put `#[derive(commonhold::Shared)]` on a type of your own; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process",
-    note = "of a type of others share what describes it, such as an error's text (`.map_err(|error| error.to_string())`); a `std::io::Error` becomes a `commonhold::Error`, which is shared, by `?`"
+    note = "of a type of others share what describes it, such as an error's text (`.map_err(|error| error.to_string())`); a `std::io::Error` or a `SendError` becomes a `commonhold::Error`, which is shared, by `?`"
 )]
 pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Check> + Deserialize<Self, De>> + Serialize<Ser> {
     /// What a guard on such a value derefs to: the native type for numbers, `bool` and `char`, the archived form for the rest.
@@ -131,7 +131,14 @@ pub type Archived<T> = <T as Archive>::Archived;
     message = "`{Self}` is not a `{T}`",
     note = "pass the value, a reference to it, or `&str` for `String` and `&[T]` for `Vec<T>`"
 )]
-pub trait AsShared<T: Shared> {
+pub trait AsShared<T: Shared>: Sized {
+    /// What its giver has lost by passing it, and gets back if it was in vain: `T` itself; nothing of what is borrowed.
+    #[doc(hidden)]
+    type Back: 'static;
+
+    #[doc(hidden)]
+    fn back(self) -> Self::Back;
+
     /// Lays down the same bytes as a `T` would.
     #[doc(hidden)]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault>;

@@ -277,6 +277,7 @@ impl Server {
             Call::Block | Call::Unlink => self.with_id(payload, |server, id| server.block(index, call, id)),
             Call::Sessions => Done::Answer(vec![Outcome::Text(self.session_lines())]),
             Call::Ring if payload.is_empty() => {
+                self.lane_watch.rings += 1;
                 self.watch(index);
                 Done::NoAnswer
             }

@@ -191,6 +191,8 @@ impl Server {
             ("sessions", self.sessions as u64),
             ("lingering", self.lingering as u64),
             ("lane_calls", self.lane_watch.calls),
+            ("lane_rings", self.lane_watch.rings),
+            ("lane_wakeups", self.lane_watch.wakeups),
             ("segments", self.store.segments.usage().0),
             ("segment_bytes", self.store.segments.usage().1),
             ("live_bytes", usage.allocated_bytes - self.store.memory.retired_bytes()),

@@ -63,6 +63,10 @@ pub struct LaneWatch {
     cpu: u32,
     /// Calls served since the manager began.
     pub calls: u64,
+    /// Times that a client rang for one, the manager not watching it.
+    pub rings: u64,
+    /// Callers woken for their answers.
+    pub wakeups: u64,
 }
 
 impl LaneWatch {
@@ -399,6 +403,7 @@ impl Server {
             let Some(Some(Connection::Session(session))) = self.connections.get_mut(answer.index) else { continue };
             let Some(lanes) = &session.lanes else { continue };
             let answered = lanes.served.answer(answer.lane, answer.mark, reply);
+            self.lane_watch.wakeups += u64::from(answered.slept);
             let caller = match answered.slept {
                 _ if answer.here => Peer::Here,
                 true => Peer::Asleep,

@@ -7,7 +7,7 @@ pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
 use crate::patience::deadline_after;
-use crate::queue::{Queue, Until, timed_out};
+use crate::queue::{Queue, SendError, Until, timed_out};
 use crate::session::SessionCore;
 use crate::wait::{Places, Source, wait};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -82,7 +82,7 @@ handle!(PipeSender[T: Shared], commonhold_ipc::catalog::Kind::PipeEnd, "PipeSend
 /// use commonhold::{Manager, PipeSender, Process};
 ///
 /// fn count(to: u64, numbers: PipeSender<u64>) -> commonhold::Result<()> {
-///     (0..to).try_for_each(|number| numbers.send(number))
+///     Ok((0..to).try_for_each(|number| numbers.send(number))?)
 /// }
 ///
 /// let manager = Manager::start()?;
@@ -169,11 +169,19 @@ macro_rules! sends {
             ///
             /// # Errors
             /// `Closed` if nobody will receive it; `TooLarge` if it would not fit into an empty pipe; `Full` if the manager has no
-            /// memory left; disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words. Pass
-            /// `&item` to keep it in such a case.
+            /// memory left; disconnected, when the manager has ended; `Corrupt` if a process has written over the pipe's words. An
+            /// item that was given away is in the error: [`SendError::into_item`].
             #[inline]
-            pub fn send(&self, item: impl AsShared<$item>) -> Result<()> {
-                self.outgoing()?.send_until(&item, Until::Then(None)).map(drop).map_err(hung_up)
+            pub fn send<A: AsShared<$item>>(&self, item: A) -> Result<(), SendError<A::Back>> {
+                match self.send_until(&item, Until::Then(None)) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(SendError::new(error, item.back())),
+                }
+            }
+
+            #[inline]
+            fn send_until(&self, item: &impl AsShared<$item>, until: Until) -> Result<bool> {
+                self.outgoing()?.send_until(item, until).map_err(hung_up)
             }
 
             /// Sends an item if there is room now. `Ok(Err(item))`: the pipe is full, and here the item is back.
@@ -181,17 +189,24 @@ macro_rules! sends {
             /// # Errors
             /// As [`send`](Self::send).
             #[inline]
-            pub fn try_send<A: AsShared<$item>>(&self, item: A) -> Result<std::result::Result<(), A>> {
-                self.outgoing()?.try_send(item).map_err(hung_up)
+            pub fn try_send<A: AsShared<$item>>(&self, item: A) -> Result<std::result::Result<(), A>, SendError<A::Back>> {
+                match self.send_until(&item, Until::Now) {
+                    Ok(true) => Ok(Ok(())),
+                    Ok(false) => Ok(Err(item)),
+                    Err(error) => Err(SendError::new(error, item.back())),
+                }
             }
 
             /// Sends an item, waiting for so long at the most.
             ///
             /// # Errors
             /// `TimedOut` if the pipe stays full; else as [`send`](Self::send).
-            pub fn send_timeout(&self, item: impl AsShared<$item>, timeout: Duration) -> Result<()> {
-                let sent = self.outgoing()?.send_until(&item, Until::Then(deadline_after(timeout))).map_err(hung_up)?;
-                if sent { Ok(()) } else { Err(timed_out("the pipe stayed full")) }
+            pub fn send_timeout<A: AsShared<$item>>(&self, item: A, timeout: Duration) -> Result<(), SendError<A::Back>> {
+                match self.send_until(&item, Until::Then(deadline_after(timeout))) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(SendError::new(timed_out("the pipe stayed full"), item.back())),
+                    Err(error) => Err(SendError::new(error, item.back())),
+                }
             }
 
             /// [`send`](Self::send) that is awaited, in any executor: it waits while the pipe is full. With the feature `async`. Dropped
@@ -215,8 +230,14 @@ macro_rules! sends {
             /// # }
             /// ```
             #[cfg(feature = "async")]
-            pub async fn send_async(&self, item: impl AsShared<$item>) -> Result<()> {
-                self.outgoing()?.send_async(item).await.map_err(hung_up)
+            pub async fn send_async<A: AsShared<$item>>(&self, item: A) -> Result<(), SendError<A::Back>> {
+                match self.outgoing() {
+                    Ok(outgoing) => outgoing.send_async(item).await.map_err(|unsent| {
+                        let (error, item) = unsent.into_parts();
+                        SendError::new(hung_up(error), item)
+                    }),
+                    Err(error) => Err(SendError::new(error, item.back())),
+                }
             }
         }
     };
@@ -269,8 +290,11 @@ macro_rules! receives {
             /// # fn main() -> commonhold::Result<()> {
             /// # let manager = commonhold::Manager::start()?;
             /// use commonhold::{PipeSender, Process};
+            /// fn count(sender: PipeSender<u64>) -> commonhold::Result<()> {
+            ///     Ok((1..=3).try_for_each(|number| sender.send(number))?)
+            /// }
             /// let (numbers, sender) = manager.pipe_one_way::<u64>()?;
-            /// let _child = Process::spawn(|sender: PipeSender<u64>| (1..=3).try_for_each(|number| sender.send(number)), sender)?;
+            /// let _child = Process::spawn(count, sender)?;
             /// pollster::block_on(async {
             ///     let mut sum = 0;
             ///     while let Some(number) = numbers.recv_async().await? {
@@ -395,7 +419,7 @@ macro_rules! sends_bytes {
             /// As there.
             #[inline]
             pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
-                self.send(bytes)
+                Ok(self.send(bytes)?)
             }
         }
     )*};

@@ -40,6 +40,8 @@ pub(super) struct Gathered {
     pub(super) done: u64,
     /// Calls in all, once that is known.
     pub(super) total: Option<u64>,
+    /// It is one call, and not one for each item of an input.
+    is_single: bool,
     /// The error that has ended it.
     pub(super) error: Option<Error>,
     pub(super) callback: Option<Callback>,
@@ -81,6 +83,17 @@ impl Job {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Which of the items a call is for, in the words of an error; nothing for a call that is no item's.
+    pub(super) fn on_item(&self, number: u64) -> String {
+        if lock(&self.gathered).is_single { String::new() } else { format!(" on item {number} (counted from 0)") }
+    }
+
+    /// Says that it is one call, and not one for each item of an input.
+    pub(super) fn set_single(&self) {
+        lock(&self.gathered).is_single = true;
+        self.set_total(1);
     }
 
     /// Says how many calls there are in all. A job without any is finished then.
@@ -190,16 +203,16 @@ pub(super) enum Item {
 }
 
 impl Piece {
-    /// Of frames that a worker has written: as many as it says, unless they cannot be read. `who` says whose they are.
-    pub(super) fn read(first: u64, calls: u32, frames: AlignedVec<16>, file: &File, who: impl Fn() -> String) -> Piece {
+    /// Of frames that a worker has written: as many as it says, unless they cannot be read. `who` says whose the call of a number was.
+    pub(super) fn read(first: u64, calls: u32, frames: AlignedVec<16>, file: &File, who: impl Fn(u64) -> String) -> Piece {
         let (mut items, mut held) = (Vec::with_capacity(calls as usize), Vec::new());
         let mut reader = Frames::new(&frames, file);
-        for _ in 0..calls {
-            let failed = |error: Error| Error::caused(error.kind(), format!("{}: {error}", who()), error);
+        for number in first..first + u64::from(calls) {
+            let failed = |error: Error| Error::caused(error.kind(), format!("{}: {error}", who(number)), error);
             items.push(match reader.value(&mut held) {
                 Ok((Kind::Value | Kind::Label, body)) => Item::Value(body),
                 Ok((Kind::Panic, body)) => match unpack::<PanicReport>(body.bytes(&frames)) {
-                    Ok(report) => Item::Failed(panicked(&who(), report)),
+                    Ok(report) => Item::Failed(panicked(&who(number), report)),
                     Err(error) => Item::Failed(failed(error)),
                 },
                 Ok((Kind::Failed, body)) => Item::Failed(failed(unpack::<Error>(body.bytes(&frames)).unwrap_or_else(|error| error))),

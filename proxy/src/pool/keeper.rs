@@ -261,9 +261,7 @@ impl Owner {
         done: u32,
     ) -> Error {
         let item = chunk.first + u64::from(chunk.over + done);
-        let is_only_one = lock(&chunk.job.gathered).total == Some(1);
-        let of_item = if is_only_one { String::new() } else { format!(" on item {item} (counted from 0)") };
-        let what = format!("while it ran `{}`{of_item}", chunk.job.entry.name());
+        let what = format!("while it ran `{}`{}", chunk.job.entry.name(), chunk.job.on_item(item));
         match (outcome, self.settings.time_limit) {
             (Err(error), _) if error.is_panic() => {
                 // (With panic=abort.)

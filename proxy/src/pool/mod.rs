@@ -123,7 +123,7 @@ impl Pool {
     fn chunk_of_one<A: Shared>(&self, job: &Arc<Job>, arguments: &A) -> Result<Chunk> {
         let mut packing = Packing::default();
         packing.add(arguments, &mut Arguments(&self.owner))?;
-        job.set_total(1);
+        job.set_single();
         Ok(Chunk { job: job.clone(), first: 0, calls: 1, over: 0, attempts: 0, packing })
     }
 

@@ -441,7 +441,10 @@ impl Owner {
             let mut frames = AlignedVec::new();
             let first = chunk.first + u64::from(chunk.over);
             pieces.push(match self.board().results(one.slot, &progress, &mut frames) {
-                Ok(()) => Piece::read(first, calls, frames, &self.file, || format!("`{function}` in a pool's worker")),
+                Ok(()) => {
+                    let who = |number| format!("`{function}` in a pool's worker{}", chunk.job.on_item(number));
+                    Piece::read(first, calls, frames, &self.file, who)
+                }
                 Err(error) => Piece::failed(first, calls, &error),
             });
             chunk.over += calls;

@@ -1,7 +1,7 @@
 //! Sending and receiving that is awaited: see `awaiting`.
 
 use super::receive::Next;
-use super::{Queue, Until};
+use super::{Queue, SendError, Until};
 use crate::awaiting::{Key, Place};
 use crate::handle::Handle;
 use crate::wait::{Places, Source};
@@ -72,11 +72,11 @@ impl<T: Shared> Queue<T> {
     /// ```
     /// # commonhold::init_in_tests!();
     /// # fn main() -> commonhold::Result<()> {
-    /// use commonhold::{Manager, Process, Queue};
+    /// use commonhold::{Manager, Process, Queue, SendError};
     ///
     /// let manager = Manager::start()?;
     /// let results = manager.queue::<String>(10)?;
-    /// let child = Process::spawn(|results: Queue<String>| results.send("done"), results.clone())?;
+    /// let child = Process::spawn(|results: Queue<String>| results.send("done").map_err(SendError::into_error), results.clone())?;
     /// pollster::block_on(async {                            // or within tokio, smol, a GUI's loop …
     ///     assert_eq!(results.recv_async().await?.as_deref(), Some("done"));
     ///     child.join_async().await?
@@ -108,7 +108,7 @@ impl<T: Shared> Queue<T> {
 
     /// [`send`](Self::send) that is awaited, in any executor: it waits while the queue is full. With the feature `async`.
     ///
-    /// Dropped before it is ready, it has not sent. Pass `&item` to keep the item in such a case.
+    /// Dropped before it is ready, it has not sent. Pass `&item` to keep the item in such a case: only errors give it back.
     ///
     /// # Errors
     /// As [`send`](Self::send); `System` if this process can start no thread to wait for it.
@@ -129,15 +129,22 @@ impl<T: Shared> Queue<T> {
     /// })
     /// # }
     /// ```
-    pub fn send_async(&self, item: impl AsShared<T>) -> impl Future<Output = Result<()>> {
+    ///
+    /// # Panics
+    /// If it is polled again after it was ready.
+    pub fn send_async<A: AsShared<T>>(&self, item: A) -> impl Future<Output = Result<(), SendError<A::Back>>> {
         let mut sender = Sender { place: None, queue: self.untyped() };
+        let mut unsent = Some(item);
         poll_fn(move |context| {
+            let item = unsent.take().expect("a future is not polled again after it was ready");
             let polled = self.poll_send(&item, &mut sender.place, context);
-            if polled.is_ready() {
-                // It has taken what it was woken for, or never can.
-                sender.place = None;
+            if polled.is_pending() {
+                unsent = Some(item);
+                return Poll::Pending;
             }
-            polled
+            // It has taken what it was woken for, or never can.
+            sender.place = None;
+            polled.map_err(|error| SendError::new(error, item.back()))
         })
     }
 

@@ -8,10 +8,12 @@ mod options;
 mod parcel;
 mod receive;
 mod send;
+mod unsent;
 
 pub use lease::{DeadLetters, Lease};
 pub use options::QueueOptions;
 pub use receive::QueueIter;
+pub use unsent::SendError;
 
 use crate::handle::{Object, debug, handle};
 use crate::patience::{Patience, deadline_after};

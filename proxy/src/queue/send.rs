@@ -1,7 +1,7 @@
 //! Values into items.
 
 use super::parcel::Parcel;
-use super::{Queue, Ready, Until, closed, timed_out};
+use super::{Queue, Ready, SendError, Until, closed, timed_out};
 use crate::patience::Patience;
 use crate::request::Request;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -190,11 +190,14 @@ impl<T: Shared> Queue<T> {
     /// When this returns, the item is in the queue, whatever happens to this process.
     ///
     /// # Errors
-    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has no memory left. Pass `&item` to
-    /// keep it in such a case.
+    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has no memory left; disconnected, when
+    /// the manager has ended. An item that was given away is in the error: [`SendError::into_item`].
     #[inline]
-    pub fn send(&self, item: impl AsShared<T>) -> Result<()> {
-        self.send_until(&item, Until::Then(None)).map(drop)
+    pub fn send<A: AsShared<T>>(&self, item: A) -> Result<(), SendError<A::Back>> {
+        match self.send_until(&item, Until::Then(None)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError::new(error, item.back())),
+        }
     }
 
     /// Sends an item if there is room now. `Ok(Err(item))`: the queue is full, and here the item is back.
@@ -216,24 +219,32 @@ impl<T: Shared> Queue<T> {
     /// # }
     /// ```
     #[inline]
-    pub fn try_send<A: AsShared<T>>(&self, item: A) -> Result<std::result::Result<(), A>> {
-        Ok(if self.send_until(&item, Until::Now)? { Ok(()) } else { Err(item) })
+    pub fn try_send<A: AsShared<T>>(&self, item: A) -> Result<std::result::Result<(), A>, SendError<A::Back>> {
+        match self.send_until(&item, Until::Now) {
+            Ok(true) => Ok(Ok(())),
+            Ok(false) => Ok(Err(item)),
+            Err(error) => Err(SendError::new(error, item.back())),
+        }
     }
 
     /// Sends an item, waiting for so long at the most.
     ///
     /// # Errors
     /// `TimedOut` if the queue stays full; else as [`send`](Self::send).
-    pub fn send_timeout(&self, item: impl AsShared<T>, timeout: Duration) -> Result<()> {
-        let sent = self.send_until(&item, Until::after(timeout))?;
-        if sent { Ok(()) } else { Err(timed_out("the queue stayed full")) }
+    pub fn send_timeout<A: AsShared<T>>(&self, item: A, timeout: Duration) -> Result<(), SendError<A::Back>> {
+        match self.send_until(&item, Until::after(timeout)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SendError::new(timed_out("the queue stayed full"), item.back())),
+            Err(error) => Err(SendError::new(error, item.back())),
+        }
     }
 
     /// Sends all items, one after the other; others may come between them. Waits while the queue is full.
     ///
     /// # Errors
-    /// As [`send`](Self::send), for the first that cannot be sent; those before it are in the queue.
-    pub fn send_many<A: AsShared<T>>(&self, items: impl IntoIterator<Item = A>) -> Result<()> {
+    /// As [`send`](Self::send), for the first that cannot be sent; those before it are in the queue. Pass `&mut iterator` to keep those
+    /// behind it.
+    pub fn send_many<A: AsShared<T>>(&self, items: impl IntoIterator<Item = A>) -> Result<(), SendError<A::Back>> {
         items.into_iter().try_for_each(|item| self.send(item))
     }
 

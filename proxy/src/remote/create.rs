@@ -332,6 +332,11 @@ impl Session {
 struct Through<'a, V>(&'a V);
 
 impl<T: Shared, V: AsShared<T>> AsShared<T> for Through<'_, V> {
+    type Back = ();
+
+    #[inline(always)]
+    fn back(self) {}
+
     fn write(&self, ser: &mut commonhold_ipc::value::Ser) -> Result<(), commonhold_ipc::value::Fault> {
         self.0.write(ser)
     }

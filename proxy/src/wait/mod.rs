@@ -64,7 +64,7 @@ impl<S: Source + ?Sized> Waitable for S {}
 /// let (jobs, stop) = (manager.queue::<u64>(10)?, manager.event()?);
 /// let (reader, writer) = std::io::pipe()?;
 /// assert!(wait(&[&jobs, &stop, &reader.as_fd()], Duration::from_millis(1))?.is_empty());
-/// let child = Process::spawn(|jobs: commonhold::Queue<u64>| jobs.send(7), jobs.clone())?;
+/// let child = Process::spawn(|jobs: commonhold::Queue<u64>| jobs.send(7).map_err(commonhold::SendError::into_error), jobs.clone())?;
 /// assert_eq!(wait(&[&stop, &jobs, &reader.as_fd()], None)?, [1]);
 /// assert_eq!(jobs.try_recv()?, Some(7));
 /// assert_eq!(wait(&[&stop, &jobs, &child], None)?, [2]);
