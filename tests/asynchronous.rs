@@ -463,6 +463,35 @@ fn calls_of_objects_are_awaited() {
 }
 
 #[test]
+fn a_call_that_is_awaited_and_called_off_ends_at_once() {
+    let manager = Manager::start().unwrap();
+    let open = manager.event().unwrap();
+    let gate = manager.create(Gate::new, ()).unwrap();
+    let unpark = unpark();
+    let waker = Waker::from(unpark.clone());
+    let mut calls: Vec<_> = (0..20).map(|n| gate.call_async().pass(open.clone(), n).unwrap()).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call, &waker).is_pending()));
+    // All but the first, in which the method may run, and the last.
+    calls[1..19].iter().for_each(|call| call.cancel().unwrap());
+    until("their wakers are called", || unpark.1.load(Ordering::SeqCst) >= 18);
+    let last = calls.pop().unwrap();
+    for mut call in calls.drain(1..) {
+        assert!(block_on(&mut call).unwrap_err().is_cancelled());
+        assert!(block_on(&mut call).unwrap_err().is_closed(), "it was given");
+    }
+    open.set().unwrap();
+    // Those that were called off have not passed.
+    assert_eq!(block_on(calls.pop().unwrap()).unwrap().unwrap(), (1, 0));
+    assert_eq!(block_on(last).unwrap().unwrap(), (2, 19));
+    // One that nobody has polled before, and one that is answered.
+    let call = gate.call_async().pass(open.clone(), 20).unwrap();
+    assert!(call.wait(PATIENCE).unwrap());
+    call.cancel().unwrap();
+    assert_eq!(block_on(call).unwrap().unwrap(), (3, 20));
+    manager.audit().unwrap();
+}
+
+#[test]
 fn the_death_of_an_object_ends_what_is_awaited() {
     for of_manager in [false, true] {
         let manager = Manager::start().unwrap();

@@ -1,7 +1,7 @@
 //! What goes in, what comes out, and who waits for whom.
 use crate::support::{PATIENCE, PROMPT, Parent, Role, until};
 use commonhold::{Counter, Dict, ErrorKind, Event, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
-use commonhold_ipc::limits::TEXT_BYTES_MAX;
+use commonhold_ipc::limits::{TEXT_BYTES_MAX, VALUE_BYTES_MAX};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -589,6 +589,69 @@ fn a_text_that_is_too_long_for_any_value_is_told_its_limit() {
     // Nothing was sent.
     assert_eq!(fuse.count().unwrap(), 1);
     manager.audit().unwrap();
+}
+
+struct Printer {
+    prints: u64,
+}
+
+#[commonhold::remote]
+impl Printer {
+    pub fn new() -> Self {
+        Printer { prints: 0 }
+    }
+    /// Of zeros, which are the system's own.
+    pub fn print(&mut self, bytes: u64, last: u8) -> Vec<u8> {
+        self.prints += 1;
+        let mut page = vec![0; bytes as usize];
+        page[bytes as usize - 1] = last;
+        page
+    }
+    pub fn prints(&self) -> u64 {
+        self.prints
+    }
+}
+
+/// The most bytes of a result that is a `Vec<u8>`: its archive has a head of 8.
+const RESULT_BYTES_MAX: u64 = VALUE_BYTES_MAX - 8;
+
+#[test]
+fn results_are_of_any_size_and_beyond_the_most_an_error_that_says_it() {
+    let manager = crate::manager();
+    let printer = manager.create(Printer::new, ()).unwrap();
+    let is_whole = |page: &[u8], bytes: u64, last: u8| {
+        let (end, zeros) = page.split_last().unwrap();
+        page.len() as u64 == bytes && *end == last && zeros.iter().all(|byte| *byte == 0)
+    };
+    let mut prints = 0;
+    for bytes in [4096, 16 << 10, (16 << 10) + 1, 1 << 20, 40 << 20] {
+        let ahead = printer.call_async().print(bytes, 1).unwrap();
+        assert!(is_whole(&printer.print(bytes, 2).unwrap(), bytes, 2), "{bytes}");
+        assert!(is_whole(&ahead.get().unwrap(), bytes, 1), "{bytes}");
+        prints += 2;
+    }
+    let ahead = printer.call_async().print(VALUE_BYTES_MAX + 1, 1).unwrap();
+    let behind = printer.call_async().prints().unwrap();
+    for error in [ahead.get().unwrap_err(), printer.print(VALUE_BYTES_MAX + 1, 2).unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+        assert!(error.to_string().contains(&VALUE_BYTES_MAX.to_string()), "{error}");
+    }
+    // The methods have run, the lines go on, and so does the object.
+    assert_eq!((behind.get().unwrap(), printer.prints().unwrap()), (prints + 1, prints + 2));
+    assert!(is_whole(&printer.print(5000, 3).unwrap(), 5000, 3));
+    manager.audit().unwrap();
+}
+
+#[test]
+#[ignore = "takes 12 GiB of memory"]
+fn results_are_of_any_size_up_to_the_most_to_the_byte() {
+    let manager = crate::manager();
+    let printer = manager.create(Printer::new, ()).unwrap();
+    let page = printer.print(RESULT_BYTES_MAX, 7).unwrap();
+    assert_eq!((page.len() as u64, page.last()), (RESULT_BYTES_MAX, Some(&7)));
+    drop(page);
+    assert_eq!(printer.print(RESULT_BYTES_MAX + 1, 7).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(printer.prints().unwrap(), 2);
 }
 
 #[test]

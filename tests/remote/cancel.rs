@@ -107,6 +107,82 @@ fn a_host_that_was_stopped_finds_calls_and_their_calling_off_in_one() {
     manager.audit().unwrap();
 }
 
+/// A desk in which a method called from another line runs, and one beside it in the same host.
+fn busy_desk(manager: &Manager) -> (DeskProxy, DeskProxy, Queue<u64>, std::thread::JoinHandle<u64>) {
+    let (desk, begun, word) = desk(manager);
+    let other = manager.create(Desk::new, ()).unwrap();
+    let waits = std::thread::spawn({
+        let (desk, begun, word) = (desk.clone(), begun.clone(), word.clone());
+        move || desk.wait(begun, word).unwrap()
+    });
+    begun.recv().unwrap();
+    (desk, other, word, waits)
+}
+
+#[test]
+fn who_waits_at_the_door_behind_another_line_is_called_off_at_once() {
+    let manager = crate::manager();
+    let (desk, other, word, waits) = busy_desk(&manager);
+    let at_door = desk.call_async().note(1).unwrap();
+    // Taken up after it: so it stands at the door. What comes behind it lies there.
+    assert_eq!(other.call_async().note(1).unwrap().get().unwrap(), 1);
+    let behind = [2, 3].map(|number| desk.call_async().note(number).unwrap());
+    behind[0].cancel().unwrap();
+    assert!(!at_door.is_ready().unwrap() && !behind[1].is_ready().unwrap());
+    at_door.cancel().unwrap();
+    at_door.cancel().unwrap();
+    for call in [at_door, behind.into_iter().next().unwrap()] {
+        let error = call.get_timeout(PATIENCE).unwrap_err();
+        assert!(error.is_cancelled() && error.to_string().contains("was not run"), "{error:?}");
+    }
+    assert!(!waits.is_finished(), "its method still runs");
+    let last = desk.call_async().note(4).unwrap();
+    word.send(7).unwrap();
+    assert_eq!((waits.join().unwrap(), last.get().unwrap()), (7, 4));
+    assert_eq!(desk.done().unwrap(), [7, 3, 4]);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn a_door_that_opens_while_it_is_called_off_has_one_outcome() {
+    let manager = crate::manager();
+    for round in 0..20u64 {
+        let (desk, other, word, waits) = busy_desk(&manager);
+        let at_door = desk.call_async().note(1).unwrap();
+        if round % 2 == 0 {
+            assert_eq!(other.call_async().note(1).unwrap().get().unwrap(), 1);
+        }
+        // All of it at once for the host, which was stopped.
+        let host = manager.sessions().unwrap().into_iter().find(|session| session.is_host).unwrap().pid;
+        stop(host);
+        word.send(7).unwrap();
+        at_door.cancel().unwrap();
+        signal_to(host, Signal::CONT);
+        assert_eq!(waits.join().unwrap(), 7);
+        let done = match at_door.get() {
+            Ok(number) => vec![7, number],
+            Err(error) => {
+                assert!(error.is_cancelled(), "{error:?}");
+                vec![7]
+            }
+        };
+        assert_eq!(desk.done().unwrap(), done, "round {round}");
+    }
+    manager.audit().unwrap();
+}
+
+#[test]
+fn who_is_given_up_at_the_door_is_not_run() {
+    let manager = crate::manager();
+    let (desk, _, word, waits) = busy_desk(&manager);
+    let error = desk.with_timeout(std::time::Duration::from_millis(1)).note(1).unwrap_err();
+    assert!(error.is_timed_out() && error.to_string().contains("else it is not run"), "{error:?}");
+    word.send(7).unwrap();
+    assert_eq!(waits.join().unwrap(), 7);
+    assert_eq!((desk.note(2).unwrap(), desk.done().unwrap()), (2, vec![7, 2]));
+    manager.audit().unwrap();
+}
+
 #[test]
 fn who_calls_off_and_goes_leaves_nothing_behind() {
     let manager = crate::manager();

@@ -431,9 +431,8 @@ impl<R: Shared> Pending<R> {
     ///
     /// When this returns the host has been told, also if it is stopped at the moment: it reads what it has been told before it begins what
     /// lies there. Only for what waits for its object, in which another method runs, this is not sure: if that method ends while the host reads this, the
-    /// call may begin all the same; and if that
-    /// method was not itself called ahead by this process, the call stands at the object's door, and counts as begun. If so much lies in the host that it reads no more (16 MiB of calls, or 1 MiB of results that nobody
-    /// fetches), it waits as a call does.
+    /// call may begin all the same. If so much lies in the host that it reads no more (16 MiB of calls, 1,024 methods that block, or 1 MiB of
+    /// results that nobody fetches), this waits as a call does.
     ///
     /// # Errors
     /// As the call itself, if the host cannot be told; `Closed` if the result was given already.

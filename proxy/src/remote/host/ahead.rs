@@ -14,18 +14,18 @@
 //!
 //! Before a call is begun, all that has come behind it is read, and lies here until it is taken up: so what the client calls off (`Ask::CallOff`) in
 //! time is not begun, also if both lay in the ring of a host that was stopped. It is answered at once, and its chain waits for nobody any more; its
-//! frame is dropped in its turn.
+//! frame is dropped in its turn. One that waits at its object's door for a method of another line is woken, and answers itself.
 //!
 //! Calls that have come are done though their client may be gone by then: nobody waits for them any more, and nobody needs to.
 
 use super::Registered;
-use super::calls::{Outcome, answer_to, call};
+use super::calls::{AtDoor, Outcome, answer_to, call};
 use super::overseer::{Led, Seen};
-use super::turns::{Door, circle};
+use super::turns::{Door, Place, called_off, circle};
 use crate::remote::line::{Frame, Got, SharedLine};
 use crate::session::Stored;
 use crate::unpoisoned::lock;
-use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::error::Result;
 use commonhold_ipc::limits::{REMOTE_AHEAD_BYTES_MAX, REMOTE_AHEAD_SPARE_MAX, REMOTE_AHEAD_THREADS_MAX, REPLIES_PENDING_BYTES_MAX};
 use commonhold_ipc::wire::remote::{Ask, Asked};
 use commonhold_ipc::wire::{Head, buffers};
@@ -43,12 +43,14 @@ fn is_awaited(head: &Head) -> bool {
     !head.quiet && head.code == Ask::Call as u8
 }
 
-/// The chain that waits with a call, and at which door.
-type Waiter = Option<(u64, Arc<Door>)>;
-
-/// The error of a call that did not begin.
-fn called_off() -> Error {
-    Error::new(ErrorKind::Cancelled, "the call was called off before its method began: it was not run")
+/// Where a call lies that can be called off.
+enum Lies {
+    /// With what has come.
+    Here,
+    /// Behind others of its object, and its chain waits for them at this door.
+    Behind(u64, Arc<Door>),
+    /// In its thread's hands, which waits at the door.
+    AtDoor(Arc<Place>),
 }
 
 /// Of a call: its object, the chain that it is part of, and whether that is in the object.
@@ -75,8 +77,8 @@ struct State {
     busy: HashMap<u64, VecDeque<Frame>>,
     /// Bytes of all calls that wait behind others.
     behind_bytes: usize,
-    /// Of both, by their numbers, those that can be called off; one that is not there any more was.
-    lying: HashMap<u64, Waiter>,
+    /// Of both, and of those that wait at their object's door, by their numbers, what can be called off; one that is not there any more was.
+    lying: HashMap<u64, Lies>,
     /// By the number of the answer that it went with.
     lent: HashMap<u64, Vec<Stored>>,
     /// The number of the call that the leader runs, counted from 1. None: it reads, or nobody leads.
@@ -121,7 +123,7 @@ impl Ahead {
                 }
                 (Some(Ask::Call), Some(of)) => {
                     let Some((number, frame)) = self.begin(of, frame) else { continue };
-                    if !self.run(of.object, frame) {
+                    if !self.run(of.object, number, frame) {
                         break;
                     }
                     if !self.lead_on(number) {
@@ -165,8 +167,12 @@ impl Ahead {
 
     /// Reads what has come behind this frame, as much as may lie here.
     fn read_on(&self, first: Option<Frame>) {
+        self.read_under(lock(&self.state), first);
+    }
+
+    /// The same under a lock that was taken before: as long as this thread is known to lead.
+    fn read_under(&self, mut state: MutexGuard<'_, State>, first: Option<Frame>) {
         let mut called_off_now = Vec::new();
-        let mut state = lock(&self.state);
         let mut next = first;
         loop {
             if let Some(frame) = next.take() {
@@ -189,21 +195,25 @@ impl Ahead {
     fn lay(&self, state: &mut State, frame: Frame) -> Option<Head> {
         let head = frame.0;
         if head.code == Ask::CallOff as u8 {
-            self.wait_no_more(state.lying.remove(&head.number)?);
-            return Some(Head { quiet: false, ..head });
+            let lay = state.lying.remove(&head.number)?;
+            // Who waits at a door answers himself, when he has left it.
+            let is_answered_here = !matches!(lay, Lies::AtDoor(_));
+            self.wait_no_more(lay);
+            return is_answered_here.then_some(Head { quiet: false, ..head });
         }
-        self.note(state, &head, None);
+        self.note(state, &head, Lies::Here);
         state.come_bytes += bytes_of(&frame);
         state.come.push_back(frame);
         None
     }
 
     /// A call lies here from now on.
-    fn note(&self, state: &mut State, head: &Head, waiter: Waiter) {
-        if is_awaited(head) {
+    fn note(&self, state: &mut State, head: &Head, lies: Lies) {
+        if is_awaited(head)
             // Of two with one number, which is nonsense, one counts as called off.
-            let before = state.lying.insert(head.number, waiter);
-            self.wait_no_more(before.flatten());
+            && let Some(before) = state.lying.insert(head.number, lies)
+        {
+            self.wait_no_more(before);
         }
     }
 
@@ -212,15 +222,20 @@ impl Ahead {
         if !is_awaited(head) {
             return true;
         }
-        let lay = state.lying.remove(&head.number);
-        let is_wanted = lay.is_some();
-        self.wait_no_more(lay.flatten());
-        is_wanted
+        match state.lying.remove(&head.number) {
+            None => return false,
+            // It has been let in.
+            Some(Lies::AtDoor(_)) => {}
+            Some(lay) => self.wait_no_more(lay),
+        }
+        true
     }
 
-    fn wait_no_more(&self, waiter: Waiter) {
-        if let Some((chain, door)) = waiter {
-            self.registered.host.waits.wait_no_more(chain, &door);
+    fn wait_no_more(&self, lay: Lies) {
+        match lay {
+            Lies::Here => {}
+            Lies::Behind(chain, door) => self.registered.host.waits.wait_no_more(chain, &door),
+            Lies::AtDoor(place) => place.call_off(),
         }
     }
 
@@ -228,12 +243,12 @@ impl Ahead {
     fn begin(&self, of: Of, frame: Frame) -> Option<(u64, Frame)> {
         let mut state = lock(&self.state);
         if state.busy.contains_key(&of.object) {
-            let Ok(waits) = self.wait_behind(of, &frame.0) else {
+            let Ok(lies) = self.wait_behind(of, &frame.0) else {
                 drop(state);
                 self.answer(&frame.0, Outcome::failed(&circle()));
                 return None;
             };
-            self.note(&mut state, &frame.0, waits);
+            self.note(&mut state, &frame.0, lies);
             state.behind_bytes += bytes_of(&frame);
             state.busy.entry(of.object).or_default().push_back(frame);
             // Too much: nothing is read until some of it is done.
@@ -256,22 +271,22 @@ impl Ahead {
     ///
     /// # Errors
     /// `Deadlock` if they wait for it.
-    fn wait_behind(&self, of: Of, head: &Head) -> Result<Waiter> {
+    fn wait_behind(&self, of: Of, head: &Head) -> Result<Lies> {
         if of.is_within {
             return Err(circle());
         }
         let host = &self.registered.host;
         // For one that is not answered nobody waits.
-        let Some(slot) = host.object(of.object).filter(|_| !head.quiet) else { return Ok(None) };
+        let Some(slot) = host.object(of.object).filter(|_| !head.quiet) else { return Ok(Lies::Here) };
         host.waits.wait_behind(of.chain, slot.door())?;
-        Ok(Some((of.chain, slot.door().clone())))
+        Ok(Lies::Behind(of.chain, slot.door().clone()))
     }
 
     /// Runs a call, and then what was laid behind it. `false`: the host ends.
-    fn run(&self, object: u64, mut frame: Frame) -> bool {
+    fn run(&self, object: u64, number: u64, mut frame: Frame) -> bool {
         let host = &self.registered.host;
         loop {
-            let outcome = call(host, self.line.road(), &frame.0, &frame.1);
+            let outcome = call(host, self.line.road(), &frame.0, &frame.1, Some(&Running { ahead: self, number }));
             if host.ending.load(Ordering::Relaxed) {
                 return false;
             }
@@ -383,6 +398,28 @@ impl Ahead {
         drop(state);
         // Lets go of objects, which is said on the manager's connection: not under our lock.
         drop(lent);
+    }
+}
+
+/// A call that runs, or would if its object let it in, and what the leader's call is numbered if that is it.
+struct Running<'a> {
+    ahead: &'a Ahead,
+    number: u64,
+}
+
+impl AtDoor for Running<'_> {
+    fn wait(&self, head: &Head, place: &Arc<Place>) {
+        self.ahead.note(&mut lock(&self.ahead.state), head, Lies::AtDoor(place.clone()));
+    }
+
+    fn begin(&self, head: &Head) -> bool {
+        let state = lock(&self.ahead.state);
+        if state.running == Some(self.number) && self.ahead.line.kept() <= REPLIES_PENDING_BYTES_MAX {
+            self.ahead.read_under(state, None);
+        } else {
+            drop(state);
+        }
+        self.ahead.take_up(&mut lock(&self.ahead.state), head)
     }
 }
 

@@ -5,8 +5,9 @@ use super::super::line::{AHEAD, Line, Road, seal};
 use super::super::question::{Chain, in_chain};
 use super::Host;
 use super::not_here;
+use super::object::Slot;
 use super::panics::{PanicReport, as_method};
-use super::turns::circle;
+use super::turns::{Place, Turn, called_off, circle};
 use crate::handle::Lent;
 use crate::payload::ids;
 use crate::retry::Ticket;
@@ -181,16 +182,25 @@ pub(super) fn refuse(mut line: Line) {
     }
 }
 
+/// Who hears that a call is called off while it waits at its object's door.
+pub(super) trait AtDoor {
+    /// It waits there from now on.
+    fn wait(&self, head: &Head, place: &Arc<Place>);
+
+    /// It has waited, and begins. `false`: it was called off.
+    fn begin(&self, head: &Head) -> bool;
+}
+
 /// Runs a method. None: the line is of no use.
-pub(super) fn call(host: &Arc<Host>, road: &Road, head: &Head, payload: &[u8]) -> Option<Outcome> {
+pub(super) fn call(host: &Arc<Host>, road: &Road, head: &Head, payload: &[u8], at_door: Option<&dyn AtDoor>) -> Option<Outcome> {
     let asked = Asked::parse(payload)?;
-    match try_call(host, road, head, asked) {
+    match try_call(host, road, head, asked, at_door) {
         Ok(outcome) => outcome,
         Err(error) => Some(Outcome::failed(&error)),
     }
 }
 
-fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>) -> Result<Option<Outcome>> {
+fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>, at_door: Option<&dyn AtDoor>) -> Result<Option<Outcome>> {
     let slot = host.object(asked.object).ok_or_else(|| not_here(asked.object))?;
     let (name, alone) = slot.method(asked.interface, asked.method)?;
     if asked.within.iter().any(|id| id == asked.object) {
@@ -198,7 +208,10 @@ fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>) -> Res
     }
     // Until the method's own handles hold for themselves.
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
-    let turn = slot.enter(&host.waits, asked.chain, alone)?;
+    let turn = match slot.door().try_enter(asked.chain, alone) {
+        Some(turn) => turn,
+        None => wait_at_door(host, &slot, head, (asked.chain, alone), at_door)?,
+    };
     // Of who died nothing is said: they are looked for where it has taken long.
     if head.lane != AHEAD && (road.is_given_up() || turn.waited && road.has_hung_up()) {
         return Ok(None);
@@ -213,6 +226,25 @@ fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>) -> Res
     drop(turn);
     drop(arguments);
     Ok(Some(Outcome::of(done.map(|done| done.map(|()| (incoming.answer, incoming.held))))))
+}
+
+/// Waits until a call is let into its object.
+fn wait_at_door<'s>(
+    host: &Host,
+    slot: &'s Slot,
+    head: &Head,
+    (chain, alone): (u64, bool),
+    at_door: Option<&dyn AtDoor>,
+) -> Result<Turn<'s>> {
+    let place = Arc::new(Place::at(slot.door()));
+    if let Some(at_door) = at_door {
+        at_door.wait(head, &place);
+    }
+    let turn = slot.door().wait(&host.waits, chain, alone, &place);
+    if at_door.is_some_and(|at_door| !at_door.begin(head)) {
+        return Err(called_off());
+    }
+    turn
 }
 
 /// What a function of the program is run with in a host.

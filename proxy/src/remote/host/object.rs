@@ -3,7 +3,7 @@
 use super::super::Remote;
 use super::calls::{Access, Incoming};
 use super::panics::PanicReport;
-use super::turns::{Door, Turn, Waits};
+use super::turns::{Door, Waits};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -109,11 +109,6 @@ impl Slot {
             );
             Error::new(ErrorKind::WrongType, text)
         })
-    }
-
-    /// Enters the object.
-    pub fn enter(&self, waits: &Waits, chain: u64, alone: bool) -> Result<Turn<'_>> {
-        self.door.enter(waits, chain, alone)
     }
 
     /// Its door.

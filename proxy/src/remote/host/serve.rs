@@ -33,7 +33,7 @@ pub(super) fn serve(mut served: Served) {
                 return;
             }
             Some(Ask::Call) => {
-                let outcome = call(&host, line.road(), &head, &payload);
+                let outcome = call(&host, line.road(), &head, &payload, None);
                 line.reuse(payload);
                 outcome
             }

@@ -7,6 +7,7 @@
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Who is in an object.
@@ -79,6 +80,30 @@ fn remove(waiting: &mut Waiting, chain: u64, door: &Arc<Door>) {
     }
 }
 
+/// A call's place at a door, where it waits, and can be called off.
+pub struct Place {
+    door: Arc<Door>,
+    is_off: AtomicBool,
+}
+
+impl Place {
+    /// At this door.
+    pub fn at(door: &Arc<Door>) -> Self {
+        Place { door: door.clone(), is_off: AtomicBool::new(false) }
+    }
+
+    /// It is to wait no more.
+    pub fn call_off(&self) {
+        // Under the lock: who has looked sleeps by then.
+        let inside = lock(&self.door.inside);
+        self.is_off.store(true, Ordering::Relaxed);
+        if inside.sleeping > 0 {
+            drop(inside);
+            self.door.left.notify_all();
+        }
+    }
+}
+
 /// Somebody is in an object until this is dropped.
 pub struct Turn<'d> {
     door: &'d Door,
@@ -89,19 +114,34 @@ pub struct Turn<'d> {
 }
 
 impl Door {
+    /// Enters, if nobody is in the way.
+    pub fn try_enter(&self, chain: u64, alone: bool) -> Option<Turn<'_>> {
+        let mut inside = lock(&self.inside);
+        inside.admits(alone).then(|| inside.admit(chain, alone))?;
+        Some(Turn { door: self, chain, alone, waited: false })
+    }
+
     /// Enters, when it is this chain's turn.
     pub fn enter<'d>(self: &'d Arc<Self>, waits: &Waits, chain: u64, alone: bool) -> Result<Turn<'d>> {
-        {
-            let mut inside = lock(&self.inside);
-            if inside.admits(alone) {
-                inside.admit(chain, alone);
-                return Ok(Turn { door: self, chain, alone, waited: false });
-            }
-        }
+        self.try_enter(chain, alone).map_or_else(|| self.wait(waits, chain, alone, &Place::at(self)), Ok)
+    }
+
+    /// The same for a call that was not let in at once, which waits at this place.
+    ///
+    /// # Errors
+    /// `Cancelled` if it is called off; `Deadlock` if those inside wait for its chain.
+    pub fn wait<'d>(self: &'d Arc<Self>, waits: &Waits, chain: u64, alone: bool, place: &Place) -> Result<Turn<'d>> {
         let mut is_known = false;
         loop {
             let mut waiting = lock(&waits.0);
             let mut inside = lock(&self.inside);
+            if place.is_off.load(Ordering::Relaxed) {
+                drop(inside);
+                if is_known {
+                    remove(&mut waiting, chain, self);
+                }
+                return Err(called_off());
+            }
             if inside.admits(alone) {
                 inside.admit(chain, alone);
                 drop(inside);
@@ -145,6 +185,11 @@ fn lead_back(waiting: &Waiting, mut next: Vec<u64>, chain: u64) -> bool {
         }
     }
     false
+}
+
+/// The error of a call that did not begin.
+pub fn called_off() -> Error {
+    Error::new(ErrorKind::Cancelled, "the call was called off before its method began: it was not run")
 }
 
 /// The error of a call that would wait for itself.
@@ -195,6 +240,31 @@ mod tests {
             assert!(entered.recv().unwrap());
         });
         assert!(lock(&waits.0).is_empty());
+    }
+
+    #[test]
+    fn who_is_called_off_at_a_door_waits_no_more_and_keeps_nobody_out() {
+        let (door, waits) = (Arc::new(Door::default()), Waits::default());
+        // Before it waits, too.
+        let inside = door.enter(&waits, 1, true).unwrap();
+        let place = Place::at(&door);
+        place.call_off();
+        assert_eq!(door.wait(&waits, 2, true, &place).err().unwrap().kind(), ErrorKind::Cancelled);
+        let places = [Place::at(&door), Place::at(&door)];
+        std::thread::scope(|scope| {
+            let waiting = [&places[0], &places[1]].map(|place| scope.spawn(|| door.wait(&waits, 2, true, place).map(|turn| turn.waited)));
+            while lock(&door.inside).sleeping < 2 {
+                std::thread::yield_now();
+            }
+            let [first, second] = waiting;
+            places[0].call_off();
+            assert_eq!(first.join().unwrap().err().unwrap().kind(), ErrorKind::Cancelled);
+            // The other one of its chain still waits, and is known to.
+            assert_eq!(lock(&waits.0)[&2].len(), 1);
+            drop(inside);
+            assert!(second.join().unwrap().unwrap());
+        });
+        assert!(lock(&waits.0).is_empty() && door.try_enter(3, true).is_some());
     }
 
     #[test]
