@@ -359,4 +359,16 @@ mod tests {
         assert_eq!(used(&memory), (2, 0));
         memory.check().unwrap();
     }
+
+    #[test]
+    fn room_for_removals_can_be_used_up() {
+        let len = 8 << 20;
+        let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", len).unwrap(), len).unwrap();
+        let mut memory = Memory::new(Arc::new(arena), len, 2);
+        memory.reserve_removal().unwrap();
+        let full = std::iter::repeat_with(|| memory.allocate(256 << 10).and_then(|_| memory.reserve_removal())).find_map(Result::err);
+        let error = full.expect("it is used up");
+        assert_eq!(error.kind(), commonhold_ipc::error::ErrorKind::Full);
+        assert!(error.to_string().starts_with("no room for a removal: "), "{error}");
+    }
 }

@@ -135,6 +135,26 @@ fn of_managers_that_this_process_does_not_know() {
     );
 }
 
+/// What does not let itself be written.
+struct Unwritable;
+
+impl commonhold::AsShared<String> for Unwritable {
+    fn write(&self, _: &mut commonhold::__rt::Ser) -> Result<(), commonhold::__rt::Fault> {
+        Err(rkyv::rancor::Source::new(std::fmt::Error))
+    }
+}
+
+#[test]
+fn of_values_that_object() {
+    let list = Manager::in_process().unwrap().list::<String>([]).unwrap();
+    says(
+        list.push(Unwritable),
+        ErrorKind::TooLarge,
+        "writing a `String` to shared memory: a text in it has more than 1073741823 bytes, the most that one may have (split it, or hand it over \
+         as bytes, `Vec<u8>`), or a collection in it did not have as many elements as it claims",
+    );
+}
+
 #[test]
 fn of_requests_that_are_too_long() {
     let manager = Manager::in_process().unwrap();

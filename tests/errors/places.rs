@@ -1,10 +1,15 @@
 //! Of directories, addresses, environments and limits: each in a child of its own, which is set up for it.
 
-use super::{ErrorKind, Manager, Process, matches, says};
+use super::support::PATIENCE;
+use super::{Clerk, ClerkProxy, ErrorKind, Manager, Process, matches, says};
 use commonhold::ResourceLimit;
+use commonhold_ipc::socket::{Address, Channel, Listener};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Instant;
 
 fn open_or_start_there(name: String) -> commonhold::Result<()> {
     Manager::open_or_start(&name)?.shutdown()
@@ -118,6 +123,41 @@ fn of_few_descriptors() {
     ] {
         assert!(told.iter().any(|text| matches(expected, text)), "{expected}: {told:#?}");
     }
+}
+
+/// Calls an object for the first time when there is room for so many descriptors more.
+fn calls_with_few_descriptors(clerk: ClerkProxy, more: u64) -> commonhold::Result<()> {
+    limit_descriptors(more);
+    clerk.fail().map(drop)
+}
+
+/// From here on there are so many descriptors left.
+fn limit_descriptors(more: u64) {
+    let next = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(next + more), maximum: getrlimit(Resource::Nofile).maximum }).unwrap();
+}
+
+#[test]
+fn of_descriptors_that_do_not_arrive() {
+    let manager = Manager::start().unwrap();
+    let clerk = manager.create(Clerk::new, ()).unwrap();
+    let told = |more: u64| Process::spawn(calls_with_few_descriptors, (clerk.clone(), more)).unwrap().join().unwrap();
+    says(told(0), ErrorKind::System, "no descriptor came with the manager's answer: close descriptors or raise `ulimit -n`");
+    assert_eq!(told(1).unwrap_err().kind(), ErrorKind::Panicked, "it panics, by a line that has no memory");
+}
+
+/// Takes a connection when there are no descriptors left.
+fn takes_a_connection() -> Option<(ErrorKind, String)> {
+    let listener = Listener::bind(Address::random().unwrap()).unwrap();
+    let _client = Channel::connect(listener.address(), Instant::now() + PATIENCE).unwrap();
+    limit_descriptors(0);
+    listener.accept().err().map(|error| (error.kind(), error.to_string()))
+}
+
+#[test]
+fn of_connections_that_cannot_be_taken() {
+    let told = Process::spawn(|| takes_a_connection().map(|(kind, text)| format!("{kind:?}: {text}")), ()).unwrap().join().unwrap();
+    assert_eq!(told.as_deref(), Some("Full: no descriptor is left for another connection: raise `ulimit -n`"));
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn of_items() {
         says(pool.map(at_five, items()).unwrap_err());
         says(pool.map_async(at_five, items()).unwrap().get().unwrap_err());
         says(pool.starmap(|n: u64, _: u64| at_five(n), items().map(|n| (n, 0))).unwrap_err());
-        says(pool.for_each(|n: u64| drop(at_five(n)), items()).unwrap_err());
+        says(pool.for_each(|n: u64| _ = at_five(n), items()).unwrap_err());
         says(of(pool.map_all(at_five, items()).unwrap()));
         says(of(pool.imap(at_five, items()).unwrap().collect()));
         says(of(pool.imap_unordered(at_five, items()).unwrap().collect()));

@@ -392,3 +392,24 @@ fn malformed() -> Error {
         "a task of a pool, or its result, cannot be read: a process that uses the pool has written over it; make a new pool",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_that_is_used_up_is_an_error() {
+        let mut space = Space::new(Arc::new(File::open("/dev/null").unwrap()), 0);
+        let (first, _second) = (space.take(POOL_FILE_BYTES / 2).unwrap(), space.take(PAGE).unwrap());
+        let error = space.take(POOL_FILE_BYTES / 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        let told = format!(
+            "{} bytes of large values are on their way in this pool, and {} more have no room: take results first",
+            POOL_FILE_BYTES / 2 + PAGE,
+            POOL_FILE_BYTES / 2
+        );
+        assert_eq!(error.to_string(), told);
+        space.give_back(first);
+        assert_eq!(space.take(POOL_FILE_BYTES / 2).unwrap(), first);
+    }
+}

@@ -597,3 +597,43 @@ pub fn seal_on(bytes: &mut [u8], code: u8, quiet: bool, lane: u16, number: u64) 
     bytes[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonhold_ipc::line::line_memory;
+
+    #[test]
+    fn the_end_of_the_other_side_is_told_to_who_has_no_room() {
+        let (memory, (ours, theirs)) = (line_memory().unwrap(), Channel::pair().unwrap());
+        let road = Road::Memory(LineEnd::map(&memory, ours, Side::Client).unwrap());
+        let other = LineEnd::map(&memory, theirs, Side::Host).unwrap();
+        while road.send(&[0; 4096]).unwrap() > 0 {}
+        drop(other);
+        let error = road.wait_writable(&mut Spin::new(), None).unwrap_err();
+        assert!(error.is_disconnected());
+        assert_eq!(error.to_string(), "the process at the other end of the line is gone");
+    }
+
+    #[test]
+    fn a_line_whose_memory_does_not_come_is_none() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(&[0]).unwrap();
+        let error = Road::new(ours.into(), Some(Side::Client)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::System);
+        assert_eq!(error.to_string(), "no descriptor came with a line to a host: close descriptors or raise `ulimit -n`");
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_not_sent() {
+        // Nobody touches them: they take no memory.
+        let mut bytes = vec![0; HEAD_BYTES + REMOTE_FRAME_BYTES_MAX + 1];
+        let error = seal(&mut bytes, 1, false, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let told = format!(
+            "a call or result of {} bytes, the most is {REMOTE_FRAME_BYTES_MAX}: pass large values in containers",
+            REMOTE_FRAME_BYTES_MAX + 1
+        );
+        assert_eq!(error.to_string(), told);
+    }
+}
