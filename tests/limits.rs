@@ -1,7 +1,7 @@
 //! Limits of the system and of the manager: what does not fit is an error, and what fits goes on.
 mod support;
 
-use commonhold::{Dict, ErrorKind, Manager};
+use commonhold::{Dict, ErrorKind, Manager, Process, ResourceLimit};
 use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::socket::Channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -354,4 +354,35 @@ fn a_large_value_is_copied_nowhere_on_its_way() {
         assert!((bytes / 2..bytes + some).contains(&grown[1]), "the manager: {said}");
         assert!(grown[2] < some, "the manager's own: {said}");
     }
+}
+
+/// Gives a large value to a child, which may have one and a half of it and gives it back; says by how many bytes the most memory that this
+/// process has ever had has grown by the giving, and what it has of its own by the getting.
+#[test]
+fn role_has_a_large_value_back() {
+    let Some(mut parent) = Parent::of("role_has_a_large_value_back") else { return };
+    let bytes: usize = parent.hear().parse().unwrap();
+    let value = vec![7u8; bytes];
+    let memory = |figure| memory_of(std::process::id(), figure);
+    let (most, own) = (memory("VmHWM"), memory("RssAnon"));
+    assert!(own > bytes as u64);
+    let child = Process::builder().limit(ResourceLimit::Data, 3 * bytes as u64 / 2).spawn(|value: Vec<u8>| value, value).unwrap();
+    let given = memory("VmHWM").saturating_sub(most);
+    let value = child.join().unwrap();
+    // The one that was given is gone; the child's is kept for whoever asks again.
+    let got = memory("RssAnon").saturating_sub(own);
+    assert!(value.len() == bytes && value.iter().all(|byte| *byte == 7) && child.join().unwrap() == value);
+    parent.say(format!("{given} {got}"));
+}
+
+/// Who is given a large value takes it apart where it is: there is no copy of its archive on either side.
+#[test]
+fn a_large_argument_or_result_of_a_process_is_not_copied() {
+    let bytes = 48 << 20;
+    let mut role = Role::start("role_has_a_large_value_back");
+    role.say(bytes);
+    let said = role.hear().expect("there was memory for one value in the child, and for none beside it");
+    println!("{bytes} bytes: {said}");
+    let grown: Vec<u64> = said.split(' ').map(|figure| figure.parse().unwrap()).collect();
+    assert!(grown.iter().all(|grown| *grown < bytes / 4), "{said}");
 }

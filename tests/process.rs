@@ -8,6 +8,7 @@ use commonhold::{
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -188,6 +189,59 @@ fn a_child_can_end_before_anybody_reads_its_result() {
     assert!(!child.is_alive());
     assert_eq!(child.join().unwrap().len(), 8 << 20);
     assert_eq!(child.join().unwrap().len(), 8 << 20, "again");
+}
+
+fn archive_of<T: Shared>(value: &T) -> Vec<u8> {
+    use commonhold_ipc::value::with_scratch;
+    with_scratch(|ser| ser.put::<T>(value).map(|range| ser.bytes()[range].to_vec())).unwrap()
+}
+
+/// Says what it returns by a message of its own making, with a file that it tries to write over from then on. Sealed or not; a byte shorter
+/// than said or not.
+fn forge(is_sealed: bool, is_short: bool) -> Vec<u8> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let is_socket =
+        |fd: &i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|file| file.to_string_lossy().starts_with("socket:"));
+    let number = (3..64).find(is_socket).unwrap();
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let channel = commonhold_ipc::socket::Channel::from_fd(pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).unwrap()).unwrap();
+    let (archive, head) = (archive_of(&vec![7u8; 1 << 20]), archive_of(&NO_HANDLES));
+    let there = &archive[..archive.len() - usize::from(is_short)];
+    let file = std::fs::File::from(commonhold_ipc::sys::memfd("forged", there.len() as u64).unwrap());
+    file.write_all_at(there, 0).unwrap();
+    assert!(!is_sealed || commonhold_ipc::sys::seal_content(&file));
+    let mut message = vec![3, 2, 0, 0];
+    message.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    message.extend_from_slice(&(archive.len() as u64).to_le_bytes());
+    message.extend_from_slice(&head);
+    channel.send_all(&message, &[file.as_fd()], Instant::now() + PATIENCE).unwrap();
+    // The parent is woken by it, and looks at it meanwhile.
+    let written = (0..1000).filter(|_| file.write_all_at(&[9; 4096], 1 << 19).is_ok()).count();
+    std::process::exit(if written == if is_sealed { 0 } else { 1000 } { 0 } else { 1 })
+}
+
+/// The head of a result without handles: none, of no managers.
+type NoHandles = (Vec<(u64, u64)>, Vec<(u64, String, Option<Vec<u8>>)>);
+const NO_HANDLES: NoHandles = (Vec::new(), Vec::new());
+
+#[test]
+fn a_child_that_forges_its_result_harms_nobody() {
+    for (is_sealed, is_short) in [(true, false), (false, false), (true, true), (false, true)] {
+        let child = Process::spawn(forge, (is_sealed, is_short)).unwrap();
+        let result = child.join();
+        // A message that cannot be read is an error before the child has ended.
+        commonhold_ipc::sys::wait_readable(&[child.sentinel()], Some(Instant::now() + PATIENCE)).unwrap();
+        if is_short {
+            let error = result.unwrap_err();
+            assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("cannot be read"), "{error}");
+            continue;
+        }
+        // As it was when it came: sealed, or copied at some moment of the writing.
+        let bytes = result.unwrap();
+        assert_eq!(child.exit_code(), Some(0), "how often it could write: {is_sealed}");
+        assert!(bytes.len() == 1 << 20 && bytes.iter().all(|byte| *byte == 7 || !is_sealed && *byte == 9));
+        assert!(child.join().unwrap() == bytes, "again");
+    }
 }
 
 // ---- Handles ----

@@ -1,12 +1,13 @@
 //! Mappings of shared segments, and the only ways to touch their bytes.
 //!
-//! Three views of memory that several processes map:
+//! Views of memory that several processes map:
 //! - [`Segment`]: a region that several sides may write: a session page, lanes, the state of a lock. Touched through atomics alone, but
 //!   for a part that one client has to itself.
 //! - [`ArenaReader`]: the arena as everybody sees it. Words are read by relaxed atomic loads, so a word that is being
 //!   reused at this moment is a wrong number and never undefined behaviour; byte slices are handed out only for blocks of a
 //!   pinned version, which nobody writes (INV-1, INV-2 in `docs/ARCHITECTURE.md`).
 //! - [`ArenaWriter`]: the manager's own view: stores and copies by offset, no references at all (INV-3).
+//! - [`Sealed`]: a file that the kernel lets nobody change any more: bytes as any others (INV-35).
 //!
 //! Readers treat an offset outside of the arena as pointing to zeros: a walk over damaged words ends at a null link, and a
 //! value read from there fails its check. The writer asserts instead: a wrong offset there is a bug of ours.
@@ -14,9 +15,11 @@
 
 mod cell;
 mod group;
+mod sealed;
 
 pub use cell::{Cell, Change};
 pub use group::Group;
+pub use sealed::Sealed;
 
 use crate::error::{Error, Result};
 use crate::fork::Stamp;

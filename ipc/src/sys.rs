@@ -12,6 +12,7 @@
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
 //! | `posix_spawn_file_actions_addclosefrom_np` | glibc 2.34 | what is open is listed before a process is started |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
+//! | `MADV_POPULATE_READ` | 5.14 | what could be mapped is copied, see `map::Sealed` |
 //! | open-file-description locks | 3.15 | needed |
 //! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
 //!
@@ -33,7 +34,8 @@ pub use machine::{
     possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
-    back, check_file_length, exclude_from_dumps, exclude_from_forks, memfd_sealed, populate_for_writing, punch, reopen_read_only, word_at,
+    back, check_file_length, exclude_from_dumps, exclude_from_forks, is_content_sealed, memfd, memfd_sealed, populate_for_writing, punch,
+    reopen_read_only, seal_content, word_at,
 };
 
 pub use rustix::process::Signal;

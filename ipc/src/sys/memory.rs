@@ -4,6 +4,9 @@
 //! mapping (a SIGBUS for all), and no seal can be added later. What changes is which pages have memory behind them: [`back`] gives
 //! them memory and reports a lack of it as an error, [`punch`] takes it away. Its inode has mode 0600 *before* it is first sent:
 //! a new memory file is 0777, so that whoever got a read-only descriptor could open it again for writing.
+//!
+//! One that carries a single value from process to process is written first and then sealed against writing too ([`seal_content`]): it is
+//! the same for ever, by the kernel's word, and its reader need not copy what it looks at (INV-35).
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
@@ -15,8 +18,19 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Nothing of the file changes any more: not a byte, not its length.
+const CONTENT: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW);
+
 /// A memory file of `len` bytes, without memory behind it yet, that can neither shrink nor grow. `name` is seen in `/proc/<pid>/maps`.
 pub fn memfd_sealed(name: &str, len: u64) -> Result<OwnedFd> {
+    let fd = memfd(name, len)?;
+    fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(|errno| Error::system(format!("could not seal the memory file {name:?}"), errno))?;
+    Ok(fd)
+}
+
+/// The same without a seal, for who writes it and then [seals its content](seal_content).
+pub fn memfd(name: &str, len: u64) -> Result<OwnedFd> {
     check_file_length(name, len)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = match fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
@@ -28,9 +42,20 @@ pub fn memfd_sealed(name: &str, len: u64) -> Result<OwnedFd> {
     fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| Error::system(format!("could not make the memory file {name:?} private (mode 0600)"), errno))?;
     fs::ftruncate(&fd, len).map_err(|errno| too_long(name, len, errno))?;
-    fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .map_err(|errno| Error::system(format!("could not seal the memory file {name:?}"), errno))?;
     Ok(fd)
+}
+
+/// Seals what is in a [memory file](memfd), for ever. `false`: it could be written still, by a mapping of somebody's or by a transfer
+/// that the kernel has under way, and is not sealed; whoever gets it has to copy.
+pub fn seal_content(fd: impl AsFd) -> bool {
+    fs::fcntl_add_seals(fd, CONTENT | SealFlags::SEAL).is_ok()
+}
+
+/// Whether this is a memory file of just so many bytes of which none can change any more, whoever has made it (INV-35).
+pub fn is_content_sealed(fd: impl AsFd, len: u64) -> bool {
+    // In this order: the length of a sealed file stays.
+    let is_sealed = fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(CONTENT));
+    is_sealed && fs::fstat(&fd).is_ok_and(|stat| stat.st_size as u64 == len)
 }
 
 /// Whether this process may make a file of this length. Asked before the kernel is: it would answer with SIGXFSZ, which ends the process.
@@ -165,6 +190,38 @@ mod tests {
         assert_eq!(allocated(&fd), 2 * MIB);
         back(&fd, 5..5).unwrap();
         punch(&fd, 5..5).unwrap();
+    }
+
+    #[test]
+    fn sealed_content_stays_whatever_anybody_tries() {
+        let fd = memfd("test-content", 3 * 4096).unwrap();
+        rustix::io::pwrite(&fd, b"written", 4096).unwrap();
+        let writing = memmap2::MmapOptions::new().map_raw(&fd).unwrap();
+        assert!(!seal_content(&fd) && !is_content_sealed(&fd, 3 * 4096), "it is mapped for writing");
+        drop(writing);
+        assert!(seal_content(&fd) && is_content_sealed(&fd, 3 * 4096));
+        assert!(!is_content_sealed(&fd, 4096) && !is_content_sealed(&fd, 4 * 4096), "another length");
+        // Its maker, with the very descriptor that it was made by.
+        assert!(rustix::io::pwrite(&fd, b"again", 4096).is_err());
+        assert!(fs::ftruncate(&fd, 0).is_err() && fs::ftruncate(&fd, 4 * 4096).is_err());
+        assert!(back(&fd, 0..4 * 4096).is_err() && punch(&fd, 0..4096).is_err());
+        assert!(memmap2::MmapOptions::new().map_raw(&fd).is_err());
+        let mut bytes = [0; 7];
+        rustix::io::pread(&fd, &mut bytes, 4096).unwrap();
+        assert_eq!(&bytes, b"written");
+    }
+
+    #[test]
+    fn no_seal_may_be_missing() {
+        let all = [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE];
+        for set in 0..1 << all.len() {
+            let fd = memfd("test-seals", 4096).unwrap();
+            let seals = (0..all.len()).filter(|n| set & 1 << n != 0).fold(SealFlags::SEAL, |seals, n| seals | all[n]);
+            fs::fcntl_add_seals(&fd, seals).unwrap();
+            assert_eq!(is_content_sealed(&fd, 4096), set & 7 == 7, "{seals:?}");
+        }
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(!is_content_sealed(&file, file.metadata().unwrap().len()), "no memory file");
     }
 
     #[test]

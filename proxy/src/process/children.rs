@@ -1,7 +1,7 @@
 //! The parent's view of a child: [`ChildProcess`], [`Process`].
 
 use super::failure::{Right, tell};
-use super::message::{Inbox, Kind, Message, malformed, say};
+use super::message::{Archive, Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
 use super::run::{PanicReport, panicked};
 use crate::patience::deadline_after;
@@ -13,7 +13,6 @@ use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys::{End, Signal, Spawned, wait_readable};
 use commonhold_ipc::value::Shared;
-use rkyv::util::AlignedVec;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -28,7 +27,7 @@ const NOT_LOADED: i32 = 127;
 /// What a child has said at its end.
 enum Report {
     Returned {
-        archive: AlignedVec<16>,
+        archive: Archive,
         /// Keeps the objects of the handles in it.
         _held: Vec<Stored>,
     },

@@ -11,16 +11,19 @@
 //! | 16.. | head and value, unless in files |
 //!
 //! Whatever is larger than [`PROCESS_INLINE_BYTES_MAX`] goes into a file, so that a message fits into an empty socket: then its
-//! sender need not wait for anybody to read it, and may even end before.
+//! sender need not wait for anybody to read it, and may even end before. A file is made for the one message, written, and sealed; who
+//! gets it looks at it where it is, and copies it only if a seal is missing (see [`Archive`]).
 
 use crate::upload::written;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{DESCRIPTORS_PER_MESSAGE_MAX, PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::map::Sealed;
 use commonhold_ipc::socket::{Channel, Received};
-use commonhold_ipc::sys::{memfd_sealed, wait_readable};
+use commonhold_ipc::sys::{memfd, read_aligned_at, seal_content, wait_readable};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
 use rkyv::util::AlignedVec;
 use std::fs::File;
+use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -92,7 +95,7 @@ impl Packed {
         let mut count = Ser::count();
         count.put::<T>(value)?;
         let len = count.written();
-        let file = Arc::new(File::from(memfd_sealed("commonhold-process", len)?));
+        let file = Arc::new(new_file(len)?);
         let (target, mut at) = (file.clone(), 0);
         let mut stream = Ser::stream(Box::new(move |bytes| {
             target.write_all_at(bytes, at)?;
@@ -104,16 +107,23 @@ impl Packed {
         let handles = stream.handles().to_vec();
         drop(stream);
         let file = Arc::into_inner(file).expect("the stream has had the only other one");
-        Ok((Packed::File(file.into(), len), handles))
+        Ok((Packed::sealed(file, len), handles))
     }
 
     fn of_bytes(bytes: &[u8]) -> Result<Packed> {
         if bytes.len() <= PROCESS_INLINE_BYTES_MAX {
             return Ok(Packed::Inline(bytes.to_vec()));
         }
-        let file = File::from(memfd_sealed("commonhold-process", bytes.len() as u64)?);
+        let file = new_file(bytes.len() as u64)?;
         file.write_all_at(bytes, 0)?;
-        Ok(Packed::File(file.into(), bytes.len() as u64))
+        Ok(Packed::sealed(file, bytes.len() as u64))
+    }
+
+    /// A file that has been written.
+    fn sealed(file: File, len: u64) -> Packed {
+        // One that the kernel cannot seal at this moment is copied by who gets it.
+        let _ = seal_content(&file);
+        Packed::File(file.into(), len)
     }
 
     fn len(&self) -> u64 {
@@ -122,6 +132,10 @@ impl Packed {
             Packed::File(_, len) => *len,
         }
     }
+}
+
+fn new_file(len: u64) -> Result<File> {
+    memfd("commonhold-process", len).map(File::from)
 }
 
 /// Sends a message: `head` is its head's archive.
@@ -148,11 +162,45 @@ pub(super) fn say<H: Shared>(channel: &Channel, kind: Kind, head: &H) -> Result<
     send(channel, kind, head, &Packed::Inline(Vec::new()), &[])
 }
 
+/// Bytes that have come and that nobody changes any more, though the other side is not to be trusted.
+pub(super) enum Archive {
+    /// Memory of this process's own.
+    Own(AlignedVec<16>),
+    /// The other side's file, which is sealed.
+    Mapped(Sealed),
+}
+
+impl Archive {
+    /// What is in a file: where it is, or a copy if it could still be written.
+    fn of_file(file: OwnedFd, len: u64) -> Result<Archive> {
+        if let Some(sealed) = Sealed::map(&file, len) {
+            return Ok(Archive::Mapped(sealed));
+        }
+        let file = File::from(file);
+        // Looked at first: room is not to be made for what is only said to be there.
+        if file.metadata()?.len() < len {
+            return Err(malformed());
+        }
+        read_aligned_at(&file, 0, len as usize).map(Archive::Own).ok_or_else(malformed)
+    }
+}
+
+impl Deref for Archive {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Archive::Own(bytes) => bytes,
+            Archive::Mapped(bytes) => bytes,
+        }
+    }
+}
+
 /// A message, whole.
 pub(super) struct Message {
     pub(super) kind: Kind,
-    pub(super) head: AlignedVec<16>,
-    pub(super) value: AlignedVec<16>,
+    pub(super) head: Archive,
+    pub(super) value: Archive,
     /// Those that are not files of its own.
     pub(super) fds: Vec<OwnedFd>,
 }
@@ -224,18 +272,16 @@ impl Inbox {
             return Err(Error::new(ErrorKind::System, text));
         }
         let own: Vec<OwnedFd> = self.fds.drain(..usize::from(fds).min(self.fds.len())).collect();
-        let mut part = |flag: u8, range: std::ops::Range<usize>, len: usize| -> Result<AlignedVec<16>> {
-            let mut bytes = AlignedVec::with_capacity(len);
-            if flags & flag == 0 {
-                bytes.extend_from_slice(&self.bytes[range]);
-            } else {
-                bytes.resize(len, 0);
-                File::from(self.fds.remove(0)).read_exact_at(&mut bytes, 0)?;
+        let mut part = |flag: u8, range: Range<usize>, len: u64| {
+            if flags & flag != 0 {
+                return Archive::of_file(self.fds.remove(0), len);
             }
-            Ok(bytes)
+            let mut bytes = AlignedVec::with_capacity(range.len());
+            bytes.extend_from_slice(&self.bytes[range]);
+            Ok(Archive::Own(bytes))
         };
-        let head = part(HEAD_IN_FILE, HEADER_BYTES..head_end, head_len)?;
-        let value = part(VALUE_IN_FILE, head_end..end, value_len as usize)?;
+        let head = part(HEAD_IN_FILE, HEADER_BYTES..head_end, head_len as u64)?;
+        let value = part(VALUE_IN_FILE, head_end..end, value_len)?;
         self.bytes.drain(..end);
         Ok(Some(Message { kind, head, value, fds: own }))
     }
@@ -272,10 +318,84 @@ mod tests {
             assert!(message.kind == Kind::Orders && message.fds.len() == 1);
             assert!(Head::eq_archived(access::<Head>(&message.head).unwrap(), &head(numbers)));
             assert!(access::<Vec<u8>>(&message.value).unwrap().as_slice() == vec![5; len]);
+            // What goes by a file is not copied.
+            let is_mapped = |part: &Archive| matches!(part, Archive::Mapped(_));
+            assert_eq!((is_mapped(&message.head), is_mapped(&message.value)), (numbers == edge, len > edge - 8), "{numbers}, {len}");
             drop(message);
             assert_eq!(inbox.wait(&theirs).unwrap().unwrap().kind, Kind::Begun);
             assert!(inbox.wait(&theirs).unwrap().is_none() && inbox.ended);
         }
+    }
+
+    /// What comes of a message whose value is said to be so many bytes of a file.
+    fn taken(file: impl Into<OwnedFd>, len: u64) -> Result<Archive> {
+        let (ours, theirs) = Channel::pair().unwrap();
+        send(&ours, Kind::Returned, &head(2), &Packed::File(file.into(), len), &[]).unwrap();
+        Inbox::default().wait(&theirs).map(|message| message.expect("it is whole").value)
+    }
+
+    fn archive_of(value: &[u8]) -> Vec<u8> {
+        with_scratch(|ser| ser.put::<Vec<u8>>(&value.to_vec()).map(|range| ser.bytes()[range].to_vec())).unwrap()
+    }
+
+    #[test]
+    fn what_could_still_be_written_is_copied() {
+        let archive = archive_of(&[5; 1 << 16]);
+        let len = archive.len() as u64;
+        // Without a seal, and sealed against shrinking and growing alone.
+        for file in [memfd("test", len).unwrap(), commonhold_ipc::sys::memfd_sealed("test", len).unwrap()] {
+            let file = File::from(file);
+            file.write_all_at(&archive, 0).unwrap();
+            let value = taken(file.try_clone().unwrap(), len).unwrap();
+            file.write_all_at(&vec![0xff; archive.len()], 0).unwrap();
+            assert!(matches!(value, Archive::Own(_)) && value[..] == archive[..]);
+        }
+        // One that can shrink under who reads it.
+        let file = new_file(len).unwrap();
+        file.write_all_at(&archive, 0).unwrap();
+        let value = taken(file.try_clone().unwrap(), len).unwrap();
+        file.set_len(0).unwrap();
+        assert!(value[..] == archive[..]);
+    }
+
+    #[test]
+    fn what_is_mapped_cannot_be_written_by_its_sender() {
+        let numbers = vec![5; 1 << 16];
+        let (Packed::File(file, len), _) = Packed::pack::<Vec<u8>>(&numbers).unwrap() else { panic!("it is large") };
+        let file = File::from(file);
+        let value = taken(file.try_clone().unwrap(), len).unwrap();
+        assert!(matches!(value, Archive::Mapped(_)));
+        assert!(file.write_all_at(&[0xff], 0).is_err() && file.set_len(0).is_err() && file.set_len(2 * len).is_err());
+        assert!(access::<Vec<u8>>(&value).unwrap().as_slice() == numbers);
+    }
+
+    #[test]
+    fn a_file_of_another_length_or_of_another_kind_is_no_harm() {
+        let archive = archive_of(&[5; 1 << 16]);
+        let len = archive.len() as u64;
+        for sealed in [false, true] {
+            for (there, is_whole) in [(0, false), (1, false), (len - 1, false), (len, true), (len + 1, true), (2 * len, true)] {
+                let file = new_file(there).unwrap();
+                file.write_all_at(&archive[..archive.len().min(there as usize)], 0).unwrap();
+                assert!(!sealed || seal_content(&file));
+                match taken(file, len) {
+                    Ok(value) => {
+                        assert!(is_whole && value[..] == archive[..], "{sealed}, {there}");
+                        assert_eq!(matches!(value, Archive::Mapped(_)), sealed && there == len, "{there}");
+                    }
+                    Err(error) => assert!(!is_whole && error.kind() == ErrorKind::Corrupt, "{sealed}, {there}: {error}"),
+                }
+            }
+            let nonsense = new_file(len).unwrap();
+            nonsense.write_all_at(&vec![0xff; archive.len()], 0).unwrap();
+            assert!(!sealed || seal_content(&nonsense));
+            assert!(access::<Vec<u8>>(&taken(nonsense, len).unwrap()).is_err());
+        }
+        // Said to be as much as there can be, and is not.
+        assert!(taken(new_file(1).unwrap(), VALUE_BYTES_MAX).is_err());
+        let unreadable = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert!(taken(unreadable, len).is_err() && taken(File::open("/").unwrap(), len).is_err());
+        assert!(taken(std::os::unix::net::UnixStream::pair().unwrap().0, len).is_err());
     }
 
     #[test]

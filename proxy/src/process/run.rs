@@ -2,7 +2,7 @@
 
 use super::failure::{admit, tell_unless_heard};
 use super::identity::{Own, Parent, become_child};
-use super::message::{Inbox, Kind, Packed, malformed, say, send};
+use super::message::{Archive, Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
 use crate::panics::{self, place_of, words_of};
@@ -78,7 +78,7 @@ pub(super) struct Passage {
     channel: Arc<Channel>,
     inbox: Inbox,
     entry: &'static Entry,
-    arguments: AlignedVec<16>,
+    arguments: Archive,
     label: Label,
     /// Keeps the objects of the handles among the arguments until they are held here.
     luggage: Vec<Channel>,
@@ -137,7 +137,7 @@ impl Passage {
     fn arguments<A: Shared>(&mut self) -> Result<A> {
         let held = hold(&self.label)?;
         let arguments = unpack::<A>(&self.arguments)?;
-        self.arguments = AlignedVec::new();
+        self.arguments = Archive::Own(AlignedVec::new());
         points::client("process: before it says that it has its arguments");
         // The handles among them hold for themselves from here on. The managers are told, whoever else has these sockets by a fork.
         self.luggage.drain(..).for_each(|end| end.shut_down());

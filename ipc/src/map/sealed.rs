@@ -1,0 +1,97 @@
+//! Files that nobody can change any more, read where they are.
+//!
+//! Bytes that another process may still write must be copied before they are looked at: they could change between the check and the use.
+//! A memory file that is sealed against writing, shrinking and growing cannot, whoever has made it and whatever they hold: the kernel sets
+//! that seal only when nobody has the file mapped for writing and no transfer into it is under way, refuses every write, hole and new
+//! length from then on, and takes no seal back (INV-35). So a foreign value in one is checked and taken apart in the mapping itself.
+//!
+//! One thing could still go wrong at a touch: pages that have never been written have no memory behind them, and if the system has none
+//! either, the touch ends the process. So all of them are touched ahead, by a call that says whether it could be done. They stay then: making a
+//! hole is a write.
+
+use crate::sys::is_content_sealed;
+use memmap2::{Advice, Mmap, MmapOptions};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// The bytes of a file that never change. They begin at a page's start.
+pub struct Sealed(Mmap);
+
+impl Sealed {
+    /// Maps a memory file of `len` bytes. `None` if it is not sealed, has another length, or cannot be mapped here: then it must be read.
+    pub fn map(fd: impl AsFd, len: u64) -> Option<Sealed> {
+        let fd = fd.as_fd();
+        if !is_content_sealed(fd, len) {
+            return None;
+        }
+        let mut options = MmapOptions::new();
+        options.len(usize::try_from(len).ok()?);
+        // Private, which is the same for who only reads: kernels before 6.7 refuse a shared mapping of a file that is sealed so.
+        // SAFETY: all that it needs is that the file does not change while it is mapped: this one cannot, it has been asked for its seals
+        // and its length just now, by this very descriptor (INV-35). It is read-only, and as long as the file.
+        let map = unsafe { options.map_copy_read_only(fd.as_raw_fd()) }.ok()?;
+        map.advise(Advice::PopulateRead).ok()?;
+        Some(Sealed(map))
+    }
+}
+
+impl Deref for Sealed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{memfd, memfd_sealed, reopen_read_only, seal_content};
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::FileExt;
+
+    /// A file with these bytes, not sealed.
+    fn written(bytes: &[u8]) -> OwnedFd {
+        let file = File::from(memfd("test-sealed", bytes.len() as u64).unwrap());
+        file.write_all_at(bytes, 0).unwrap();
+        file.into()
+    }
+
+    #[test]
+    fn it_is_the_file_to_its_last_byte() {
+        for len in [1, 4095, 4096, 4097, 3 << 20] {
+            let bytes: Vec<u8> = (0..len).map(|at| at as u8 ^ (at >> 8) as u8).collect();
+            let fd = written(&bytes);
+            assert!(seal_content(&fd));
+            let reader = reopen_read_only(&fd).unwrap();
+            let map = Sealed::map(&fd, len as u64).unwrap();
+            drop(fd);
+            assert!(map[..] == bytes[..] && map.as_ptr().addr().is_multiple_of(4096), "{len}");
+            assert!(Sealed::map(&reader, len as u64).unwrap()[..] == bytes[..], "{len}");
+        }
+    }
+
+    #[test]
+    fn what_may_change_is_not_mapped() {
+        let fd = written(&[7; 5000]);
+        assert!(Sealed::map(&fd, 5000).is_none(), "no seal");
+        assert!(Sealed::map(memfd_sealed("test-sealed", 5000).unwrap(), 5000).is_none(), "sealed for another use");
+        assert!(seal_content(&fd));
+        for len in [0, 4999, 5001, 8192, u64::MAX] {
+            assert!(Sealed::map(&fd, len).is_none(), "{len}");
+        }
+        let none = memfd("test-sealed", 0).unwrap();
+        assert!(seal_content(&none));
+        assert!(Sealed::map(&none, 0).is_none_or(|map| map.is_empty()));
+    }
+
+    #[test]
+    fn pages_that_were_never_written_are_there_when_it_is() {
+        let fd = memfd("test-sealed", 1 << 20).unwrap();
+        assert!(seal_content(&fd));
+        let map = Sealed::map(&fd, 1 << 20).unwrap();
+        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_blocks * 512, 1 << 20);
+        assert!(map.iter().all(|byte| *byte == 0));
+    }
+}
