@@ -237,6 +237,80 @@ fn a_child_drops_objects_of_every_kind_and_the_parent_does_not_notice() {
     Role::start("role_drops_objects").expect("well");
 }
 
+/// Named blocks are tried and dropped in a child, mapped and not; then a child opens one for itself.
+#[cfg(feature = "shared-memory")]
+#[test]
+fn role_drops_blocks() {
+    use commonhold::SharedMemory;
+    let Some(mut parent) = Parent::of("role_drops_blocks") else { return };
+    let [name, other] = ["kept", "never"].map(|name| format!("commonhold-test-fork-{}-{name}", std::process::id()));
+    let exists = |name: &str| std::path::Path::new("/dev/shm").join(name).exists();
+    for manager in managers() {
+        let block = manager.shared_memory(&name, 5000).unwrap();
+        block.write_at(4990, b"parent's").unwrap();
+        let (token, address) = (block.token().unwrap(), manager.address().to_string());
+        let opened = manager.open_shared_memory(&name).unwrap();
+        // Of another manager, and not mapped yet.
+        let beside = Manager::in_process().unwrap();
+        let shelf: Dict<String, SharedMemory> = beside.dict([]).unwrap();
+        shelf.insert("block", beside.open_shared_memory(&name).unwrap()).unwrap();
+        let unmapped = shelf.get("block").unwrap().unwrap().to_owned();
+        let mut all = Some((block, opened, unmapped));
+        let ended = forked(|| {
+            let (block, opened, unmapped) = all.as_ref().unwrap();
+            let refused = [block, opened, unmapped].map(|block| {
+                is_after_fork(block.len())
+                    && is_after_fork(block.name())
+                    && is_after_fork(block.read(4990..4998))
+                    && is_after_fork(block.to_vec())
+                    && is_after_fork(block.write_at(4990, b"child's "))
+                    && is_after_fork(block.fill(0..5000, 9))
+                    && is_after_fork(block.token())
+                    && is_after_fork(block.unlink())
+                    && !format!("{block:?}").is_empty()
+            });
+            let none_made = is_after_fork(manager.shared_memory(&other, 8)) && is_after_fork(manager.open_shared_memory(&name));
+            drop(all.take());
+            refused == [true; 3] && none_made
+        });
+        assert_eq!(ended, WELL);
+        let (block, opened, unmapped) = all.as_ref().unwrap();
+        assert!(exists(&name) && !exists(&other));
+        assert_eq!([block, opened, unmapped].map(|block| block.read(4990..4999).unwrap()), [b"parent's\0"; 3]);
+        assert_eq!(block.read(0..4990).unwrap(), [0; 4990]);
+        // What a child opens for itself it drops for itself.
+        let ended = forked(|| {
+            let own = Manager::connect(&address).unwrap();
+            let [mine, again]: [SharedMemory; 2] = [own.attach(&token).unwrap(), own.open_shared_memory(&name).unwrap()];
+            let read = mine.read(4990..4998).unwrap() == *b"parent's";
+            again.write_at(4990, b"a child's").unwrap();
+            drop((mine, again));
+            own.audit().unwrap();
+            read
+        });
+        assert_eq!(ended, WELL);
+        assert_eq!((exists(&name), &block.read(4990..4999).unwrap()[..]), (true, &b"a child's"[..]));
+        until("the child's session is gone", || manager.stats().unwrap().sessions == 1);
+        manager.audit().unwrap();
+        // The managers, too: in a child, neither's end takes a name away.
+        let mut everything = Some((all.take(), shelf, beside, manager));
+        assert_eq!(forked(|| everything.take().is_some()), WELL);
+        assert!(exists(&name));
+        let (all, shelf, beside, manager) = everything.unwrap();
+        drop((all, shelf));
+        until("the name is gone with the last handle", || !exists(&name));
+        manager.audit().unwrap();
+        beside.audit().unwrap();
+    }
+    parent.say("well");
+}
+
+#[cfg(feature = "shared-memory")]
+#[test]
+fn a_child_drops_named_blocks_and_the_parent_keeps_them() {
+    Role::start("role_drops_blocks").expect("well");
+}
+
 /// A child connects for itself.
 struct Echo;
 
