@@ -57,8 +57,8 @@ pub enum ErrorKind {
 /// The error of every fallible function of commonhold.
 ///
 /// ```
-/// # use commonhold_ipc as commonhold;
-/// use commonhold::error::{Error, ErrorKind};
+/// # use commonhold_ipc::error as commonhold;
+/// use commonhold::{Error, ErrorKind};
 /// let error = Error::other("out of money");
 /// assert_eq!(error.kind(), ErrorKind::Other);
 /// assert_eq!(error.to_string(), "out of money");

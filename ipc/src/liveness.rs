@@ -105,7 +105,7 @@ impl Drop for AliveKeeper {
 pub fn disconnected() -> Error {
     Error::new(
         ErrorKind::Disconnected,
-        "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works",
+        "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works; keep the manager longer (its program joins its children first), or connect to a new one",
     )
 }
 

@@ -58,7 +58,6 @@ pub fn derive_plain(input: TokenStream) -> TokenStream {
 /// `#[remote(traits(Trait))]` on the type's own `impl`. `TraitProxy::from` takes a `TypeProxy`.
 #[proc_macro_attribute]
 pub fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
-    let options = parse_macro_input!(options as remote::Options);
     let item = parse_macro_input!(item as Item);
-    remote::expand(&options, item).unwrap_or_else(Error::into_compile_error).into()
+    remote::expand(syn::parse(options), item).into()
 }

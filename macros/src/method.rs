@@ -55,8 +55,7 @@ impl Method {
         if TAKEN.contains(&name.unraw().to_string().as_str()) {
             return Err(Error::new_spanned(&name, format!("every proxy has a method `{name}` of its own: call this one otherwise")));
         }
-        let parameters =
-            (0..).zip(signature.inputs.iter().skip(1)).map(|(at, argument)| parameter(at, argument)).collect::<Result<Vec<_>>>()?;
+        let parameters = parameters(signature)?;
         let output: Type = match &signature.output {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, output) => (**output).clone(),
@@ -222,6 +221,22 @@ fn refuse_unfit(signature: &Signature) -> Result<()> {
         return Err(Error::new_spanned(&signature.generics, text));
     }
     Ok(())
+}
+
+/// All parameters, or what is wrong with each.
+fn parameters(signature: &Signature) -> Result<Vec<Parameter>> {
+    let parameters = (0..).zip(signature.inputs.iter().skip(1)).map(|(at, argument)| parameter(at, argument));
+    parameters.fold(Ok(Vec::new()), |all, one| match (all, one) {
+        (Ok(mut all), Ok(one)) => {
+            all.push(one);
+            Ok(all)
+        }
+        (Err(mut error), Err(other)) => {
+            error.combine(other);
+            Err(error)
+        }
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+    })
 }
 
 fn parameter(at: usize, argument: &FnArg) -> Result<Parameter> {

@@ -7,7 +7,7 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{
-    Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Token, TraitItem, Type, Visibility, parenthesized, parse_quote,
+    Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Signature, Token, TraitItem, Type, Visibility, parenthesized, parse_quote,
 };
 
 /// What stands behind the attribute's name.
@@ -51,18 +51,56 @@ impl Parse for Options {
     }
 }
 
-/// The attribute's expansion.
-pub fn expand(options: &Options, item: Item) -> Result<TokenStream> {
-    match item {
-        Item::Impl(item) => of_impl(options, item),
-        Item::Trait(item) => {
-            if options.sync.is_some() || !options.traits.is_empty() || options.name.is_some() {
-                return Err(Error::new_spanned(&item.ident, "a remote trait has no options: they belong to the `impl` of the type"));
-            }
-            of_trait(item)
-        }
+/// The attribute's expansion. All that is refused is told at once, and the item stays, as do the calls of what is not refused: what uses
+/// them is no error of its own.
+pub fn expand(options: Result<Options>, mut item: Item) -> TokenStream {
+    let (methods, mut refused) = methods_of(&mut item);
+    let made = options.and_then(|options| match &item {
+        Item::Impl(item) => of_impl(&options, item, &methods),
+        Item::Trait(item) => of_trait(&options, item, &methods),
         other => Err(Error::new_spanned(other, "`#[remote]` goes on an `impl Type { … }`, or on a trait")),
+    });
+    let made = made.unwrap_or_else(|error| {
+        refused.push(error);
+        TokenStream::new()
+    });
+    let refused = refused.iter().map(Error::to_compile_error);
+    quote! {
+        #item
+        #made
+        #(#refused)*
     }
+}
+
+/// The methods that can be called from other processes, and why others that should be cannot. Takes the marks of the local ones out.
+fn methods_of(item: &mut Item) -> (Vec<Method>, Vec<Error>) {
+    let (mut methods, mut refused) = (Vec::new(), Vec::new());
+    let mut look = |is_public: bool, signature: &Signature, attributes: &mut Vec<Attribute>| {
+        if !take_local(attributes) && is_public {
+            match Method::parse(signature, attributes, methods.len() as u32) {
+                Ok(method) => methods.extend(method),
+                Err(error) => refused.push(error),
+            }
+        }
+    };
+    match item {
+        Item::Impl(item) => {
+            for inner in &mut item.items {
+                if let ImplItem::Fn(function) = inner {
+                    look(matches!(function.vis, Visibility::Public(_)), &function.sig, &mut function.attrs);
+                }
+            }
+        }
+        Item::Trait(item) => {
+            for inner in &mut item.items {
+                if let TraitItem::Fn(function) = inner {
+                    look(true, &function.sig, &mut function.attrs);
+                }
+            }
+        }
+        _ => {}
+    }
+    (methods, refused)
 }
 
 fn take_local(attributes: &mut Vec<Attribute>) -> bool {
@@ -84,7 +122,7 @@ fn proxy_path(path: &Path) -> Path {
     path
 }
 
-fn of_impl(options: &Options, mut item: ItemImpl) -> Result<TokenStream> {
+fn of_impl(options: &Options, item: &ItemImpl, methods: &[Method]) -> Result<TokenStream> {
     if let Some((_, path, _)) = &item.trait_ {
         let text =
             "`#[remote]` goes on the trait itself, and on the type's own `impl` with `#[remote(traits(…))]`, not on a trait's `impl`";
@@ -99,21 +137,8 @@ fn of_impl(options: &Options, mut item: ItemImpl) -> Result<TokenStream> {
     let Some(name) = options.name.clone().or_else(|| path.path.segments.last().map(|segment| segment.ident.clone())) else {
         return Err(Error::new_spanned(path, "`#[remote]` needs a type with a name"));
     };
-    let mut methods = Vec::new();
-    for inner in &mut item.items {
-        let ImplItem::Fn(function) = inner else { continue };
-        let local = take_local(&mut function.attrs);
-        if !local && matches!(function.vis, Visibility::Public(_)) {
-            methods.extend(Method::parse(&function.sig, &function.attrs, methods.len() as u32)?);
-        }
-    }
-    let own = &item.self_ty;
-    let proxy = Proxy { name: &name, visibility: &parse_quote!(pub), methods: &methods, what: "type" };
-    let proxy = proxy.tokens(&of_type(options, own, &name, &methods));
-    Ok(quote! {
-        #item
-        #proxy
-    })
+    let proxy = Proxy { name: &name, visibility: &parse_quote!(pub), methods, what: "type" };
+    Ok(proxy.tokens(&of_type(options, &item.self_ty, &name, methods)))
 }
 
 /// The type's side: which interfaces it has, and how its methods are reached.
@@ -188,17 +213,13 @@ fn of_type(options: &Options, own: &Type, name: &Ident, methods: &[Method]) -> T
     }
 }
 
-fn of_trait(mut item: ItemTrait) -> Result<TokenStream> {
+fn of_trait(options: &Options, item: &ItemTrait, methods: &[Method]) -> Result<TokenStream> {
+    if options.sync.is_some() || !options.traits.is_empty() || options.name.is_some() {
+        return Err(Error::new_spanned(&item.ident, "a remote trait has no options: they belong to the `impl` of the type"));
+    }
     if !item.generics.params.is_empty() {
         let text = "a remote trait has no type parameters: its proxy's users must know what travels. Name the types";
         return Err(Error::new_spanned(&item.generics, text));
-    }
-    let mut methods = Vec::new();
-    for inner in &mut item.items {
-        let TraitItem::Fn(function) = inner else { continue };
-        if !take_local(&mut function.attrs) {
-            methods.extend(Method::parse(&function.sig, &function.attrs, methods.len() as u32)?);
-        }
     }
     let (name, visibility) = (&item.ident, &item.vis);
     let proxy = proxy_name(name);
@@ -230,11 +251,7 @@ fn of_trait(mut item: ItemTrait) -> Result<TokenStream> {
             }
         };
     };
-    let proxy = Proxy { name, visibility, methods: &methods, what: "trait" }.tokens(&served);
-    Ok(quote! {
-        #item
-        #proxy
-    })
+    Ok(Proxy { name, visibility, methods, what: "trait" }.tokens(&served))
 }
 
 /// The proxy type.

@@ -45,7 +45,14 @@ const RECORD_PATH_BYTES: u64 = 4 << 10;
 const REMOVAL_BYTES: u64 = 1 << 20;
 
 #[cold]
-fn no_room_for_change(bytes: u64, error: Error) -> Error {
+fn no_room_for_change(bytes: u64, capacity: u64, error: Error) -> Error {
+    if bytes > capacity {
+        let text = format!(
+            "a change of {bytes} B does not fit into a manager of {capacity} B, even if nothing else is there: give it more, with \
+             `Manager::builder().capacity(…)`"
+        );
+        return Error::caused(error.kind(), text, error);
+    }
     // Those of a value that has come beforehand are not in it: they have their block.
     let of_bytes = if bytes == 0 { String::new() } else { format!(" of {bytes} B") };
     Error::caused(error.kind(), format!("no room for a change{of_bytes} and for a removal after it: {error}"), error)
@@ -120,7 +127,8 @@ impl Memory {
     /// Makes sure that allocations of this sum, the path copies around them, publishing, and a removal after it will succeed.
     #[inline]
     pub fn reserve(&mut self, bytes: u64) -> Result<()> {
-        self.blocks.reserve(bytes + PATH_BYTES + self.promised + REMOVAL_BYTES).map_err(|error| no_room_for_change(bytes, error))
+        let all = bytes + PATH_BYTES + self.promised + REMOVAL_BYTES;
+        self.blocks.reserve(all).map_err(|error| no_room_for_change(bytes, self.blocks.usage().budget_bytes, error))
     }
 
     /// Makes sure that the path copies of a removal, and publishing, will succeed.

@@ -140,7 +140,7 @@ fn some_ids(session: &SessionCore, handles: &[(u64, u64)]) -> Result<Vec<u8>> {
     for (manager, id) in handles {
         if *manager != session.manager() {
             let text = format!(
-                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only"
+                "the value holds a handle on object {id} of another manager: a container can refer to objects of its own manager only: make it there, or store its `token()`"
             );
             return Err(Error::new(ErrorKind::Refused, text));
         }

@@ -95,7 +95,7 @@ fn of_a_manager_that_has_ended() {
     let token = list.token().unwrap();
     manager.shutdown().unwrap();
     manager.wait_for_end(None).unwrap();
-    let ended = "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works";
+    let ended = "the manager has ended (its program ended, it was shut down, or it was killed): what is held by guards and snapshots stays readable, nothing else works; keep the manager longer (its program joins its children first), or connect to a new one";
     says(list.push(1), ErrorKind::Disconnected, ended);
     says(list.get(0), ErrorKind::Disconnected, ended);
     says(manager.list([1u8]), ErrorKind::Disconnected, ended);
@@ -119,20 +119,20 @@ fn of_names_and_tokens() {
     says(
         manager.open::<Dict<u8, u8>>("numbers"),
         ErrorKind::WrongType,
-        "\"numbers\" was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with",
+        "\"numbers\" was made as List<u8>, not as Dict<u8, u8>: open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name",
     );
     manager.publish("orders", &manager.dict::<String, before::Order>([]).unwrap()).unwrap();
     says(
         manager.open::<Dict<String, now::Order>>("orders"),
         ErrorKind::WrongType,
-        "\"orders\" was made as another type: at Order.price_in_cents it has u32, not u64; open it with the type that it was made with.\nIt was made as\n    Dict<String, struct Order {{…}price_in_cents: u32}>\nnot as\n    Dict<String, struct Order {{…}price_in_cents: u64}>",
+        "\"orders\" was made as another type: at Order.price_in_cents it has u32, not u64; open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name.\nIt was made as\n    Dict<String, struct Order {{…}price_in_cents: u32}>\nnot as\n    Dict<String, struct Order {{…}price_in_cents: u64}>",
     );
     says("nonsense".parse::<Token>(), ErrorKind::OutOfRange, "\"nonsense\" is not a token: pass the whole line that `token()` gave");
     let token = list.token().unwrap();
     says(
         manager.attach::<Lock>(&token),
         ErrorKind::WrongType,
-        "object 1 of this token was made as List<u8>, not as Lock: open it with the type that it was made with",
+        "object 1 of this token was made as List<u8>, not as Lock: open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name",
     );
     let elsewhere = Manager::in_process().unwrap();
     says(
@@ -253,19 +253,21 @@ fn of_queues() {
         "the queue stayed full within the time that was given",
     );
     queue.close().unwrap();
-    says(queue.send(vec![2]), ErrorKind::Closed, "the queue is closed: nothing can be sent any more");
+    says(queue.send(vec![2]), ErrorKind::Closed, "the queue, object {…} at {…}, is closed: nothing can be sent any more");
     let jobs = manager.queue_with::<u8>(QueueOptions::new().joinable()).unwrap();
+    jobs.send(1).unwrap();
+    jobs.lease().unwrap().unwrap().ack().unwrap();
     says(
         jobs.task_done(),
         ErrorKind::OutOfRange,
-        "task_done was called more often than this process has received items: call it once for each",
+        "task_done was called more often than this process has received items: call it once for each (an acknowledged lease is already counted)",
     );
     let elsewhere = Manager::in_process().unwrap();
     let lists = manager.queue::<List<u8>>(2).unwrap();
     says(
         lists.send(elsewhere.list([1u8]).unwrap()),
         ErrorKind::Refused,
-        "the item holds a handle on object 1 of another manager: a queue can refer to objects of its own manager only",
+        "the item holds a handle on object 1 of another manager: a queue can refer to objects of its own manager only: make it there, or send its `token()`",
     );
 }
 
@@ -368,6 +370,23 @@ fn of_a_full_manager_with_figures_that_add_up() {
     // The room for it is there: nobody is kept from emptying what is full.
     list.clear().unwrap();
     list.push(vec![0; 300_000]).unwrap();
+}
+
+#[test]
+fn of_a_change_that_no_room_is_enough_for() {
+    let manager = Manager::builder().capacity(8 << 20).in_process().start().unwrap();
+    let value = manager.value(Vec::<u8>::new()).unwrap();
+    says(
+        value.set(vec![0; 20_000_000]),
+        ErrorKind::Full,
+        "a change of {…} B does not fit into a manager of 8388608 B, even if nothing else is there: give it more, with `Manager::builder().capacity(…)`",
+    );
+    says(
+        value.set(vec![0; 8_000_000]),
+        ErrorKind::Full,
+        "no room for a change of {…} B and for a removal after it: {…} B in one piece, for blocks of {…} B in all, are not to be had: {…} B of the capacity of 8388608 B are used, and it is more than the capacity; raise `capacity`",
+    );
+    value.set(vec![0; 300_000]).unwrap();
 }
 
 struct Clerk;

@@ -47,7 +47,7 @@ fn of_numbers_and_handles() {
     says(
         lists.push(elsewhere.list([1u8]).unwrap()),
         ErrorKind::Refused,
-        "the value holds a handle on object 1 of another manager: a container can refer to objects of its own manager only",
+        "the value holds a handle on object 1 of another manager: a container can refer to objects of its own manager only: make it there, or store its `token()`",
     );
     #[allow(clippy::reversed_empty_ranges)] // That is the mistake.
     let backwards = 5..2;

@@ -64,7 +64,7 @@ fn of_types_that_are_others() {
     says(
         manager.open::<ClerkProxy>("doorman").map(drop),
         ErrorKind::WrongType,
-        "\"doorman\" was made as remote Doorman {wait(&self, Event) -> {…}}, not as remote Clerk {fail(&mut self) -> (), leave(&mut self) -> ()}: open it with the type that it was made with",
+        "\"doorman\" was made as remote Doorman {wait(&self, Event) -> {…}}, not as remote Clerk {fail(&mut self) -> (), leave(&mut self) -> ()}: open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name",
     );
 }
 

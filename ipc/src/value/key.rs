@@ -14,7 +14,8 @@ use super::shared::Shared;
     message = "`{Self}` cannot be a key",
     label = "not a key",
     note = "keys are compared by their bytes: no floats, `HashMap`, `HashSet` or handles in them",
-    note = "put `#[derive(commonhold::Shared, commonhold::Key)]` on a type of your own"
+    note = "put `#[derive(commonhold::Shared, commonhold::Key)]` on a type of your own",
+    note = "`String`, not `&str`: a dict owns its keys; `get` and `insert` take `&str` then"
 )]
 pub trait Key: Shared {}
 

@@ -30,8 +30,8 @@ use super::serialise::Ser;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between processes",
     label = "not a shared type",
-    note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)",
     note = "put `#[derive(commonhold::Shared)]` on a type of your own; shared types own what they hold (`String`, not `&str`; `Vec<T>`, not `&[T]`) and have no pointers into one process",
+    note = "`usize` and `isize` have no fixed size in shared memory: use `u64` and `i64` (`len() as u64`)",
     note = "of a type of others share what describes it, such as an error's text (`.map_err(|error| error.to_string())`); a `std::io::Error` or a `SendError` becomes a `commonhold::Error`, which is shared, by `?`"
 )]
 pub trait Shared: Sized + 'static + Archive<Archived: Portable + CheckBytes<Check> + Deserialize<Self, De>> + Serialize<Ser> {

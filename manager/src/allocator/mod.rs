@@ -354,6 +354,10 @@ impl<B: Backing> Allocator<B> {
         let wanted = format!("{} B in one piece, for {what}, are not to be had", bytes(pages));
         let used = format!("{} B of the capacity of {} B are used", bytes(self.pages.used()), bytes(self.pages.budget()));
         match refusal {
+            Refusal::Budget if pages > self.pages.budget() => {
+                let text = format!("{wanted}: {used}, and it is more than the capacity; raise `capacity`");
+                Error::new(ErrorKind::Full, text)
+            }
             Refusal::Budget => {
                 let text = format!("{wanted}: {used}; raise `capacity`, remove entries, or end readers that hold old versions");
                 Error::new(ErrorKind::Full, text)

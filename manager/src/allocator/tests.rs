@@ -401,7 +401,8 @@ fn a_full_arena_says_so_and_goes_on() {
     assert_eq!(by_budget.usage(), before);
     let error = by_budget.reserve(1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
-    assert!(error.to_string().starts_with(&format!("2101248 B in one piece, for blocks of 1 B in all, {full}")), "{error}");
+    let full = "are not to be had: 1048576 B of the capacity of 1048576 B are used, and it is more than the capacity; raise `capacity`";
+    assert_eq!(error.to_string(), format!("2101248 B in one piece, for blocks of 1 B in all, {full}"));
     by_budget.allocate(16, 1).unwrap();
     verify(&by_budget);
 

@@ -27,7 +27,8 @@ pub struct Lease<T: Shared> {
 }
 
 impl<T: Shared> Lease<T> {
-    /// The item is done: it leaves the queue for good. Returns it.
+    /// The item is done: it leaves the queue for good. Returns it. In a [`joinable`](crate::QueueOptions::joinable) queue too that is all:
+    /// [`task_done`](Queue::task_done) is for what `recv` took.
     ///
     /// # Errors
     /// Disconnected, when the manager has ended.

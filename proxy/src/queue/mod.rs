@@ -88,6 +88,13 @@ impl<'q> Ready<'q> {
     fn queue(&self) -> queue::Queue<'q, Segment> {
         queue::Queue::new(&self.known.segment, &self.known.plan)
     }
+
+    /// The error of sending into a closed queue.
+    #[cold]
+    fn closed(&self) -> Error {
+        let text = format!("the queue, object {} at {}, is closed: nothing can be sent any more", self.id, self.session.address);
+        Error::new(ErrorKind::Closed, text)
+    }
 }
 
 /// How long an operation may wait.
@@ -167,7 +174,8 @@ impl<T: Shared> Queue<T> {
     }
 
     /// Says that one item that this process has received is done: for a queue that was made [`joinable`](QueueOptions::joinable).
-    /// The items of a process that has ended count as done.
+    /// It is for what [`recv`](Self::recv) and its kin took; [`ack`](crate::Lease::ack) of a lease says it already. The items of a process
+    /// that has ended count as done.
     ///
     /// # Errors
     /// `OutOfRange` if everything is done that this process has received.
@@ -197,7 +205,7 @@ impl<T: Shared> Queue<T> {
         if ready.queue().task_done(ready.me)? {
             return Ok(());
         }
-        let text = "task_done was called more often than this process has received items: call it once for each";
+        let text = "task_done was called more often than this process has received items: call it once for each (an acknowledged lease is already counted)";
         Err(Error::new(ErrorKind::OutOfRange, text))
     }
 
@@ -266,12 +274,6 @@ impl<T: Shared> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(f, text::<Self>(), &self.object, self.len().ok().map(|len| len as u64))
     }
-}
-
-/// The error of sending into a closed queue.
-#[cold]
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the queue is closed: nothing can be sent any more")
 }
 
 /// The error of waiting in vain.

@@ -59,7 +59,8 @@ impl QueueOptions {
         self
     }
 
-    /// Each received item counts as unfinished until [`Queue::task_done`].
+    /// Each item that `recv` took counts as unfinished until [`Queue::task_done`]. A leased one does so until [`ack`](crate::Lease::ack)
+    /// anyway, which is not to be followed by `task_done`.
     pub fn joinable(mut self) -> Self {
         self.parameters.joinable = true;
         self

@@ -18,8 +18,10 @@ impl<'r, 'q> Parcel<'r, 'q> {
     /// Has the manager keep what these handles refer to.
     pub fn pack(ready: &'r Ready<'q>, handles: &[(u64, u64)]) -> Result<Self> {
         if let Some((_, id)) = handles.iter().find(|(manager, _)| *manager != ready.session.manager()) {
-            let text =
-                format!("the item holds a handle on object {id} of another manager: a queue can refer to objects of its own manager only");
+            let text = format!(
+                "the item holds a handle on object {id} of another manager: a queue can refer to objects of its own manager only: make it \
+                 there, or send its `token()`"
+            );
             return Err(Error::new(ErrorKind::Refused, text));
         }
         let mut request = Request::new(Call::Pack);

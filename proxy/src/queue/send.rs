@@ -1,7 +1,7 @@
 //! Values into items.
 
 use super::parcel::Parcel;
-use super::{Queue, Ready, SendError, Until, closed, timed_out};
+use super::{Queue, Ready, SendError, Until, timed_out};
 use crate::patience::Patience;
 use crate::request::Request;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -115,7 +115,7 @@ impl Ready<'_> {
             match self.queue().send_short(self.me, payload, ticket)? {
                 Sent::Done => return Ok(Some(())),
                 Sent::Full => return Ok(None),
-                Sent::Closed => return Err(closed()),
+                Sent::Closed => return Err(self.closed()),
                 Sent::Grow(region, wanted) => self.grow(region, wanted)?,
             }
         }
@@ -133,11 +133,11 @@ impl Ready<'_> {
                     points::client("queue: item filled");
                     match queue.publish(self.me, filling)? {
                         Sent::Done => return Ok(Some(())),
-                        Sent::Closed => return Err(closed()),
+                        Sent::Closed => return Err(self.closed()),
                         Sent::Full | Sent::Grow(..) => return Ok(None),
                     }
                 }
-                Begun::Not(Sent::Closed) => return Err(closed()),
+                Begun::Not(Sent::Closed) => return Err(self.closed()),
                 Begun::Not(Sent::Grow(region, wanted)) => self.grow(region, wanted)?,
                 Begun::Not(Sent::Full | Sent::Done) => return Ok(None),
             }
