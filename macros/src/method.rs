@@ -225,18 +225,15 @@ fn refuse_unfit(signature: &Signature) -> Result<()> {
 
 /// All parameters, or what is wrong with each.
 fn parameters(signature: &Signature) -> Result<Vec<Parameter>> {
-    let parameters = (0..).zip(signature.inputs.iter().skip(1)).map(|(at, argument)| parameter(at, argument));
-    parameters.fold(Ok(Vec::new()), |all, one| match (all, one) {
-        (Ok(mut all), Ok(one)) => {
-            all.push(one);
-            Ok(all)
+    let (mut parameters, mut wrong) = (Vec::new(), None);
+    for (at, argument) in (0..).zip(signature.inputs.iter().skip(1)) {
+        match (parameter(at, argument), &mut wrong) {
+            (Ok(parameter), _) => parameters.push(parameter),
+            (Err(error), None) => wrong = Some(error),
+            (Err(error), Some(wrong)) => wrong.combine(error),
         }
-        (Err(mut error), Err(other)) => {
-            error.combine(other);
-            Err(error)
-        }
-        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-    })
+    }
+    wrong.map_or(Ok(parameters), Err)
 }
 
 fn parameter(at: usize, argument: &FnArg) -> Result<Parameter> {

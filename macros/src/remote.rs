@@ -7,7 +7,8 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{
-    Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Signature, Token, TraitItem, Type, Visibility, parenthesized, parse_quote,
+    Attribute, Error, ImplItem, Item, ItemImpl, ItemTrait, Path, Result, Signature, Token, TraitItem, Type, Visibility, parenthesized,
+    parse_quote,
 };
 
 /// What stands behind the attribute's name.

@@ -9,7 +9,8 @@ const PART_BYTES_MAX: usize = 80;
 
 /// The error's text for what was made as one type, and is opened as another.
 pub(crate) fn of_types(what: &str, made: &str, wanted: &str) -> String {
-    const ADVICE: &str = "open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name";
+    const ADVICE: &str =
+        "open it with the type that it was made with, or, if that has changed since, shut its manager down, or use a new name";
     if made.len() + wanted.len() <= SHORT_BYTES_MAX {
         return format!("{what} was made as {made}, not as {wanted}: {ADVICE}");
     }

@@ -139,6 +139,10 @@ fn of_managers_that_this_process_does_not_know() {
 struct Unwritable;
 
 impl commonhold::AsShared<String> for Unwritable {
+    type Back = ();
+
+    fn back(self) {}
+
     fn write(&self, _: &mut commonhold::__rt::Ser) -> Result<(), commonhold::__rt::Fault> {
         Err(rkyv::rancor::Source::new(std::fmt::Error))
     }
