@@ -329,42 +329,7 @@ impl Session {
     ///
     /// # Errors
     /// `body`'s own; `Refused` as said; `Conflict` if it is so slow that others keep changing what it read.
-    ///
-    /// An error of a type of your own leaves `body` as the cause of one of commonhold:
-    ///
-    /// ```
-    /// # commonhold::init_in_tests!();
-    /// # fn main() -> commonhold::Result<()> {
-    /// use commonhold::{Error, ErrorKind, Manager};
-    /// use std::error::Error as _;
-    ///
-    /// #[derive(Debug)]
-    /// struct OutOfStock {
-    ///     left: i64,
-    /// }
-    /// # impl std::error::Error for OutOfStock {}
-    /// impl std::fmt::Display for OutOfStock {
-    ///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-    ///         write!(f, "only {} are left", self.left)
-    ///     }
-    /// }
-    ///
-    /// let manager = Manager::start()?;
-    /// let stock = manager.dict([("pear".to_string(), 3i64)])?;
-    /// let taken = manager.transaction(|tx| {
-    ///     let left = tx.add(&stock, "pear", -5)? + 5;
-    ///     if left < 5 {
-    ///         return Err(Error::caused(ErrorKind::Other, "cannot take 5 pears", OutOfStock { left }));
-    ///     }
-    ///     Ok(())
-    /// });
-    /// let error = taken.unwrap_err();
-    /// let own = error.source().and_then(|cause| cause.downcast_ref::<OutOfStock>());
-    /// assert_eq!(own.map(|own| own.left), Some(3));
-    /// assert_eq!(stock.to_string(), r#"{"pear": 3}"#);      // no trace
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// How an error of a type of your own leaves `body`, the guide's chapter on transactions shows.
     pub fn transaction<R>(&self, body: impl FnMut(&Transaction<'_>) -> Result<R>) -> Result<R> {
         transaction::run(self.core(), body)
     }

@@ -5,9 +5,8 @@ use super::super::line::{AHEAD, Line, Road, seal};
 use super::super::question::{Chain, in_chain};
 use super::Host;
 use super::not_here;
-use super::object::Slot;
 use super::panics::{PanicReport, as_method};
-use super::turns::{Place, Turn, called_off, circle};
+use super::turns::{Door, Place, Turn, called_off, circle};
 use crate::handle::Lent;
 use crate::payload::ids;
 use crate::retry::Ticket;
@@ -210,7 +209,7 @@ fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>, at_doo
     let arguments = asked.handles.iter().map(|id| Stored::new(host.core(), id)).collect::<Result<Vec<_>>>()?;
     let turn = match slot.door().try_enter(asked.chain, alone) {
         Some(turn) => turn,
-        None => wait_at_door(host, &slot, head, (asked.chain, alone), at_door)?,
+        None => wait_at_door(host, slot.door(), head, (asked.chain, alone), at_door)?,
     };
     // Of who died nothing is said: they are looked for where it has taken long.
     if head.lane != AHEAD && (road.is_given_up() || turn.waited && road.has_hung_up()) {
@@ -231,16 +230,16 @@ fn try_call(host: &Arc<Host>, road: &Road, head: &Head, asked: Asked<'_>, at_doo
 /// Waits until a call is let into its object.
 fn wait_at_door<'s>(
     host: &Host,
-    slot: &'s Slot,
+    door: &'s Arc<Door>,
     head: &Head,
     (chain, alone): (u64, bool),
     at_door: Option<&dyn AtDoor>,
 ) -> Result<Turn<'s>> {
-    let place = Arc::new(Place::at(slot.door()));
+    let place = Arc::new(Place::at(door));
     if let Some(at_door) = at_door {
         at_door.wait(head, &place);
     }
-    let turn = slot.door().wait(&host.waits, chain, alone, &place);
+    let turn = door.wait(&host.waits, chain, alone, &place);
     if at_door.is_some_and(|at_door| !at_door.begin(head)) {
         return Err(called_off());
     }
