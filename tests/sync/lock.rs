@@ -301,7 +301,7 @@ fn scribbled_words_are_that_locks_affair() {
         vandal.write(0, state);
         let error = lock.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{state:#x}: {error}");
-        let nonsense = "the words of this Lock make no sense: a process that uses it has written over them; make a new one";
+        let nonsense = "the words of this lock make no sense: a process that uses it has written over them; make a new one";
         assert_eq!(error.to_string(), nonsense);
         assert!(lock.try_lock().unwrap().is_none());
         drop(other.lock().unwrap().into_guard());

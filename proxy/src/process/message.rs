@@ -212,6 +212,8 @@ pub(super) struct Inbox {
     fds: Vec<OwnedFd>,
     /// The other side will say no more.
     pub(super) ended: bool,
+    /// It has said what cannot be read, and where its next message begins is not known. So whoever looks is told the same.
+    is_unreadable: bool,
 }
 
 impl Inbox {
@@ -219,7 +221,12 @@ impl Inbox {
     pub(super) fn next(&mut self, channel: &Channel) -> Result<Option<Message>> {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(message) = self.take()? {
+            if self.is_unreadable {
+                return Err(malformed());
+            }
+            let taken = self.take();
+            self.is_unreadable = taken.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt);
+            if let Some(message) = taken? {
                 return Ok(Some(message));
             }
             if self.ended {
@@ -331,7 +338,13 @@ mod tests {
     fn taken(file: impl Into<OwnedFd>, len: u64) -> Result<Archive> {
         let (ours, theirs) = Channel::pair().unwrap();
         send(&ours, Kind::Returned, &head(2), &Packed::File(file.into(), len), &[]).unwrap();
-        Inbox::default().wait(&theirs).map(|message| message.expect("it is whole").value)
+        let mut inbox = Inbox::default();
+        let message = inbox.wait(&theirs);
+        if let Err(error) = &message {
+            // Several may ask: whoever joins, and who looks at all children.
+            assert_eq!(inbox.wait(&theirs).map(drop).unwrap_err().to_string(), error.to_string(), "again");
+        }
+        message.map(|message| message.expect("it is whole").value)
     }
 
     fn archive_of(value: &[u8]) -> Vec<u8> {
