@@ -44,8 +44,8 @@ impl Ser {
     ///
     /// # Errors
     /// [`ErrorKind::TooLarge`] if the archive would be larger than [`VALUE_BYTES_MAX`], be nested deeper than
-    /// [`ARCHIVE_DEPTH_MAX`] or hold more than [`HANDLES_PER_VALUE_MAX`] handles; the sink's own error. What was written of the
-    /// value up to then stays: [`reset`](Ser::reset) before the next use.
+    /// [`ARCHIVE_DEPTH_MAX`](crate::limits::ARCHIVE_DEPTH_MAX) or hold more than [`HANDLES_PER_VALUE_MAX`] handles; the sink's own
+    /// error. What was written of the value up to then stays: [`reset`](Ser::reset) before the next use.
     #[inline]
     pub fn put<T: Shared>(&mut self, value: &impl AsShared<T>) -> Result<Range<usize>> {
         match self.try_put::<T>(value) {
