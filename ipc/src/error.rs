@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A process has ended without a result: it was killed by a signal, or called `exit`.
     Died,
+    /// What was asked for has been done, whole, and only its result is lost, with the process that was to bring it.
+    ResultLost,
     /// The system does not offer what is needed, or refused it.
     System,
     /// An error of the caller's own, made by [`Error::other`].

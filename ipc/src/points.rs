@@ -3,7 +3,7 @@
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
 //! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients,
 //! [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
-//! (SIGSTOP) there instead. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
+//! (SIGSTOP) there instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
 //! exists.
 
 /// At which of its points a manager dies.
@@ -14,14 +14,16 @@ pub const CLIENT_VARIABLE: &str = "COMMONHOLD_CLIENT_DIE_AT";
 pub const MANAGER_STOP_VARIABLE: &str = "COMMONHOLD_MANAGER_STOP_AT";
 /// At which of its points a host dies.
 pub const HOST_VARIABLE: &str = "COMMONHOLD_HOST_DIE_AT";
+/// At which of its points, by its words, a host stops when it reaches it first.
+pub const HOST_STOP_VARIABLE: &str = "COMMONHOLD_HOST_STOP_AT";
 /// At which of its points a client stops.
 pub const CLIENT_STOP_VARIABLE: &str = "COMMONHOLD_CLIENT_STOP_AT";
 
 #[cfg(feature = "death-points")]
 mod counted {
-    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_VARIABLE, MANAGER_STOP_VARIABLE, MANAGER_VARIABLE};
+    use super::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_STOP_VARIABLE, HOST_VARIABLE, MANAGER_STOP_VARIABLE, MANAGER_VARIABLE};
     use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     pub struct Count {
         reached: AtomicU64,
@@ -58,6 +60,16 @@ mod counted {
         std::env::var(variable).ok()?.parse().ok()
     }
 
+    /// Stops a host at the point that is named, once.
+    pub fn stop_host(what: &str) {
+        static AT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(HOST_STOP_VARIABLE).ok());
+        static HAS_STOPPED: AtomicBool = AtomicBool::new(false);
+        if AT.as_deref() == Some(what) && !HAS_STOPPED.swap(true, Ordering::Relaxed) {
+            eprintln!("the host stops: {what}");
+            crate::sys::stop_self();
+        }
+    }
+
     pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || number(MANAGER_STOP_VARIABLE));
     pub static HOST: Count = Count::new(|| number(HOST_VARIABLE), || None);
     pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
@@ -81,7 +93,10 @@ pub fn client(_what: &str) {
 #[inline(always)]
 pub fn host(_what: &str) {
     #[cfg(feature = "death-points")]
-    counted::HOST.reached("the host", _what);
+    {
+        counted::HOST.reached("the host", _what);
+        counted::stop_host(_what);
+    }
 }
 
 /// How many bytes of a frame are sent before the client may die in the middle of it; 0: it goes in one piece.

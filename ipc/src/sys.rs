@@ -456,9 +456,10 @@ pub fn continue_at_end(socket: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Stops this process by SIGSTOP, until somebody lets it go on: for tests as well.
+/// Stops this process by SIGSTOP, until somebody lets it go on: for tests as well. The calling thread stops here: of a signal to the process
+/// another thread would be told first.
 pub fn stop_self() {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
 }
 
 /// Takes a variable out of the environment, so that this process's own children do not see it. A program with rights beyond its

@@ -4,6 +4,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
 use commonhold_ipc::wire::buffers::Short;
 use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
+use commonhold_ipc::wire::run::RunMark;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, buffers, malformed, whole};
 
 /// Whether the upload with this number went by the socket: see `upload`, which gives the numbers.
@@ -98,9 +99,10 @@ impl Request {
         request
     }
 
-    /// The same, after which the writer's ticket is given back.
-    pub fn last(mut self) -> Self {
-        self.call = Call::LastCommit;
+    /// The same, of logic beside the data.
+    pub fn of_run(mut self, mark: RunMark) -> Self {
+        self.call = Call::RunCommit;
+        self.payload().extend_from_slice(&mark.to_bytes());
         self
     }
 
@@ -155,6 +157,6 @@ impl Request {
 
     /// Whether it may go by a lane: the ticket, or a commit or series that names nothing that went by the socket, where it might be overtaken.
     pub fn fits_lanes(&self) -> bool {
-        matches!(self.call, Call::Commit | Call::LastCommit | Call::Series | Call::Ticket) && !self.by_socket
+        matches!(self.call, Call::Commit | Call::RunCommit | Call::Series | Call::Ticket) && !self.by_socket
     }
 }

@@ -4,8 +4,11 @@ use crate::session::SessionCore;
 use crate::write::{Committed, conflicts};
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::limits::{CONFLICTS_BEFORE_TICKET, TICKET_KEPT_US, TICKET_MS};
-use commonhold_ipc::wire::Call;
+use commonhold_ipc::points;
 use commonhold_ipc::wire::commit::CommitWriter;
+use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::run::RunMark;
+use commonhold_ipc::wire::{Call, malformed};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +31,8 @@ pub struct HasTicket(pub bool);
 /// The writer's ticket, given back when dropped: also when the attempt panics.
 pub struct Ticket {
     session: Arc<SessionCore>,
+    /// The manager's for it.
+    number: u64,
     since: Instant,
     /// The manager has taken it back with a commit.
     is_back: Cell<bool>,
@@ -39,8 +44,11 @@ impl Ticket {
         if !session.gate.close() {
             return Ok(None);
         }
-        let mut ticket = Ticket { session: session.clone(), since: Instant::now(), is_back: Cell::new(false) };
-        session.call(&mut crate::request::Request::new(Call::Ticket), false)?;
+        let mut ticket = Ticket { session: session.clone(), number: 0, since: Instant::now(), is_back: Cell::new(false) };
+        let Outcome::Number(number) = session.call(&mut crate::request::Request::new(Call::Ticket), false)?.outcome()? else {
+            return Err(malformed("reply"));
+        };
+        ticket.number = number;
         // Its time begins only now.
         session.gate.close();
         ticket.since = Instant::now();
@@ -52,10 +60,12 @@ impl Ticket {
         self.since.elapsed() < Duration::from_micros(TICKET_KEPT_US)
     }
 
-    /// Commits, and so gives it back.
-    pub fn commit_last(&self, commit: &mut CommitWriter) -> Result<Committed> {
-        let committed = self.session.commit_last(commit);
-        self.is_back.set(committed.is_ok());
+    /// Commits what logic has come to, asked for on this line by the call of this number; `is_last`: and gives it back.
+    pub fn commit_run(&self, commit: &mut CommitWriter, (line, number): (u64, u64), is_last: bool) -> Result<Committed> {
+        points::host("logic: before its commit");
+        let committed = self.session.commit_run(commit, RunMark { ticket: self.number, line, number, is_last });
+        points::host("logic: committed, not answered");
+        self.is_back.set(is_last && committed.is_ok());
         committed
     }
 }
@@ -86,8 +96,8 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
 }
 
 /// Runs `attempt` under the writer's ticket from the beginning: nobody else commits meanwhile, so it is done at once. It is given a
-/// way to ask whether the ticket's time is not over yet, and the ticket, unless the calling thread has it already, further out. Only a write
-/// that this process has made besides can make it try again.
+/// way to ask whether the ticket's time is not over yet, and the ticket. Only a write that this process has made besides can make it try again, or
+/// that the ticket was taken from it.
 ///
 /// A ticket that is `kept` from the last time is used, and left there again if the attempt has not given it back with its commit.
 pub fn under_ticket<R>(
@@ -95,23 +105,21 @@ pub fn under_ticket<R>(
     kept: &mut Option<Ticket>,
     begun: impl FnOnce() -> Result<()>,
     over_time: impl Fn() -> Error,
-    mut attempt: impl FnMut(&dyn Fn() -> bool, Option<&Ticket>) -> Result<Attempt<R>>,
+    mut attempt: impl FnMut(&dyn Fn() -> bool, &Ticket) -> Result<Attempt<R>>,
 ) -> Result<R> {
-    let mut ticket = match kept.take() {
-        None => Ticket::take(session)?,
-        ticket => ticket,
-    };
-    let since = ticket.as_ref().map_or_else(Instant::now, |ticket| ticket.since);
-    let until = since + Duration::from_millis(TICKET_MS);
+    // A thread that runs logic has no ticket from elsewhere.
+    let take = || Ticket::take(session).map(|ticket| ticket.expect("a thread has one ticket at a time"));
+    let mut ticket = kept.take().map_or_else(take, Ok)?;
+    let until = ticket.since + Duration::from_millis(TICKET_MS);
     begun()?;
     while Instant::now() < until {
-        if let Attempt::Done(result) = attempt(&|| Instant::now() < until, ticket.as_ref())? {
-            *kept = ticket.filter(|ticket| !ticket.is_back.get());
+        if let Attempt::Done(result) = attempt(&|| Instant::now() < until, &ticket)? {
+            *kept = Some(ticket).filter(|ticket| !ticket.is_back.get());
             return Ok(result);
         }
-        if ticket.take().is_some() {
-            ticket = Ticket::take(session)?;
-        }
+        // Before the next one is asked for.
+        drop(ticket);
+        ticket = take()?;
     }
     Err(over_time())
 }

@@ -11,7 +11,7 @@ use crate::guard::Ref;
 use crate::handle::Handle;
 use crate::inside::Inside;
 use crate::list::List;
-use crate::retry::{Attempt, HasTicket, Ticket, under_ticket, until_done};
+use crate::retry::{Attempt, Ticket, under_ticket, until_done};
 use crate::session::SessionCore;
 use crate::single::{Counter, Value, check_set};
 use crate::write::{Committed, with_key};
@@ -531,10 +531,11 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
 }
 
 /// Runs a transaction under the writer's ticket from the beginning, so that nobody conflicts with it; `begun` is called when its time
-/// begins. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
+/// begins, and `asked` is the line and the number by which its caller asks what became of it. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
 /// kept for the next if there is one when this is to be committed, as `is_next` says.
 pub(crate) fn run_alone<'s, R>(
     session: &'s Arc<SessionCore>,
+    asked: (u64, u64),
     kept: &mut Option<Ticket>,
     is_next: impl Fn() -> bool,
     begun: impl FnOnce() -> Result<()>,
@@ -547,10 +548,7 @@ pub(crate) fn run_alone<'s, R>(
         if !is_in_time() {
             return Err(over_time());
         }
-        let committed = tx.commit(|session, commit| match ticket {
-            Some(ticket) if !(ticket.is_fresh() && is_next()) => ticket.commit_last(commit),
-            _ => session.commit_with(commit, HasTicket(true)),
-        });
+        let committed = tx.commit(|_, commit| ticket.commit_run(commit, asked, !(ticket.is_fresh() && is_next())));
         Ok(match committed? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,

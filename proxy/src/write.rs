@@ -9,6 +9,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, to_owned, with_scratch};
 use commonhold_ipc::wire::commit::{CommitWriter, Op};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::run::RunMark;
 use commonhold_ipc::wire::{Call, malformed};
 use std::sync::Arc;
 
@@ -54,9 +55,9 @@ impl SessionCore {
         self.call_then(&mut Request::commit(commit).quiet(), true, committed)
     }
 
-    /// The same under the ticket, which is given back with it.
-    pub fn commit_last(&self, commit: &mut CommitWriter) -> Result<Committed> {
-        self.call_then(&mut Request::commit(commit).last().quiet(), true, committed)
+    /// The same of logic beside the data, under the ticket that the mark names or not at all.
+    pub fn commit_run(&self, commit: &mut CommitWriter, mark: RunMark) -> Result<Committed> {
+        self.call_then(&mut Request::commit(commit).of_run(mark).quiet(), true, committed)
     }
 
     /// Commits operations under conditions.

@@ -49,8 +49,14 @@ fn of_logic_beside_the_data() {
     says(
         manager.run(loops, ()),
         ErrorKind::TimedOut,
-        "what runs beside the manager may take 200 ms, and its host has said nothing for 2200 ms: it has left no trace, unless it was done \
-         in time and the host was stopped before it could say so",
+        "what runs beside the manager may take 200 ms, and its host has said nothing for 2200 ms: it has left no trace, and will leave none; \
+         is the host stopped?",
+    );
+    let dies = |_: &Transaction<'_>, (): ()| -> commonhold::Result<()> { std::process::exit(3) };
+    says(
+        manager.run(dies, ()),
+        ErrorKind::Died,
+        "the host process, in which this ran, ended before it was done: it has left no trace; do it again, a new host is started for it",
     );
     let panics = |_: &Transaction<'_>, (): ()| -> commonhold::Result<()> { panic!("out of ink") };
     says(manager.run(panics, ()), ErrorKind::Panicked, "{…}panicked at tests/errors/objects.rs:{…}: out of ink");

@@ -38,7 +38,7 @@ impl Plain {
 /// A session by hand.
 pub struct Raw {
     channel: Channel,
-    host: u64,
+    pub host: u64,
     _fds: Vec<OwnedFd>,
 }
 
@@ -70,11 +70,16 @@ impl Raw {
         Raw { channel, host, _fds }
     }
 
-    fn call(&self, call: Call, payload: &[u8]) -> Result<Option<OwnedFd>, String> {
+    /// Makes a call: status and payload of its answer, and a descriptor; none if the manager has hung up.
+    pub fn ask(&self, call: Call, payload: &[u8]) -> Option<(u8, Vec<u8>, Option<OwnedFd>)> {
         self.channel.send_all(&frame(call as u8, 1, payload), &[], Instant::now() + PATIENCE).unwrap();
         let mut fds = Vec::new();
-        let (head, payload) = read_frame(&self.channel, &mut fds).ok_or("the manager has hung up")?;
-        if head.code == 0 { Ok(fds.pop()) } else { Err(parse_error(&mut Reader::new(&payload)).unwrap().to_string()) }
+        read_frame(&self.channel, &mut fds).map(|(head, payload)| (head.code, payload, fds.pop()))
+    }
+
+    fn call(&self, call: Call, payload: &[u8]) -> Result<Option<OwnedFd>, String> {
+        let (code, payload, fd) = self.ask(call, payload).ok_or("the manager has hung up")?;
+        if code == 0 { Ok(fd) } else { Err(parse_error(&mut Reader::new(&payload)).unwrap().to_string()) }
     }
 
     fn reach(&self, how: u8) -> Channel {
@@ -381,7 +386,7 @@ pub fn scribble_with(manager: &Manager, good: &[u8], is_served: impl Fn() -> boo
 
 /// A host by hand, and the line on which it is called.
 pub struct RawHost {
-    raw: Raw,
+    pub raw: Raw,
     control: Channel,
     descriptors: Vec<OwnedFd>,
     line: Option<(LineEnd, Segment)>,

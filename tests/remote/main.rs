@@ -12,6 +12,7 @@ mod lives;
 mod logic;
 mod points;
 mod programs;
+mod settle;
 
 commonhold::init_in_tests!();
 

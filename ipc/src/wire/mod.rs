@@ -21,6 +21,7 @@ pub mod commit;
 mod op;
 pub mod remote;
 pub mod reply;
+pub mod run;
 pub mod series;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +50,7 @@ pub enum Call {
     Unpublish = 7,
     /// Arms the watch words of an object: id.
     Arm = 8,
-    /// Asks for the writer's ticket.
+    /// Asks for the writer's ticket: its number is the answer.
     Ticket = 9,
     /// Gives the writer's ticket back. Not answered.
     TicketBack = 10,
@@ -93,7 +94,7 @@ pub enum Call {
     Host = 32,
     /// The host of a program, by its build: see [`NewHost`]. Its number, or nothing if the caller may start one.
     FindHost = 33,
-    /// A line to a host: how ([`remote`]), and its number. That again, and our end travels with it.
+    /// A line to a host: how ([`remote`]), and its number. The line's own number, and our end travels with it.
     Reach = 34,
     /// Types that a host offers, one a line, from the session that is that host.
     Offer = 35,
@@ -105,8 +106,11 @@ pub enum Call {
     Block = 38,
     /// Takes the name away from an object's block: its id. Whether it had it.
     Unlink = 39,
-    /// A [`Commit`](Call::Commit) under the writer's ticket, which is given back with it, whatever comes of it.
-    LastCommit = 40,
+    /// What logic beside the data has come to: a [`Commit`](Call::Commit), and behind it a [`RunMark`](run::RunMark). By hosts alone. Done only
+    /// under the ticket that the mark names; else it is answered as a conflict.
+    RunCommit = 40,
+    /// Whether logic has been committed, see [`Settle`](run::Settle). It has, or nothing: then it never will be.
+    Settle = 41,
 }
 
 impl Call {
@@ -116,7 +120,7 @@ impl Call {
         [
             Commit, Create, Retain, Release, Publish, Lookup, Unpublish, Arm, Ticket, TicketBack, Stats, Audit, Shutdown, Upload, Names,
             Discard, Attach, Who, Ring, Grow, Pack, Unpack, Forget, Series, Entrust, Part, Host, FindHost, Reach, Offer, Objects, Sessions,
-            Block, Unlink, LastCommit,
+            Block, Unlink, RunCommit, Settle,
         ]
         .into_iter()
         .find(|call| *call as u8 == code)

@@ -127,7 +127,7 @@ impl Outcome {
     }
 }
 
-const KINDS: [(u8, ErrorKind); 21] = [
+const KINDS: [(u8, ErrorKind); 22] = [
     (1, ErrorKind::Disconnected),
     (2, ErrorKind::OutcomeUnknown),
     (3, ErrorKind::WrongType),
@@ -149,6 +149,7 @@ const KINDS: [(u8, ErrorKind); 21] = [
     (19, ErrorKind::Broken),
     (20, ErrorKind::Closed),
     (21, ErrorKind::Cancelled),
+    (22, ErrorKind::ResultLost),
 ];
 
 /// The number by which a kind of error travels; 0: an error of a caller's own.
@@ -236,6 +237,7 @@ mod tests {
             Panicked,
             Cancelled,
             Died,
+            ResultLost,
             System,
             Other,
         ];
@@ -244,7 +246,7 @@ mod tests {
             match kind {
                 Disconnected | OutcomeUnknown | WrongType | NotFound | AlreadyExists | Corrupt | Full | TimedOut | TooLarge => {}
                 OutOfRange | NotInitialised | UsedAfterFork | Refused | Deadlock | Broken | Closed | Conflict | Panicked => {}
-                Cancelled | Died | System | Other => {}
+                Cancelled | Died | ResultLost | System | Other => {}
             }
             assert_eq!(kind_of(code_of(kind)), kind);
         }

@@ -224,7 +224,8 @@ impl Server {
         }
         match call {
             Call::Commit => self.commit(index, head, payload),
-            Call::LastCommit => self.last_commit(index, head, payload),
+            Call::RunCommit => self.run_commit(index, head, payload),
+            Call::Settle => self.settle(payload),
             Call::Series => self.series(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
@@ -260,10 +261,7 @@ impl Server {
             }
             Call::Stats => Done::Answer(vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
-            Call::Names => {
-                let lines = self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect();
-                Done::Answer(vec![Outcome::Text(lines)])
-            }
+            Call::Names => Done::Answer(vec![Outcome::Text(self.names())]),
             Call::Shutdown => self.shut_down(),
             Call::Attach => self.with_id(payload, |server, id| server.attach(index, id)),
             Call::Who => self.with_id(payload, |server, number| Done::Answer(server.who(number))),

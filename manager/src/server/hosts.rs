@@ -5,6 +5,7 @@
 //! waits for one: what a host does not read is kept up to a limit, and lines are refused beyond it. Calls do not pass through here.
 
 use super::calls::Done;
+use super::runs::{Ended, Runs};
 use super::{Connection, Server};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HOST_PENDING_BYTES_MAX, HOST_TYPES_MAX, HOSTS_MAX};
@@ -34,11 +35,12 @@ struct Host {
     /// What it has not been told yet: bytes, and what travels with their first.
     pending: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     pending_bytes: usize,
+    runs: Runs,
 }
 
 impl Host {
-    fn tell(&mut self, what: Tell, payload: &[u8], descriptor: Option<OwnedFd>) {
-        let head = Head { len: payload.len() as u32, code: what as u8, quiet: false, lane: 0, number: 0 };
+    fn tell(&mut self, what: Tell, number: u64, payload: &[u8], descriptor: Option<OwnedFd>) {
+        let head = Head { len: payload.len() as u32, code: what as u8, quiet: false, lane: 0, number };
         let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
         bytes.extend_from_slice(&head.to_bytes());
         bytes.extend_from_slice(payload);
@@ -72,6 +74,10 @@ impl Host {
 pub struct Hosts {
     /// By the number of their session.
     hosts: HashMap<u64, Host>,
+    /// Lines so far: the last one's number.
+    lines: u64,
+    /// What those have committed that have ended.
+    ended: Ended,
 }
 
 impl Hosts {
@@ -87,14 +93,26 @@ impl Hosts {
 
     /// A session is over.
     pub fn ended(&mut self, session: u64) {
-        self.hosts.remove(&session);
+        if let Some(host) = self.hosts.remove(&session) {
+            self.ended.keep(session, host.runs);
+        }
+    }
+
+    /// What a host has committed, be it over or not.
+    pub fn runs(&self, host: u64) -> Option<&Runs> {
+        self.hosts.get(&host).map(|host| &host.runs).or_else(|| self.ended.of(host))
+    }
+
+    /// The same, to note more.
+    pub fn runs_mut(&mut self, host: u64) -> Option<&mut Runs> {
+        self.hosts.get_mut(&host).map(|host| &mut host.runs)
     }
 
     /// Tells hosts which of their objects are gone.
     pub fn gone(&mut self, gone: Vec<(u64, u64)>) {
         for (id, host) in gone {
             if let Some(host) = self.hosts.get_mut(&host) {
-                host.tell(Tell::Gone, &id.to_le_bytes(), None);
+                host.tell(Tell::Gone, 0, &id.to_le_bytes(), None);
             }
         }
     }
@@ -138,8 +156,8 @@ impl Hosts {
         hosts.join("; ")
     }
 
-    /// A new line to a host: our end for the client. If it is to have memory, that waits in both its sockets.
-    fn line(&mut self, number: u64, with_memory: bool) -> Result<OwnedFd> {
+    /// A new line to a host: our end for the client, and its number. If it is to have memory, that waits in both its sockets.
+    fn line(&mut self, number: u64, with_memory: bool) -> Result<(OwnedFd, u64)> {
         let Some(host) = self.hosts.get_mut(&number) else {
             return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it: make a new object"));
         };
@@ -155,13 +173,14 @@ impl Hosts {
                 end.send_all(&[0], &[memory.as_fd()], Instant::now())?;
             }
         }
-        host.tell(Tell::Line, if with_memory { &[LINE_MEMORY] } else { &[] }, Some(theirs.into()));
-        Ok(ours.into())
+        self.lines += 1;
+        host.tell(Tell::Line, self.lines, if with_memory { &[LINE_MEMORY] } else { &[] }, Some(theirs.into()));
+        Ok((ours.into(), self.lines))
     }
 }
 
 impl Server {
-    fn session_number(&self, index: usize) -> Option<u64> {
+    pub(super) fn session_number(&self, index: usize) -> Option<u64> {
         match self.connections.get(index) {
             Some(Some(Connection::Session(session))) => Some(session.number()),
             _ => None,
@@ -184,8 +203,9 @@ impl Server {
         match Channel::pair().and_then(|control| Ok((control, Channel::pair()?))) {
             Ok(((ours, theirs), (leash, their_leash))) => {
                 let (types, pending) = (BTreeSet::new(), VecDeque::new());
-                let mut host = Host { who, build, types, control: ours, _leash: leash, pending, pending_bytes: 0 };
-                host.tell(Tell::Leash, &[], Some(their_leash.into()));
+                let runs = Runs::default();
+                let mut host = Host { who, build, types, control: ours, _leash: leash, pending, pending_bytes: 0, runs };
+                host.tell(Tell::Leash, 0, &[], Some(their_leash.into()));
                 self.hosts.hosts.insert(number, host);
                 self.note_idle();
                 Done::Attached(Arc::new(theirs.into()), number)
@@ -217,7 +237,7 @@ impl Server {
         let parsed = whole(payload, "address of a host", |read: &mut Reader<'_>| Some((read.u8()?, read.u64()?)));
         let Ok((with, host)) = parsed else { return Done::Nonsense };
         match self.hosts.line(host, with & REACH_MEMORY != 0) {
-            Ok(line) => Done::Attached(Arc::new(line), host),
+            Ok((line, number)) => Done::Attached(Arc::new(line), number),
             Err(error) => Done::Failed(error),
         }
     }
@@ -251,8 +271,9 @@ mod tests {
         let ((control, _theirs), (leash, _their_leash)) = (Channel::pair().unwrap(), Channel::pair().unwrap());
         let (build, pending) = (Build::own().clone(), VecDeque::new());
         let pending_bytes = HOST_PENDING_BYTES_MAX;
-        let host = Host { who: "mill (pid 7)".into(), build, types: BTreeSet::new(), control, _leash: leash, pending, pending_bytes };
-        let mut hosts = Hosts { hosts: HashMap::from([(1, host)]) };
+        let (types, runs) = (BTreeSet::new(), Runs::default());
+        let host = Host { who: "mill (pid 7)".into(), build, types, control, _leash: leash, pending, pending_bytes, runs };
+        let mut hosts = Hosts { hosts: HashMap::from([(1, host)]), ..Hosts::default() };
         hosts.line(1, true).unwrap();
         hosts.hosts.get_mut(&1).unwrap().pending_bytes = HOST_PENDING_BYTES_MAX + 1;
         let error = hosts.line(1, true).unwrap_err();

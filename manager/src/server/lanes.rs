@@ -324,7 +324,7 @@ impl Server {
                 session.begin_call(request.head.lane);
                 self.take_ticket(index, &request.head, Some(*request))
             }
-            Some(call @ (Call::Commit | Call::LastCommit | Call::Series)) => {
+            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) => {
                 let mut payload = std::mem::take(&mut self.lane_watch.request);
                 let Some(session) = self.session(index) else { return Done::Nonsense };
                 session.begin_call(request.head.lane);
@@ -332,7 +332,7 @@ impl Server {
                 let done = match (copied, call) {
                     (None, _) => Done::Nonsense,
                     (Some(payload), Call::Series) => self.series(index, payload),
-                    (Some(payload), Call::LastCommit) => self.last_commit(index, &request.head, payload),
+                    (Some(payload), Call::RunCommit) => self.run_commit(index, &request.head, payload),
                     (Some(payload), _) => self.commit(index, &request.head, payload),
                 };
                 if payload.capacity() <= BUFFER_KEPT_BYTES {

@@ -12,6 +12,7 @@ mod lanes;
 mod luggage;
 mod overview;
 mod queues;
+mod runs;
 mod series;
 mod session;
 mod session_lanes;

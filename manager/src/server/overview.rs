@@ -12,6 +12,11 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 impl Server {
+    /// The published names.
+    pub(super) fn names(&self) -> String {
+        self.store.names().map(|(name, id)| format!("{id} {} {name}\n", name.len())).collect()
+    }
+
     /// The objects from a slot on, as many as one answer has.
     pub(super) fn objects(&mut self, from: u64) -> String {
         self.store.publish();

@@ -1,7 +1,7 @@
 //! The writer's ticket: whoever has it commits alone, for a while. It is asked for by who has lost too often, and by logic beside the data.
 //!
 //! It is a session's, and ends with it or after its time. Who asks while another session has it waits in a queue, and is answered where it has
-//! asked: on its lane or its socket. It is given back by a word, or with the last commit that is made under it.
+//! asked: on its lane or its socket. It is given back by a word, or with the commit of logic (`runs`), which names it by its number.
 
 use super::Server;
 use super::calls::Done;
@@ -9,12 +9,15 @@ use commonhold_ipc::lane::Request;
 use commonhold_ipc::limits::TICKET_MS;
 use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::wire::Head;
+use commonhold_ipc::wire::reply::Outcome;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Whose commits alone are done, and until when.
 struct Ticket {
     session: usize,
+    /// Tells it from all others.
+    number: u64,
     until: Instant,
 }
 
@@ -30,6 +33,8 @@ struct Waiting {
 #[derive(Default)]
 pub struct Tickets {
     ticket: Option<Ticket>,
+    /// Given so far.
+    given: u64,
     queue: VecDeque<Waiting>,
     /// Whether there may be sessions whose commit waits for the ticket.
     somebody_waits: bool,
@@ -48,8 +53,21 @@ impl Tickets {
         }
     }
 
-    fn give(&mut self, session: usize) {
-        self.ticket = Some(Ticket { session, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+    /// Gives it to a session; its number.
+    fn give(&mut self, session: usize) -> u64 {
+        self.given += 1;
+        self.ticket = Some(Ticket { session, number: self.given, until: Instant::now() + Duration::from_millis(TICKET_MS) });
+        self.given
+    }
+
+    /// Whether a session has the ticket of this number, in time.
+    pub fn has(&self, session: usize, number: u64) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| (ticket.session, ticket.number) == (session, number) && Instant::now() < ticket.until)
+    }
+
+    /// The session that has one.
+    pub fn holder(&self) -> Option<usize> {
+        self.ticket.as_ref().map(|ticket| ticket.session)
     }
 
     /// A commit waits for the ticket.
@@ -63,6 +81,11 @@ impl Tickets {
     }
 }
 
+/// The answer to who asked for it.
+fn given(number: u64) -> Done {
+    Done::Answer(vec![Outcome::Number(number)])
+}
+
 impl Server {
     /// Whether another session has the writer's ticket.
     pub(super) fn waits_for_ticket(&self, index: usize) -> bool {
@@ -73,8 +96,7 @@ impl Server {
     pub(super) fn take_ticket(&mut self, index: usize, head: &Head, on_lane: Option<Request>) -> Done {
         let tickets = &mut self.tickets;
         if tickets.ticket.is_none() && tickets.queue.is_empty() {
-            tickets.give(index);
-            return Done::Answer(Vec::new());
+            return given(tickets.give(index));
         }
         // A lane has one call at a time, so no client of ours asks for more.
         if tickets.queue.iter().filter(|waiting| waiting.session == index).count() >= BLOCKS {
@@ -88,20 +110,11 @@ impl Server {
         self.tickets.give_back(index);
     }
 
-    /// A commit after which the ticket is given back, whatever became of it.
-    pub(super) fn last_commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
-        let done = self.commit(index, head, payload);
-        if !matches!(done, Done::Later) {
-            self.tickets.give_back(index);
-        }
-        done
-    }
-
     /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who
     /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
     #[inline]
     pub(super) fn pass_ticket_on(&mut self) {
-        let Tickets { ticket, queue, somebody_waits } = &self.tickets;
+        let Tickets { ticket, queue, somebody_waits, .. } = &self.tickets;
         if ticket.is_some() || *somebody_waits || !queue.is_empty() {
             self.pass_ticket();
         }
@@ -115,19 +128,19 @@ impl Server {
             while self.tickets.ticket.is_none()
                 && let Some(Waiting { session, head, on_lane }) = self.tickets.queue.pop_front()
             {
-                self.tickets.give(session);
+                let done = given(self.tickets.give(session));
                 match on_lane {
                     Some(request) => {
-                        self.answer_lane(session, &request, Done::Answer(Vec::new()));
+                        self.answer_lane(session, &request, done);
                         self.answer_lanes();
                     }
-                    None => self.answer(session, &head, Done::Answer(Vec::new())),
+                    None => self.answer(session, &head, done),
                 }
                 // If that client turns out to be gone, so is its ticket, and the next one's turn has come.
                 self.flush_all();
             }
         }
-        if let Some(holder) = self.tickets.ticket.as_ref().map(|ticket| ticket.session) {
+        if let Some(holder) = self.tickets.holder() {
             self.wake_who_waits(Some(holder));
         }
     }

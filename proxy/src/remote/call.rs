@@ -129,7 +129,7 @@ fn reach_anew(session: &Arc<SessionCore>, host: u64, with_memory: bool) -> Resul
     request.payload().push(if with_memory { REACH_MEMORY } else { 0 });
     request.payload().extend_from_slice(&host.to_le_bytes());
     let reached = session.call_for_descriptor(&mut request);
-    match reached.and_then(|(_, end)| Line::new(end, with_memory.then_some(Side::Client))) {
+    match reached.and_then(|(id, end)| Line::new(id, end, with_memory.then_some(Side::Client))) {
         // What cannot be had or mapped is not needed.
         Err(error) if with_memory && error.kind() == ErrorKind::System => reach_anew(session, host, false),
         line => line,

@@ -3,12 +3,13 @@
 use super::Remote;
 use super::answer::{host_gone, result, wait};
 use super::call::{Remotes, Use, reach};
-use super::function::{Logic, unanswered};
+use super::function::{Logic, result_lost, unanswered, undone};
 use super::host::Passage;
-use super::line::Frame;
+use super::line::{Frame, Line};
 use super::question::{Arguments, Prepared, Question};
 use crate::patience::deadline_after;
 use crate::process::Task;
+use crate::request::Request;
 use crate::session::{Session, SessionCore};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -17,6 +18,7 @@ use commonhold_ipc::task::{Build, Entry, Runner};
 use commonhold_ipc::value::{AsShared, Shared, fingerprint};
 use commonhold_ipc::wire::remote::{Answer, Ask};
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::run::Settle;
 use commonhold_ipc::wire::{Call, malformed};
 use std::any::Any;
 use std::marker::PhantomData;
@@ -131,7 +133,7 @@ fn own_host(session: &Session) -> Result<u64> {
     let since = Instant::now();
     let mut tries = 0;
     while tries < TRIES_MAX {
-        let mut request = crate::request::Request::new(Call::FindHost);
+        let mut request = Request::new(Call::FindHost);
         Build::own().to_wire(Remotes::of(core).invited.load(Ordering::Relaxed)).write(request.payload());
         match core.call(&mut request, false)?.outcome()? {
             Outcome::Number(host) if *lock(&Remotes::of(core).ended_host) == Some(host) && since.elapsed() < END_SEEN => {
@@ -194,13 +196,18 @@ fn call_function<R: Shared>(
             forget(core, host);
             continue;
         }
-        let answered = answer(core, &mut line, limit);
-        if matches!(&answered, Err(error) if error.kind() == ErrorKind::Died) {
+        let run = Settle { host, line: line.id(), number };
+        let answered = match limit {
+            None => wait(core, &mut line, None).and_then(|frame| frame.ok_or_else(|| host_gone(core))),
+            Some(limit) => answer_of_run(core, &mut line, run, limit),
+        };
+        if matches!(&answered, Err(error) if matches!(error.kind(), ErrorKind::Died | ErrorKind::ResultLost)) {
             forget(core, host);
         }
         let frame = answered?;
         let is_ours = frame.0.number == number;
         let value = result(core, &frame, |bytes| drop(line.send(bytes, None)));
+        let value = if limit.is_some() && Answer::from_code(frame.0.code) == Some(Answer::Done) { value.map_err(unheld) } else { value };
         if is_ours {
             lines.give(line);
         }
@@ -209,17 +216,36 @@ fn call_function<R: Shared>(
     Err(host_gone(core))
 }
 
-/// Waits for the answer; with a limit, so long after it was seen to have begun. That it has is not rung for, so it is looked for as often.
-fn answer(core: &Arc<SessionCore>, line: &mut super::line::Line, limit: Option<Duration>) -> Result<Frame> {
-    let mut has_begun = false;
+/// Waits for the answer of logic: for so long after it was seen to have begun, and on if it was done meanwhile. That it has begun is not rung for,
+/// so it is looked for as often. The error is what the manager says became of it.
+fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: Duration) -> Result<Frame> {
+    let (mut has_begun, mut is_done) = (false, false);
     loop {
-        match wait(core, line, deadline_after(limit))? {
-            Some((head, _)) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
-            Some(frame) => return Ok(frame),
-            None if has_begun => return Err(unanswered()),
-            None => {}
+        let deadline = if is_done { None } else { deadline_after(Some(limit)) };
+        match wait(core, line, deadline) {
+            Ok(Some((head, _))) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
+            Ok(Some(frame)) => return Ok(frame),
+            // Its host says nothing: it hangs in it, or was stopped.
+            Ok(None) if has_begun && settled(core, run)? => is_done = true,
+            Ok(None) if has_begun => return Err(unanswered()),
+            Ok(None) => {}
+            Err(error) if error.kind() != ErrorKind::Died => return Err(error),
+            Err(_) if is_done || settled(core, run)? => return Err(result_lost()),
+            Err(_) => return Err(undone()),
         }
     }
+}
+
+/// Asks the manager whether logic has been committed. If not, it is not from now on.
+fn settled(core: &SessionCore, run: Settle) -> Result<bool> {
+    let mut request = Request::new(Call::Settle);
+    run.write(request.payload());
+    Ok(core.call(&mut request, false)?.outcome()? == Outcome::Something)
+}
+
+/// The result of logic has come, but its host ended before what it refers to could be held.
+fn unheld(error: Error) -> Error {
+    if error.kind() == ErrorKind::Died { result_lost() } else { error }
 }
 
 fn forget(core: &SessionCore, host: u64) {
@@ -275,7 +301,8 @@ impl Session {
     }
 
     /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
-    /// 200 ms; what takes longer, fails or dies leaves no trace.
+    /// 200 ms; what takes longer, fails or dies leaves no trace. If nothing more is heard of the host, the manager is asked whether it was done, so
+    /// there is no doubt about it.
     ///
     /// When to use it: where several processes write to the same entries all the time, so that a [`transaction`](Self::transaction) would run
     /// again and again, or where the function reads and writes much and little of it is wanted here. Not for speed where hardly anybody is
@@ -285,8 +312,8 @@ impl Session {
     /// `logic` is an `fn` item or a closure that captures nothing, with the transaction and one more argument (a tuple for several).
     ///
     /// # Errors
-    /// Its own; `TimedOut`, whose text says so if the host, being stopped, may have done it all the same; `Panicked` if it panics; else
-    /// as [`create`](Self::create).
+    /// Its own; `TimedOut`, `Panicked` if it panics, and `Died` if its host ends: none of these leaves a trace. `ResultLost`: it has been done, whole,
+    /// and then the host ended before it could bring the result. Else as [`create`](Self::create).
     ///
     /// ```
     /// # commonhold::init_in_tests!();

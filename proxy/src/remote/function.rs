@@ -28,14 +28,28 @@ where
     }
 }
 
-/// The error of logic of which nobody says how it went: its host hangs in it, or was stopped, before it was done or just after.
+/// The error of logic whose host hangs in it or was stopped, and that the manager will not do any more.
 pub(super) fn unanswered() -> Error {
     let text = format!(
-        "what runs beside the manager may take {TICKET_MS} ms, and its host has said nothing for {} ms: it has left no trace, unless it was \
-         done in time and the host was stopped before it could say so",
+        "what runs beside the manager may take {TICKET_MS} ms, and its host has said nothing for {} ms: it has left no trace, and will leave \
+         none; is the host stopped?",
         TICKET_MS + RUN_GRACE_MS
     );
     Error::new(ErrorKind::TimedOut, text)
+}
+
+/// The error of logic whose host ended before it was done.
+pub(super) fn undone() -> Error {
+    let text =
+        "the host process, in which this ran, ended before it was done: it has left no trace; do it again, a new host is started for it";
+    Error::new(ErrorKind::Died, text)
+}
+
+/// The error of logic whose host ended after it was done.
+pub(super) fn result_lost() -> Error {
+    let text = "this has been done beside the manager, whole, but the host process ended before it could bring the result: look at what it has \
+                changed, and do not do it again";
+    Error::new(ErrorKind::ResultLost, text)
 }
 
 /// The error of logic that took too long.

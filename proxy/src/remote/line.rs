@@ -1,11 +1,12 @@
-//! A line: frames between a client and a host, through memory that they share (`ipc::line`), or by the sockets alone.
+//! A line: frames between a client and a host, by whatever road.
 
+use super::road::{Road, gone};
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
-use commonhold_ipc::line::{LineEnd, Side, Waited, Wanted};
+use commonhold_ipc::line::{Side, Waited, Wanted};
 use commonhold_ipc::socket::{Channel, Company, Received, Spin};
-use commonhold_ipc::sys::{has_hung_up, wait_either, wait_readable, wait_writable};
+use commonhold_ipc::sys::wait_readable;
 use commonhold_ipc::wire::{HEAD_BYTES, Head, malformed};
 use rkyv::util::AlignedVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,110 +29,6 @@ pub enum Got {
     Nothing,
     /// The other side is gone.
     Ended,
-}
-
-/// What carries a line's bytes. One thread at a time sends, and one receives or waits; by a socket, any number wait.
-pub enum Road {
-    /// The socket.
-    Socket(Channel),
-    /// Memory, beside a socket.
-    Memory(LineEnd),
-}
-
-impl Road {
-    /// The road to which this socket leads. `side`: which side of its memory, if it has any: that is its first message.
-    fn new(end: OwnedFd, side: Option<Side>) -> Result<Road> {
-        let socket = Channel::from_fd(end)?;
-        let Some(side) = side else { return Ok(Road::Socket(socket)) };
-        let mut memory = Vec::new();
-        // It was there before the socket came to us.
-        socket.receive_with_fds(&mut [0], &mut memory, 1)?;
-        let memory = memory.pop().ok_or_else(|| {
-            Error::new(ErrorKind::System, "no descriptor came with a line to a host: close descriptors or raise `ulimit -n`")
-        })?;
-        Ok(Road::Memory(LineEnd::map(&memory, socket, side)?))
-    }
-
-    fn socket(&self) -> &Channel {
-        match self {
-            Road::Socket(socket) => socket,
-            Road::Memory(end) => end.socket(),
-        }
-    }
-
-    /// Sends as many of the bytes as there is room for now; 0 if there is none.
-    #[inline]
-    pub fn send(&self, bytes: &[u8]) -> Result<usize> {
-        match self {
-            Road::Socket(socket) => socket.send(bytes),
-            Road::Memory(end) => end.send(bytes),
-        }
-    }
-
-    /// Leaves as many of the bytes as there is room for, to be seen with what comes next; by a socket they are sent.
-    pub fn leave(&self, bytes: &[u8]) -> Result<usize> {
-        match self {
-            Road::Socket(socket) => socket.send(bytes),
-            Road::Memory(end) => end.leave(bytes),
-        }
-    }
-
-    /// Waits until there are bytes to take or room to send, or the deadline: (something to take, room). The end of a socket is both.
-    ///
-    /// # Errors
-    /// `Disconnected` when the other side is gone.
-    pub fn wait_either(&self, spin: &mut Spin, deadline: Option<Instant>) -> Result<(bool, bool)> {
-        match self {
-            Road::Socket(socket) => wait_either(socket, deadline),
-            Road::Memory(end) => match end.wait(Wanted::RoomOrBytes, spin, || deadline)? {
-                Waited::Ready => Ok((end.is_ready(Wanted::Bytes), end.is_ready(Wanted::Room))),
-                Waited::Nothing => Ok((false, false)),
-                Waited::Ended => Err(gone()),
-            },
-        }
-    }
-
-    /// Waits for room to send. `false`: the deadline passed.
-    fn wait_writable(&self, spin: &mut Spin, deadline: Option<Instant>) -> Result<bool> {
-        match self {
-            Road::Socket(socket) => wait_writable(socket, deadline),
-            Road::Memory(end) => match end.wait(Wanted::Room, spin, || deadline)? {
-                Waited::Ready => Ok(true),
-                Waited::Nothing => Ok(false),
-                Waited::Ended => Err(gone()),
-            },
-        }
-    }
-
-    /// Whether the other side is gone.
-    pub fn has_hung_up(&self) -> bool {
-        has_hung_up(self.socket()).unwrap_or(false)
-    }
-
-    /// Says that nobody waits for an answer any more, and ends it.
-    pub fn give_up(&self) {
-        if let Road::Memory(end) = self {
-            end.give_up();
-        }
-        self.shut_down();
-    }
-
-    /// Whether the other side has said so, or, by a socket, is gone.
-    pub fn is_given_up(&self) -> bool {
-        match self {
-            Road::Socket(_) => self.has_hung_up(),
-            Road::Memory(end) => end.is_given_up(),
-        }
-    }
-
-    /// Ends it for both sides, though the descriptor stays open.
-    pub fn shut_down(&self) {
-        self.socket().shut_down();
-    }
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::Disconnected, "the process at the other end of the line is gone")
 }
 
 /// Puts frames together of what comes.
@@ -288,6 +185,8 @@ impl Incoming {
 
 /// One end of a line, for whoever has it alone.
 pub struct Line {
+    /// The manager's number for it.
+    id: u64,
     road: Arc<Road>,
     incoming: Incoming,
     /// How it waits for room.
@@ -305,10 +204,15 @@ impl AsFd for Line {
 }
 
 impl Line {
-    /// Over this end; `side`: which side of its memory, if it has any.
-    pub fn new(end: OwnedFd, side: Option<Side>) -> Result<Self> {
+    /// Over this end, with the manager's number for it; `side`: which side of its memory, if it has any.
+    pub fn new(id: u64, end: OwnedFd, side: Option<Side>) -> Result<Self> {
         let road = Arc::new(Road::new(end, side)?);
-        Ok(Line { road, incoming: Incoming::new(), spin: Spin::new(), outbox: Outbox::default(), number: 0 })
+        Ok(Line { id, road, incoming: Incoming::new(), spin: Spin::new(), outbox: Outbox::default(), number: 0 })
+    }
+
+    /// The manager's number for it: no other line has it, and both its ends know it.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// What carries it, to be shut down by somebody else.
@@ -601,28 +505,6 @@ pub fn seal_on(bytes: &mut [u8], code: u8, quiet: bool, lane: u16, number: u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use commonhold_ipc::line::line_memory;
-
-    #[test]
-    fn the_end_of_the_other_side_is_told_to_who_has_no_room() {
-        let (memory, (ours, theirs)) = (line_memory().unwrap(), Channel::pair().unwrap());
-        let road = Road::Memory(LineEnd::map(&memory, ours, Side::Client).unwrap());
-        let other = LineEnd::map(&memory, theirs, Side::Host).unwrap();
-        while road.send(&[0; 4096]).unwrap() > 0 {}
-        drop(other);
-        let error = road.wait_writable(&mut Spin::new(), None).unwrap_err();
-        assert!(error.is_disconnected());
-        assert_eq!(error.to_string(), "the process at the other end of the line is gone");
-    }
-
-    #[test]
-    fn a_line_whose_memory_does_not_come_is_none() {
-        let (ours, theirs) = Channel::pair().unwrap();
-        theirs.send(&[0]).unwrap();
-        let error = Road::new(ours.into(), Some(Side::Client)).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::System);
-        assert_eq!(error.to_string(), "no descriptor came with a line to a host: close descriptors or raise `ulimit -n`");
-    }
 
     #[test]
     fn a_frame_that_is_too_long_is_not_sent() {

@@ -23,6 +23,7 @@ mod line;
 mod overview;
 mod pending;
 mod question;
+mod road;
 
 pub use call::Caller;
 pub use create::{Constructed, Registered, set_starter};

@@ -1,8 +1,9 @@
 //! A call in its host: the arguments that came, running its method or function, its answer.
 
 use super::super::function::over_time;
-use super::super::line::{AHEAD, Line, Road, seal};
+use super::super::line::{AHEAD, Line, seal};
 use super::super::question::{Chain, in_chain};
+use super::super::road::Road;
 use super::Host;
 use super::not_here;
 use super::panics::{PanicReport, as_method};
@@ -250,6 +251,8 @@ fn wait_at_door<'s>(
 #[doc(hidden)]
 pub struct Passage {
     host: Arc<Host>,
+    /// The line that it was asked for on: its number, and what carries it.
+    line: u64,
     road: Arc<Road>,
     head: Head,
     payload: AlignedVec<16>,
@@ -318,27 +321,23 @@ impl Passage {
         let mut row = self.row.take();
         let (mut kept, from) = row.as_mut().map_or((None, None), |row| (row.kept.take(), Some(row.from.clone())));
         let is_next = || from.as_ref().is_some_and(|from| from.is_next());
-        let done = run_alone(self.host.core(), &mut kept, is_next, begun, over_time, body);
+        let asked = (self.line, self.head.number);
+        let done = run_alone(self.host.core(), asked, &mut kept, is_next, begun, over_time, body);
         self.row.replace(row.map(|row| Row { kept, ..row }));
         done
     }
 }
 
 /// Runs a function of the program. None: the line is of no use.
-pub(super) fn run(
-    host: &Arc<Host>,
-    road: &Arc<Road>,
-    head: &Head,
-    payload: AlignedVec<16>,
-    row: Option<Row>,
-) -> (Option<Outcome>, Option<Row>) {
+pub(super) fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVec<16>, row: Option<Row>) -> (Option<Outcome>, Option<Row>) {
     let Some(asked) = Asked::parse(&payload) else { return (None, row) };
     let chain = Chain { number: asked.chain, within: asked.within.bytes().to_vec() };
     let entry = match Entry::at(asked.object, asked.name) {
         Ok(entry) => entry,
         Err(error) => return (Some(Outcome::failed(&error)), row),
     };
-    let mut passage = Passage { host: host.clone(), road: road.clone(), head: *head, payload, row: RefCell::new(row), done: None };
+    let (road, row) = (line.road().clone(), RefCell::new(row));
+    let mut passage = Passage { host: host.clone(), line: line.id(), road, head: *head, payload, row, done: None };
     let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
     if let Err(panic) = ran {
         return (Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name()))), passage.row.into_inner());

@@ -220,7 +220,7 @@ impl Logic {
     fn answer(self: &Arc<Self>, mut served: Served, (head, payload): Frame, kept: &mut Option<Ticket>) -> Option<Served> {
         let host = served.registered.host.clone();
         let row = Row { kept: kept.take(), from: self.clone() };
-        let (outcome, row) = run(&host, served.line.road(), &head, payload, Some(row));
+        let (outcome, row) = run(&host, &served.line, &head, payload, Some(row));
         *kept = row.and_then(|row| row.kept);
         if host.ending.load(Ordering::Relaxed) {
             return None;

@@ -25,7 +25,8 @@ mod turns;
 pub use calls::{Access, Incoming, Passage};
 
 use super::Remote;
-use super::line::{Line, Road};
+use super::line::Line;
+use super::road::Road;
 use crate::handle::{Handle, Object};
 use crate::interfaces::describe;
 use crate::session::{Session, SessionCore};
@@ -113,7 +114,7 @@ impl Host {
 
     /// Serves a new line. One that cannot be is closed, which its client sees.
     fn line(self: &Arc<Self>, number: u64, end: OwnedFd, with_memory: bool) {
-        let Ok(line) = Line::new(end, with_memory.then_some(Side::Host)) else { return };
+        let Ok(line) = Line::new(number, end, with_memory.then_some(Side::Host)) else { return };
         {
             let mut lines = lock(&self.lines);
             if lines.len() >= REMOTE_LINES_MAX {
@@ -133,7 +134,6 @@ impl Host {
         let mut fds = Vec::new();
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 4096];
-        let mut number = 0;
         loop {
             match control.receive_with_fds(&mut buffer, &mut fds, usize::MAX) {
                 Ok(Received::Bytes(count)) => bytes.extend_from_slice(&buffer[..count]),
@@ -150,10 +150,9 @@ impl Host {
                 let Some(payload) = bytes.get(done + HEAD_BYTES..end) else { break };
                 match Tell::from_code(head.code) {
                     Some(Tell::Line) => {
-                        number += 1;
                         // None: this process has no descriptor left. Its client waits no longer than it lives: close others.
                         if !fds.is_empty() {
-                            self.line(number, fds.remove(0), payload == [LINE_MEMORY]);
+                            self.line(head.number, fds.remove(0), payload == [LINE_MEMORY]);
                         }
                     }
                     Some(Tell::Gone) => {

@@ -37,7 +37,7 @@ pub(super) fn serve(mut served: Served) {
                 line.reuse(payload);
                 outcome
             }
-            Some(Ask::Run | Ask::Logic) => run(&host, line.road(), &head, payload, None).0,
+            Some(Ask::Run | Ask::Logic) => run(&host, line, &head, payload, None).0,
             // Nonsense; nothing lies here that could be called off.
             Some(Ask::CallOff) | None => return,
         };
