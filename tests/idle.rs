@@ -1,18 +1,11 @@
 //! A manager that has nothing to do uses no processor, whatever state its clients have left it in; nor does a host.
 #![allow(unsafe_code)] // sets a limit of another process
 
-use commonhold::Manager;
+use commonhold::{Manager, Snapshot};
 use commonhold_ipc::socket::Channel;
 use std::time::{Duration, Instant};
 
 commonhold::init_in_tests!();
-
-/// The manager's process: the only child of this one.
-fn child() -> u32 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap()).collect::<String>();
-    children.trim().parse().expect("one child")
-}
 
 /// Processor time that processes have used, and how often their threads have slept.
 fn used(pids: &[u32]) -> (u64, u64) {
@@ -48,14 +41,18 @@ impl Bell {
     }
 }
 
-#[test]
-fn an_idle_manager_uses_no_processor() {
+/// A manager and its host, and the processes of both. The host has a line that is kept for the next call, and one for calls ahead.
+fn scene() -> (Manager, BellProxy, [u32; 2]) {
     let manager = Manager::start().unwrap();
-    let pid = child();
-    // A host with a line that is kept for the next call, and one for calls ahead.
     let bell = manager.create(Bell::new, ()).unwrap();
     assert_eq!((bell.ring().unwrap(), bell.call_async().ring().unwrap().get().unwrap()), (1, 2));
     let host = manager.sessions().unwrap().into_iter().find(|session| session.is_host).unwrap().pid;
+    let pids = [manager.pid(), host];
+    (manager, bell, pids)
+}
+
+/// What there was is gone, but for what a pin holds.
+fn come_and_gone(manager: &Manager) -> Snapshot {
     let dict = manager.dict((0..10_000u64).map(|i| (i, i.to_string()))).unwrap();
     let inner = manager.list([1u64]).unwrap();
     let outer = manager.list([inner.clone()]).unwrap();
@@ -63,24 +60,40 @@ fn an_idle_manager_uses_no_processor() {
     let snapshot = manager.snapshot().unwrap();
     dict.clear().unwrap();
     drop(outer);
+    snapshot
+}
+
+#[test]
+fn an_idle_manager_uses_no_processor() {
+    let (manager, _bell, pids) = scene();
+    drop(come_and_gone(&manager));
+    std::thread::sleep(Duration::from_secs(1));
+    let (ticks, sleeps) = uses_in(&pids, Duration::from_secs(3));
+    assert!(ticks <= 1 && sleeps == 0, "with nothing: {ticks} ticks, {sleeps} sleeps");
+}
+
+#[test]
+fn nor_does_one_that_keeps_what_a_pin_holds() {
+    let (manager, _bell, pids) = scene();
+    let _snapshot = come_and_gone(&manager);
     // It looks for the pin that holds all this a few times more, at longer and longer intervals, up to five seconds.
     std::thread::sleep(Duration::from_secs(7));
-    let (ticks, sleeps) = uses_in(&[pid, host], Duration::from_secs(3));
+    let (ticks, sleeps) = uses_in(&pids, Duration::from_secs(3));
     assert!(ticks <= 1 && sleeps == 0, "with a pin: {ticks} ticks, {sleeps} sleeps");
-    drop(snapshot);
-    drop(dict);
-    std::thread::sleep(Duration::from_secs(1));
-    let (ticks, sleeps) = uses_in(&[pid, host], Duration::from_secs(3));
-    assert!(ticks <= 1 && sleeps == 0, "with nothing: {ticks} ticks, {sleeps} sleeps");
+}
 
-    // Out of descriptors, with clients that wait in the queue.
+#[test]
+fn one_that_is_out_of_descriptors_tries_again_now_and_then() {
     unsafe extern "C" {
         fn prlimit(pid: i32, resource: i32, new: *const [u64; 2], old: *mut [u64; 2]) -> i32;
     }
+    let manager = Manager::start().unwrap();
+    let pid = manager.pid();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
     let mut old = [0; 2];
     // SAFETY: RLIMIT_NOFILE is 7; both structures are of two words.
     assert_eq!(unsafe { prlimit(pid as i32, 7, &[open, open], &mut old) }, 0);
+    // Clients that wait in the queue.
     let deadline = || Instant::now() + Duration::from_secs(5);
     let waiting: Vec<Channel> = (0..3).map(|_| Channel::connect(manager.address(), deadline()).unwrap()).collect();
     let (ticks, _) = uses_in(&[pid], Duration::from_secs(2));
