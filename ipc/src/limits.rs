@@ -129,9 +129,9 @@ pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 /// Longest address of a local socket: `sockaddr_un` holds 108 bytes, one of them the end (or the start, if abstract).
 pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
-/// Descriptors taken from one received message; the welcome sends 3 at the most, the orders of a pool's worker 5, and whatever comes
+/// Descriptors taken from one received message; the welcome sends 3 at the most, the orders of a pool's worker 6, and whatever comes
 /// beyond is closed on the spot.
-pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 5;
+pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 6;
 /// Words of shared memory that one thread may sleep on at once, by the kernel's word (`FUTEX_WAITV_MAX`).
 pub const WORDS_SLEPT_ON_MAX: usize = 128;
 /// Descriptors that one call may wait for: one bit each of the answer.
@@ -188,6 +188,18 @@ pub const POOL_SLOTS: usize = 256;
 pub const POOL_FILE_BYTES: u64 = QUEUE_BYTES_MAX;
 /// An argument or result above this does not go through the memory that is mapped: fifteen fit into a task's 64 KiB.
 pub const POOL_LARGE_BYTES: usize = 4 << 10;
+/// A result of so many bytes, for which the pool's file has no warm memory, goes in a sealed file of its own, which the pool's owner does not
+/// copy. Smaller ones are copied faster than a file is made, mapped and cleared away: measured, see the decisions in docs/ARCHITECTURE.md.
+pub const POOL_SEALED_BYTES: u64 = 512 << 10;
+/// Such results of one worker that its owner has not taken; others go through the pool's own file. Two workers fill the socket that their
+/// descriptors pass.
+pub const POOL_PASSED_MAX: usize = 128;
+/// Messages on that socket that nobody expects, and that an owner passes over while it looks for one. Only a worker that is not ours sends any,
+/// or one that died between a result's descriptor and its count: one at a time.
+pub const POOL_STRAY_MAX: usize = 1024;
+/// Sealed files of other processes that this one has mapped at once; what is more is copied. A quarter of the mappings that a process may have
+/// (`vm.max_map_count`), which everything else needs, too.
+pub const SEALED_MAPPINGS_MAX: usize = 16_384;
 /// Of the memory for large arguments, or large results, what is kept when nothing is on its way; more is given back.
 pub const POOL_FILE_KEPT_BYTES: u64 = 16 << 20;
 /// Bytes of large arguments that a map or an iterator has on their way before it waits for results.

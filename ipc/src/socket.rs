@@ -11,6 +11,7 @@
 //! - A peer that is gone is [`Received::Ended`] for a reader and an error of kind `Disconnected` for a writer; never a signal.
 mod address;
 mod company;
+mod descriptors;
 mod spin;
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -32,6 +33,7 @@ use rustix::net::{
 
 pub use address::Address;
 pub use company::Company;
+pub use descriptors::{Descriptors, Next};
 pub use spin::{Peer, Spin, Spins};
 
 use crate::error::{Error, ErrorKind, Result};

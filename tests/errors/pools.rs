@@ -70,6 +70,27 @@ fn pool_without_descriptors() -> commonhold::Result<u64> {
     pool.apply(square, 3)
 }
 
+/// Has a pool whose owner may open nothing more, not even in place of what it has kept in reserve.
+fn pool_that_gets_no_descriptors() -> commonhold::Result<u64> {
+    let most = 64;
+    let _others: Vec<_> = (0..most).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let pool = Pool::new(1)?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum }).unwrap();
+    let lost = pool.apply(|n: u64| vec![n; 5 << 20], 3);
+    // What needs none comes as before.
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    lost.map(|words| words.len() as u64)
+}
+
+#[test]
+fn of_results_whose_descriptors_are_lost() {
+    says(
+        Process::spawn(pool_that_gets_no_descriptors, ()).unwrap().join().unwrap(),
+        ErrorKind::System,
+        "`{…}` in a pool's worker: the descriptor that a result of a pool's worker came with was lost: this process has no room for another; close some or raise `ulimit -n`{…}",
+    );
+}
+
 #[test]
 fn of_workers_that_cannot_be_replaced() {
     says(

@@ -7,6 +7,7 @@ mod deaths;
 mod ends;
 mod hostile;
 mod input;
+mod large;
 mod random;
 
 use commonhold::{AsyncResult, Dict, ErrorKind, Imap, List, Manager, Pool, PoolBuilder, Progress, Watch, current_process};

@@ -8,14 +8,41 @@
 //! One thing could still go wrong at a touch: pages that have never been written have no memory behind them, and if the system has none
 //! either, the touch ends the process. So all of them are touched ahead, by a call that says whether it could be done. They stay then: making a
 //! hole is a write.
+//!
+//! Each of them is a mapping, of which a process has only so many; so there is a most ([`SEALED_MAPPINGS_MAX`]), and what is beyond has to be read.
 
+use crate::limits::SEALED_MAPPINGS_MAX;
 use crate::sys::is_content_sealed;
 use memmap2::{Advice, Mmap, MmapOptions};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many there are.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// One of as many as there may be, until it is dropped.
+struct Place(&'static AtomicUsize);
+
+impl Place {
+    fn take(taken: &'static AtomicUsize) -> Option<Place> {
+        // Dropped at once if it was one too many.
+        let (before, place) = (taken.fetch_add(1, Ordering::Relaxed), Place(taken));
+        (before < SEALED_MAPPINGS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// The bytes of a file that never change. They begin at a page's start.
-pub struct Sealed(Mmap);
+pub struct Sealed {
+    map: Mmap,
+    _place: Place,
+}
 
 impl Sealed {
     /// Maps a memory file of `len` bytes. `None` if it is not sealed, has another length, or cannot be mapped here: then it must be read.
@@ -24,6 +51,7 @@ impl Sealed {
         if !is_content_sealed(fd, len) {
             return None;
         }
+        let place = Place::take(&MAPPED)?;
         let mut options = MmapOptions::new();
         options.len(usize::try_from(len).ok()?);
         // Private, which is the same for who only reads: kernels before 6.7 refuse a shared mapping of a file that is sealed so.
@@ -31,7 +59,7 @@ impl Sealed {
         // and its length just now, by this very descriptor (INV-35). It is read-only, and as long as the file.
         let map = unsafe { options.map_copy_read_only(fd.as_raw_fd()) }.ok()?;
         map.advise(Advice::PopulateRead).ok()?;
-        Some(Sealed(map))
+        Some(Sealed { map, _place: place })
     }
 }
 
@@ -39,7 +67,7 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 
@@ -84,6 +112,18 @@ mod tests {
         let none = memfd("test-sealed", 0).unwrap();
         assert!(seal_content(&none));
         assert!(Sealed::map(&none, 0).is_none_or(|map| map.is_empty()));
+    }
+
+    #[test]
+    fn there_are_only_so_many() {
+        static TAKEN: AtomicUsize = AtomicUsize::new(0);
+        let mut places: Vec<_> = std::iter::from_fn(|| Place::take(&TAKEN)).take(SEALED_MAPPINGS_MAX + 1).collect();
+        assert_eq!(places.len(), SEALED_MAPPINGS_MAX);
+        assert!(Place::take(&TAKEN).is_none() && Place::take(&TAKEN).is_none());
+        places.pop();
+        assert!(Place::take(&TAKEN).is_some());
+        drop(places);
+        assert_eq!(TAKEN.load(Ordering::Relaxed), 0);
     }
 
     #[test]

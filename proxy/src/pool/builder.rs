@@ -3,6 +3,7 @@
 use super::Pool;
 use super::assert_no_captures;
 use super::frames::{Packing, Space};
+use super::handover::Receiver;
 use super::keeper::keep;
 use super::owner::{Owner, State};
 use super::settings::{FirstCall, Settings};
@@ -207,6 +208,7 @@ fn start(workers: usize, settings: Settings) -> Result<Pool> {
         state: Mutex::new(State::new(workers)),
         arguments: Mutex::new(Space::new(file.clone(), 0)),
         file,
+        receiver: Mutex::new(Receiver::new()?),
         changed: Condvar::new(),
     });
     if let Err(error) = owner.start_all() {

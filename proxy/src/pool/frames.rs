@@ -2,30 +2,35 @@
 //!
 //! | bytes of a frame | what |
 //! |---|---|
-//! | 0..8 | kind; + 256: the body is in the memory file |
+//! | 0..8 | kind; + 256: the body is in the memory file; + 512: it is a file of its own |
 //! | 8..16 | length of the body |
-//! | 16.. | the body, filled up to a multiple of 16; or where in the memory file it is |
+//! | 16.. | the body, filled up to a multiple of 16; or where in the memory file it is; or the number with which its file was handed over |
 //!
 //! A value with handles in it has the label of these in a frame before its own. Bodies up to
 //! [`POOL_LARGE_BYTES`](commonhold_ipc::limits::POOL_LARGE_BYTES) go with their frames, larger ones are written straight into the memory
-//! file, and read out of it: by system calls, so that nobody has a reference to what another process may still write.
+//! file, and read out of it: by system calls, so that nobody has a reference to what another process may still write. Results that are
+//! larger still have sealed files of their own, which are looked at where they are (`handover`). Arguments have not: who puts them up does not know which
+//! worker will take them, and there is no socket from which each takes its own.
 
-use crate::process::{Label, hold, label_of, unpack};
+use super::handover::Receiver;
+use crate::process::{Archive, Label, hold, label_of, unpack, write_sealed};
 use crate::session::Stored;
+use crate::unpoisoned::lock;
 use crate::upload::written;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_FILE_KEPT_BYTES, POOL_LARGE_BYTES, VALUE_BYTES_MAX};
 use commonhold_ipc::pool::FILE_BASE;
 use commonhold_ipc::sys::{punch, read_aligned_at};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
-use rkyv::util::AlignedVec;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const HEADER_BYTES: usize = 16;
 const IN_FILE: u64 = 256;
+const HANDED_OVER: u64 = 512;
 /// Memory of large bodies is given out in pages.
 const PAGE: u64 = 4096;
 
@@ -67,9 +72,8 @@ impl Space {
         self.in_use
     }
 
-    /// Room for so many bytes.
-    pub(super) fn take(&mut self, bytes: u64) -> Result<u64> {
-        let bytes = bytes.next_multiple_of(PAGE).max(PAGE);
+    /// The first place where there is room for so many bytes of whole pages.
+    fn place(&self, bytes: u64) -> u64 {
         let mut at = 0;
         for (start, len) in &self.used {
             if start - at >= bytes {
@@ -77,6 +81,19 @@ impl Space {
             }
             at = start + len;
         }
+        at
+    }
+
+    /// Whether at least half of so many bytes would come to lie beyond the memory that is kept: in memory that has to be found for them, and
+    /// is given back soon.
+    pub(super) fn is_cold(&self, bytes: u64) -> bool {
+        self.place(bytes.next_multiple_of(PAGE)) + bytes / 2 >= POOL_FILE_KEPT_BYTES
+    }
+
+    /// Room for so many bytes.
+    pub(super) fn take(&mut self, bytes: u64) -> Result<u64> {
+        let bytes = bytes.next_multiple_of(PAGE).max(PAGE);
+        let at = self.place(bytes);
         if at + bytes > POOL_FILE_BYTES {
             let text = format!(
                 "{} bytes of large values are on their way in this pool, and {bytes} more have no room: take results first",
@@ -115,6 +132,8 @@ pub(super) struct Packing {
     pub(super) bytes: Vec<u8>,
     /// Where their large bodies are.
     pub(super) regions: Vec<u64>,
+    /// How many of them were handed over in files of their own.
+    pub(super) handed_over: usize,
     /// Keeps the objects of handles among them.
     pub(super) held: Vec<Stored>,
 }
@@ -148,16 +167,48 @@ impl Packing {
                 self.put(Kind::Value, &bytes);
                 Ok(())
             }
-            None => {
-                let (at, len, handles) = write_large(value, space)?;
-                self.regions.push(at);
-                if !handles.is_empty() {
-                    self.add_label(handles, space)?;
-                }
-                self.put_place(Kind::Value, at, len);
-                Ok(())
-            }
+            None => self.add_large(value, space),
         }
+    }
+
+    #[cold]
+    fn add_large<T: Shared>(&mut self, value: &T, space: &mut dyn Room) -> Result<()> {
+        let mut count = Ser::count();
+        count.put::<T>(value)?;
+        let len = count.written();
+        if space.hands_over(len) && self.add_sealed(value, len, space)? {
+            return Ok(());
+        }
+        let (at, handles) = write_large(value, len, space)?;
+        if !handles.is_empty()
+            && let Err(error) = self.add_label(handles, space)
+        {
+            space.give_back(at);
+            return Err(error);
+        }
+        self.regions.push(at);
+        self.put_place(Kind::Value, IN_FILE, at, len);
+        Ok(())
+    }
+
+    /// Adds a value that is handed over in a file of its own. `false`: that cannot be done now.
+    fn add_sealed<T: Shared>(&mut self, value: &T, len: u64, space: &mut dyn Room) -> Result<bool> {
+        // What is wrong with the value itself, the other road says as well.
+        let Ok((file, handles)) = write_sealed("commonhold-pool-result", value, len) else { return Ok(false) };
+        let (bytes, regions, held) = (self.bytes.len(), self.regions.len(), self.held.len());
+        if !handles.is_empty() {
+            self.add_label(handles, space)?;
+        }
+        // Last: what has been sent is not taken back.
+        let Some(number) = space.hand_over(file.as_fd(), len) else {
+            self.bytes.truncate(bytes);
+            self.regions.drain(regions..).for_each(|at| space.give_back(at));
+            self.held.truncate(held);
+            return Ok(false);
+        };
+        self.handed_over += 1;
+        self.put_place(Kind::Value, HANDED_OVER, number, len);
+        Ok(true)
     }
 
     /// Adds a value to frames that are not on a board, and so may be long.
@@ -193,7 +244,7 @@ impl Packing {
             }
             let at = space.write(bytes)?;
             self.regions.push(at);
-            self.put_place(kind, at, bytes.len() as u64);
+            self.put_place(kind, IN_FILE, at, bytes.len() as u64);
             Ok(())
         })
     }
@@ -211,8 +262,8 @@ impl Packing {
         self.bytes.extend_from_slice(&[0; HEADER_BYTES][..filling]);
     }
 
-    fn put_place(&mut self, kind: Kind, at: u64, len: u64) {
-        self.header(kind as u64 | IN_FILE, len);
+    fn put_place(&mut self, kind: Kind, flag: u64, at: u64, len: u64) {
+        self.header(kind as u64 | flag, len);
         self.header(at, 0);
     }
 }
@@ -225,6 +276,14 @@ pub(super) trait Room {
     fn give_back(&mut self, at: u64);
     /// The file that it is in.
     fn file(&self) -> Arc<File>;
+    /// Whether a value of so many bytes is better handed over in a file of its own, if that can be done.
+    fn hands_over(&self, _len: u64) -> bool {
+        false
+    }
+    /// Hands over such a file: its number. `None`: not now.
+    fn hand_over(&mut self, _file: BorrowedFd<'_>, _len: u64) -> Option<u64> {
+        None
+    }
     /// Writes bytes there.
     fn write(&mut self, bytes: &[u8]) -> Result<u64> {
         let at = self.take(bytes.len() as u64)?;
@@ -250,12 +309,8 @@ impl Room for Space {
 /// The handles in a value, by manager and object.
 type Handles = Vec<(u64, u64)>;
 
-/// Writes a value straight into the memory file: where, how long, and what handles are in it.
-#[cold]
-fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, Handles)> {
-    let mut count = Ser::count();
-    count.put::<T>(value)?;
-    let len = count.written();
+/// Writes a value of so many bytes straight into the memory file: where, and what handles are in it.
+fn write_large<T: Shared>(value: &T, len: u64, space: &mut dyn Room) -> Result<(u64, Handles)> {
     let start = space.take(len)?;
     let (file, mut at) = (space.file(), start);
     let mut stream = Ser::stream(Box::new(move |bytes| {
@@ -264,7 +319,7 @@ fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, 
         Ok(())
     }));
     match written(len, stream.put::<T>(value).and_then(|_| stream.finish())) {
-        Ok(()) => Ok((start, len, stream.handles().to_vec())),
+        Ok(()) => Ok((start, stream.handles().to_vec())),
         Err(error) => {
             space.give_back(start);
             Err(error)
@@ -278,8 +333,8 @@ fn write_large<T: Shared>(value: &T, space: &mut dyn Room) -> Result<(u64, u64, 
 pub(super) enum Body {
     /// In these bytes of the frames.
     Here { at: u32, len: u32 },
-    /// It was in the file.
-    Read(Box<AlignedVec<16>>),
+    /// It was in the file, or is one.
+    Apart(Box<Archive>),
 }
 
 const _: () = assert!(size_of::<Body>() <= 16 && VALUE_BYTES_MAX <= u32::MAX as u64);
@@ -289,22 +344,46 @@ impl Body {
     pub(super) fn bytes<'a>(&'a self, frames: &'a [u8]) -> &'a [u8] {
         match self {
             Body::Here { at, len } => &frames[*at as usize..][..*len as usize],
-            Body::Read(bytes) => bytes,
+            Body::Apart(bytes) => bytes,
         }
     }
+}
+
+/// Where bodies are that are not with their frames.
+#[derive(Clone, Copy)]
+pub(super) struct Elsewhere<'a> {
+    /// The memory file.
+    pub(super) file: &'a File,
+    /// Gets what was handed over.
+    pub(super) receiver: Option<&'a Mutex<Receiver>>,
+}
+
+impl Elsewhere<'_> {
+    /// What was handed over.
+    fn take(&self, number: u64, len: u64) -> Result<Archive> {
+        lock(self.receiver.ok_or_else(malformed)?).take(number, len)
+    }
+}
+
+/// Where a frame's body is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
+    InFile,
+    HandedOver,
 }
 
 /// Goes through frames, which are foreign.
 pub(super) struct Frames<'a> {
     bytes: &'a [u8],
-    file: &'a File,
+    elsewhere: Elsewhere<'a>,
     at: usize,
 }
 
 impl<'a> Frames<'a> {
     /// From the first on.
-    pub(super) fn new(bytes: &'a [u8], file: &'a File) -> Self {
-        Frames { bytes, file, at: 0 }
+    pub(super) fn new(bytes: &'a [u8], elsewhere: Elsewhere<'a>) -> Self {
+        Frames { bytes, elsewhere, at: 0 }
     }
 
     /// All of them.
@@ -319,20 +398,26 @@ impl<'a> Frames<'a> {
     }
 
     #[inline]
-    fn header(&mut self) -> Result<(Kind, bool, u64)> {
+    fn header(&mut self) -> Result<(Kind, Place, u64)> {
         let (word, len) = (self.word(self.at)?, self.word(self.at + 8)?);
         self.at += HEADER_BYTES;
         let kinds = [Kind::Value, Kind::Label, Kind::Panic, Kind::Failed];
-        let kind = kinds.into_iter().find(|kind| *kind as u64 == word & !IN_FILE).ok_or_else(malformed)?;
+        let kind = kinds.into_iter().find(|kind| *kind as u64 == word & !(IN_FILE | HANDED_OVER)).ok_or_else(malformed)?;
+        let place = match word & (IN_FILE | HANDED_OVER) {
+            0 => Place::Here,
+            IN_FILE => Place::InFile,
+            HANDED_OVER => Place::HandedOver,
+            _ => return Err(malformed()),
+        };
         if len > VALUE_BYTES_MAX {
             return Err(malformed());
         }
-        Ok((kind, word & IN_FILE != 0, len))
+        Ok((kind, place, len))
     }
 
     fn next(&mut self) -> Result<(Kind, Body)> {
-        let (kind, in_file, len) = self.header()?;
-        if !in_file {
+        let (kind, place, len) = self.header()?;
+        if place == Place::Here {
             let end = self.at.checked_add(len as usize).filter(|end| *end <= self.bytes.len()).ok_or_else(malformed)?;
             let at = u32::try_from(self.at).map_err(|_| malformed())?;
             self.at = end.next_multiple_of(HEADER_BYTES);
@@ -340,15 +425,22 @@ impl<'a> Frames<'a> {
         }
         let at = self.word(self.at)?;
         self.at += HEADER_BYTES;
-        let bytes = read_aligned_at(self.file, at, len as usize).ok_or_else(malformed)?;
-        Ok((kind, Body::Read(Box::new(bytes))))
+        let body = match place {
+            Place::HandedOver => self.elsewhere.take(at, len)?,
+            _ => read_aligned_at(self.elsewhere.file, at, len as usize).map(Archive::Own).ok_or_else(malformed)?,
+        };
+        Ok((kind, Body::Apart(Box::new(body))))
     }
 
     /// Passes over a value, whatever is in it.
     pub(super) fn skip(&mut self) -> Result<()> {
         loop {
-            let (kind, in_file, len) = self.header()?;
-            let body = if in_file { HEADER_BYTES } else { (len as usize).next_multiple_of(HEADER_BYTES) };
+            let (kind, place, len) = self.header()?;
+            if place == Place::HandedOver {
+                // So that nobody keeps it.
+                drop(self.elsewhere.take(self.word(self.at)?, len));
+            }
+            let body = if place == Place::Here { (len as usize).next_multiple_of(HEADER_BYTES) } else { HEADER_BYTES };
             self.at = self.at.checked_add(body).ok_or_else(malformed)?;
             if kind != Kind::Label {
                 return Ok(());
@@ -411,5 +503,38 @@ mod tests {
         assert_eq!(error.to_string(), told);
         space.give_back(first);
         assert_eq!(space.take(POOL_FILE_BYTES / 2).unwrap(), first);
+    }
+
+    #[test]
+    fn memory_is_cold_where_most_of_it_is_not_kept() {
+        let mut space = Space::new(Arc::new(File::open("/dev/null").unwrap()), 0);
+        assert!(!space.is_cold(POOL_FILE_KEPT_BYTES) && space.is_cold(2 * POOL_FILE_KEPT_BYTES));
+        let first = space.take(POOL_FILE_KEPT_BYTES - PAGE).unwrap();
+        let second = space.take(PAGE).unwrap();
+        assert!(space.is_cold(1) && space.is_cold(PAGE));
+        space.give_back(second);
+        assert!(!space.is_cold(PAGE) && !space.is_cold(1) && space.is_cold(2 * PAGE));
+        space.give_back(first);
+        assert!(!space.is_cold(POOL_FILE_KEPT_BYTES));
+    }
+
+    /// Nothing is handed over to a worker; and nobody has handed over what a frame names.
+    #[test]
+    fn frames_that_name_a_file_that_is_not_there_are_an_error() {
+        let file = File::open("/dev/null").unwrap();
+        let receiver = Mutex::new(Receiver::new().unwrap());
+        for receiver in [None, Some(&receiver)] {
+            for flags in [HANDED_OVER, HANDED_OVER | IN_FILE] {
+                let mut packing = Packing::default();
+                packing.put_place(Kind::Value, flags, 1 << 32, 1 << 20);
+                packing.put(Kind::Value, &[7; 16]);
+                let mut frames = Frames::new(&packing.bytes, Elsewhere { file: &file, receiver });
+                assert_eq!(frames.value(&mut Vec::new()).err().unwrap().kind(), ErrorKind::Corrupt);
+                if flags == HANDED_OVER {
+                    let (_, body) = frames.value(&mut Vec::new()).unwrap();
+                    assert_eq!(body.bytes(frames.all()), [7; 16], "what is behind it is read");
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a caller has asked of a pool, and what has come of it so far.
 
-use super::frames::{Body, Frames, Kind};
+use super::frames::{Body, Elsewhere, Frames, Kind};
 use crate::process::{PanicReport, panicked, unpack};
 use crate::session::Stored;
 use crate::unpoisoned::lock;
@@ -8,7 +8,6 @@ use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::task::Entry;
 use commonhold_ipc::value::Shared;
 use rkyv::util::AlignedVec;
-use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -204,9 +203,9 @@ pub(super) enum Item {
 
 impl Piece {
     /// Of frames that a worker has written: as many as it says, unless they cannot be read. `who` says whose the call of a number was.
-    pub(super) fn read(first: u64, calls: u32, frames: AlignedVec<16>, file: &File, who: impl Fn(u64) -> String) -> Piece {
+    pub(super) fn read(first: u64, calls: u32, frames: AlignedVec<16>, elsewhere: Elsewhere<'_>, who: impl Fn(u64) -> String) -> Piece {
         let (mut items, mut held) = (Vec::with_capacity(calls as usize), Vec::new());
-        let mut reader = Frames::new(&frames, file);
+        let mut reader = Frames::new(&frames, elsewhere);
         for number in first..first + u64::from(calls) {
             let failed = |error: Error| Error::caused(error.kind(), format!("{}: {error}", who(number)), error);
             items.push(match reader.value(&mut held) {

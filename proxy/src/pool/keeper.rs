@@ -80,7 +80,11 @@ impl Owner {
         let descriptor = |fd: std::os::fd::BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|error| Error::system("cannot copy a descriptor for a pool's worker", error))
         };
-        let handed = vec![descriptor(self.file.as_fd())?, descriptor(self.bell.as_fd())?];
+        let handed = {
+            let mut receiver = lock(&self.receiver);
+            receiver.begin(place, number);
+            vec![descriptor(self.file.as_fd())?, descriptor(self.bell.as_fd())?, descriptor(receiver.for_worker())?]
+        };
         let settings = &self.settings;
         let mut builder = Process::builder().daemon(true).name(format!("{}-{number}", settings.name)).hand(handed);
         for (name, value) in &settings.environment {
@@ -91,7 +95,7 @@ impl Owner {
             builder = builder.cpus(own.iter().copied());
         }
         let initializer = settings.initializer.as_ref().map(|initializer| initializer.orders());
-        let process = builder.spawn(work, (place as u32, settings.calls_most, settings.time_limit.is_some(), initializer))?;
+        let process = builder.spawn(work, (place as u32, number, settings.calls_most, settings.time_limit.is_some(), initializer))?;
         let hand = Hand { process: Arc::new(process), sent_away: false, condemned: None, silent: None };
         lock(&self.state).hands[place] = Some(hand);
         Ok(())

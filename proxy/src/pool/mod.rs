@@ -5,7 +5,7 @@
 //! | 1 | makes a memory file, and starts workers with it (`builder`, `keeper`) | maps it, calls the initializer |
 //! | 2 | packs arguments into chunks (`feed`, `frames`), puts them into slots of the board (`owner`, `ipc::pool`) | takes one: it is this worker's from now on |
 //! | 3 | | calls; writes each result behind the last, and counts it (`worker`) |
-//! | 4 | sees the bell, copies the results, frees the slot | takes the next |
+//! | 4 | sees the bell, copies the results, maps those that have files of their own (`handover`), frees the slot | takes the next |
 //! | 5 | makes values of them, when the caller wants them (`job`, `results`) | |
 //!
 //! Whoever waits does the owner's part of it. One thread besides, the `keeper`, sees workers end and replaces them.
@@ -13,6 +13,7 @@
 mod builder;
 mod feed;
 mod frames;
+mod handover;
 mod job;
 mod keeper;
 mod owner;

@@ -13,7 +13,8 @@
 //!
 //! A worker's place is not given to another process while somebody reads what the last one has left.
 
-use super::frames::{Packing, Room, Space};
+use super::frames::{Elsewhere, Packing, Room, Space};
+use super::handover::Receiver;
 use super::job::{Callback, Job, Piece};
 use super::settings::Settings;
 use crate::process::Process;
@@ -109,6 +110,7 @@ pub(super) struct Owner {
     pub(super) settings: Settings,
     pub(super) state: Mutex<State>,
     pub(super) arguments: Mutex<Space>,
+    pub(super) receiver: Mutex<Receiver>,
     pub(super) changed: Condvar,
 }
 
@@ -443,7 +445,8 @@ impl Owner {
             pieces.push(match self.board().results(one.slot, &progress, &mut frames) {
                 Ok(()) => {
                     let who = |number| format!("`{function}` in a pool's worker{}", chunk.job.on_item(number));
-                    Piece::read(first, calls, frames, &self.file, who)
+                    let elsewhere = Elsewhere { file: &self.file, receiver: Some(&self.receiver) };
+                    Piece::read(first, calls, frames, elsewhere, who)
                 }
                 Err(error) => Piece::failed(first, calls, &error),
             });

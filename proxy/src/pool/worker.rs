@@ -1,10 +1,11 @@
 //! A worker's life: takes tasks off the board, calls, puts the results there.
 
-use super::frames::{FRAMES_BYTES_MAX, Frames, Kind, Packing, Space};
+use super::frames::{Elsewhere, FRAMES_BYTES_MAX, Frames, Kind, Packing, Room, Space};
+use super::handover::Sender;
 use crate::process::{PanicReport, Task, handed, panic_report, panicked, unpack};
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::POOL_LOOK_MS;
+use commonhold_ipc::limits::{POOL_LOOK_MS, POOL_PASSED_MAX, POOL_SEALED_BYTES};
 use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::points;
 use commonhold_ipc::pool::{Board, Progress, SEGMENT_BYTES, Took};
@@ -17,7 +18,7 @@ use std::any::Any;
 use std::fmt::Display;
 use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,8 +107,43 @@ struct Lent {
     /// The slot's state until then.
     state: u64,
     regions: Vec<u64>,
+    handed_over: usize,
     /// Keeps the objects of handles in it.
     held: Vec<Stored>,
+}
+
+/// Where large results are put.
+struct Results {
+    space: Space,
+    /// None: nobody receives.
+    sender: Option<Sender>,
+    /// Files that were handed over and whose tasks the owner has not taken back.
+    handed_over: usize,
+}
+
+impl Room for Results {
+    fn take(&mut self, bytes: u64) -> Result<u64> {
+        self.space.take(bytes)
+    }
+
+    fn give_back(&mut self, at: u64) {
+        self.space.give_back(at);
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.space.file()
+    }
+
+    fn hands_over(&self, len: u64) -> bool {
+        let is_better = len >= POOL_SEALED_BYTES && self.space.is_cold(len);
+        is_better && self.handed_over < POOL_PASSED_MAX && self.sender.is_some()
+    }
+
+    fn hand_over(&mut self, file: BorrowedFd<'_>, len: u64) -> Option<u64> {
+        let number = self.sender.as_mut()?.send(file, len)?;
+        self.handed_over += 1;
+        Some(number)
+    }
 }
 
 /// The task at hand.
@@ -122,7 +158,13 @@ struct Current {
     progress: Progress,
     outcome: Vec<u8>,
     regions: Vec<u64>,
+    handed_over: usize,
     held: Vec<Stored>,
+}
+
+/// Where bodies are that are not with their frames: nothing is handed over to a worker.
+fn own(file: &File) -> Elsewhere<'_> {
+    Elsewhere { file, receiver: None }
 }
 
 struct Worker {
@@ -130,7 +172,7 @@ struct Worker {
     segment: Segment,
     file: Arc<File>,
     bell: OwnedFd,
-    results: Space,
+    results: Results,
     lent: Vec<Lent>,
     /// Calls that it may still make; none: any number.
     left: Option<u64>,
@@ -143,8 +185,10 @@ struct Worker {
 }
 
 /// What a worker's process runs.
-pub(super) fn work(place: u32, calls_most: Option<u64>, timed: bool, initializer: Option<Initializer>) -> Result<()> {
-    let mut worker = Worker::new(place as usize, calls_most, timed)?;
+///
+/// It has this place on the board, and is the so-many-th of its pool.
+pub(super) fn work(place: u32, number: u64, calls_most: Option<u64>, timed: bool, initializer: Option<Initializer>) -> Result<()> {
+    let mut worker = Worker::new(place as usize, number, calls_most, timed)?;
     if let Some(initializer) = initializer {
         worker.initialise(initializer)?;
     }
@@ -152,9 +196,9 @@ pub(super) fn work(place: u32, calls_most: Option<u64>, timed: bool, initializer
 }
 
 impl Worker {
-    fn new(place: usize, left: Option<u64>, timed: bool) -> Result<Worker> {
+    fn new(place: usize, number: u64, left: Option<u64>, timed: bool) -> Result<Worker> {
         let mut handed = handed().into_iter();
-        let (Some(file), Some(bell)) = (handed.next(), handed.next()) else {
+        let (Some(file), Some(bell), Some(queue)) = (handed.next(), handed.next(), handed.next()) else {
             return Err(Error::new(ErrorKind::System, "a pool's worker did not get its descriptors: raise `ulimit -n`"));
         };
         let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?.keep_from_children()?;
@@ -169,12 +213,17 @@ impl Worker {
             progress,
             outcome: Vec::new(),
             regions: Vec::new(),
+            handed_over: 0,
             held: Vec::new(),
         };
         Ok(Worker {
             place,
             segment,
-            results: Space::new(file.clone(), place as u64 + 1),
+            results: Results {
+                space: Space::new(file.clone(), place as u64 + 1),
+                sender: Some(Sender::new(queue, number)),
+                handed_over: 0,
+            },
             file,
             bell,
             lent: Vec::new(),
@@ -194,14 +243,15 @@ impl Worker {
     /// Calls the initializer.
     fn initialise(&mut self, (function, name, arguments): Initializer) -> Result<()> {
         points::client("pool: before the initializer");
-        let left = self.left.take();
+        // What comes of it is for this process alone.
+        let (left, sender) = (self.left.take(), self.results.sender.take());
         self.current.arguments.extend_from_slice(&arguments);
         (self.current.calls, self.current.first) = (1, 0);
         self.entry(function, name)?.run(self);
-        self.left = left;
+        (self.left, self.results.sender) = (left, sender);
         let mut frames = AlignedVec::<16>::new();
         frames.extend_from_slice(&std::mem::take(&mut self.current.outcome));
-        let (kind, body) = Frames::new(&frames, &self.file).value(&mut Vec::new())?;
+        let (kind, body) = Frames::new(&frames, own(&self.file)).value(&mut Vec::new())?;
         let outcome = match kind {
             Kind::Value | Kind::Label => unpack::<Result<()>>(body.bytes(&frames))?,
             Kind::Panic => Err(panicked("the pool's initializer", unpack::<PanicReport>(body.bytes(&frames))?)),
@@ -265,6 +315,7 @@ impl Worker {
             let there = board.state_word(lent.slot) == lent.state;
             if !there {
                 lent.regions.iter().for_each(|at| results.give_back(*at));
+                results.handed_over -= lent.handed_over;
             }
             there
         });
@@ -308,9 +359,10 @@ impl Worker {
             ring_bell(&self.bell);
         }
         points::client("pool: task done, everybody told");
-        let (regions, held) = (std::mem::take(&mut self.current.regions), std::mem::take(&mut self.current.held));
-        if !(regions.is_empty() && held.is_empty()) {
-            self.lent.push(Lent { slot, state: finished.state, regions, held });
+        let Current { regions, handed_over, held, .. } = &mut self.current;
+        let (regions, handed_over, held) = (std::mem::take(regions), std::mem::take(handed_over), std::mem::take(held));
+        if !(regions.is_empty() && held.is_empty()) || handed_over > 0 {
+            self.lent.push(Lent { slot, state: finished.state, regions, handed_over, held });
         }
         Ok(())
     }
@@ -318,7 +370,7 @@ impl Worker {
     /// Calls a function with each of the arguments at hand, until there is no room for another result.
     fn each<A: Shared, R: Shared>(&mut self, call: impl Fn(A) -> R) {
         let (arguments, file) = (std::mem::take(&mut self.current.arguments), self.file.clone());
-        let mut frames = Frames::new(&arguments, &file);
+        let mut frames = Frames::new(&arguments, own(&file));
         for number in 0..self.current.calls {
             if number < self.current.first {
                 if let Err(error) = frames.skip() {
@@ -375,6 +427,7 @@ impl Worker {
         }
         let current = &mut self.current;
         current.regions.append(&mut self.packing.regions);
+        current.handed_over += std::mem::take(&mut self.packing.handed_over);
         current.held.append(&mut self.packing.held);
         match current.slot {
             Some(slot) => {

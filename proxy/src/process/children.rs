@@ -1,7 +1,8 @@
 //! The parent's view of a child: [`ChildProcess`], [`Process`].
 
+use super::archive::Archive;
 use super::failure::{Right, tell};
-use super::message::{Archive, Inbox, Kind, Message, malformed, say};
+use super::message::{Inbox, Kind, Message, malformed, say};
 use super::parcel::{Label, hold, unpack};
 use super::run::{PanicReport, panicked};
 use crate::patience::deadline_after;

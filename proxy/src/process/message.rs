@@ -14,27 +14,27 @@
 //! sender need not wait for anybody to read it, and may even end before. A file is made for the one message, written, and sealed; who
 //! gets it looks at it where it is, and copies it only if a seal is missing (see [`Archive`]).
 
-use crate::upload::written;
+use super::archive::{Archive, seal, write_sealed};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{DESCRIPTORS_PER_MESSAGE_MAX, PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
-use commonhold_ipc::map::Sealed;
 use commonhold_ipc::socket::{Channel, Received};
-use commonhold_ipc::sys::{memfd, read_aligned_at, seal_content, wait_readable};
+use commonhold_ipc::sys::{memfd, wait_readable};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
 use rkyv::util::AlignedVec;
 use std::fs::File;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How the files of messages are named in `/proc/<pid>/maps`.
+const FILE_NAME: &str = "commonhold-process";
 const HEADER_BYTES: usize = 16;
 const HEAD_IN_FILE: u8 = 1;
 const VALUE_IN_FILE: u8 = 2;
 
 /// Descriptors that a parent may hand its child beside its pidfd.
-pub(super) const HANDED_MAX: usize = 2;
+pub(super) const HANDED_MAX: usize = 3;
 /// Descriptors of one message: a pidfd, those that are handed over, and two files.
 const DESCRIPTORS_MAX: usize = 3 + HANDED_MAX;
 const _: () = assert!(DESCRIPTORS_MAX <= DESCRIPTORS_PER_MESSAGE_MAX);
@@ -95,19 +95,8 @@ impl Packed {
         let mut count = Ser::count();
         count.put::<T>(value)?;
         let len = count.written();
-        let file = Arc::new(new_file(len)?);
-        let (target, mut at) = (file.clone(), 0);
-        let mut stream = Ser::stream(Box::new(move |bytes| {
-            target.write_all_at(bytes, at)?;
-            at += bytes.len() as u64;
-            Ok(())
-        }));
-        stream.put::<T>(value)?;
-        written(len, stream.finish())?;
-        let handles = stream.handles().to_vec();
-        drop(stream);
-        let file = Arc::into_inner(file).expect("the stream has had the only other one");
-        Ok((Packed::sealed(file, len), handles))
+        let (file, handles) = write_sealed(FILE_NAME, value, len)?;
+        Ok((Packed::File(file.into(), len), handles))
     }
 
     fn of_bytes(bytes: &[u8]) -> Result<Packed> {
@@ -116,14 +105,8 @@ impl Packed {
         }
         let file = new_file(bytes.len() as u64)?;
         file.write_all_at(bytes, 0)?;
-        Ok(Packed::sealed(file, bytes.len() as u64))
-    }
-
-    /// A file that has been written.
-    fn sealed(file: File, len: u64) -> Packed {
-        // One that the kernel cannot seal at this moment is copied by who gets it.
-        let _ = seal_content(&file);
-        Packed::File(file.into(), len)
+        seal(&file);
+        Ok(Packed::File(file.into(), bytes.len() as u64))
     }
 
     fn len(&self) -> u64 {
@@ -135,7 +118,7 @@ impl Packed {
 }
 
 fn new_file(len: u64) -> Result<File> {
-    memfd("commonhold-process", len).map(File::from)
+    memfd(FILE_NAME, len).map(File::from)
 }
 
 /// Sends a message: `head` is its head's archive.
@@ -160,40 +143,6 @@ pub(super) fn send<H: Shared>(channel: &Channel, kind: Kind, head: &H, value: &P
 /// Sends a message without a value.
 pub(super) fn say<H: Shared>(channel: &Channel, kind: Kind, head: &H) -> Result<()> {
     send(channel, kind, head, &Packed::Inline(Vec::new()), &[])
-}
-
-/// Bytes that have come and that nobody changes any more, though the other side is not to be trusted.
-pub(super) enum Archive {
-    /// Memory of this process's own.
-    Own(AlignedVec<16>),
-    /// The other side's file, which is sealed.
-    Mapped(Sealed),
-}
-
-impl Archive {
-    /// What is in a file: where it is, or a copy if it could still be written.
-    fn of_file(file: OwnedFd, len: u64) -> Result<Archive> {
-        if let Some(sealed) = Sealed::map(&file, len) {
-            return Ok(Archive::Mapped(sealed));
-        }
-        let file = File::from(file);
-        // Looked at first: room is not to be made for what is only said to be there.
-        if file.metadata()?.len() < len {
-            return Err(malformed());
-        }
-        read_aligned_at(&file, 0, len as usize).map(Archive::Own).ok_or_else(malformed)
-    }
-}
-
-impl Deref for Archive {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Archive::Own(bytes) => bytes,
-            Archive::Mapped(bytes) => bytes,
-        }
-    }
 }
 
 /// A message, whole.
@@ -281,7 +230,7 @@ impl Inbox {
         let own: Vec<OwnedFd> = self.fds.drain(..usize::from(fds).min(self.fds.len())).collect();
         let mut part = |flag: u8, range: Range<usize>, len: u64| {
             if flags & flag != 0 {
-                return Archive::of_file(self.fds.remove(0), len);
+                return Archive::of_file(self.fds.remove(0), len).ok_or_else(malformed);
             }
             let mut bytes = AlignedVec::with_capacity(range.len());
             bytes.extend_from_slice(&self.bytes[range]);
@@ -302,6 +251,7 @@ pub(super) fn malformed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use commonhold_ipc::sys::seal_content;
     use commonhold_ipc::value::access;
 
     type Head = (String, Vec<u64>);

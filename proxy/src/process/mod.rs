@@ -16,6 +16,7 @@
 //! A failure that nobody joins is told by one of them, see `failure`. On top of that, [`supervise`] starts children again when they end.
 //!
 //! Who writes what: each side its end of the socket; the parent's view of a child is under one lock (`children`).
+mod archive;
 mod builder;
 mod children;
 mod failure;
@@ -28,6 +29,7 @@ mod run;
 mod supervise;
 mod task;
 
+pub(crate) use archive::{Archive, write_sealed};
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, Process};
 pub use family::{ChildrenGuard, active_children, join_children};

@@ -1,8 +1,9 @@
 //! A child's whole life: what it is told, what it becomes, what it says at the end.
 
+use super::archive::Archive;
 use super::failure::{admit, tell_unless_heard};
 use super::identity::{Own, Parent, become_child};
-use super::message::{Archive, Inbox, Kind, Packed, malformed, say, send};
+use super::message::{Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
 use crate::panics::{self, place_of, words_of};
