@@ -1,4 +1,0 @@
-#[derive(commonhold::Shared)]
-enum Never {}
-
-fn main() {}

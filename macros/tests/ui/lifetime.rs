@@ -1,6 +1,0 @@
-#[derive(commonhold::Shared)]
-struct Borrowed<'a> {
-    name: &'a str,
-}
-
-fn main() {}

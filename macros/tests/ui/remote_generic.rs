@@ -1,6 +1,0 @@
-struct Tally;
-#[commonhold::remote]
-impl Tally {
-    pub fn hit<T>(&self, what: T) {}
-}
-fn main() {}

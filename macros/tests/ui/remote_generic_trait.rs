@@ -1,5 +1,0 @@
-#[commonhold::remote]
-trait Count<T> {
-    fn hit(&self, what: T);
-}
-fn main() {}

@@ -1,8 +1,0 @@
-struct Tally;
-#[commonhold::remote]
-impl Tally {
-    pub fn split(&self) -> Option<Self> {
-        None
-    }
-}
-fn main() {}

@@ -1,3 +1,0 @@
-#[commonhold::remote]
-struct Tally;
-fn main() {}

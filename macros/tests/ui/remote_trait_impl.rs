@@ -1,9 +1,0 @@
-struct Tally;
-trait Hit {
-    fn hit(&self);
-}
-#[commonhold::remote]
-impl Hit for Tally {
-    fn hit(&self) {}
-}
-fn main() {}

@@ -1,5 +1,0 @@
-#[commonhold::remote(sync)]
-trait Count {
-    fn hit(&self);
-}
-fn main() {}
