@@ -2,8 +2,8 @@
 
 use crate::Numbers;
 use commonhold::{
-    Array, Counter, Dict, Event, Lease, List, Lock, Manager, PipeReceiver, PipeSender, Queue, Semaphore, Session, Shared, Snapshot,
-    StripedCounter, Transaction, Value,
+    Array, Counter, Dict, ErrorKind, Event, Lease, List, Lock, Manager, PipeReceiver, PipeSender, Queue, Semaphore, Session, Shared,
+    Snapshot, StripedCounter, Transaction, Value,
 };
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ impl Tally {
 #[derive(Shared, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     Moved(Entry),
+    HasNotMoved(Entry),
     MayHaveMoved(Entry),
     Counted,
     Marked,
@@ -237,8 +238,9 @@ impl Actor {
         let entry = self.next();
         match self.session.run(shift_there, (self.house.clone(), entry, chance)) {
             Ok(()) => Ok(Some(Said::Moved(entry))),
-            // The host may have died before or after; or it was stopped, before or after.
-            Err(error) if error.is_died() || error.is_timed_out() => Ok(Some(Said::MayHaveMoved(entry))),
+            // The host has died, or was stopped: before, or after. It is known which.
+            Err(error) if error.is_died() || error.is_timed_out() => Ok(Some(Said::HasNotMoved(entry))),
+            Err(error) if error.kind() == ErrorKind::ResultLost => Ok(Some(Said::Moved(entry))),
             Err(error) => Err(error),
         }
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub struct Books {
     moved: BTreeSet<Entry>,
+    unmoved: BTreeSet<Entry>,
     perhaps: BTreeSet<Entry>,
     sent: BTreeSet<u64>,
     piped: BTreeSet<Entry>,
@@ -23,6 +24,7 @@ impl Books {
     pub fn enter(&mut self, said: Said) {
         match said {
             Said::Moved(entry) => assert!(self.moved.insert(entry), "{entry:?} is said twice"),
+            Said::HasNotMoved(entry) => assert!(self.unmoved.insert(entry), "{entry:?} is said twice"),
             Said::MayHaveMoved(entry) => assert!(self.perhaps.insert(entry), "{entry:?} is said twice"),
             Said::Sent(job) => assert!(self.sent.insert(job), "job {job} is said twice"),
             Said::Piped(entry) => assert!(self.piped.insert(entry), "{entry:?} is said twice"),
@@ -52,6 +54,11 @@ impl Books {
         let entries: BTreeSet<Entry> = journal.iter().copied().collect();
         assert_eq!(entries.len(), journal.len(), "an entry is there twice");
         assert!(self.moved.is_subset(&entries), "lost: {:?}", self.moved.difference(&entries).collect::<Vec<_>>());
+        assert!(
+            self.unmoved.is_disjoint(&entries),
+            "done though it was said not to be: {:?}",
+            self.unmoved.intersection(&entries).collect::<Vec<_>>()
+        );
         let unsaid = entries.iter().filter(|entry| !self.moved.contains(entry) && !self.perhaps.contains(entry)).count() as u64;
 
         let done = house.done.to_owned().unwrap();
@@ -77,8 +84,9 @@ impl Books {
         assert!(beyond <= self.deaths, "{beyond} deeds that nobody has said, by {} dead", self.deaths);
         assert_eq!(house.permits.available().unwrap(), PERMITS);
         println!(
-            "{} moves, {} jobs, {} marks, {} piped, {striped} counted, {} tallies; {} deaths of actors, {beyond} deeds in dying hands",
+            "{} moves ({} said to be undone), {} jobs, {} marks, {} piped, {striped} counted, {} tallies; {} deaths of actors, {beyond} deeds in dying hands",
             journal.len(),
+            self.unmoved.len(),
             jobs.len(),
             marks[0],
             received.len(),
