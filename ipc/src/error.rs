@@ -48,7 +48,7 @@ pub enum ErrorKind {
     Cancelled,
     /// A process has ended without a result: it was killed by a signal, or called `exit`.
     Died,
-    /// What was asked for has been done, whole, and only its result is lost, with the process that was to bring it.
+    /// What was asked for has been done, whole, and only its result cannot be had: the process that was to bring it has ended, or it cannot be written.
     ResultLost,
     /// The system does not offer what is needed, or refused it.
     System,

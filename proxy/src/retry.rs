@@ -74,7 +74,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         // Else it is over its time, and the manager's ticket may be that other thread's.
         if self.session.gate.open() && !self.is_back.get() {
-            self.session.tell(Call::TicketBack, &[]);
+            self.session.tell(Call::TicketBack, &[self.number]);
         }
     }
 }
@@ -96,8 +96,7 @@ pub fn until_done<R>(session: &Arc<SessionCore>, mut attempt: impl FnMut(HasTick
 }
 
 /// Runs `attempt` under the writer's ticket from the beginning: nobody else commits meanwhile, so it is done at once. It is given a
-/// way to ask whether the ticket's time is not over yet, and the ticket. Only a write that this process has made besides can make it try again, or
-/// that the ticket was taken from it.
+/// way to ask whether the ticket's time is not over yet, and the ticket. Only a write that this process has made besides can make it try again.
 ///
 /// A ticket that is `kept` from the last time is used, and left there again if the attempt has not given it back with its commit.
 pub fn under_ticket<R>(

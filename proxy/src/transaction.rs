@@ -23,7 +23,7 @@ use commonhold_ipc::pin::Pin;
 use commonhold_ipc::sequence;
 use commonhold_ipc::value::{AsShared, Key, Number, Ser, Shared, to_owned};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -531,11 +531,11 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
 }
 
 /// Runs a transaction under the writer's ticket from the beginning, so that nobody conflicts with it; `begun` is called when its time
-/// begins, and `asked` is the line and the number by which its caller asks what became of it. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
+/// begins, `asked` is the line and the number by which its caller asks what became of it, and `is_committed` says it here. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
 /// kept for the next if there is one when this is to be committed, as `is_next` says.
 pub(crate) fn run_alone<'s, R>(
     session: &'s Arc<SessionCore>,
-    asked: (u64, u64),
+    (asked, is_committed): ((u64, u64), &Cell<bool>),
     kept: &mut Option<Ticket>,
     is_next: impl Fn() -> bool,
     begun: impl FnOnce() -> Result<()>,
@@ -548,7 +548,11 @@ pub(crate) fn run_alone<'s, R>(
         if !is_in_time() {
             return Err(over_time());
         }
-        let committed = tx.commit(|_, commit| ticket.commit_run(commit, asked, !(ticket.is_fresh() && is_next())));
+        let committed = tx.commit(|_, commit| {
+            let committed = ticket.commit_run(commit, asked, !(ticket.is_fresh() && is_next()))?;
+            is_committed.set(committed == Committed::Done);
+            Ok(committed)
+        });
         Ok(match committed? {
             Committed::Done => Attempt::Done(result),
             Committed::Conflict => Attempt::Conflict,

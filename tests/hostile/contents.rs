@@ -54,7 +54,7 @@ fn what_is_lent_stays_lent_through_one_way_calls() {
     assert!(matches!(outcomes[..], [Outcome::Lent(..)]));
     let lent = || scene.manager.stats().unwrap().oldest_pin.is_some();
     assert!(lent());
-    for (call, payload) in [(Call::Release, &[][..]), (Call::Discard, &[]), (Call::TicketBack, &[])] {
+    for (call, payload) in [(Call::Release, &[][..]), (Call::Discard, &[]), (Call::TicketBack, &[1; 8])] {
         raw.request(call as u8, 0, 0, payload);
         assert!(matches!(raw.call(Call::Names, &[]), Answer::Done(_)), "done with what came before");
         assert!(lent(), "{call:?}");

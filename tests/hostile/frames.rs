@@ -29,7 +29,7 @@ fn conversation(dict: u64, list: u64) -> Vec<u8> {
         frame(Call::Discard as u8, 0, 0, &5u64.to_le_bytes()),
         frame(Call::Names as u8, 1, 11, &[]),
         frame(Call::Ticket as u8, 1, 12, &[]),
-        frame(Call::TicketBack as u8, 0, 0, &[]),
+        frame(Call::TicketBack as u8, 0, 0, &1u64.to_le_bytes()),
     ]
     .concat()
 }

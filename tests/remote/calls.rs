@@ -636,8 +636,9 @@ fn results_are_of_any_size_and_beyond_the_most_an_error_that_says_it() {
         assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
         assert!(error.to_string().contains(&VALUE_BYTES_MAX.to_string()), "{error}");
     }
-    // The methods have run, the lines go on, and so does the object.
-    assert_eq!((behind.get().unwrap(), printer.prints().unwrap()), (prints + 1, prints + 2));
+    // The methods have run, the lines go on, and so does the object. (The call that did not go ahead may have come in before the last one that did.)
+    assert!([prints + 1, prints + 2].contains(&behind.get().unwrap()));
+    assert_eq!(printer.prints().unwrap(), prints + 2);
     assert!(is_whole(&printer.print(5000, 3).unwrap(), 5000, 3));
     manager.audit().unwrap();
 }

@@ -77,6 +77,11 @@ impl Raw {
         read_frame(&self.channel, &mut fds).map(|(head, payload)| (head.code, payload, fds.pop()))
     }
 
+    /// Says what is not answered.
+    pub fn tell(&self, call: Call, payload: &[u8]) {
+        self.channel.send_all(&frame(call as u8, 0, payload), &[], Instant::now() + PATIENCE).unwrap();
+    }
+
     fn call(&self, call: Call, payload: &[u8]) -> Result<Option<OwnedFd>, String> {
         let (code, payload, fd) = self.ask(call, payload).ok_or("the manager has hung up")?;
         if code == 0 { Ok(fd) } else { Err(parse_error(&mut Reader::new(&payload)).unwrap().to_string()) }
@@ -427,6 +432,16 @@ impl RawHost {
     pub fn say(&self, bytes: &[u8]) {
         let line = &self.line.as_ref().expect("there was a call").0;
         assert_eq!(line.send(bytes).unwrap(), bytes.len());
+    }
+
+    /// The next line that the manager tells of: its number. It is not served.
+    pub fn told(&mut self) -> u64 {
+        loop {
+            let (head, _) = read_frame(&self.control, &mut self.descriptors).unwrap();
+            if head.code == Tell::Line as u8 {
+                return head.number;
+            }
+        }
     }
 
     /// The next call, as it has come.

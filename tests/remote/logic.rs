@@ -1,6 +1,6 @@
 //! Logic beside the data: alone, in time, all or nothing.
 use crate::support::until;
-use commonhold::{Dict, Error, ErrorKind, Handle, List, Process, Queue, Transaction};
+use commonhold::{Dict, Error, ErrorKind, Event, Handle, List, Process, Queue, Shared, StripedCounter, Transaction};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -183,4 +183,97 @@ fn logic_within_logic_has_the_ticket_already() {
         list.push(9u64).and_then(|()| list.pop().map(drop)).unwrap();
     }
     manager.audit().unwrap();
+}
+
+/// Whose second drop in a host panics: that of what came, when the function is through with its copy.
+#[derive(Shared, Clone, Debug)]
+struct Fragile {
+    list: List<u64>,
+}
+
+/// In a host.
+static DROPS: AtomicU64 = AtomicU64::new(0);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        if commonhold::current_manager().is_ok() && DROPS.fetch_add(1, Ordering::Relaxed) == 1 {
+            panic!("it has broken");
+        }
+    }
+}
+
+#[test]
+fn what_was_done_is_never_said_not_to_be_whatever_fails_behind_it() {
+    let manager = crate::manager();
+    let list = manager.list::<u64>([]).unwrap();
+    let lost = |said: commonhold::Result<()>, why: &str| {
+        let error = said.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResultLost, "{error:?}");
+        let (begin, end) = (
+            "this has been done beside the manager, whole, but its result is lost: ",
+            ". Look at what it has changed, and do not do it again",
+        );
+        let text = error.to_string();
+        assert!(text.starts_with(begin) && text.ends_with(end) && text.contains(why), "{text}");
+    };
+    let breaks = |tx: &Transaction<'_>, fragile: Fragile| tx.push(&fragile.list, 1);
+    lost(manager.run(breaks, Fragile { list: list.clone() }), "it has broken");
+    // More handles than a value may have.
+    let many = |tx: &Transaction<'_>, list: List<u64>| {
+        tx.push(&list, 2)?;
+        Ok(vec![list; 65_537])
+    };
+    lost(manager.run(many, list.clone()).map(drop), "65536");
+    assert_eq!(list.to_owned().unwrap(), [1, 2]);
+    // The same in logic that has changed nothing is an error as any other.
+    let many = |_: &Transaction<'_>, list: List<u64>| Ok(vec![list; 65_537]);
+    assert_eq!(manager.run(many, list.clone()).unwrap_err().kind(), ErrorKind::TooLarge);
+    manager.audit().unwrap();
+}
+
+#[test]
+fn what_was_not_done_is_never_said_to_be_whatever_the_logic_says() {
+    let manager = crate::manager();
+    let list = manager.list::<u64>([]).unwrap();
+    let says = |tx: &Transaction<'_>, (list, kind): (List<u64>, u64)| {
+        tx.push(&list, kind)?;
+        let kinds = [ErrorKind::ResultLost, ErrorKind::OutcomeUnknown, ErrorKind::Disconnected, ErrorKind::Died, ErrorKind::TimedOut];
+        Err::<(), _>(Error::new(kinds[kind as usize], "of another one"))
+    };
+    let said: Vec<_> = (0..5).map(|kind| manager.run(says, (list.clone(), kind)).unwrap_err()).collect();
+    assert_eq!(said[0].kind(), ErrorKind::Other, "{}", said[0]);
+    assert_eq!(said[0].to_string(), "what runs beside the manager has failed, and left no trace of its own: of another one");
+    let rest = [ErrorKind::OutcomeUnknown, ErrorKind::Disconnected, ErrorKind::Died, ErrorKind::TimedOut];
+    assert_eq!(said[1..].iter().map(Error::kind).collect::<Vec<_>>(), rest);
+    assert!(said[1..].iter().all(|error| error.to_string() == "of another one"));
+    assert_eq!(list.len().unwrap(), 0);
+    assert_eq!(manager.run(|tx: &Transaction<'_>, list: List<u64>| tx.push(&list, 1), list.clone()).ok(), Some(()));
+}
+
+#[test]
+fn who_gives_up_on_logic_that_hangs_disturbs_nobody_else() {
+    let manager = crate::manager();
+    let list = manager.list::<u64>([]).unwrap();
+    let (begun, over) = (manager.event().unwrap(), manager.event().unwrap());
+    let hangs = |_: &Transaction<'_>, (begun, over): (Event, Event)| {
+        begun.set()?;
+        over.wait()
+    };
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| manager.run(hangs, (begun.clone(), over.clone())).unwrap_err());
+        begun.wait().unwrap();
+        // Most of the ticket's time, so that it is mostly theirs when the other one is given up; and something besides, which shows how often it ran.
+        let slow = |tx: &Transaction<'_>, (list, runs): (List<u64>, StripedCounter)| {
+            runs.add(1)?;
+            std::thread::sleep(Duration::from_millis(100));
+            tx.push(&list, 1)
+        };
+        let runs = manager.striped_counter(0).unwrap();
+        while !hanging.is_finished() {
+            manager.run(slow, (list.clone(), runs.clone())).unwrap();
+        }
+        assert_eq!(runs.get().unwrap() as usize, list.len().unwrap(), "each once");
+        assert!(hanging.join().unwrap().is_timed_out());
+        over.set().unwrap();
+    });
 }

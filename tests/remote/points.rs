@@ -2,7 +2,7 @@
 use crate::deaths::hosts_die;
 use crate::support::{PATIENCE, Parent, Role, signal_to, state_of, until};
 use commonhold::{Error, ErrorKind, List, Manager, Transaction};
-use commonhold_ipc::points::{CLIENT_VARIABLE, HOST_STOP_VARIABLE, MANAGER_VARIABLE};
+use commonhold_ipc::points::{CLIENT_STOP_VARIABLE, CLIENT_VARIABLE, HOST_STOP_VARIABLE, MANAGER_VARIABLE};
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -115,8 +115,8 @@ fn role_whose_host_dies_under_logic() {
                     hosts.push(host);
                 }
                 Err(error) if error.kind() == ErrorKind::ResultLost => {
-                    let text = "this has been done beside the manager, whole, but the host process ended before it could bring the result: look \
-                                at what it has changed, and do not do it again";
+                    let text = "this has been done beside the manager, whole, but its result is lost: the host process ended before it could \
+                                bring it. Look at what it has changed, and do not do it again";
                     assert_eq!(error.to_string(), text);
                     lost.push(number);
                 }
@@ -293,4 +293,80 @@ fn managers_may_die_at_every_point_while_hosts_serve_calls_ahead_and_logic() {
     }
     println!("{deaths} managers have died");
     assert!(deaths > 10, "{deaths}");
+}
+
+/// What is said of 7, whose caller is stopped somewhere.
+#[test]
+fn role_that_is_stopped_while_it_asks() {
+    let Some(mut parent) = Parent::of("points::role_that_is_stopped_while_it_asks") else { return };
+    let list: List<u64> = parent.hear_handle();
+    let manager = list.session().unwrap();
+    manager.run(append, (list.clone(), 1)).unwrap();
+    parent.say("ready");
+    parent.hear();
+    let said = match manager.run(append, (list, 7)) {
+        Ok(_) => "done".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    };
+    parent.say(said);
+}
+
+/// The next thing that a role says, unless it stands still before.
+fn said_or_stands_still(role: &mut Role) -> Option<String> {
+    let mut said = None;
+    until("it stands still, or says something", || {
+        said = said.take().or_else(|| role.has_said());
+        said.is_some() || state_of(role.pid()) == Some('T')
+    });
+    said
+}
+
+/// A caller may have written what it asks, and be told that it has not: only its ring came too late. So the host may have done it, and died.
+#[test]
+fn who_asks_a_host_that_dies_meanwhile_has_it_done_once() {
+    let mut found = 0;
+    for point in 1.. {
+        let manager = crate::manager();
+        let list = manager.list::<u64>([]).unwrap();
+        manager.run(append, (list.clone(), 0)).unwrap();
+        let host = host_of(&manager).unwrap();
+        let mut role = Role::start_with("points::role_that_is_stopped_while_it_asks", |command| {
+            command.env(CLIENT_STOP_VARIABLE, point.to_string());
+        });
+        role.say(list.token().unwrap());
+        if said_or_stands_still(&mut role).is_none() {
+            // Before that.
+            role.kill();
+            continue;
+        }
+        // From now on the host is to be rung for.
+        until("the host sleeps", || {
+            let threads = std::fs::read_dir(format!("/proc/{host}/task")).unwrap();
+            threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") S ")))
+        });
+        role.say("go");
+        let said = said_or_stands_still(&mut role);
+        let stands_still = said.is_none();
+        // For this one it looks at all lines, and finds what is there.
+        manager.run(append, (list.clone(), 2)).unwrap();
+        found += usize::from(stands_still && list.to_owned().unwrap().contains(&7));
+        signal_to(host, Signal::KILL);
+        until("the manager has seen it", || host_of(&manager) != Some(host));
+        manager.run(append, (list.clone(), 3)).unwrap();
+        if stands_still {
+            role.signal(Signal::CONT);
+        }
+        let said = said.or_else(|| role.hear()).unwrap();
+        role.kill();
+        let times = list.to_owned().unwrap().iter().filter(|number| **number == 7).count();
+        match said.as_str() {
+            "done" | "ResultLost" => assert_eq!(times, 1, "point {point}: {said}"),
+            "Died" => assert_eq!(times, 0, "point {point}"),
+            other => panic!("point {point}: {other}"),
+        }
+        if !stands_still {
+            break;
+        }
+    }
+    assert!(found > 0, "a host has found what nobody has rung for");
 }

@@ -90,29 +90,67 @@ fn logic_is_committed_under_its_own_ticket_or_not_at_all() {
 }
 
 #[test]
-fn who_asks_takes_the_ticket_from_a_host_that_has_not_committed() {
+fn what_is_asked_about_and_was_not_done_is_barred() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let (host, other, caller) = (RawHost::new(&manager), RawHost::of_build(&manager, &another_build(1)), Raw::connect(&manager));
     let number = caller.host;
     let raw = &host.raw;
     let mark = RunMark { ticket: ticket(raw), line: 1, number: 1, is_last: false };
-    // About another host, about none, and about a session that is no host: this one keeps it.
-    for host in [number + 1, number + 1000, 0] {
-        assert!(!settled(&caller, Settle { host, line: 1, number: 1 }));
-    }
     assert_eq!(is_done(raw, &logic(&list, 1, mark)), Some(true));
     assert!(settled(&caller, Settle { host: number, line: 1, number: 1 }));
-    // It went with that answer: so what was not done then, is not.
-    assert_eq!(is_done(raw, &logic(&list, 2, RunMark { number: 2, ..mark })), Some(false));
-    // And others need not wait for it.
-    let theirs = ticket(&other.raw);
-    assert_eq!(theirs, mark.ticket + 1);
-    assert_eq!(is_done(&other.raw, &logic(&list, 3, RunMark { ticket: theirs, ..mark })), Some(true));
-    assert_eq!(list.to_owned().unwrap(), [1, 3]);
+    // What was done stays so, and bars nothing.
+    assert_eq!(is_done(raw, &logic(&list, 2, RunMark { number: 2, ..mark })), Some(true));
+    // What was not done is not done from then on, however fresh its ticket; what comes after it on that line is, and what comes on others.
+    assert!(!settled(&caller, Settle { host: number, line: 1, number: 3 }));
+    let refused = raw.ask(Call::RunCommit, &logic(&list, 3, RunMark { number: 3, ..mark })).unwrap();
+    assert_eq!(refused.0, Status::Failed as u8);
+    let error = parse_error(&mut Reader::new(&refused.1)).unwrap();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(error.to_string(), "what runs beside the manager came to its commit when its caller had given it up: it has left no trace");
+    assert!(!settled(&caller, Settle { host: number, line: 1, number: 3 }), "never");
+    assert_eq!(is_done(raw, &logic(&list, 4, RunMark { line: 2, number: 1, ..mark })), Some(true), "the ticket is still there");
+    assert_eq!(is_done(raw, &logic(&list, 5, RunMark { number: 4, is_last: true, ..mark })), Some(true));
     // A host speaks for itself alone: its line 1 is another one's.
-    assert!(!settled(&caller, Settle { host: number, line: 1, number: 2 }));
+    let theirs = ticket(&other.raw);
+    assert_eq!(is_done(&other.raw, &logic(&list, 6, RunMark { ticket: theirs, number: 9, is_last: true, ..mark })), Some(true));
+    assert!(!settled(&caller, Settle { host: number, line: 1, number: 9 }));
+    assert_eq!(list.to_owned().unwrap(), [1, 2, 4, 5, 6]);
     manager.audit().unwrap();
+}
+
+#[test]
+fn a_line_is_asked_about_by_who_was_given_it() {
+    let manager = Manager::start().unwrap();
+    let list = manager.list::<u64>([]).unwrap();
+    let (mut host, caller, stranger) = (RawHost::new(&manager), Raw::connect(&manager), Raw::connect(&manager));
+    let _line = caller.line_with_memory();
+    let line = host.told();
+    let mark = RunMark { ticket: ticket(&host.raw), line, number: 1, is_last: true };
+    let about = Settle { host: caller.host, line, number: 1 };
+    let mut payload = Vec::new();
+    about.write(&mut payload);
+    assert!(stranger.ask(Call::Settle, &payload).is_none(), "somebody else's");
+    assert_eq!(is_done(&host.raw, &logic(&list, 1, mark)), Some(true), "and it bars nothing");
+    assert!(settled(&caller, about));
+}
+
+/// A host gives back the ticket that it has, not one that it had.
+#[test]
+fn a_ticket_is_given_back_by_its_number() {
+    let manager = Manager::start().unwrap();
+    let list = manager.list::<u64>([]).unwrap();
+    let host = RawHost::new(&manager);
+    let first = ticket(&host.raw);
+    let back = |number: u64| host.raw.tell(Call::TicketBack, &number.to_le_bytes());
+    back(first);
+    let second = ticket(&host.raw);
+    assert_eq!(second, first + 1);
+    [first, 0, second + 1].into_iter().for_each(back);
+    let mark = RunMark { ticket: second, line: 1, number: 1, is_last: false };
+    assert_eq!(is_done(&host.raw, &logic(&list, 1, mark)), Some(true), "it still has it");
+    back(second);
+    assert_eq!(is_done(&host.raw, &logic(&list, 2, RunMark { number: 2, ..mark })), Some(false));
 }
 
 fn another_build(n: u8) -> Vec<u8> {
@@ -134,11 +172,27 @@ fn of_hosts_that_have_ended_it_is_still_known() {
         until("it has ended", || manager.sessions().unwrap().len() == sessions);
     }
     let caller = Raw::connect(&manager);
-    for (n, host) in hosts.iter().enumerate() {
-        assert_eq!(settled(&caller, Settle { host: *host, line: 1, number: 1 }), n > 0, "all but the one that ended first");
+    for host in &hosts[1..] {
+        assert!(settled(&caller, Settle { host: *host, line: 1, number: 1 }));
         assert!(!settled(&caller, Settle { host: *host, line: 1, number: 2 }));
     }
+    is_unknown(&caller, Settle { host: hosts[0], line: 1, number: 1 });
+    assert!(!settled(&caller, Settle { host: hosts[0] + 100_000, line: 1, number: 1 }), "there was none");
     assert_eq!(list.len().unwrap(), hosts.len());
+}
+
+/// The manager has forgotten it, and says so.
+#[track_caller]
+fn is_unknown(raw: &Raw, settle: Settle) {
+    let mut payload = Vec::new();
+    settle.write(&mut payload);
+    let (code, payload, _) = raw.ask(Call::Settle, &payload).unwrap();
+    assert_eq!(code, Status::Failed as u8);
+    let error = parse_error(&mut Reader::new(&payload)).unwrap();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    let text = "the host of what runs beside the manager has said nothing more, and the manager has forgotten whether it was done: look at what \
+                it was to change before you do it again";
+    assert_eq!(error.to_string(), text);
 }
 
 #[test]
@@ -146,21 +200,14 @@ fn what_has_been_forgotten_is_said_to_be_unknown() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let (host, caller) = (RawHost::new(&manager), Raw::connect(&manager));
-    for line in 0..=RUN_LINES_MAX as u64 {
+    for line in 1..=RUN_LINES_MAX as u64 + 1 {
         let mark = RunMark { ticket: ticket(&host.raw), line, number: 1, is_last: true };
         assert_eq!(is_done(&host.raw, &logic(&list, line, mark)), Some(true));
     }
-    let mut payload = Vec::new();
-    Settle { host: caller.host, line: 0, number: 1 }.write(&mut payload);
-    let (code, payload, _) = caller.ask(Call::Settle, &payload).unwrap();
-    assert_eq!(code, Status::Failed as u8);
-    let error = parse_error(&mut Reader::new(&payload)).unwrap();
-    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
-    let text = "the host of what runs beside the manager has said nothing more, and the manager has forgotten whether it was done: look at what \
-                it was to change before you do it again";
-    assert_eq!(error.to_string(), text);
-    for line in [1, RUN_LINES_MAX as u64] {
-        assert!(settled(&caller, Settle { host: caller.host, line, number: 1 }));
+    is_unknown(&caller, Settle { host: caller.host, line: 1, number: 1 });
+    // What is younger than all that has been forgotten is known, also if there was nothing of it yet.
+    for (line, done) in [(2, true), (RUN_LINES_MAX as u64 + 1, true), (RUN_LINES_MAX as u64 + 2, false)] {
+        assert_eq!(settled(&caller, Settle { host: caller.host, line, number: 1 }), done, "{line}");
     }
 }
 

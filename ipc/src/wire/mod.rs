@@ -52,7 +52,7 @@ pub enum Call {
     Arm = 8,
     /// Asks for the writer's ticket: its number is the answer.
     Ticket = 9,
-    /// Gives the writer's ticket back. Not answered.
+    /// Gives the writer's ticket of this number back. Not answered.
     TicketBack = 10,
     /// The manager's figures, as text.
     Stats = 11,
@@ -107,9 +107,9 @@ pub enum Call {
     /// Takes the name away from an object's block: its id. Whether it had it.
     Unlink = 39,
     /// What logic beside the data has come to: a [`Commit`](Call::Commit), and behind it a [`RunMark`](run::RunMark). By hosts alone. Done only
-    /// under the ticket that the mark names; else it is answered as a conflict.
+    /// under the ticket that the mark names, else it is answered as a conflict; and not if its caller has given it up.
     RunCommit = 40,
-    /// Whether logic has been committed, see [`Settle`](run::Settle). It has, or nothing: then it never will be.
+    /// Whether logic has been committed, see [`Settle`](run::Settle), from the session that was given its line. It has, or nothing: then it never will be.
     Settle = 41,
 }
 

@@ -225,7 +225,7 @@ impl Server {
         match call {
             Call::Commit => self.commit(index, head, payload),
             Call::RunCommit => self.run_commit(index, head, payload),
-            Call::Settle => self.settle(payload),
+            Call::Settle => self.settle(index, payload),
             Call::Series => self.series(index, payload),
             Call::Create => match whole(payload, "description of an object", NewObject::parse) {
                 Ok(new) => self.create(index, &new).into(),
@@ -255,10 +255,10 @@ impl Server {
                 Done::Answer(Vec::new())
             }),
             Call::Ticket => self.take_ticket(index, head, None),
-            Call::TicketBack => {
-                self.take_ticket_back(index);
+            Call::TicketBack => self.with_id(payload, |server, number| {
+                server.tickets.give_back(index, number);
                 Done::NoAnswer
-            }
+            }),
             Call::Stats => Done::Answer(vec![Outcome::Text(self.stats())]),
             Call::Audit => self.audit(),
             Call::Names => Done::Answer(vec![Outcome::Text(self.names())]),
@@ -269,7 +269,7 @@ impl Server {
             Call::Pack | Call::Unpack | Call::Forget => self.parcel(index, call, payload),
             Call::Host => self.become_host(index, payload),
             Call::FindHost => self.find_host(payload),
-            Call::Reach => self.reach(payload),
+            Call::Reach => self.reach(index, payload),
             Call::Offer => self.offer_types(index, payload),
             Call::Objects => self.with_id(payload, |server, from| Done::Answer(vec![Outcome::Text(server.objects(from))])),
             Call::Block | Call::Unlink => self.with_id(payload, |server, id| server.block(index, call, id)),

@@ -77,7 +77,7 @@ pub struct Hosts {
     /// Lines so far: the last one's number.
     lines: u64,
     /// What those have committed that have ended.
-    ended: Ended,
+    pub(super) ended: Ended,
 }
 
 impl Hosts {
@@ -98,12 +98,7 @@ impl Hosts {
         }
     }
 
-    /// What a host has committed, be it over or not.
-    pub fn runs(&self, host: u64) -> Option<&Runs> {
-        self.hosts.get(&host).map(|host| &host.runs).or_else(|| self.ended.of(host))
-    }
-
-    /// The same, to note more.
+    /// What a host has committed that is not over.
     pub fn runs_mut(&mut self, host: u64) -> Option<&mut Runs> {
         self.hosts.get_mut(&host).map(|host| &mut host.runs)
     }
@@ -156,8 +151,8 @@ impl Hosts {
         hosts.join("; ")
     }
 
-    /// A new line to a host: our end for the client, and its number. If it is to have memory, that waits in both its sockets.
-    fn line(&mut self, number: u64, with_memory: bool) -> Result<(OwnedFd, u64)> {
+    /// A new line to a host for a session: our end for that, and its number. If it is to have memory, that waits in both its sockets.
+    fn line(&mut self, number: u64, client: u64, with_memory: bool) -> Result<(OwnedFd, u64)> {
         let Some(host) = self.hosts.get_mut(&number) else {
             return Err(Error::new(ErrorKind::Died, "the host process has ended, and its objects with it: make a new object"));
         };
@@ -174,6 +169,7 @@ impl Hosts {
             }
         }
         self.lines += 1;
+        host.runs.open(self.lines, client);
         host.tell(Tell::Line, self.lines, if with_memory { &[LINE_MEMORY] } else { &[] }, Some(theirs.into()));
         Ok((ours.into(), self.lines))
     }
@@ -193,7 +189,7 @@ impl Server {
         let Some(Some(Connection::Session(session))) = self.connections.get(index) else { return Done::Nonsense };
         let (number, who) = (session.number(), session.describe());
         let build = Build::of_wire(&new);
-        if self.hosts.of_build(&build).is_some() {
+        if self.hosts.is_host(number) || self.hosts.of_build(&build).is_some() {
             return Done::Failed(Error::new(ErrorKind::AlreadyExists, "this program has a host here already: use that"));
         }
         if self.hosts.len() >= HOSTS_MAX {
@@ -233,10 +229,11 @@ impl Server {
     }
 
     /// A line to a host.
-    pub(super) fn reach(&mut self, payload: &[u8]) -> Done {
+    pub(super) fn reach(&mut self, index: usize, payload: &[u8]) -> Done {
         let parsed = whole(payload, "address of a host", |read: &mut Reader<'_>| Some((read.u8()?, read.u64()?)));
         let Ok((with, host)) = parsed else { return Done::Nonsense };
-        match self.hosts.line(host, with & REACH_MEMORY != 0) {
+        let Some(client) = self.session_number(index) else { return Done::Nonsense };
+        match self.hosts.line(host, client, with & REACH_MEMORY != 0) {
             Ok((line, number)) => Done::Attached(Arc::new(line), number),
             Err(error) => Done::Failed(error),
         }
@@ -274,9 +271,9 @@ mod tests {
         let (types, runs) = (BTreeSet::new(), Runs::default());
         let host = Host { who: "mill (pid 7)".into(), build, types, control, _leash: leash, pending, pending_bytes, runs };
         let mut hosts = Hosts { hosts: HashMap::from([(1, host)]), ..Hosts::default() };
-        hosts.line(1, true).unwrap();
+        hosts.line(1, 2, true).unwrap();
         hosts.hosts.get_mut(&1).unwrap().pending_bytes = HOST_PENDING_BYTES_MAX + 1;
-        let error = hosts.line(1, true).unwrap_err();
+        let error = hosts.line(1, 2, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
         assert_eq!(error.to_string(), "mill (pid 7) does not take new callers: is it stopped?");
     }

@@ -2,16 +2,17 @@
 //!
 //! A host that is stopped, or dies, between the commit of what it was asked to run and its answer leaves its caller without a word. So its commit
 //! says which run it is of (`wire::run`), and the manager remembers each line's last one; a line has one call at a time, so that is all that
-//! can be asked about. Who asks ([`Call::Settle`](commonhold_ipc::wire::Call::Settle)) is to have an answer that stays true: so the ticket is taken
-//! from that host with it, and a commit of logic under a ticket that is gone is not done. Either it has come before, or it never will.
+//! can be asked about. Who asks ([`Call::Settle`](commonhold_ipc::wire::Call::Settle)) is to have an answer that stays true: so a run that has not been
+//! committed is *barred* by the question, and its commit refused, should it still come. And a commit of logic is done under the ticket that it
+//! names or not at all, so that one that was held up for long does not come between others.
 //!
 //! | the host is stopped or dies | of a later `Settle` the answer is | and the host, should it go on |
 //! |---|---|---|
-//! | before its commit is with the manager | nothing | is told of a conflict: its time is over |
-//! | after that, before it is done | nothing; the ticket of the commit is gone | the same |
+//! | before its commit is with the manager | nothing | is refused |
+//! | after that, before it is done | nothing | the same |
 //! | after it is done | it has | answers |
 //!
-//! The other runs of that host that are under way then lose their ticket too: they have a conflict, and run once more.
+//! A line is asked about by the session that was given it, and by no other: so nobody bars what somebody else has asked for.
 
 use super::calls::Done;
 use super::{Connection, Server};
@@ -23,84 +24,137 @@ use commonhold_ipc::wire::run::{RunMark, Settle};
 use commonhold_ipc::wire::{Head, whole};
 use std::collections::{HashMap, VecDeque};
 
-/// The last commit on a line.
-struct Last {
-    /// The call's number on it.
-    number: u64,
-    /// When: so many commits of this host were before it.
+/// What is known of a line. Numbers are those of its calls, from 1.
+#[derive(Default)]
+struct Line {
+    /// The session that was given it; none if that has been forgotten.
+    client: Option<u64>,
+    /// The last call that was committed.
+    committed: u64,
+    /// The last one that must not be.
+    barred: u64,
+    /// When there was last something of it: so many such things of this host were before.
     at: u64,
 }
 
 /// What a host has committed.
 #[derive(Default)]
 pub(super) struct Runs {
-    lines: HashMap<u64, Last>,
-    commits: u64,
-    /// Whether a line has been forgotten for lack of room.
-    has_forgotten: bool,
+    lines: HashMap<u64, Line>,
+    /// Things that there were of its lines.
+    events: u64,
+    /// The last line that has been forgotten, for lack of room. Lines' numbers ascend, so all behind it are known.
+    forgotten: u64,
 }
 
 impl Runs {
-    fn note(&mut self, line: u64, number: u64) {
+    /// What is known of a line, to add to it.
+    fn line(&mut self, line: u64) -> &mut Line {
         if self.lines.len() >= RUN_LINES_MAX && !self.lines.contains_key(&line) {
-            let oldest = self.lines.iter().min_by_key(|(_, last)| last.at).map(|(line, _)| *line);
-            oldest.map(|line| self.lines.remove(&line));
-            self.has_forgotten = true;
+            // What is barred is kept as long as there is anything else: its commit may still come.
+            let oldest = self.lines.iter().min_by_key(|(_, line)| (line.barred > line.committed, line.at)).map(|(number, _)| *number);
+            if let Some(oldest) = oldest {
+                self.lines.remove(&oldest);
+                self.forgotten = self.forgotten.max(oldest);
+            }
         }
-        self.lines.insert(line, Last { number, at: self.commits });
-        self.commits += 1;
+        self.events += 1;
+        let known = self.lines.entry(line).or_default();
+        known.at = self.events;
+        known
     }
 
-    /// Whether a call has been committed. `None`: it is not known any more.
-    fn has_done(&self, line: u64, number: u64) -> Option<bool> {
+    /// A session is given a line.
+    pub(super) fn open(&mut self, line: u64, client: u64) {
+        self.line(line).client = Some(client);
+    }
+
+    /// Whether a call must not be committed.
+    fn is_barred(&self, line: u64, number: u64) -> bool {
+        self.lines.get(&line).is_some_and(|line| number <= line.barred)
+    }
+
+    fn note(&mut self, line: u64, number: u64) {
+        self.line(line).committed = number;
+    }
+
+    /// What is to be said to a session that asks about a call.
+    fn settle(&self, asking: u64, line: u64, number: u64) -> Settled {
         match self.lines.get(&line) {
-            Some(last) => Some(last.number == number),
-            None if self.has_forgotten => None,
-            None => Some(false),
+            Some(Line { client: Some(client), .. }) if *client != asking => Settled::Nonsense,
+            Some(line) if line.committed == number => Settled::Done,
+            None if line <= self.forgotten => Settled::Unknown,
+            _ => Settled::Undone,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Done,
+    Undone,
+    /// It has been forgotten.
+    Unknown,
+    /// It is somebody else's.
+    Nonsense,
 }
 
 /// Of hosts that have ended.
 #[derive(Default)]
-pub(super) struct Ended(VecDeque<(u64, Runs)>);
+pub(super) struct Ended {
+    hosts: VecDeque<(u64, Runs)>,
+    /// The last one that has been forgotten. Sessions' numbers ascend.
+    forgotten: u64,
+}
 
 impl Ended {
-    pub(super) fn keep(&mut self, host: u64, runs: Runs) {
-        if runs.lines.is_empty() {
+    pub(super) fn keep(&mut self, host: u64, mut runs: Runs) {
+        runs.lines.retain(|_, line| line.committed > 0);
+        if runs.lines.is_empty() && runs.forgotten == 0 {
             return;
         }
-        if self.0.len() >= RUN_HOSTS_ENDED_MAX {
-            self.0.pop_front();
+        if self.hosts.len() >= RUN_HOSTS_ENDED_MAX
+            && let Some((oldest, _)) = self.hosts.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
         }
-        self.0.push_back((host, runs));
+        self.hosts.push_back((host, runs));
     }
 
-    pub(super) fn of(&self, host: u64) -> Option<&Runs> {
-        self.0.iter().find(|(number, _)| *number == host).map(|(_, runs)| runs)
+    fn settle(&self, asking: u64, Settle { host, line, number }: Settle) -> Settled {
+        match self.hosts.iter().find(|(known, _)| *known == host) {
+            Some((_, runs)) => runs.settle(asking, line, number),
+            None if host <= self.forgotten => Settled::Unknown,
+            None => Settled::Undone,
+        }
     }
 }
 
 impl Server {
-    /// The commit of logic: under the ticket that it names, or not at all.
+    /// The commit of logic: under the ticket that it names and before its caller has given it up, or not at all.
     pub(super) fn run_commit(&mut self, index: usize, head: &Head, payload: &[u8]) -> Done {
         let Some((payload, mark)) = RunMark::split(payload) else { return Done::Nonsense };
-        let Some(host) = self.session_number(index).filter(|number| self.hosts.is_host(*number)) else { return Done::Nonsense };
+        let Some(host) = self.session_number(index) else { return Done::Nonsense };
+        let Some(runs) = self.hosts.runs_mut(host) else { return Done::Nonsense };
+        if runs.is_barred(mark.line, mark.number) {
+            let text = "what runs beside the manager came to its commit when its caller had given it up: it has left no trace";
+            return self.refuse_commit(index, payload, Done::Failed(Error::new(ErrorKind::TimedOut, text)));
+        }
         if !self.tickets.has(index, mark.ticket) {
-            return self.refuse_commit(index, payload);
+            return self.refuse_commit(index, payload, Done::Conflict);
         }
         let done = self.commit(index, head, payload);
         if let (Done::Committed(_), Some(runs)) = (&done, self.hosts.runs_mut(host)) {
             runs.note(mark.line, mark.number);
         }
         if mark.is_last {
-            self.take_ticket_back(index);
+            self.tickets.give_back(index, mark.ticket);
         }
         done
     }
 
     /// A commit that is not done. What it names is used up all the same, as with one that loses.
-    fn refuse_commit(&mut self, index: usize, payload: &[u8]) -> Done {
+    fn refuse_commit(&mut self, index: usize, payload: &[u8], refused: Done) -> Done {
         let Ok(commit) = whole(payload, "commit", Commit::parse) else { return Done::Nonsense };
         if !commit.is_whole() {
             return Done::Nonsense;
@@ -108,25 +162,35 @@ impl Server {
         if let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) {
             commit.uploads().for_each(|number| session.uploads().discard(number, &mut self.store.memory));
         }
-        Done::Conflict
+        refused
     }
 
     /// Whether logic has been committed; if it has not, it will not be.
-    pub(super) fn settle(&mut self, payload: &[u8]) -> Done {
-        let Ok(Settle { host, line, number }) = whole(payload, "question about a run", Settle::parse) else { return Done::Nonsense };
-        if let Some(index) = self.tickets.holder().filter(|index| self.session_number(*index) == Some(host)) {
-            self.take_ticket_back(index);
-        }
+    pub(super) fn settle(&mut self, index: usize, payload: &[u8]) -> Done {
+        let Ok(settle) = whole(payload, "question about a run", Settle::parse) else { return Done::Nonsense };
+        let Some(asking) = self.session_number(index) else { return Done::Nonsense };
         // What is done is to be seen by who hears of it.
         self.store.publish();
-        match self.hosts.runs(host).map_or(Some(false), |runs| runs.has_done(line, number)) {
-            Some(true) => Done::Answer(vec![Outcome::Something]),
-            Some(false) => Done::Answer(vec![Outcome::Nothing]),
-            None => Done::Failed(Error::new(
+        let settled = match self.hosts.runs_mut(settle.host) {
+            Some(runs) => {
+                let settled = runs.settle(asking, settle.line, settle.number);
+                if settled == Settled::Undone {
+                    let line = runs.line(settle.line);
+                    line.barred = line.barred.max(settle.number);
+                }
+                settled
+            }
+            None => self.hosts.ended.settle(asking, settle),
+        };
+        match settled {
+            Settled::Done => Done::Answer(vec![Outcome::Something]),
+            Settled::Undone => Done::Answer(vec![Outcome::Nothing]),
+            Settled::Unknown => Done::Failed(Error::new(
                 ErrorKind::OutcomeUnknown,
                 "the host of what runs beside the manager has said nothing more, and the manager has forgotten whether it was done: look at \
                  what it was to change before you do it again",
             )),
+            Settled::Nonsense => Done::Nonsense,
         }
     }
 }
@@ -134,47 +198,59 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Settled::*;
 
     #[test]
-    fn each_lines_last_commit_is_known() {
+    fn each_lines_last_commit_is_known_to_who_was_given_it() {
         let mut runs = Runs::default();
-        assert_eq!(runs.has_done(1, 1), Some(false));
+        runs.open(1, 70);
+        runs.open(2, 80);
+        assert_eq!(runs.settle(70, 1, 1), Undone);
         for number in 1..=3 {
             runs.note(1, number);
-            runs.note(2, 2 * number);
-            assert_eq!([1, 2, 3].map(|line| runs.has_done(line, number)), [Some(true), Some(number == 0), Some(false)]);
-            assert_eq!(runs.has_done(1, number + 1), Some(false));
+            assert_eq!([runs.settle(70, 1, number), runs.settle(70, 1, number + 1), runs.settle(80, 2, number)], [Done, Undone, Undone]);
+            assert_eq!([runs.settle(80, 1, number), runs.settle(70, 2, number)], [Nonsense, Nonsense]);
         }
+        // A line that a host has invented.
+        runs.note(3, 1);
+        assert_eq!(runs.settle(70, 3, 1), Done);
     }
 
     #[test]
     fn of_too_many_lines_those_are_forgotten_that_have_rested_longest_and_said_so() {
         let mut runs = Runs::default();
         let most = RUN_LINES_MAX as u64;
-        (0..most).for_each(|line| runs.note(line, 1));
-        runs.note(0, 2);
-        assert_eq!(runs.has_done(most, 1), Some(false), "all are known so far");
-        runs.note(most, 1);
+        (1..=most).for_each(|line| runs.note(line, 1));
+        runs.note(1, 2);
+        runs.line(2).barred = 2;
+        assert_eq!(runs.settle(0, most + 1, 1), Undone, "all are known so far");
         runs.note(most + 1, 1);
+        runs.open(most + 2, 7);
         assert_eq!(runs.lines.len(), RUN_LINES_MAX);
-        assert_eq!(
-            [0, 1, 2, 3, most, most + 1].map(|line| runs.has_done(line, 1)),
-            [Some(false), None, None, Some(true), Some(true), Some(true)]
-        );
+        let said = [1, 2, 3, 4, 5, most + 1, most + 2, most + 3].map(|line| runs.settle(7, line, 1));
+        assert_eq!(said, [Undone, Done, Unknown, Unknown, Done, Done, Undone, Undone], "what is new is known, whatever was forgotten");
+        assert!(runs.is_barred(2, 2) && runs.is_barred(2, 1) && !runs.is_barred(2, 3) && !runs.is_barred(1, 1));
+        // When there is nothing else, of what is barred the oldest.
+        (1..=most + 2).for_each(|line| runs.line(line).barred = 9);
+        let barred = runs.lines.values().filter(|line| line.barred > 0).count();
+        assert_eq!((runs.lines.len(), barred), (RUN_LINES_MAX, RUN_LINES_MAX));
+        assert!(!runs.is_barred(2, 9) && runs.is_barred(3, 9));
     }
 
     #[test]
-    fn of_hosts_that_have_ended_the_last_ones_are_known() {
+    fn of_hosts_that_have_ended_the_last_ones_are_known_and_of_others_it_is_said_that_they_are_not() {
         let mut ended = Ended::default();
-        ended.keep(1, Runs::default());
-        assert!(ended.of(1).is_none(), "it has committed nothing");
-        for host in 0..=RUN_HOSTS_ENDED_MAX as u64 {
+        let settle = |ended: &Ended, host| ended.settle(0, Settle { host, line: 7, number: 1 });
+        let mut runs = Runs::default();
+        runs.open(7, 1);
+        ended.keep(1, runs);
+        assert!(ended.hosts.is_empty(), "it has committed nothing");
+        for host in 2..=RUN_HOSTS_ENDED_MAX as u64 + 2 {
             let mut runs = Runs::default();
-            runs.note(7, host);
+            runs.note(7, 1);
             ended.keep(host, runs);
         }
-        assert!(ended.of(0).is_none());
-        assert_eq!(ended.of(1).unwrap().has_done(7, 1), Some(true));
-        assert_eq!(ended.0.len(), RUN_HOSTS_ENDED_MAX);
+        assert_eq!(ended.hosts.len(), RUN_HOSTS_ENDED_MAX);
+        assert_eq!([1, 2, 3, 1000].map(|host| settle(&ended, host)), [Unknown, Unknown, Done, Undone]);
     }
 }

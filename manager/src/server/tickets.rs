@@ -44,11 +44,14 @@ impl Tickets {
     /// A session is over.
     pub fn forget(&mut self, session: usize) {
         self.queue.retain(|waiting| waiting.session != session);
-        self.give_back(session);
+        if self.holder() == Some(session) {
+            self.ticket = None;
+        }
     }
 
-    fn give_back(&mut self, session: usize) {
-        if self.ticket.as_ref().is_some_and(|ticket| ticket.session == session) {
+    /// A session gives the ticket of this number back, if it still has it.
+    pub fn give_back(&mut self, session: usize, number: u64) {
+        if self.ticket.as_ref().is_some_and(|ticket| (ticket.session, ticket.number) == (session, number)) {
             self.ticket = None;
         }
     }
@@ -66,7 +69,7 @@ impl Tickets {
     }
 
     /// The session that has one.
-    pub fn holder(&self) -> Option<usize> {
+    fn holder(&self) -> Option<usize> {
         self.ticket.as_ref().map(|ticket| ticket.session)
     }
 
@@ -104,10 +107,6 @@ impl Server {
         }
         tickets.queue.push_back(Waiting { session: index, head: *head, on_lane });
         Done::NoAnswer
-    }
-
-    pub(super) fn take_ticket_back(&mut self, index: usize) {
-        self.tickets.give_back(index);
     }
 
     /// A ticket that is given back, or over its time, goes to the next who waits for one. Between two tickets everybody who

@@ -3,7 +3,7 @@
 use super::Remote;
 use super::answer::{host_gone, result, wait};
 use super::call::{Remotes, Use, reach};
-use super::function::{Logic, result_lost, unanswered, undone};
+use super::function::{Logic, result_lost, unanswered, undone, unheard};
 use super::host::Passage;
 use super::line::{Frame, Line};
 use super::question::{Arguments, Prepared, Question};
@@ -191,12 +191,15 @@ fn call_function<R: Shared>(
         let question = Question { ask, object: entry.offset()?, interface: arguments, method: 0, name: entry.name() };
         let mut prepared = Prepared::new(core, &question, &write)?;
         let number = line.next_number();
+        let run = Settle { host, line: line.id(), number };
         if line.send(prepared.number(number)?, None).is_err() {
-            // The same, just now.
+            // The same, just now. It may be asked all the same: all of it was written, and only a ring was not heard.
             forget(core, host);
+            if limit.is_some() && settled(core, run)? {
+                return Err(unheard());
+            }
             continue;
         }
-        let run = Settle { host, line: line.id(), number };
         let answered = match limit {
             None => wait(core, &mut line, None).and_then(|frame| frame.ok_or_else(|| host_gone(core))),
             Some(limit) => answer_of_run(core, &mut line, run, limit),
@@ -207,7 +210,7 @@ fn call_function<R: Shared>(
         let frame = answered?;
         let is_ours = frame.0.number == number;
         let value = result(core, &frame, |bytes| drop(line.send(bytes, None)));
-        let value = if limit.is_some() && Answer::from_code(frame.0.code) == Some(Answer::Done) { value.map_err(unheld) } else { value };
+        let value = value.map_err(|error| if limit.is_some() { explained(core, run, frame.0.code, error) } else { error });
         if is_ours {
             lines.give(line);
         }
@@ -230,7 +233,7 @@ fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: D
             Ok(None) if has_begun => return Err(unanswered()),
             Ok(None) => {}
             Err(error) if error.kind() != ErrorKind::Died => return Err(error),
-            Err(_) if is_done || settled(core, run)? => return Err(result_lost()),
+            Err(_) if is_done || settled(core, run)? => return Err(unheard()),
             Err(_) => return Err(undone()),
         }
     }
@@ -243,9 +246,15 @@ fn settled(core: &SessionCore, run: Settle) -> Result<bool> {
     Ok(core.call(&mut request, false)?.outcome()? == Outcome::Something)
 }
 
-/// The result of logic has come, but its host ended before what it refers to could be held.
-fn unheld(error: Error) -> Error {
-    if error.kind() == ErrorKind::Died { result_lost() } else { error }
+/// What an error means that logic's answer has come to.
+fn explained(core: &SessionCore, run: Settle, code: u8, error: Error) -> Error {
+    match Answer::from_code(code) {
+        // What it refers to is gone with its host, or there is no memory for it.
+        Some(Answer::Done) if error.kind() != ErrorKind::Disconnected => result_lost(error),
+        // Its host has no manager any more, and does not know. It may also be said of another one.
+        Some(Answer::Failed) if error.is_disconnected() && matches!(settled(core, run), Ok(true)) => result_lost(error),
+        _ => error,
+    }
 }
 
 fn forget(core: &SessionCore, host: u64) {
@@ -302,7 +311,9 @@ impl Session {
 
     /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
     /// 200 ms; what takes longer, fails or dies leaves no trace. If nothing more is heard of the host, the manager is asked whether it was done, so
-    /// there is no doubt about it.
+    /// there is no doubt about it. If it was, its result is waited for, also that of a host that is stopped.
+    ///
+    /// All this is true of the transaction. What the function does besides, with a queue for example or a method of another object, is done when it does it.
     ///
     /// When to use it: where several processes write to the same entries all the time, so that a [`transaction`](Self::transaction) would run
     /// again and again, or where the function reads and writes much and little of it is wanted here. Not for speed where hardly anybody is
@@ -313,7 +324,8 @@ impl Session {
     ///
     /// # Errors
     /// Its own; `TimedOut`, `Panicked` if it panics, and `Died` if its host ends: none of these leaves a trace. `ResultLost`: it has been done, whole,
-    /// and then the host ended before it could bring the result. Else as [`create`](Self::create).
+    /// and only its result cannot be had: the host ended before it could bring it, or it is too large. `OutcomeUnknown` if the manager has ended meanwhile, or
+    /// has forgotten, thousands of callers later. Else as [`create`](Self::create).
     ///
     /// ```
     /// # commonhold::init_in_tests!();

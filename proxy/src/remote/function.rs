@@ -45,11 +45,26 @@ pub(super) fn undone() -> Error {
     Error::new(ErrorKind::Died, text)
 }
 
-/// The error of logic whose host ended after it was done.
-pub(super) fn result_lost() -> Error {
-    let text = "this has been done beside the manager, whole, but the host process ended before it could bring the result: look at what it has \
-                changed, and do not do it again";
-    Error::new(ErrorKind::ResultLost, text)
+/// The error of logic that was done, of whose result nothing more is heard.
+pub(super) fn unheard() -> Error {
+    result_lost(Error::new(ErrorKind::Died, "the host process ended before it could bring it"))
+}
+
+/// The error of logic that was done, and whose result cannot be had because of another error.
+#[cold]
+pub(super) fn result_lost(why: Error) -> Error {
+    let text = format!(
+        "this has been done beside the manager, whole, but its result is lost: {why}. Look at what it has changed, and do not do it again"
+    );
+    Error::caused(ErrorKind::ResultLost, text, why)
+}
+
+/// An error of logic that has not been committed: as it is, unless its kind says of something else that it was done.
+pub(super) fn not_of_its_commit(error: Error) -> Error {
+    if error.kind() != ErrorKind::ResultLost {
+        return error;
+    }
+    Error::caused(ErrorKind::Other, format!("what runs beside the manager has failed, and left no trace of its own: {error}"), error)
 }
 
 /// The error of logic that took too long.

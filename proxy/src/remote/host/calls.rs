@@ -1,6 +1,6 @@
 //! A call in its host: the arguments that came, running its method or function, its answer.
 
-use super::super::function::over_time;
+use super::super::function::{not_of_its_commit, over_time, result_lost};
 use super::super::line::{AHEAD, Line, seal};
 use super::super::question::{Chain, in_chain};
 use super::super::road::Road;
@@ -21,7 +21,7 @@ use commonhold_ipc::wire::reply::write_error;
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, Words, buffers, malformed, put_bytes};
 use rkyv::util::AlignedVec;
 use rkyv::vec::ArchivedVec;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -121,25 +121,27 @@ pub(super) struct Outcome {
     answer: Vec<u8>,
     code: Answer,
     held: Vec<Stored>,
+    /// It has been committed: whatever cannot be said of it, it was done.
+    is_committed: bool,
 }
 
 impl Outcome {
     pub(super) fn failed(error: &Error) -> Self {
         let mut answer = vec![0; HEAD_BYTES];
         write_error(&mut answer, error);
-        Outcome { answer, code: Answer::Failed, held: Vec::new() }
+        Outcome { answer, code: Answer::Failed, held: Vec::new(), is_committed: false }
     }
 
     fn panicked(report: &PanicReport) -> Self {
         let mut answer = vec![0; HEAD_BYTES];
         put_bytes(&mut answer, report.message.as_bytes());
         put_bytes(&mut answer, report.backtrace.as_bytes());
-        Outcome { answer, code: Answer::Panicked, held: Vec::new() }
+        Outcome { answer, code: Answer::Panicked, held: Vec::new(), is_committed: false }
     }
 
     fn of(done: Result<Result<Answered>, PanicReport>) -> Self {
         match done {
-            Ok(Ok((answer, held))) => Outcome { answer, code: Answer::Done, held },
+            Ok(Ok((answer, held))) => Outcome { answer, code: Answer::Done, held, is_committed: false },
             Ok(Err(error)) => Outcome::failed(&error),
             Err(report) => Outcome::panicked(&report),
         }
@@ -148,7 +150,7 @@ impl Outcome {
 
 /// The answer's frame, and what its client must hold before it is let go. None: there is to be no answer.
 pub(super) fn answer_to(head: &Head, outcome: Outcome) -> Option<Answered> {
-    let Outcome { mut answer, code, held } = outcome;
+    let Outcome { mut answer, code, held, is_committed } = outcome;
     if head.quiet {
         if code == Answer::Panicked {
             // Its caller does not want to know. Whoever reads the host's output may.
@@ -157,11 +159,9 @@ pub(super) fn answer_to(head: &Head, outcome: Outcome) -> Option<Answered> {
         return None;
     }
     if seal(&mut answer, code as u8, false, head.number).is_err() {
-        answer = Outcome::failed(&Error::new(
-            ErrorKind::TooLarge,
-            "the result is larger than a call can bring: put it into a container, and give a handle back",
-        ))
-        .answer;
+        let text = "the result is larger than a call can bring: put it into a container, and give a handle back";
+        let error = Error::new(ErrorKind::TooLarge, text);
+        answer = Outcome::failed(&if is_committed { result_lost(error) } else { error }).answer;
         let _ = seal(&mut answer, Answer::Failed as u8, false, head.number);
     }
     Some((answer, held))
@@ -257,6 +257,8 @@ pub struct Passage {
     head: Head,
     payload: AlignedVec<16>,
     row: RefCell<Option<Row>>,
+    /// What it has come to is committed.
+    is_committed: Cell<bool>,
     done: Option<Result<Answered>>,
 }
 
@@ -322,7 +324,7 @@ impl Passage {
         let (mut kept, from) = row.as_mut().map_or((None, None), |row| (row.kept.take(), Some(row.from.clone())));
         let is_next = || from.as_ref().is_some_and(|from| from.is_next());
         let asked = (self.line, self.head.number);
-        let done = run_alone(self.host.core(), asked, &mut kept, is_next, begun, over_time, body);
+        let done = run_alone(self.host.core(), (asked, &self.is_committed), &mut kept, is_next, begun, over_time, body);
         self.row.replace(row.map(|row| Row { kept, ..row }));
         done
     }
@@ -337,11 +339,18 @@ pub(super) fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVe
         Err(error) => return (Some(Outcome::failed(&error)), row),
     };
     let (road, row) = (line.road().clone(), RefCell::new(row));
-    let mut passage = Passage { host: host.clone(), line: line.id(), road, head: *head, payload, row, done: None };
+    let is_committed = Cell::new(false);
+    let mut passage = Passage { host: host.clone(), line: line.id(), road, head: *head, payload, row, is_committed, done: None };
     let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
-    if let Err(panic) = ran {
-        return (Some(Outcome::panicked(&PanicReport::of(&*panic, entry.name()))), passage.row.into_inner());
-    }
-    let done = passage.done.unwrap_or_else(|| Err(malformed("call")));
-    (Some(Outcome::of(Ok(done))), passage.row.into_inner())
+    let is_committed = passage.is_committed.get();
+    let outcome = match ran.map(|()| passage.done.unwrap_or_else(|| Err(malformed("call")))) {
+        Ok(Err(error)) if is_committed => Outcome::failed(&result_lost(error)),
+        Ok(Err(error)) => Outcome::failed(&not_of_its_commit(error)),
+        Err(panic) => {
+            let report = PanicReport::of(&*panic, entry.name());
+            if is_committed { Outcome::failed(&result_lost(report.error())) } else { Outcome::panicked(&report) }
+        }
+        Ok(done) => Outcome::of(Ok(done)),
+    };
+    (Some(Outcome { is_committed, ..outcome }), passage.row.into_inner())
 }

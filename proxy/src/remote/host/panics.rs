@@ -1,6 +1,7 @@
 //! What a method that panics leaves to its caller: its words, the place, the backtrace.
 
-use crate::panics::{backtrace, place_of, words_of};
+use crate::panics::{backtrace, panicked, place_of, words_of};
+use commonhold_ipc::error::Error;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 
@@ -47,5 +48,10 @@ impl PanicReport {
     pub fn of(payload: &(dyn Any + Send), method: &str) -> Self {
         let (place, backtrace) = PANIC.take().unwrap_or_default();
         PanicReport { message: format!("{method} panicked at {place}: {}", words_of(payload)), backtrace }
+    }
+
+    /// As an error.
+    pub fn error(self) -> Error {
+        panicked(self.message, &self.backtrace)
     }
 }
