@@ -31,9 +31,14 @@ fn a_gibibyte_passes() {
         println!("skipped: a GiB, for lack of memory ({} MiB are available); {} MiB instead", available >> 20, size >> 20);
     }
     let manager = Manager::builder().capacity(4 << 30).start().unwrap();
-    let queue = manager.queue_with::<Vec<u8>>(QueueOptions::new().capacity(2).bytes_max(size + 4096)).unwrap();
-    let mut item = vec![0; size as usize];
-    (0..item.len()).step_by(4096).for_each(|at| item[at] = (at >> 12) as u8);
+    // Text, which an unoptimised build does not look at byte by byte.
+    let queue = manager.queue_with::<(String, String)>(QueueOptions::new().capacity(2).bytes_max(size + 4096)).unwrap();
+    let text = |first: u8| {
+        let mut text = vec![b' '; size as usize / 2];
+        (0..text.len()).step_by(4096).for_each(|at| text[at] = first + (at >> 12) as u8 % 64);
+        String::from_utf8(text).unwrap()
+    };
+    let item = (text(32), text(33));
     let used = Instant::now();
     queue.send(&item).unwrap();
     assert!(queue.try_send(&item).unwrap().is_err(), "there is room for one");
