@@ -27,6 +27,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "keeps starting and ending: try again",
             "ms: it took longer, and has left no trace",
             "the answer to this call could not be waited for: whether it took effect is not known, the session is over (",
+            "the manager cannot be asked any more what became of what was to run beside it:",
             "the call was called off before its method began: it was not run",
             "the host of this program keeps starting and ending on this manager",
             "the object has been dropped: make a new one, and hold a handle or give it a name while others call it",

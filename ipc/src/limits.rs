@@ -243,7 +243,8 @@ pub const HOST_PENDING_BYTES_MAX: usize = 1 << 20;
 pub const HOST_END_MS: u64 = 5_000;
 /// Objects that one answer of the manager lists: with the most sessions a million lookups, some 20 ms in which it does nothing else.
 pub const OBJECTS_LISTED_MAX: usize = 256;
-/// Lines of one host of whose last commit of logic the manager knows, for a caller that asks whether it has been done: as many as there can be at a time.
+/// Lines of one host of whose last commit of logic the manager knows, for a caller that asks whether it has been done: as many as there can be at a
+/// time. And of those that must not be committed, since their caller has given them up.
 pub const RUN_LINES_MAX: usize = REMOTE_LINES_MAX;
 /// Hosts that have ended of which it still does.
 pub const RUN_HOSTS_ENDED_MAX: usize = HOSTS_MAX;

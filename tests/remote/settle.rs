@@ -7,7 +7,7 @@ use commonhold_ipc::value::Ser;
 use commonhold_ipc::wire::commit::{CommitWriter, END, Op, Values};
 use commonhold_ipc::wire::reply::{Status, parse_error};
 use commonhold_ipc::wire::run::{RUN_MARK_BYTES, RunMark, Settle};
-use commonhold_ipc::wire::{Call, Reader};
+use commonhold_ipc::wire::{Call, Payload, Reader, Source, UploadHead, Words};
 use std::time::{Duration, Instant};
 
 /// A commit that pushes a number.
@@ -22,19 +22,25 @@ fn push(list: &List<u64>, number: u64) -> Vec<u8> {
 }
 
 /// Of logic: the same.
-fn logic(list: &List<u64>, number: u64, mark: RunMark) -> Vec<u8> {
+pub fn logic(list: &List<u64>, number: u64, mark: RunMark) -> Vec<u8> {
     [push(list, number), mark.to_bytes().to_vec()].concat()
 }
 
 /// The ticket's number. Whoever has it before must give it back.
-fn ticket(raw: &Raw) -> u64 {
+pub fn ticket(raw: &Raw) -> u64 {
     let (code, payload, _) = raw.ask(Call::Ticket, &[]).unwrap();
     assert_eq!(code, Status::Done as u8);
     u64::from_le_bytes(payload[9..17].try_into().unwrap())
 }
 
+/// A line to the host that there is: its number. The other end is the host's to drop.
+fn line(host: &mut RawHost, caller: &Raw) -> u64 {
+    drop(caller.line());
+    host.told()
+}
+
 /// Whether a commit was done; none if the manager has hung up.
-fn is_done(raw: &Raw, payload: &[u8]) -> Option<bool> {
+pub fn is_done(raw: &Raw, payload: &[u8]) -> Option<bool> {
     let (code, ..) = raw.ask(Call::RunCommit, payload)?;
     assert!(code == Status::Done as u8 || code == Status::Conflict as u8, "{code}");
     Some(code == Status::Done as u8)
@@ -54,37 +60,56 @@ fn settled(raw: &Raw, settle: Settle) -> bool {
     }
 }
 
+/// Pushes a number by the run of this number on a line, under a ticket of its own; under another one, if that was over before, as on a busy machine.
+#[track_caller]
+pub fn commit(host: &Raw, list: &List<u64>, value: u64, (line, number): (u64, u64)) {
+    let tries = |_: &i32| is_done(host, &logic(list, value, RunMark { ticket: ticket(host), line, number, is_last: true })) == Some(true);
+    assert!((0..50).any(|n| tries(&n)), "it is refused");
+}
+
+/// What comes of something that takes less than a ticket is good for, as often as it takes longer.
+fn in_time<T>(mut scenario: impl FnMut() -> T) -> T {
+    for _ in 0..50 {
+        let since = Instant::now();
+        let come = scenario();
+        if since.elapsed() < Duration::from_millis(TICKET_MS) {
+            return come;
+        }
+    }
+    panic!("it takes longer each time");
+}
+
 #[test]
 fn logic_is_committed_under_its_own_ticket_or_not_at_all() {
     let manager = Manager::start().unwrap();
-    let list = manager.list::<u64>([]).unwrap();
-    let (host, caller) = (RawHost::new(&manager), Raw::connect(&manager));
+    let (mut host, caller) = (RawHost::new(&manager), Raw::connect(&manager));
     let number = caller.host;
+    let (line, other) = (line(&mut host, &caller), line(&mut host, &caller));
     let raw = &host.raw;
-    let first = ticket(raw);
-    let mark = RunMark { ticket: first, line: 5, number: 1, is_last: false };
-    // Of others than the one that it has, and of nobody's.
-    for wrong in [first + 1, first - 1, 0, u64::MAX] {
-        assert_eq!(is_done(raw, &logic(&list, 1, RunMark { ticket: wrong, ..mark })), Some(false), "{wrong}");
-    }
-    assert_eq!(is_done(raw, &logic(&list, 2, mark)), Some(true));
-    // It has kept its ticket; another one's number is of no use to it.
-    assert_eq!(is_done(raw, &logic(&list, 3, RunMark { number: 2, is_last: true, ..mark })), Some(true));
-    assert_eq!(is_done(raw, &logic(&list, 4, RunMark { number: 3, ..mark })), Some(false), "it was given back");
-    // Given back, so nobody waits for it.
+    let (list, first, said) = in_time(|| {
+        let list = manager.list::<u64>([]).unwrap();
+        let first = ticket(raw);
+        let mark = RunMark { ticket: first, line, number: 1, is_last: false };
+        let done = |value, mark| is_done(raw, &logic(&list, value, mark)).unwrap();
+        // Of others than the one that it has, and of nobody's.
+        let wrong = [first + 1, first - 1, 0, u64::MAX].map(|wrong| done(1, RunMark { ticket: wrong, ..mark }));
+        // It has kept its ticket; then it is given back.
+        let right = [done(2, mark), done(3, RunMark { number: 2, is_last: true, ..mark }), done(4, RunMark { number: 3, ..mark })];
+        (list, first, (wrong, right))
+    });
+    assert_eq!(said, ([false; 4], [true, true, false]));
+    // Nobody waits for it.
     list.push(5).unwrap();
     let next = ticket(raw);
     assert_eq!(next, first + 1);
-    assert_eq!(is_done(raw, &logic(&list, 6, RunMark { number: 3, ..mark })), Some(false), "under the last one");
+    let mark = RunMark { ticket: next, line, number: 3, is_last: false };
+    assert_eq!(is_done(raw, &logic(&list, 6, RunMark { ticket: first, ..mark })), Some(false), "under the last one");
     // Once its time is over, which this one waits for.
-    let since = Instant::now();
     list.push(7).unwrap();
-    assert!(since.elapsed() < Duration::from_millis(50 * TICKET_MS));
-    assert_eq!(is_done(raw, &logic(&list, 8, RunMark { ticket: next, number: 3, ..mark })), Some(false), "in time or not at all");
+    assert_eq!(is_done(raw, &logic(&list, 8, mark)), Some(false), "in time or not at all");
     assert_eq!(list.to_owned().unwrap(), [2, 3, 5, 7]);
-    for (asked, done) in [((number, 5, 2), true), ((number, 5, 3), false), ((number, 5, 1), false), ((number, 6, 1), false)] {
-        let (host, line, number) = asked;
-        assert_eq!(settled(&caller, Settle { host, line, number }), done, "{asked:?}");
+    for (line, n, done) in [(line, 2, true), (line, 3, false), (line, 1, false), (other, 1, false)] {
+        assert_eq!(settled(&caller, Settle { host: number, line, number: n }), done, "{line}, {n}");
     }
     manager.audit().unwrap();
 }
@@ -93,29 +118,63 @@ fn logic_is_committed_under_its_own_ticket_or_not_at_all() {
 fn what_is_asked_about_and_was_not_done_is_barred() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
-    let (host, other, caller) = (RawHost::new(&manager), RawHost::of_build(&manager, &another_build(1)), Raw::connect(&manager));
+    let (mut host, caller) = (RawHost::new(&manager), Raw::connect(&manager));
     let number = caller.host;
+    let (line, second) = (line(&mut host, &caller), line(&mut host, &caller));
+    let other = RawHost::of_build(&manager, &another_build(1));
     let raw = &host.raw;
-    let mark = RunMark { ticket: ticket(raw), line: 1, number: 1, is_last: false };
-    assert_eq!(is_done(raw, &logic(&list, 1, mark)), Some(true));
-    assert!(settled(&caller, Settle { host: number, line: 1, number: 1 }));
+    let about = |line, n| Settle { host: number, line, number: n };
+    commit(raw, &list, 1, (line, 1));
+    assert!(settled(&caller, about(line, 1)));
     // What was done stays so, and bars nothing.
-    assert_eq!(is_done(raw, &logic(&list, 2, RunMark { number: 2, ..mark })), Some(true));
+    commit(raw, &list, 2, (line, 2));
     // What was not done is not done from then on, however fresh its ticket; what comes after it on that line is, and what comes on others.
-    assert!(!settled(&caller, Settle { host: number, line: 1, number: 3 }));
-    let refused = raw.ask(Call::RunCommit, &logic(&list, 3, RunMark { number: 3, ..mark })).unwrap();
+    assert!(!settled(&caller, about(line, 3)));
+    let mark = RunMark { ticket: ticket(raw), line, number: 3, is_last: false };
+    let refused = raw.ask(Call::RunCommit, &logic(&list, 3, mark)).unwrap();
     assert_eq!(refused.0, Status::Failed as u8);
     let error = parse_error(&mut Reader::new(&refused.1)).unwrap();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert_eq!(error.to_string(), "what runs beside the manager came to its commit when its caller had given it up: it has left no trace");
-    assert!(!settled(&caller, Settle { host: number, line: 1, number: 3 }), "never");
-    assert_eq!(is_done(raw, &logic(&list, 4, RunMark { line: 2, number: 1, ..mark })), Some(true), "the ticket is still there");
-    assert_eq!(is_done(raw, &logic(&list, 5, RunMark { number: 4, is_last: true, ..mark })), Some(true));
-    // A host speaks for itself alone: its line 1 is another one's.
-    let theirs = ticket(&other.raw);
-    assert_eq!(is_done(&other.raw, &logic(&list, 6, RunMark { ticket: theirs, number: 9, is_last: true, ..mark })), Some(true));
-    assert!(!settled(&caller, Settle { host: number, line: 1, number: 9 }));
-    assert_eq!(list.to_owned().unwrap(), [1, 2, 4, 5, 6]);
+    raw.tell(Call::TicketBack, &mark.ticket.to_le_bytes());
+    assert!(!settled(&caller, about(line, 3)), "never");
+    commit(raw, &list, 4, (line, 4));
+    // Nor does its host lose its ticket by that, which may be for somebody else.
+    let kept = in_time(|| {
+        let mark = RunMark { ticket: ticket(raw), line: second, number: 1, is_last: true };
+        assert!(!settled(&caller, about(line, 5)));
+        is_done(raw, &logic(&list, 5, mark)).unwrap()
+    });
+    assert!(kept);
+    // A host speaks for itself alone, whichever line it names.
+    commit(&other.raw, &list, 6, (line, 9));
+    assert!(!settled(&caller, about(line, 9)));
+    let noted = list.to_owned().unwrap();
+    assert_eq!(noted.iter().filter(|value| **value != 5).collect::<Vec<_>>(), [&1, &2, &4, &6]);
+    manager.audit().unwrap();
+}
+
+/// What a refused commit has sent ahead is used up, as by one that is done or loses.
+#[test]
+fn what_a_refused_commit_names_is_used_up() {
+    let manager = Manager::start().unwrap();
+    let value = manager.value(vec![0u8]).unwrap();
+    let host = RawHost::new(&manager);
+    let upload = UploadHead { prefix: 16, len: 4096, handles: 0 };
+    let commit = |ticket: u64| {
+        let mut commit = CommitWriter::default();
+        commit.op(&Op::ValueSet { object: value.id(), value: Payload { source: Source::Upload(7), handles: Words::default() } });
+        let mut bytes = Vec::new();
+        commit.write(&mut bytes);
+        bytes.extend_from_slice(&RunMark { ticket, line: 1, number: 1, is_last: true }.to_bytes());
+        host.raw.ask(Call::RunCommit, &bytes)
+    };
+    host.raw.tell_numbered(Call::Upload, 7, &[&upload.to_bytes()[..], &[0; 4096]].concat());
+    assert_eq!(commit(u64::MAX).unwrap().0, Status::Conflict as u8);
+    // Named again it is not there any more.
+    let (code, said, _) = commit(ticket(&host.raw)).unwrap();
+    assert_eq!((code, parse_error(&mut Reader::new(&said)).unwrap().kind()), (Status::Failed as u8, ErrorKind::Corrupt));
+    assert_eq!(value.get().unwrap().as_slice(), [0]);
     manager.audit().unwrap();
 }
 
@@ -124,14 +183,17 @@ fn a_line_is_asked_about_by_who_was_given_it() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let (mut host, caller, stranger) = (RawHost::new(&manager), Raw::connect(&manager), Raw::connect(&manager));
-    let _line = caller.line_with_memory();
-    let line = host.told();
-    let mark = RunMark { ticket: ticket(&host.raw), line, number: 1, is_last: true };
+    let line = line(&mut host, &caller);
     let about = Settle { host: caller.host, line, number: 1 };
-    let mut payload = Vec::new();
-    about.write(&mut payload);
-    assert!(stranger.ask(Call::Settle, &payload).is_none(), "somebody else's");
-    assert_eq!(is_done(&host.raw, &logic(&list, 1, mark)), Some(true), "and it bars nothing");
+    let hung_up = |raw: &Raw, settle: Settle| {
+        let mut payload = Vec::new();
+        settle.write(&mut payload);
+        raw.ask(Call::Settle, &payload).is_none()
+    };
+    assert!(hung_up(&stranger, about), "somebody else's");
+    assert!(hung_up(&Raw::connect(&manager), Settle { line: line + 1, ..about }), "nobody's yet");
+    // And it bars nothing.
+    commit(&host.raw, &list, 1, (line, 1));
     assert!(settled(&caller, about));
 }
 
@@ -141,16 +203,20 @@ fn a_ticket_is_given_back_by_its_number() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let host = RawHost::new(&manager);
-    let first = ticket(&host.raw);
     let back = |number: u64| host.raw.tell(Call::TicketBack, &number.to_le_bytes());
-    back(first);
-    let second = ticket(&host.raw);
-    assert_eq!(second, first + 1);
-    [first, 0, second + 1].into_iter().for_each(back);
-    let mark = RunMark { ticket: second, line: 1, number: 1, is_last: false };
-    assert_eq!(is_done(&host.raw, &logic(&list, 1, mark)), Some(true), "it still has it");
-    back(second);
-    assert_eq!(is_done(&host.raw, &logic(&list, 2, RunMark { number: 2, ..mark })), Some(false));
+    let said = in_time(|| {
+        let first = ticket(&host.raw);
+        back(first);
+        let second = ticket(&host.raw);
+        assert_eq!(second, first + 1);
+        // Of others than the one that it has.
+        [first, 0, second + 1].into_iter().for_each(back);
+        let mark = RunMark { ticket: second, line: 1, number: 1, is_last: false };
+        let has_it = is_done(&host.raw, &logic(&list, 1, mark));
+        back(second);
+        [has_it, is_done(&host.raw, &logic(&list, 2, RunMark { number: 2, ..mark }))]
+    });
+    assert_eq!(said, [Some(true), Some(false)]);
 }
 
 fn another_build(n: u8) -> Vec<u8> {
@@ -162,23 +228,29 @@ fn of_hosts_that_have_ended_it_is_still_known() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let sessions = manager.sessions().unwrap().len();
-    let mut hosts = Vec::new();
+    let mut caller = Raw::connect(&manager);
+    let mut runs = Vec::new();
     for n in 0..=RUN_HOSTS_ENDED_MAX as u8 {
-        let host = RawHost::of_build(&manager, &another_build(n));
-        hosts.push(Raw::connect(&manager).host);
-        let mark = RunMark { ticket: ticket(&host.raw), line: 1, number: 1, is_last: n % 2 == 0 };
-        assert_eq!(is_done(&host.raw, &logic(&list, n.into(), mark)), Some(true));
+        let mut host = RawHost::of_build(&manager, &another_build(n));
+        caller.host = host_of(&manager);
+        let line = line(&mut host, &caller);
+        commit(&host.raw, &list, n.into(), (line, 1));
+        runs.push(Settle { host: caller.host, line, number: 1 });
         drop(host);
-        until("it has ended", || manager.sessions().unwrap().len() == sessions);
+        until("it has ended", || manager.sessions().unwrap().len() == sessions + 1);
     }
-    let caller = Raw::connect(&manager);
-    for host in &hosts[1..] {
-        assert!(settled(&caller, Settle { host: *host, line: 1, number: 1 }));
-        assert!(!settled(&caller, Settle { host: *host, line: 1, number: 2 }));
+    for run in &runs[1..] {
+        assert!(settled(&caller, *run));
+        assert!(!settled(&caller, Settle { number: 2, ..*run }));
     }
-    is_unknown(&caller, Settle { host: hosts[0], line: 1, number: 1 });
-    assert!(!settled(&caller, Settle { host: hosts[0] + 100_000, line: 1, number: 1 }), "there was none");
-    assert_eq!(list.len().unwrap(), hosts.len());
+    is_unknown(&caller, runs[0]);
+    assert!(!settled(&caller, Settle { host: runs[0].host + 100_000, ..runs[0] }), "there was none");
+    assert_eq!(list.len().unwrap(), runs.len());
+}
+
+/// The number of the first host.
+fn host_of(manager: &Manager) -> u64 {
+    manager.sessions().unwrap().iter().find(|session| session.is_host).unwrap().number
 }
 
 /// The manager has forgotten it, and says so.
@@ -196,19 +268,39 @@ fn is_unknown(raw: &Raw, settle: Settle) {
 }
 
 #[test]
-fn what_has_been_forgotten_is_said_to_be_unknown() {
+fn what_has_been_forgotten_is_said_to_be_unknown_and_can_be_barred_by_nobody() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
-    let (host, caller) = (RawHost::new(&manager), Raw::connect(&manager));
-    for line in 1..=RUN_LINES_MAX as u64 + 1 {
+    let (mut host, caller, stranger) = (RawHost::new(&manager), Raw::connect(&manager), Raw::connect(&manager));
+    let number = caller.host;
+    let (old, barred) = (line(&mut host, &caller), line(&mut host, &caller));
+    let about = |line| Settle { host: number, line, number: 1 };
+    assert!(!settled(&caller, about(barred)));
+    // Somebody else is given as many lines as are known, and bars them all.
+    let lines: Vec<_> = (0..RUN_LINES_MAX).map(|_| line(&mut host, &stranger)).collect();
+    is_unknown(&caller, about(old));
+    for line in &lines[1..] {
+        assert!(!settled(&stranger, about(*line)));
+    }
+    let done = |line| {
         let mark = RunMark { ticket: ticket(&host.raw), line, number: 1, is_last: true };
-        assert_eq!(is_done(&host.raw, &logic(&list, line, mark)), Some(true));
-    }
-    is_unknown(&caller, Settle { host: caller.host, line: 1, number: 1 });
-    // What is younger than all that has been forgotten is known, also if there was nothing of it yet.
-    for (line, done) in [(2, true), (RUN_LINES_MAX as u64 + 1, true), (RUN_LINES_MAX as u64 + 2, false)] {
-        assert_eq!(settled(&caller, Settle { host: caller.host, line, number: 1 }), done, "{line}");
-    }
+        host.raw.ask(Call::RunCommit, &logic(&list, line, mark)).unwrap().0 == Status::Done as u8
+    };
+    assert!(!done(barred), "what was said stays true");
+    // And what is forgotten is no worse than before.
+    commit(&host.raw, &list, old, (old, 1));
+    is_unknown(&caller, about(old));
+    commit(&host.raw, &list, lines[0], (lines[0], 1));
+    assert!(settled(&stranger, about(lines[0])));
+    // Too much is barred: the oldest goes, and what is as old and forgotten counts as barred.
+    assert!(!settled(&stranger, Settle { number: 2, ..about(lines[0]) }));
+    assert!(!done(barred));
+    drop(stranger);
+    until("their session is over", || manager.sessions().unwrap().iter().filter(|session| !session.is_host).count() == 2);
+    let new = line(&mut host, &caller);
+    commit(&host.raw, &list, new, (new, 1));
+    let _newer = line(&mut host, &caller);
+    assert!(settled(&caller, about(new)), "nobody takes its room");
 }
 
 #[test]

@@ -98,6 +98,12 @@ impl Hosts {
         }
     }
 
+    /// A session is over, which may have been given lines.
+    pub fn client_ended(&mut self, client: u64) {
+        self.hosts.values_mut().for_each(|host| host.runs.client_ended(client));
+        self.ended.client_ended(client);
+    }
+
     /// What a host has committed that is not over.
     pub fn runs_mut(&mut self, host: u64) -> Option<&mut Runs> {
         self.hosts.get_mut(&host).map(|host| &mut host.runs)

@@ -361,6 +361,7 @@ impl Server {
                 session.end(&mut self.store);
                 self.sessions -= 1;
                 self.hosts.ended(session.number());
+                self.hosts.client_ended(session.number());
                 self.note_idle();
                 self.tickets.forget(index);
                 self.housekeeping.something_ended();

@@ -7,6 +7,7 @@ use super::function::{Logic, result_lost, unanswered, undone, unheard};
 use super::host::Passage;
 use super::line::{Frame, Line};
 use super::question::{Arguments, Prepared, Question};
+use crate::connection::{Reply, outcome_unknown};
 use crate::patience::deadline_after;
 use crate::process::Task;
 use crate::request::Request;
@@ -173,6 +174,8 @@ fn call_function<R: Shared>(
     write: impl Fn(&mut Arguments<'_>) -> Result<()>,
 ) -> Result<R> {
     let core = session.core();
+    // In a forked child the lines are its parent's.
+    core.check()?;
     for _ in 0..TRIES_MAX {
         let host = own_host(session)?;
         let lines = Remotes::of(core).lines(host, used);
@@ -211,7 +214,9 @@ fn call_function<R: Shared>(
         let is_ours = frame.0.number == number;
         let value = result(core, &frame, |bytes| drop(line.send(bytes, None)));
         let value = value.map_err(|error| if limit.is_some() { explained(core, run, frame.0.code, error) } else { error });
-        if is_ours {
+        // A line on which something was given up is not used again: what is barred there stays so.
+        let is_over_time = matches!(&value, Err(error) if error.kind() == ErrorKind::TimedOut);
+        if is_ours && !is_over_time {
             lines.give(line);
         }
         return value;
@@ -224,17 +229,27 @@ fn call_function<R: Shared>(
 fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: Duration) -> Result<Frame> {
     let (mut has_begun, mut is_done) = (false, false);
     loop {
-        let deadline = if is_done { None } else { deadline_after(Some(limit)) };
-        match wait(core, line, deadline) {
+        match wait(core, line, deadline_after(Some(limit))) {
             Ok(Some((head, _))) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Ok(Some(frame)) => return Ok(frame),
+            // Another process may still have the host's end of the line.
+            Ok(None) if is_done && core.who(run.host)?.is_none() => return Err(unheard()),
             // Its host says nothing: it hangs in it, or was stopped.
-            Ok(None) if has_begun && settled(core, run)? => is_done = true,
-            Ok(None) if has_begun => return Err(unanswered()),
+            Ok(None) if has_begun && !is_done => match settled(core, run)? {
+                true => is_done = true,
+                false => return Err(unanswered()),
+            },
             Ok(None) => {}
-            Err(error) if error.kind() != ErrorKind::Died => return Err(error),
-            Err(_) if is_done || settled(core, run)? => return Err(unheard()),
-            Err(_) => return Err(undone()),
+            Err(error) if error.kind() == ErrorKind::Disconnected => return Err(outcome_unknown()),
+            Err(error) => {
+                let is_done = is_done || settled(core, run)?;
+                return Err(match (error.kind(), is_done) {
+                    (ErrorKind::Died, true) => unheard(),
+                    (ErrorKind::Died, false) => undone(),
+                    (_, true) => result_lost(error),
+                    (_, false) => error,
+                });
+            }
         }
     }
 }
@@ -243,16 +258,25 @@ fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: D
 fn settled(core: &SessionCore, run: Settle) -> Result<bool> {
     let mut request = Request::new(Call::Settle);
     run.write(request.payload());
-    Ok(core.call(&mut request, false)?.outcome()? == Outcome::Something)
+    let said = core.call(&mut request, false).and_then(Reply::outcome).map_err(|error| match error.kind() {
+        ErrorKind::OutcomeUnknown => error,
+        _ => {
+            let text = format!("the manager cannot be asked any more what became of what was to run beside it: {error}");
+            Error::caused(ErrorKind::OutcomeUnknown, text, error)
+        }
+    })?;
+    Ok(said == Outcome::Something)
 }
 
 /// What an error means that logic's answer has come to.
 fn explained(core: &SessionCore, run: Settle, code: u8, error: Error) -> Error {
     match Answer::from_code(code) {
         // What it refers to is gone with its host, or there is no memory for it.
-        Some(Answer::Done) if error.kind() != ErrorKind::Disconnected => result_lost(error),
-        // Its host has no manager any more, and does not know. It may also be said of another one.
-        Some(Answer::Failed) if error.is_disconnected() && matches!(settled(core, run), Ok(true)) => result_lost(error),
+        Some(Answer::Done) => result_lost(error),
+        // Its host has no manager any more, and does not know; or says nothing that makes sense. All of that may also be said by the logic itself.
+        _ if (error.is_disconnected() || error.kind() == ErrorKind::Corrupt) && matches!(settled(core, run), Ok(true)) => {
+            result_lost(error)
+        }
         _ => error,
     }
 }

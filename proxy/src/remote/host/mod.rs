@@ -43,7 +43,7 @@ use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Words, malformed};
 use logic::{Logic, Served};
 use object::Slot;
 use overseer::Overseer;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -131,12 +131,16 @@ impl Host {
 
     /// Reads the control channel to its end.
     fn listen(self: &Arc<Self>, control: &Channel) {
-        let mut fds = Vec::new();
+        let mut fds = Travelling::default();
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 4096];
         loop {
-            match control.receive_with_fds(&mut buffer, &mut fds, usize::MAX) {
-                Ok(Received::Bytes(count)) => bytes.extend_from_slice(&buffer[..count]),
+            let mut come = Vec::new();
+            match control.receive_with_fds(&mut buffer, &mut come, usize::MAX) {
+                Ok(Received::Bytes(count)) => {
+                    fds.come(come, count);
+                    bytes.extend_from_slice(&buffer[..count]);
+                }
                 Ok(Received::Nothing) => {
                     if wait_readable(&[control.as_fd()], None).is_err() {
                         return;
@@ -146,13 +150,14 @@ impl Host {
             }
             let mut done = 0;
             while let Some(head) = Head::parse(&bytes[done..]) {
+                let left = bytes.len() - done;
                 let end = done + HEAD_BYTES + head.len as usize;
                 let Some(payload) = bytes.get(done + HEAD_BYTES..end) else { break };
                 match Tell::from_code(head.code) {
                     Some(Tell::Line) => {
                         // None: this process has no descriptor left. Its client waits no longer than it lives: close others.
-                        if !fds.is_empty() {
-                            self.line(head.number, fds.remove(0), payload == [LINE_MEMORY]);
+                        if let Some(fd) = fds.of(left) {
+                            self.line(head.number, fd, payload == [LINE_MEMORY]);
                         }
                     }
                     Some(Tell::Gone) => {
@@ -161,13 +166,13 @@ impl Host {
                         }
                     }
                     // Without it, a host that is stopped when its manager ends stays so: nothing else depends on it.
-                    Some(Tell::Leash) if !fds.is_empty() => {
-                        let leash = fds.remove(0);
-                        if continue_at_end(&leash).is_ok() {
+                    Some(Tell::Leash) => {
+                        if let Some(leash) = fds.of(left)
+                            && continue_at_end(&leash).is_ok()
+                        {
                             let _ = self.leash.set(leash);
                         }
                     }
-                    Some(Tell::Leash) => {}
                     None => return,
                 }
                 done = end;
@@ -193,6 +198,31 @@ impl Host {
         drop(sender);
         // Nothing is ever sent: the last one that drops its end is the end.
         let _ = ended.recv_timeout(Duration::from_millis(HOST_END_MS));
+    }
+}
+
+/// Descriptors that have come, and with which frame. The kernel gives no more than one at a time, and with it the bytes up to the end of its frame;
+/// and none, where there is no room for it.
+#[derive(Default)]
+struct Travelling {
+    /// With how many bytes before those that came at the same time.
+    fds: VecDeque<(u64, OwnedFd)>,
+    /// Bytes so far.
+    bytes: u64,
+}
+
+impl Travelling {
+    /// So many bytes have come, and these.
+    fn come(&mut self, fds: Vec<OwnedFd>, count: usize) {
+        self.fds.extend(fds.into_iter().map(|fd| (self.bytes, fd)));
+        self.bytes += count as u64;
+    }
+
+    /// That of the frame that begins so many bytes before the end of what has come. `None`: there was no room for it.
+    fn of(&mut self, left: usize) -> Option<OwnedFd> {
+        let at = self.bytes - left as u64;
+        // One that came later is another frame's.
+        self.fds.pop_front_if(|(before, _)| *before <= at).map(|(_, fd)| fd)
     }
 }
 
@@ -269,4 +299,32 @@ pub fn run(session: Session, report: impl FnOnce(Begun)) -> Result<()> {
 /// The error for an object that this host does not have.
 fn not_here(id: u64) -> Error {
     Error::new(ErrorKind::NotFound, format!("object {id} is not there any more: nobody held it; keep a handle, or give it a name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_descriptor_that_was_lost_is_not_the_next_frames() {
+        let fds: Vec<OwnedFd> = (0..3).map(|_| Channel::pair().unwrap().0.into()).collect();
+        let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut fds = fds.into_iter();
+        let mut travelling = Travelling::default();
+        let of = |travelling: &mut Travelling, left| travelling.of(left).map(|fd| fd.as_raw_fd());
+        // Two frames of 16 bytes, the second one's descriptor with them.
+        travelling.come(fds.by_ref().take(1).collect(), 32);
+        assert_eq!(of(&mut travelling, 16), Some(numbers[0]));
+        // One that is cut, and whose descriptor was lost; the rest of it with the next frame, and that one's.
+        travelling.come(vec![], 10);
+        travelling.come(fds.by_ref().take(1).collect(), 6 + 16);
+        assert_eq!(of(&mut travelling, 32), None);
+        assert_eq!(of(&mut travelling, 16), Some(numbers[1]));
+        // One that is cut, and has its descriptor.
+        travelling.come(fds.by_ref().take(1).collect(), 10);
+        travelling.come(vec![], 6);
+        assert_eq!(of(&mut travelling, 16), Some(numbers[2]));
+        assert_eq!(of(&mut travelling, 0), None);
+    }
 }
