@@ -47,7 +47,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         "The system fails at a call at which nothing that a test can set makes it fail.",
         &[
             "a pool's worker did not get its descriptors: raise `ulimit -n`",
-            "the system has no random numbers for a handshake",
+            "the system has no random numbers",
             "the system has no random numbers for an address",
         ],
     ),

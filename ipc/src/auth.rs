@@ -31,8 +31,7 @@ pub const NO_PROOF: Proof = [0; 32];
 /// A nonce from the system's random numbers.
 pub fn fresh_nonce() -> Result<Nonce> {
     let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce)
-        .map_err(|error| Error::caused(ErrorKind::System, "the system has no random numbers for a handshake", error))?;
+    getrandom::fill(&mut nonce).map_err(|error| Error::caused(ErrorKind::System, "the system has no random numbers", error))?;
     Ok(nonce)
 }
 

@@ -132,6 +132,9 @@ pub const SOCKET_ADDRESS_BYTES_MAX: usize = 107;
 /// Descriptors taken from one received message; the welcome sends 3 at the most, the orders of a pool's worker 6, and whatever comes
 /// beyond is closed on the spot.
 pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 6;
+/// Descriptors that a pair of sockets for them holds, more or less. All that a user has under way, in all sockets, may be no more than one process
+/// may have open: 1024 mostly, which is more than thirty pools fill.
+pub const DESCRIPTORS_IN_FLIGHT: usize = 32;
 /// Words of shared memory that one thread may sleep on at once, by the kernel's word (`FUTEX_WAITV_MAX`).
 pub const WORDS_SLEPT_ON_MAX: usize = 128;
 /// Descriptors that one call may wait for: one bit each of the answer.
@@ -191,12 +194,12 @@ pub const POOL_LARGE_BYTES: usize = 4 << 10;
 /// A result of so many bytes, for which the pool's file has no warm memory, goes in a sealed file of its own, which the pool's owner does not
 /// copy. Smaller ones are copied faster than a file is made, mapped and cleared away: measured, see the decisions in docs/ARCHITECTURE.md.
 pub const POOL_SEALED_BYTES: u64 = 512 << 10;
-/// Such results of one worker that its owner has not taken; others go through the pool's own file. Two workers fill the socket that their
-/// descriptors pass.
-pub const POOL_PASSED_MAX: usize = 128;
-/// Messages on that socket that nobody expects, and that an owner passes over while it looks for one. Only a worker that is not ours sends any,
-/// or one that died between a result's descriptor and its count: one at a time.
-pub const POOL_STRAY_MAX: usize = 1024;
+/// Such results of one worker that its owner has not taken; others go through the pool's own file. As many as the socket holds that their
+/// descriptors pass: whoever takes one takes all that are there, and keeps those of the others.
+pub const POOL_PASSED_MAX: usize = DESCRIPTORS_IN_FLIGHT;
+/// Messages on that socket that an owner passes over while it looks for one. More than the socket can hold: what is in front of a file that was
+/// counted was there before it. Only so that no sender who is faster than the owner holds it up.
+pub const POOL_MESSAGES_MAX: usize = 1 << 16;
 /// Sealed files of other processes that this one has mapped at once; what is more is copied. A quarter of the mappings that a process may have
 /// (`vm.max_map_count`), which everything else needs, too.
 pub const SEALED_MAPPINGS_MAX: usize = 16_384;

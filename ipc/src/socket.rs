@@ -33,7 +33,7 @@ use rustix::net::{
 
 pub use address::Address;
 pub use company::Company;
-pub use descriptors::{Descriptors, Next};
+pub use descriptors::{Descriptors, Next, Sent};
 pub use spin::{Peer, Spin, Spins};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -213,6 +213,10 @@ impl Channel {
                     ErrorKind::Disconnected,
                     "the process at the other end of the socket is gone",
                     io::Error::from(errno),
+                )),
+                Err(errno @ Errno::TOOMANYREFS) => Err(Error::system(
+                    "could not send descriptors through a local socket: more of this user's are under way, in all its sockets, than a process may have open; have them received, or raise `ulimit -n`",
+                    errno,
                 )),
                 Err(errno) => Err(Error::system("could not send through a local socket", errno)),
             };

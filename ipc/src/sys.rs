@@ -34,8 +34,8 @@ pub use machine::{
     possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
-    back, check_file_length, exclude_from_dumps, exclude_from_forks, is_content_sealed, memfd, memfd_sealed, populate_for_writing, punch,
-    reopen_read_only, seal_content, word_at,
+    back, check_file_length, exclude_from_dumps, exclude_from_forks, is_backed, is_content_sealed, is_memory_file, memfd, memfd_sealed,
+    populate_for_writing, punch, reopen_read_only, seal_content, word_at,
 };
 
 pub use rustix::process::Signal;

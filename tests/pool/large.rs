@@ -1,6 +1,7 @@
 //! Results so large that they have files of their own: they arrive whole, without a copy, whoever dies, floods, or has no descriptor left.
 
 use super::square;
+use super::support::until;
 use commonhold::{Error, List, Manager, Pool, Process, ResourceLimit};
 use commonhold_ipc::limits::{POOL_FILE_KEPT_BYTES, POOL_PASSED_MAX, POOL_SEALED_BYTES};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sockopt};
@@ -8,10 +9,18 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const MIB: u64 = 1 << 20;
 /// Has a file of its own, alone as it is.
 const LARGE: u64 = 2 * POOL_FILE_KEPT_BYTES;
+
+/// Held by tests that have many descriptors under way, and by those that have few of their own: what is under way counts for all that a user does,
+/// against what the sender may have open.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Words for so many bytes, which tell where they stand, now and then, and whose they are.
 fn pattern(len: u64, salt: u64) -> Vec<u64> {
@@ -41,6 +50,7 @@ fn mapped_results() -> u64 {
 
 #[test]
 fn results_of_every_size_arrive_whole() {
+    let _turn = alone();
     let pool = Pool::new(2).unwrap();
     let sizes = [1 << 10, 100 << 10, POOL_SEALED_BYTES, MIB, 7 * MIB + 8, 16 * MIB, LARGE - 104, LARGE, 40 * MIB];
     for (salt, len) in (0..).zip(sizes) {
@@ -61,9 +71,10 @@ fn results_of_every_size_arrive_whole() {
     });
 }
 
-/// More of them in one task than may be under way, and more than the socket holds.
+/// More of them in one task than its worker may hand over, of three workers at once, whose share in the socket is less than that.
 #[test]
 fn what_finds_no_room_on_the_socket_goes_another_way() {
+    let _turn = alone();
     let pool = Pool::builder().workers(3).chunk_size(400).build().unwrap();
     let calls = (POOL_FILE_KEPT_BYTES / POOL_SEALED_BYTES) + 2 * POOL_PASSED_MAX as u64;
     let all = pool.map(|salt: u64| vec![salt; POOL_SEALED_BYTES as usize / 8], 0..calls).unwrap();
@@ -148,6 +159,7 @@ fn an_owner_without_descriptors_gets_its_results() {
         drop(open);
         right
     }
+    let _turn = alone();
     let right = Process::builder().limit(ResourceLimit::OpenFiles, 64).spawn(frugal, ()).unwrap().join().unwrap();
     assert!(right.len() == 6 && right.into_iter().all(|right| right));
 }
@@ -163,15 +175,20 @@ fn a_worker_without_descriptors_gives_its_results() {
         let pool = Pool::new(1).unwrap();
         [0, 1, 2, 0].iter().all(|spare| is_right(&pool.apply(frugal, *spare).unwrap(), LARGE, *spare))
     }
+    let _turn = alone();
     assert!(Process::builder().limit(ResourceLimit::OpenFiles, 64).spawn(owner, ()).unwrap().join().unwrap());
 }
 
-/// The worker's end of the socket that files are handed over by.
-fn handover() -> OwnedFd {
+/// The worker's end of the socket that files are handed over by, if it has one.
+fn find_handover() -> Option<OwnedFd> {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let mut copies = (3..100).filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
-    copies.find(|fd| sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::SEQPACKET)).expect("a worker has such a socket")
+    copies.find(|fd| sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::SEQPACKET))
+}
+
+fn handover() -> OwnedFd {
+    find_handover().expect("a worker has such a socket")
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
@@ -181,40 +198,178 @@ fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok()
 }
 
-/// Workers that fill the socket with what makes no sense, and end it: results arrive nevertheless, and nothing piles up.
+fn message(number: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes[8..16].copy_from_slice(&LARGE.to_le_bytes());
+    bytes
+}
+
+/// What no worker of ours sends: of many lengths, with several descriptors, with numbers of all workers, those that come next among them. How many of them
+/// there was room for.
+fn send_junk(socket: &OwnedFd, most: u64) -> u64 {
+    let junk = File::open("/dev/null").unwrap();
+    let several = [junk.as_fd(); 5];
+    let is_sent = |n: &u64| {
+        let whose = if n.is_multiple_of(2) { n % 5 } else { n << 20 };
+        let len = [24, 0, 7, 24, 30][*n as usize % 5];
+        let bytes = [&message((whose << 32) | (n / 7))[..], &[0; 6]].concat();
+        send(socket, &bytes[..len], &several[..1 + *n as usize % 5])
+    };
+    (0..most).take_while(is_sent).count() as u64
+}
+
+/// Workers that send what makes no sense, as much as there is room for or less, and end the socket: results arrive nevertheless, in files of their own
+/// where there is room, and nothing is left of what was sent.
 #[test]
 fn floods_hurt_nobody() {
-    fn flood(how: u64) -> Vec<u64> {
-        let socket = handover();
-        let junk = File::open("/dev/null").unwrap();
-        let several = [junk.as_fd(); 5];
-        match how {
-            0 => {
-                for n in 0..u64::MAX {
-                    let whose = if n % 2 == 0 { n % 5 } else { n << 20 };
-                    let number = whose << 32 | n & 0xffff;
-                    let message = [number.to_le_bytes(), MIB.to_le_bytes()].concat();
-                    if !send(&socket, &message[..if n % 3 == 0 { 7 } else { 16 }], &several[..1 + n as usize % 5]) {
-                        break;
-                    }
-                }
-            }
-            _ => rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).unwrap(),
-        }
-        pattern(LARGE, how)
+    fn flood(most: u64, salt: u64) -> Vec<u64> {
+        send_junk(&handover(), most);
+        pattern(LARGE, salt)
     }
-    fn owner() -> (u64, u64) {
+    fn owner() -> (u64, u64, u64) {
         let pool = Pool::builder().workers(2).build().unwrap();
         pool.map(square, 0..10).unwrap();
         let before = open_files(|_| true);
-        for how in [0, 0, 0, 1, 0] {
-            assert!(is_right(&pool.apply(flood, how).unwrap(), LARGE, how), "{how}");
-            assert!(is_right(&pool.apply(give, (LARGE, 7)).unwrap(), LARGE, 7), "{how}, and the next");
+        let mut in_files = 0;
+        for (salt, most) in (0..).zip([1, 5, 12, u64::MAX, 12, u64::MAX, u64::MAX, 7]) {
+            let result = pool.apply_async(flood, (most, salt)).unwrap();
+            result.wait(None).unwrap();
+            in_files += mapped_results();
+            assert!(is_right(&result.get().unwrap(), LARGE, salt), "{most}");
+            drop(result);
+            assert!(is_right(&pool.apply(give, (LARGE, 7)).unwrap(), LARGE, 7), "{most}, and the next");
         }
-        (before, open_files(|_| true))
+        (before, open_files(|_| true), in_files)
     }
-    let (before, after) = Process::spawn(owner, ()).unwrap().join().unwrap();
+    let _turn = alone();
+    let (before, after, in_files) = Process::spawn(owner, ()).unwrap().join().unwrap();
     assert!(after <= before, "{before} {after}");
+    // (Behind a flood that has filled it, the socket may still be full.)
+    assert!(in_files >= 3, "{in_files} results were taken from behind what makes no sense");
+}
+
+/// As much of it as the kernel keeps for a worker that asks for more: what was counted is found behind all that.
+#[test]
+fn what_was_counted_is_found_behind_any_flood() {
+    fn flood(_: u64) -> Vec<u64> {
+        let (socket, junk) = (handover(), File::open("/dev/null").unwrap());
+        sockopt::set_socket_send_buffer_size(&socket, 1 << 30).unwrap();
+        let room = sockopt::socket_send_buffer_size(&socket).unwrap() as u64;
+        // Nine tenths of it: there is room for what follows.
+        (0..room / 768 * 9 / 10).for_each(|_| _ = send(&socket, &[1], &[junk.as_fd()]));
+        pattern(LARGE, 5)
+    }
+    fn owner() -> u64 {
+        let pool = Pool::new(1).unwrap();
+        let mut in_files = 0;
+        for _ in 0..3 {
+            let result = pool.apply_async(flood, 0).unwrap();
+            result.wait(None).unwrap();
+            in_files += mapped_results();
+            assert!(is_right(&result.get().unwrap(), LARGE, 5));
+        }
+        in_files
+    }
+    let _turn = alone();
+    assert_eq!(Process::spawn(owner, ()).unwrap().join().unwrap(), 3);
+}
+
+/// Nobody looks for what lies there, and no file is sent where there is no room.
+#[test]
+fn a_socket_does_not_stay_full() {
+    fn fill(_: u64) -> u64 {
+        send_junk(&handover(), u64::MAX)
+    }
+    let _turn = alone();
+    let pool = Pool::new(1).unwrap();
+    assert!(pool.apply(fill, 0).unwrap() > 8);
+    until("room on the socket", || {
+        assert!(is_right(&pool.apply(give, (LARGE, 7)).unwrap(), LARGE, 7));
+        pool.apply(fill, 0).unwrap() > 8
+    });
+}
+
+/// What was sent and counted before somebody ends the socket is there. Workers see that it is over, and ask no more.
+#[test]
+fn a_socket_that_is_ended_gives_what_is_in_it() {
+    fn end_it(salt: u64) -> Vec<u64> {
+        if salt == 1 {
+            rustix::net::shutdown(handover(), rustix::net::Shutdown::Both).unwrap();
+        }
+        pattern(LARGE, salt)
+    }
+    let pool = Pool::builder().workers(1).chunk_size(3).build().unwrap();
+    let results = pool.map(end_it, 0..3).unwrap();
+    assert!((0..).zip(&results).all(|(salt, result)| is_right(result, LARGE, salt)));
+    assert!(!pool.apply(|_: u64| find_handover().is_some(), 0).unwrap());
+    assert!(is_right(&pool.apply(give, (LARGE, 7)).unwrap(), LARGE, 7));
+}
+
+/// A worker may hand over more than is under way at once: what was taken counts no more.
+#[test]
+fn results_one_after_another_all_have_files() {
+    fn owner() -> u64 {
+        let pool = Pool::new(1).unwrap();
+        let mut in_files = 0;
+        for salt in 0..POOL_PASSED_MAX as u64 + 8 {
+            let result = pool.apply_async(|salt: u64| vec![salt; LARGE as usize / 8], salt).unwrap();
+            result.wait(None).unwrap();
+            in_files += mapped_results();
+        }
+        in_files
+    }
+    assert_eq!(Process::spawn(owner, ()).unwrap().join().unwrap(), POOL_PASSED_MAX as u64 + 8);
+}
+
+/// What is under way counts for all that a user does: results that wait use up little of that. (It is not counted for root.)
+#[test]
+fn results_that_wait_keep_nobody_from_starting() {
+    // More than there is warm memory for, and as many as would fill the sockets if these held what the kernel lets them.
+    const CALLS: u64 = POOL_FILE_KEPT_BYTES / POOL_SEALED_BYTES + 110;
+    fn stay(n: u64) -> Vec<u64> {
+        if n < CALLS {
+            return vec![n; POOL_SEALED_BYTES as usize / 8];
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+    fn owner() -> Result<i64, Error> {
+        let pools: Vec<Pool> = (0..3).map(|_| Pool::builder().workers(1).chunk_size(CALLS + 1).build()).collect::<Result<_, _>>()?;
+        let waiting: Vec<_> = pools.iter().map(|pool| pool.map_async(stay, 0..=CALLS)).collect::<Result<_, _>>()?;
+        until("results", || waiting.iter().all(|results| results.progress().done == CALLS));
+        Ok(Process::spawn(square, 3)?.join()? + Pool::new(1)?.apply(square, 4)?)
+    }
+    let _turn = alone();
+    let sum = Process::builder().limit(ResourceLimit::OpenFiles, 256).spawn(owner, ()).unwrap().join().unwrap();
+    assert_eq!(sum.map_err(|error| error.to_string()), Ok(25));
+}
+
+/// Though somebody still has a handle of one of its jobs.
+#[test]
+fn a_pool_that_is_over_keeps_nothing() {
+    fn stay(n: u64) -> Vec<u64> {
+        if n == 0 {
+            return pattern(LARGE, n);
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+    fn owner() -> (u64, u64) {
+        let pool = Pool::builder().workers(2).chunk_size(2).build().unwrap();
+        let kept = pool.map_async(stay, 0..2).unwrap();
+        until("its first result", || kept.progress().done == 1);
+        // Of the other worker; the first one's file is met on the way.
+        assert!(is_right(&pool.apply(give, (LARGE, 7)).unwrap(), LARGE, 7));
+        let aside = mapped_results();
+        pool.terminate().unwrap();
+        pool.join().unwrap();
+        assert!(kept.get().is_err());
+        (aside, mapped_results())
+    }
+    assert_eq!(Process::spawn(owner, ()).unwrap().join().unwrap(), (1, 0));
 }
 
 /// Workers die at each of their points, with large results in their hands. Every call has its own result, or fails by a death; and no memory of
@@ -263,8 +418,9 @@ fn die_at_every_point() -> (u64, u64) {
         } else {
             partly += 1;
         }
+        // What the dead have left goes before the pool does.
+        until("nothing of the dead", || mapped_results() == 0);
         drop(pool);
-        assert_eq!(mapped_results(), 0, "{point}");
         if alive > 1 {
             return (point - 2, partly);
         }

@@ -4,15 +4,20 @@
 //! was sent lies in the kernel, whatever becomes of its sender. Nobody ever waits here: a sender is told that there is no room, or that the
 //! user has too many descriptors under way, a receiver that there is nothing.
 //!
+//! Descriptors that are under way count for their user, in all its processes and sockets together, and if they are more than the sender may have
+//! open, the kernel lets none pass any more, by whatever socket (ETOOMANYREFS; who may administer the system is exempt). So a pair
+//! holds few ([`DESCRIPTORS_IN_FLIGHT`]) unless a sender asks the kernel for more, which nobody can keep it from.
+//!
 //! A receiver that has no descriptor left loses what comes with a message that it takes; so it *looks* at a message first, which
 //! gives a descriptor of its own and leaves the message where it is, and passes on to the next one behind that.
 
 use crate::error::{Error, Result};
-use crate::limits::DESCRIPTORS_PER_MESSAGE_MAX;
-use rustix::io::Errno;
+use crate::limits::{DESCRIPTORS_IN_FLIGHT, DESCRIPTORS_PER_MESSAGE_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType,
+    SocketFlags, SocketType, sockopt,
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,10 +29,24 @@ pub struct Descriptors {
     fd: OwnedFd,
 }
 
+/// What the kernel takes for a message of few bytes with a descriptor.
+const MESSAGE_MEMORY_BYTES: usize = 768;
+
+/// Whether a message was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was.
+    Yes,
+    /// There is no room now, or the user has too many descriptors under way.
+    NotNow,
+    /// It never will be: nobody receives any more.
+    Never,
+}
+
 /// The next message that waits.
 #[derive(Debug)]
 pub enum Next {
-    /// There is none.
+    /// There is none, or there will never be another one.
     Nothing,
     /// It has so many bytes, of which the buffer has the first, and this descriptor, if it has any.
     Message(usize, Option<OwnedFd>),
@@ -38,9 +57,13 @@ pub enum Next {
 impl Descriptors {
     /// The end to receive at, and the one to send at.
     pub fn pair() -> Result<(Descriptors, Descriptors)> {
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map(|(receiver, sender)| (Descriptors { fd: receiver }, Descriptors { fd: sender }))
-            .map_err(|errno| Error::system("could not make a pair of sockets for descriptors", errno))
+        let make = || -> rustix::io::Result<_> {
+            let (receiver, sender) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+            // The kernel doubles what it is told, for its own part of each message.
+            sockopt::set_socket_send_buffer_size(&sender, DESCRIPTORS_IN_FLIGHT * MESSAGE_MEMORY_BYTES / 2)?;
+            Ok((Descriptors { fd: receiver }, Descriptors { fd: sender }))
+        };
+        make().map_err(|errno| Error::system("could not make a pair of sockets for descriptors", errno))
     }
 
     /// Takes over an end that was inherited or received.
@@ -48,8 +71,8 @@ impl Descriptors {
         Descriptors { fd }
     }
 
-    /// Sends a message with a descriptor, if that can be done at once. Whether it was.
-    pub fn send(&self, bytes: &[u8], fd: BorrowedFd<'_>) -> bool {
+    /// Sends a message with a descriptor, if that can be done at once.
+    pub fn send(&self, bytes: &[u8], fd: BorrowedFd<'_>) -> Sent {
         let fds = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -58,8 +81,10 @@ impl Descriptors {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
             match rustix::net::sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, flags) {
+                Ok(_) => return Sent::Yes,
                 Err(Errno::INTR) => continue,
-                sent => return sent.is_ok(),
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Sent::Never,
+                Err(_) => return Sent::NotNow,
             }
         }
     }
@@ -87,8 +112,17 @@ impl Descriptors {
         });
         Ok(match first {
             None if message.flags.contains(ReturnFlags::CTRUNC) => Next::NoRoom(message.bytes),
+            None if message.bytes == 0 && self.is_at_end() => Next::Nothing,
             fd => Next::Message(message.bytes, fd),
         })
+    }
+
+    /// Whether nothing more will come. (What looks like that may be an empty message. Those that wait when nobody sends any more are not told apart.)
+    fn is_at_end(&self) -> bool {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        let is_over =
+            poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && polled[0].revents().contains(PollFlags::RDHUP);
+        is_over && ioctl_fionread(&self.fd).is_ok_and(|bytes| bytes == 0)
     }
 
     /// Passes over the next message; what still travels with it is closed.
@@ -123,7 +157,7 @@ mod tests {
         let mut buffer = [0; 8];
         assert!(matches!(receiver.look(&mut buffer).unwrap(), Next::Nothing));
         for n in 1..=3 {
-            assert!(sender.send(&[n; 5], file(n).as_fd()));
+            assert_eq!(sender.send(&[n; 5], file(n).as_fd()), Sent::Yes);
         }
         drop(sender);
         for n in 1..=3 {
@@ -136,20 +170,44 @@ mod tests {
             receiver.pass_over();
         }
         // What is at its end has nothing to look at.
-        assert!(matches!(receiver.look(&mut buffer).unwrap(), Next::Nothing | Next::Message(0, None)));
+        assert!(matches!(receiver.look(&mut buffer).unwrap(), Next::Nothing));
+    }
+
+    #[test]
+    fn an_empty_message_is_not_the_end() {
+        let (receiver, sender) = Descriptors::pair().unwrap();
+        let (fd, mut buffer) = (file(1), [0; 8]);
+        let say = |bytes: &[u8]| rustix::net::send(&sender.fd, bytes, SendFlags::DONTWAIT).unwrap();
+        for last in [false, true] {
+            say(&[]);
+            assert_eq!(sender.send(&[], fd.as_fd()), Sent::Yes);
+            say(&[]);
+            assert_eq!(sender.send(&[7; 5], fd.as_fd()), Sent::Yes);
+            if last {
+                rustix::net::shutdown(&sender.fd, rustix::net::Shutdown::Both).unwrap();
+                assert_eq!(sender.send(&[7; 5], fd.as_fd()), Sent::Never);
+            }
+            for wanted in [(0, false), (0, true), (0, false), (5, true)] {
+                let Next::Message(bytes, fd) = receiver.look(&mut buffer).unwrap() else { panic!("{wanted:?} is there") };
+                assert_eq!((bytes, fd.is_some()), wanted);
+                receiver.pass_over();
+            }
+            assert!(matches!(receiver.look(&mut buffer).unwrap(), Next::Nothing));
+        }
     }
 
     #[test]
     fn a_sender_never_waits() {
         let (receiver, sender) = Descriptors::pair().unwrap();
         let fd = file(1);
-        let sent = (0..100_000).take_while(|_| sender.send(&[7; 16], fd.as_fd())).count();
-        assert!((64..100_000).contains(&sent), "{sent}");
+        let sent = (0..100_000).take_while(|_| sender.send(&[7; 24], fd.as_fd()) == Sent::Yes).count();
+        // (The kernel's share in a message differs from one to another.)
+        assert!((DESCRIPTORS_IN_FLIGHT / 2..=2 * DESCRIPTORS_IN_FLIGHT).contains(&sent), "{sent}");
         receiver.pass_over();
         // (There may be less room than for one behind the first that goes.)
         (1..sent).for_each(|_| receiver.pass_over());
-        assert!(sender.send(&[7; 16], fd.as_fd()));
+        assert_eq!(sender.send(&[7; 24], fd.as_fd()), Sent::Yes);
         drop(receiver);
-        assert!(!sender.send(&[7; 16], fd.as_fd()), "nobody receives");
+        assert_eq!(sender.send(&[7; 24], fd.as_fd()), Sent::Never, "nobody receives");
     }
 }

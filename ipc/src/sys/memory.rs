@@ -58,6 +58,17 @@ pub fn is_content_sealed(fd: impl AsFd, len: u64) -> bool {
     is_sealed && fs::fstat(&fd).is_ok_and(|stat| stat.st_size as u64 == len)
 }
 
+/// Whether this is a memory file. No file of another kind knows of seals.
+pub fn is_memory_file(fd: impl AsFd) -> bool {
+    fs::fcntl_get_seals(fd).is_ok()
+}
+
+/// Whether there is memory behind as many bytes of a file as these: whether whoever has made it has written it, instead of leaving it to its readers
+/// to find memory for it.
+pub fn is_backed(fd: impl AsFd, len: u64) -> bool {
+    fs::fstat(&fd).is_ok_and(|stat| u64::try_from(stat.st_blocks).is_ok_and(|blocks| blocks.saturating_mul(512) >= len))
+}
+
 /// Whether this process may make a file of this length. Asked before the kernel is: it would answer with SIGXFSZ, which ends the process.
 pub fn check_file_length(name: &str, len: u64) -> Result<()> {
     let limit = getrlimit(Resource::Fsize).current;
@@ -209,6 +220,17 @@ mod tests {
         let mut bytes = [0; 7];
         rustix::io::pread(&fd, &mut bytes, 4096).unwrap();
         assert_eq!(&bytes, b"written");
+    }
+
+    #[test]
+    fn what_was_never_written_has_no_memory() {
+        let fd = memfd("test-backed", 3 * 4096).unwrap();
+        assert!(is_memory_file(&fd) && !is_memory_file(fs::open("/", fs::OFlags::RDONLY, Mode::empty()).unwrap()));
+        assert!(is_backed(&fd, 0) && !is_backed(&fd, 1));
+        rustix::io::pwrite(&fd, &[7; 2 * 4096], 0).unwrap();
+        assert!(is_backed(&fd, 2 * 4096) && !is_backed(&fd, 2 * 4096 + 1) && !is_backed(&fd, u64::MAX));
+        rustix::io::pwrite(&fd, &[7], 3 * 4096 - 1).unwrap();
+        assert!(is_backed(&fd, 3 * 4096));
     }
 
     #[test]

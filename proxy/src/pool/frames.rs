@@ -20,7 +20,7 @@ use crate::upload::written;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_FILE_BYTES, POOL_FILE_KEPT_BYTES, POOL_LARGE_BYTES, VALUE_BYTES_MAX};
 use commonhold_ipc::pool::FILE_BASE;
-use commonhold_ipc::sys::{punch, read_aligned_at};
+use commonhold_ipc::sys::{is_content_sealed, punch, read_aligned_at};
 use commonhold_ipc::value::{Ser, Shared, with_scratch};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -195,6 +195,10 @@ impl Packing {
     fn add_sealed<T: Shared>(&mut self, value: &T, len: u64, space: &mut dyn Room) -> Result<bool> {
         // What is wrong with the value itself, the other road says as well.
         let Ok((file, handles)) = write_sealed("commonhold-pool-result", value, len) else { return Ok(false) };
+        // The owner takes no other: it may map it long before anybody asks for it.
+        if !is_content_sealed(&file, len) {
+            return Ok(false);
+        }
         let (bytes, regions, held) = (self.bytes.len(), self.regions.len(), self.held.len());
         if !handles.is_empty() {
             self.add_label(handles, space)?;

@@ -34,6 +34,7 @@ pub(super) fn keep(owner: &Owner) {
     IS_KEEPER.set(true);
     let mut starts = Starts::default();
     loop {
+        owner.clear_up();
         owner.replace(&mut starts);
         let hands = owner.hands();
         if hands.is_empty() && owner.is_over() {
@@ -80,9 +81,10 @@ impl Owner {
         let descriptor = |fd: std::os::fd::BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|error| Error::system("cannot copy a descriptor for a pool's worker", error))
         };
+        let key;
         let handed = {
             let mut receiver = lock(&self.receiver);
-            receiver.begin(place, number);
+            key = receiver.begin(place, number)?;
             vec![descriptor(self.file.as_fd())?, descriptor(self.bell.as_fd())?, descriptor(receiver.for_worker())?]
         };
         let settings = &self.settings;
@@ -95,10 +97,22 @@ impl Owner {
             builder = builder.cpus(own.iter().copied());
         }
         let initializer = settings.initializer.as_ref().map(|initializer| initializer.orders());
-        let process = builder.spawn(work, (place as u32, number, settings.calls_most, settings.time_limit.is_some(), initializer))?;
+        let process =
+            builder.spawn(work, (place as u32, (number, key), settings.calls_most, settings.time_limit.is_some(), initializer))?;
         let hand = Hand { process: Arc::new(process), sent_away: false, condemned: None, silent: None };
         lock(&self.state).hands[place] = Some(hand);
         Ok(())
+    }
+
+    /// Lets go of what dead workers have left, and sees that there is room for what the living send. By the keeper, or when it has ended.
+    pub(super) fn clear_up(&self) {
+        let gone: Vec<usize> = {
+            let State { hands, reading, .. } = &*lock(&self.state);
+            (0..hands.len()).filter(|place| hands[*place].is_none() && reading[*place] == 0).collect()
+        };
+        let mut receiver = lock(&self.receiver);
+        receiver.forget(gone);
+        receiver.make_room();
     }
 
     fn next_number(&self) -> u64 {

@@ -406,7 +406,11 @@ impl Owner {
         if state.is_done() {
             ring_bell(&self.bell);
         }
+        let ended = state.ended;
         drop(state);
+        if ended {
+            self.clear_up();
+        }
         self.board().callers().notify_all();
         self.let_go(over);
     }

@@ -9,7 +9,7 @@ use commonhold_ipc::limits::{POOL_LOOK_MS, POOL_PASSED_MAX, POOL_SEALED_BYTES};
 use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::points;
 use commonhold_ipc::pool::{Board, Progress, SEGMENT_BYTES, Took};
-use commonhold_ipc::socket::Spin;
+use commonhold_ipc::socket::{Sent, Spin};
 use commonhold_ipc::sys::{futex_wait, kill_self, monotonic_ns, ring_bell};
 use commonhold_ipc::task::{Entry, Runner};
 use commonhold_ipc::value::Shared;
@@ -117,6 +117,8 @@ struct Results {
     space: Space,
     /// None: nobody receives.
     sender: Option<Sender>,
+    /// Wakes the keeper.
+    bell: Arc<OwnedFd>,
     /// Files that were handed over and whose tasks the owner has not taken back.
     handed_over: usize,
 }
@@ -140,9 +142,16 @@ impl Room for Results {
     }
 
     fn hand_over(&mut self, file: BorrowedFd<'_>, len: u64) -> Option<u64> {
-        let number = self.sender.as_mut()?.send(file, len)?;
-        self.handed_over += 1;
-        Some(number)
+        match self.sender.as_mut()?.send(file, len) {
+            Ok(number) => {
+                self.handed_over += 1;
+                return Some(number);
+            }
+            // Another result is not written twice for it.
+            Err(Sent::Never) => self.sender = None,
+            Err(_) => ring_bell(&self.bell),
+        }
+        None
     }
 }
 
@@ -171,7 +180,7 @@ struct Worker {
     place: usize,
     segment: Segment,
     file: Arc<File>,
-    bell: OwnedFd,
+    bell: Arc<OwnedFd>,
     results: Results,
     lent: Vec<Lent>,
     /// Calls that it may still make; none: any number.
@@ -186,9 +195,15 @@ struct Worker {
 
 /// What a worker's process runs.
 ///
-/// It has this place on the board, and is the so-many-th of its pool.
-pub(super) fn work(place: u32, number: u64, calls_most: Option<u64>, timed: bool, initializer: Option<Initializer>) -> Result<()> {
-    let mut worker = Worker::new(place as usize, number, calls_most, timed)?;
+/// It has this place on the board, is the so-many-th of its pool, and has this key for what it hands over.
+pub(super) fn work(
+    place: u32,
+    number_and_key: (u64, u64),
+    calls_most: Option<u64>,
+    timed: bool,
+    initializer: Option<Initializer>,
+) -> Result<()> {
+    let mut worker = Worker::new(place as usize, number_and_key, calls_most, timed)?;
     if let Some(initializer) = initializer {
         worker.initialise(initializer)?;
     }
@@ -196,13 +211,13 @@ pub(super) fn work(place: u32, number: u64, calls_most: Option<u64>, timed: bool
 }
 
 impl Worker {
-    fn new(place: usize, number: u64, left: Option<u64>, timed: bool) -> Result<Worker> {
+    fn new(place: usize, (number, key): (u64, u64), left: Option<u64>, timed: bool) -> Result<Worker> {
         let mut handed = handed().into_iter();
         let (Some(file), Some(bell), Some(queue)) = (handed.next(), handed.next(), handed.next()) else {
             return Err(Error::new(ErrorKind::System, "a pool's worker did not get its descriptors: raise `ulimit -n`"));
         };
         let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?.keep_from_children()?;
-        let file = Arc::new(File::from(file));
+        let (file, bell) = (Arc::new(File::from(file)), Arc::new(bell));
         let progress = Progress { calls: 0, bytes: 0, in_slot: false };
         let current = Current {
             slot: None,
@@ -221,7 +236,8 @@ impl Worker {
             segment,
             results: Results {
                 space: Space::new(file.clone(), place as u64 + 1),
-                sender: Some(Sender::new(queue, number)),
+                sender: Some(Sender::new(queue, number, key)),
+                bell: bell.clone(),
                 handed_over: 0,
             },
             file,

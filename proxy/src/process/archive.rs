@@ -7,7 +7,7 @@ use crate::upload::written;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::map::Sealed;
 use commonhold_ipc::points;
-use commonhold_ipc::sys::{memfd, read_aligned_at, seal_content};
+use commonhold_ipc::sys::{is_memory_file, memfd, read_aligned_at, seal_content};
 use commonhold_ipc::value::{Ser, Shared};
 use rkyv::util::AlignedVec;
 use std::fs::File;
@@ -25,10 +25,14 @@ pub(crate) enum Archive {
 }
 
 impl Archive {
-    /// What is in a file: where it is, or a copy if it could still be written. `None`: it has fewer bytes, or cannot be read.
+    /// What is in a memory file: where it is, or a copy if it could still be written. `None`: it is none, has fewer bytes, or cannot be read.
     pub(crate) fn of_file(file: OwnedFd, len: u64) -> Option<Archive> {
         if let Some(sealed) = Sealed::map(&file, len) {
             return Some(Archive::Mapped(sealed));
+        }
+        // Of others already the question how long they are may be one to some other process, which never answers.
+        if !is_memory_file(&file) {
+            return None;
         }
         let file = File::from(file);
         // Looked at first: room is not to be made for what is only said to be there.
