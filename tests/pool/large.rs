@@ -335,14 +335,15 @@ fn results_that_wait_keep_nobody_from_starting() {
             std::thread::park();
         }
     }
-    fn owner() -> Result<i64, Error> {
-        let pools: Vec<Pool> = (0..3).map(|_| Pool::builder().workers(1).chunk_size(CALLS + 1).build()).collect::<Result<_, _>>()?;
-        let waiting: Vec<_> = pools.iter().map(|pool| pool.map_async(stay, 0..=CALLS)).collect::<Result<_, _>>()?;
-        until("results", || waiting.iter().all(|results| results.progress().done == CALLS));
+    fn start() -> Result<i64, Error> {
         Ok(Process::spawn(square, 3)?.join()? + Pool::new(1)?.apply(square, 4)?)
     }
     let _turn = alone();
-    let sum = Process::builder().limit(ResourceLimit::OpenFiles, 256).spawn(owner, ()).unwrap().join().unwrap();
+    let pools = [(); 2].map(|()| Pool::builder().workers(1).chunk_size(CALLS + 1).build().unwrap());
+    let waiting = pools.each_ref().map(|pool| pool.map_async(stay, 0..=CALLS).unwrap());
+    until("results", || waiting.iter().all(|results| results.progress().done == CALLS));
+    // More than two sockets of them hold, and less than two that hold what the kernel lets them.
+    let sum = Process::builder().limit(ResourceLimit::OpenFiles, 128).spawn(start, ()).unwrap().join().unwrap();
     assert_eq!(sum.map_err(|error| error.to_string()), Ok(25));
 }
 

@@ -391,16 +391,17 @@ mod tests {
             assert!(receiver.aside.len() <= POOL_PASSED_MAX, "{}", receiver.aside.len());
         }
         assert_eq!(receiver.aside.len(), POOL_PASSED_MAX);
-        // The same number again is not kept, and none that is far ahead.
         let number = *receiver.aside.keys().next().unwrap();
-        let ahead = (1 << 32) | (u64::from(senders[0].sent) + POOL_PASSED_MAX as u64);
+        assert!(receiver.take(number, LEN).unwrap()[..] == [1; LEN as usize]);
+        // There is room for one more. The same number again is not kept, and none that is far ahead.
+        let ahead = (1 << 32) | (u64::from(receiver.known[0].next) + POOL_PASSED_MAX as u64);
         for number in [number, ahead] {
             assert_eq!(receiver.sender.send(&message(number, LEN, senders[0].key), file(9, true).as_fd()), Sent::Yes);
         }
         let other = senders[1].send(file(2, true).as_fd(), LEN).unwrap();
         assert!(receiver.take(other, LEN).unwrap()[..] == [2; LEN as usize]);
-        assert!(receiver.take(number, LEN).unwrap()[..] == [1; LEN as usize]);
         assert!(is_missing(receiver.take(number, LEN)) && is_missing(receiver.take(ahead, LEN)));
+        assert_eq!(receiver.aside.len(), POOL_PASSED_MAX - 1);
     }
 
     /// Whatever numbers it names: those that come next, all that there are, those far ahead.
