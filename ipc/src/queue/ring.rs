@@ -287,8 +287,39 @@ impl<'m, M: Memory + ?Sized> Ring<'m, M> {
     pub fn len(&self) -> u64 {
         let head = self.head().load();
         let tail = self.tail().load();
-        // One that is published and not yet counted counts.
+        // One that is published and not yet counted counts; unless it is gone already, and the head knows of it what the tail does not.
         let more = matches!(self.look(tail, self.cell(tail).load()), Cell::Item(_));
-        tail.wrapping_sub(head).wrapping_add(u64::from(more)).min(1 << self.plan.bits)
+        let len = tail.wrapping_sub(head).wrapping_add(u64::from(more)).cast_signed();
+        len.clamp(0, 1 << self.plan.bits).cast_unsigned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Kind;
+    use crate::queue::{How, Parameters, Plan, Queue, Sent, Took, plan};
+    use crate::segment;
+    use crate::sync::Claim;
+
+    /// What a sender leaves that is stopped between its cell and the tail, when others have taken its item.
+    #[test]
+    fn a_tail_that_does_not_know_of_an_item_that_is_gone_makes_no_length() {
+        let me = Claim::new(1, 1);
+        let parameters = Parameters { capacity: 4, bytes_max: 0, attempts_max: 0, joinable: false };
+        let plan = Plan::new(parameters.words()).unwrap();
+        let segment = segment::make(1, Kind::Queue, &plan.shape()).unwrap().1;
+        let queue = Queue::new(&segment, &plan);
+        assert_eq!(queue.send_short(me, &[7], 0).unwrap(), Sent::Done);
+        let ring = queue.ring(plan::MAIN);
+        assert!(Word::compare_exchange(ring.tail(), 1, 0).is_ok());
+        assert_eq!((queue.len(), queue.is_empty(), queue.is_full()), (1, false, false), "it is there");
+        let Took::Item(index) = queue.take(me, How::Receive).unwrap() else { panic!("an item") };
+        queue.deliver_short(me, index).unwrap();
+        assert_eq!((Word::load(ring.head()), Word::load(ring.tail())), (1, 0));
+        assert_eq!((queue.len(), queue.is_empty(), queue.is_full()), (0, true, false));
+        // Whoever sends next helps the tail on.
+        assert_eq!(queue.send_short(me, &[7], 0).unwrap(), Sent::Done);
+        assert_eq!((Word::load(ring.tail()), queue.len()), (2, 1));
     }
 }
