@@ -531,7 +531,8 @@ pub(crate) fn run<'s, R>(session: &'s Arc<SessionCore>, mut body: impl FnMut(&Tr
 }
 
 /// Runs a transaction under the writer's ticket from the beginning, so that nobody conflicts with it; `begun` is called when its time
-/// begins, `asked` is the line and the number by which its caller asks what became of it, and `is_committed` says it here. What takes longer than the ticket is good for is given up. With a ticket that is `kept` from the last one none is asked for; it is
+/// begins. What takes longer than the ticket is good for is given up. `asked` is the line and the number by which its caller asks what
+/// became of it, and `is_committed` is set if it was committed here. With a ticket that is `kept` from the last one none is asked for; it is
 /// kept for the next if there is one when this is to be committed, as `is_next` says.
 pub(crate) fn run_alone<'s, R>(
     session: &'s Arc<SessionCore>,

@@ -233,14 +233,15 @@ fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: D
             Ok(Some((head, _))) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Ok(Some(frame)) => return Ok(frame),
             // Another process may still have the host's end of the line.
-            Ok(None) if is_done && core.who(run.host)?.is_none() => return Err(unheard()),
+            Ok(None) if is_done && !matches!(core.who(run.host), Ok(Some(_))) => return Err(unheard()),
             // Its host says nothing: it hangs in it, or was stopped.
             Ok(None) if has_begun && !is_done => match settled(core, run)? {
                 true => is_done = true,
                 false => return Err(unanswered()),
             },
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Disconnected => return Err(outcome_unknown()),
+            // With the manager goes who could be asked. What it has said before stays true.
+            Err(error) if error.kind() == ErrorKind::Disconnected && !is_done => return Err(outcome_unknown()),
             Err(error) => {
                 let is_done = is_done || settled(core, run)?;
                 return Err(match (error.kind(), is_done) {
@@ -335,7 +336,7 @@ impl Session {
 
     /// Runs a function beside the data, in a transaction that nobody can disturb: it never conflicts, and so runs once. It may take
     /// 200 ms; what takes longer, fails or dies leaves no trace. If nothing more is heard of the host, the manager is asked whether it was done, so
-    /// there is no doubt about it. If it was, its result is waited for, also that of a host that is stopped.
+    /// there is no doubt about it while the manager lives. If it was, its result is waited for, also that of a host that is stopped.
     ///
     /// All this is true of the transaction. What the function does besides, with a queue for example or a method of another object, is done when it does it.
     ///
