@@ -23,6 +23,7 @@ pub use sealed::Sealed;
 
 use crate::error::{Error, Result};
 use crate::fork::Stamp;
+use crate::sys::LARGE_PAGE_BYTES;
 use memmap2::{MmapOptions, MmapRaw};
 use rkyv::util::AlignedVec;
 use std::fs::File;
@@ -53,6 +54,23 @@ fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<MmapRaw> {
     mapped.map_err(|e| {
         Error::system(format!("cannot map {len} bytes of shared memory (is the limit on address space, `ulimit -v`, lower than that? give the manager a smaller `capacity`)"), e)
     })
+}
+
+/// A mapping in which large pages of the file are mapped as such: where one begins in the file, one can begin in memory. With the bytes
+/// before it in the region, which are none of its.
+fn map_for_large_pages(fd: &OwnedFd, len: u64, access: Access) -> Result<(MmapRaw, usize)> {
+    // The region is longer, so that such a place is in it. What is behind the file's end there is never touched.
+    let region = map(fd, len.saturating_add(LARGE_PAGE_BYTES), access)?;
+    let base = region.as_mut_ptr().addr();
+    let before = base.next_multiple_of(LARGE_PAGE_BYTES as usize) - base;
+    if before > 0
+        && let Err(error) = crate::sys::map_again_within(&region, before, fd, len as usize, access == Access::ReadWrite)
+    {
+        // A part of the region may be somebody else's by now: it is not unmapped any more.
+        std::mem::forget(region);
+        return Err(error);
+    }
+    Ok((region, before))
 }
 
 /// A region that several processes write: atomics only, each word always with the same width.
@@ -203,7 +221,10 @@ const MAPPING_BYTES_MIN: u64 = 512;
 
 #[derive(Clone)]
 struct Span {
+    /// The region that it is in.
     raw: Arc<MmapRaw>,
+    /// Bytes of the region before it.
+    before: usize,
     base: NonNull<u8>,
     len: u64,
     /// Offset of the last whole word.
@@ -217,11 +238,18 @@ unsafe impl Send for Span {}
 unsafe impl Sync for Span {}
 
 impl Span {
-    fn new(raw: MmapRaw) -> Self {
-        let base = NonNull::new(raw.as_mut_ptr()).expect("a mapping is not at address zero");
-        let len = raw.len() as u64;
-        assert!(len >= MAPPING_BYTES_MIN && base.as_ptr().addr().is_multiple_of(8), "a mapping is at least a page, at a page's start");
-        Span { raw: Arc::new(raw), base, len, last_word: (len - 8) & !7 }
+    /// The first `len` bytes of a memory file.
+    fn map(fd: &OwnedFd, len: u64, access: Access) -> Result<Self> {
+        assert!(len >= MAPPING_BYTES_MIN, "an arena is at least a page");
+        let (raw, before) = map_for_large_pages(fd, len, access)?;
+        let base = NonNull::new(raw.as_mut_ptr().wrapping_add(before)).expect("a mapping is not at address zero");
+        crate::sys::exclude_from_dumps(&raw)?;
+        Ok(Span { raw: Arc::new(raw), before, base, len, last_word: (len - 8) & !7 })
+    }
+
+    /// Where bytes of it are in the region.
+    fn in_region(&self, range: std::ops::Range<u64>) -> std::ops::Range<usize> {
+        self.before + range.start as usize..self.before + range.end as usize
     }
 
     #[inline(always)]
@@ -247,9 +275,7 @@ pub struct ArenaReader {
 impl ArenaReader {
     /// Maps the whole arena read-only.
     pub fn map(fd: &OwnedFd, len: u64) -> Result<Self> {
-        let reader = ArenaReader { span: Span::new(map(fd, len, Access::ReadOnly)?) };
-        crate::sys::exclude_from_dumps(&reader.span.raw)?;
-        Ok(reader)
+        Ok(ArenaReader { span: Span::map(fd, len, Access::ReadOnly)? })
     }
 
     /// The arena's length in bytes, backed or not.
@@ -339,9 +365,7 @@ pub struct ArenaWriter {
 impl ArenaWriter {
     /// Maps the whole arena for writing.
     pub fn map(fd: OwnedFd, len: u64) -> Result<Self> {
-        let reader = ArenaReader { span: Span::new(map(&fd, len, Access::ReadWrite)?) };
-        crate::sys::exclude_from_dumps(&reader.span.raw)?;
-        Ok(ArenaWriter { reader, fd })
+        Ok(ArenaWriter { reader: ArenaReader { span: Span::map(&fd, len, Access::ReadWrite)? }, fd })
     }
 
     /// The same memory, read.
@@ -355,9 +379,16 @@ impl ArenaWriter {
         &self.fd
     }
 
-    /// Gives a range of pages memory, so that touching them cannot fail.
+    /// Gives a range of pages memory, all of it or none, so that touching them cannot fail: pages that have none, in large ones where
+    /// they fill such.
     pub fn back(&self, range: std::ops::Range<u64>) -> Result<()> {
-        crate::sys::back(&self.fd, range)
+        crate::sys::back_in_large_pages(&self.reader.span.raw, self.reader.span.before, &self.fd, range.clone());
+        let backed = crate::sys::back(&self.fd, range.clone());
+        if backed.is_err() {
+            // What has become large pages is not taken back by the call that failed.
+            let _ = self.punch(range);
+        }
+        backed
     }
 
     /// Gives the memory of a range of pages back to the system.
@@ -478,6 +509,82 @@ impl ArenaWriter {
     /// Touches a range of pages ahead of their use, so that a commit does not pay for their first touch. Best effort.
     pub fn populate(&self, range: std::ops::Range<u64>) {
         self.check(range.start, range.end - range.start);
-        let _ = crate::sys::populate_for_writing(&self.reader.span.raw, range.start as usize..range.end as usize);
+        let _ = crate::sys::populate_for_writing(&self.reader.span.raw, self.reader.span.in_region(range));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{memfd_sealed, reopen_read_only};
+
+    const MIB: u64 = 1 << 20;
+
+    fn memory_bytes(fd: &OwnedFd) -> u64 {
+        512 * rustix::fs::fstat(fd).unwrap().st_blocks as u64
+    }
+
+    /// Bytes of the mapping at this address that are mapped in large pages.
+    fn large_bytes(base: usize) -> u64 {
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut of_mapping = all.lines().skip_while(|line| !line.starts_with(&format!("{base:x}-")));
+        let line = of_mapping.find_map(|line| line.strip_prefix("ShmemPmdMapped:")).expect("a mapping says how it is mapped");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    fn arena(len: u64) -> (ArenaWriter, ArenaReader) {
+        let fd = memfd_sealed("test-large-pages", len).unwrap();
+        let reading = reopen_read_only(&fd).unwrap();
+        (ArenaWriter::map(fd, len).unwrap(), ArenaReader::map(&reading, len).unwrap())
+    }
+
+    #[test]
+    fn memory_in_large_pages_comes_holds_and_goes_as_in_small_ones() {
+        let (writer, reader) = arena(16 * MIB);
+        // Three of them, with small ones before and behind.
+        writer.back(MIB..9 * MIB).unwrap();
+        assert_eq!(memory_bytes(writer.descriptor()), 8 * MIB);
+        for at in (MIB..9 * MIB).step_by(4096) {
+            assert_eq!(reader.word(at), 0);
+            writer.store(at, at);
+        }
+        assert!((MIB..9 * MIB).step_by(4096).all(|at| reader.word(at) == at));
+        // From within one of them to within another.
+        writer.punch(3 * MIB..5 * MIB).unwrap();
+        assert_eq!(memory_bytes(writer.descriptor()), 6 * MIB);
+        assert!((3 * MIB..5 * MIB).step_by(4096).all(|at| reader.word(at) == 0));
+        assert!((MIB..3 * MIB).chain(5 * MIB..9 * MIB).step_by(4096).all(|at| reader.word(at) == at));
+        writer.punch(0..16 * MIB).unwrap();
+        assert_eq!(memory_bytes(writer.descriptor()), 0);
+        assert_eq!(reader.word(6 * MIB), 0);
+    }
+
+    #[test]
+    fn an_arena_begins_where_large_pages_can_wherever_there_is_room() {
+        let _in_the_way: Vec<_> = (1..6).map(|pages| MmapOptions::new().len(4096 * 37 * pages).map_anon().unwrap()).collect();
+        let arenas: Vec<_> = (0..6).map(|more| arena(4 * MIB + 4096 * 101 * more)).collect();
+        for (writer, reader) in &arenas {
+            for span in [&writer.reader.span, &reader.span] {
+                assert_eq!(span.base.as_ptr().addr() % LARGE_PAGE_BYTES as usize, 0);
+                // It is there from its first byte to its last.
+                assert_eq!(span.at(0).addr(), span.raw.as_mut_ptr().addr() + span.in_region(0..1).start);
+            }
+            writer.back(0..reader.len()).unwrap();
+            for at in [0, 4096, reader.len() - 8] {
+                writer.store(at, at + 1);
+                assert_eq!(reader.word(at), at + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn readers_map_in_large_pages_what_came_in_such() {
+        let (writer, reader) = arena(8 * MIB);
+        writer.back(0..8 * MIB).unwrap();
+        let written = large_bytes(writer.reader.span.base.as_ptr().addr());
+        assert_eq!((reader.word(MIB), reader.word(5 * MIB)), (0, 0));
+        let read = large_bytes(reader.span.base.as_ptr().addr());
+        // Not where the kernel has none or makes none.
+        assert!(read == if written == 0 { 0 } else { 2 * LARGE_PAGE_BYTES }, "{written} B, {read} B");
     }
 }

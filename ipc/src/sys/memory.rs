@@ -117,6 +117,25 @@ pub fn back(fd: impl AsFd, range: Range<u64>) -> Result<()> {
     }
 }
 
+/// Bytes of a large page: what one entry of the processor's page tables can map at once, and what one begins at a multiple of.
+pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// Gives the parts of `range` that a large page fills one each, as many as the kernel has; the rest stays as it is. Only an accelerator
+/// ([`back`] follows, and is told of a lack of memory): one large page comes in a fifth of the time of its 512 small ones or less, is mapped
+/// at its first touch, and is one address of those that a processor remembers. For pages that have no memory yet: others would be copied.
+/// `map` has the file from its byte `before` on.
+pub fn back_in_large_pages(map: &MmapRaw, before: usize, fd: impl AsFd, range: Range<u64>) {
+    let mut start = range.start.next_multiple_of(LARGE_PAGE_BYTES);
+    while start + LARGE_PAGE_BYTES <= range.end {
+        // Where there is nothing at all the kernel makes no large page of it.
+        let is_begun = retry_interrupted(|| fs::fallocate(&fd, FallocateFlags::empty(), start, 1)).is_ok();
+        if !is_begun || !super::collapse(map, before + start as usize, LARGE_PAGE_BYTES as usize) {
+            return;
+        }
+        start += LARGE_PAGE_BYTES;
+    }
+}
+
 /// Gives the memory of the whole pages within `range` back to the system; they read as zeros from then on.
 pub fn punch(fd: impl AsFd, range: Range<u64>) -> Result<()> {
     let (start, len) = (range.start, range.end.saturating_sub(range.start));

@@ -24,13 +24,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use commonhold_ipc::error::Error;
+use commonhold_ipc::sys::LARGE_PAGE_BYTES;
 
 /// Bytes of a page: the unit in which the system gives and takes memory.
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Fewest pages that are backed at once: 64 KiB, one slab.
 const CHUNK_PAGES_MIN: u32 = 16;
-/// Most pages that are backed at once without need: 4 MiB, one or two milliseconds of the system's time.
-const CHUNK_PAGES_MAX: u32 = 1024;
+/// Most pages that are backed at once without need: 2 MiB, one large page.
+const CHUNK_PAGES_MAX: u32 = (LARGE_PAGE_BYTES / PAGE_BYTES) as u32;
 
 /// Where the arena's memory comes from: `fallocate` and hole punching on the memfd, or a double of them in tests.
 pub trait Backing {
@@ -324,7 +325,13 @@ impl<B: Backing> Pages<B> {
         };
         let stretch_end = start + length;
         let end = self.warm.by_start.range(after..).next().map_or(stretch_end, |(&warm, _)| warm.min(stretch_end));
-        self.chunk.saturating_sub(cold).min(room).min(end - after)
+        let mut wanted = after + self.chunk.saturating_sub(cold);
+        if self.chunk == CHUNK_PAGES_MAX {
+            // Up to where a large page begins, so that this one or the next is whole.
+            let before = wanted - wanted % CHUNK_PAGES_MAX;
+            wanted = if before > after { before } else { wanted.next_multiple_of(CHUNK_PAGES_MAX) };
+        }
+        (wanted - after).min(room).min(end - after)
     }
 
     /// Backs what lies in `window` between `warm_parts`, plus `surplus` pages behind it if the window ends cold. What was

@@ -375,13 +375,17 @@ fn a_class_keeps_one_empty_slab_at_the_most() {
 }
 
 #[test]
-fn chunks_double_up_to_four_mebibytes_and_never_pass_the_budget() {
+fn chunks_double_up_to_a_large_page_then_are_one_each_and_never_pass_the_budget() {
     let mut allocator = allocator(64 * MIB, 21 * MIB);
     while allocator.allocate(65536, 1).is_ok() {}
     let granted = &allocator.pages.backing.granted;
-    let doubling: Vec<u64> = (0..7).map(|power| 65536 << power).collect();
-    assert_eq!(granted[..7], doubling);
-    assert!(granted[7..].iter().all(|&bytes| bytes <= 4 * MIB) && granted.len() < 14);
+    let doubling: Vec<u64> = (0..5).map(|power| 65536 << power).collect();
+    assert_eq!(granted[..5], doubling);
+    // What is left of the large page that these have begun, with the next one; then wholes, as long as there is budget for them.
+    let begun = HEADER + doubling.iter().sum::<u64>();
+    assert_eq!(granted[5], 4 * MIB - begun);
+    assert_eq!(granted[6..14], [2 * MIB; 8]);
+    assert!(granted[14..].iter().sum::<u64>() < 2 * MIB, "{granted:?}");
     assert_eq!(granted.iter().sum::<u64>(), 21 * MIB);
     assert_eq!(allocator.usage().allocated_bytes, 21 * MIB);
     verify(&allocator);
