@@ -63,7 +63,7 @@ const _: () = {
 // SYNC: Acquire pairs with the Release store in `publish`: who sees the number sees every block of that version.
 #[inline(always)]
 pub fn version(arena: &ArenaReader) -> u64 {
-    arena.load(VERSION, Ordering::Acquire)
+    arena.head_word::<VERSION>().load(Ordering::Acquire)
 }
 
 /// The root of a version that the caller has announced and found to be current; `None` if its record has been reused since.

@@ -140,6 +140,21 @@ pub struct Entry {
     align: u8,
 }
 
+/// Where the value lies, if this is the entry of a key of eight bytes and its value is not large.
+#[inline(always)]
+pub fn small_value_of(arena: &ArenaReader, block: u64, align: u8, key: u64) -> Option<Place> {
+    let [first, lens, found] = arena.words(block);
+    let is_it = (found ^ key) | (first & ENTRY_LARGE) | u64::from(lens as u32 ^ 8) == 0;
+    let offset = align_up(block + HEAD_BYTES + 8, value_align(align));
+    is_it.then_some(Place { offset, len: lens >> 32, birth: 0, block })
+}
+
+/// The alignment of a dict's values, whatever its record says.
+#[inline(always)]
+fn value_align(align: u8) -> u64 {
+    if align == 16 { 16 } else { 8 }
+}
+
 impl Entry {
     /// The entry at an offset, of a dict with this alignment.
     #[inline(always)]
@@ -201,7 +216,7 @@ impl Entry {
     /// Where the value lies.
     #[inline(always)]
     pub fn value_place(&self, arena: &ArenaReader) -> Place {
-        let offset = align_up(self.key_offset() + u64::from(self.key_len), if self.align == 16 { 16 } else { 8 });
+        let offset = align_up(self.key_offset() + u64::from(self.key_len), value_align(self.align));
         let birth = if self.first & ENTRY_LARGE == 0 { 0 } else { arena.word(self.block + 16) };
         Place { offset, len: self.value_len.into(), birth, block: self.block }
     }

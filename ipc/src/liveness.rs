@@ -40,7 +40,7 @@ const STACK_BYTES: usize = 64 << 10;
 /// Whether a manager whose alive word has this value is alive.
 #[inline]
 pub const fn is_alive(word: u32) -> bool {
-    word & OWNER_DIED == 0 && word & THREAD_ID != 0
+    matches!(word & !WAITERS, 1..=THREAD_ID)
 }
 
 /// Holds a manager's alive word. Dropped, it tells everybody that the manager has ended in order.

@@ -119,6 +119,12 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
     }
 
+    /// Its first words, which it must have.
+    #[inline(always)]
+    pub fn first_words<const N: usize>(&self) -> &[AtomicU64; N] {
+        self.words().first_chunk().expect("a segment of this length")
+    }
+
     /// All whole words of the region.
     #[inline(always)]
     pub fn words(&self) -> &[AtomicU64] {
@@ -286,6 +292,23 @@ impl ArenaReader {
     /// Whether the arena has no bytes at all (it never is).
     pub fn is_empty(&self) -> bool {
         self.span.len == 0
+    }
+
+    /// A word of those that every arena has, for there is nothing shorter.
+    #[inline(always)]
+    pub fn head_word<const OFFSET: u64>(&self) -> &AtomicU64 {
+        const { assert!(OFFSET.is_multiple_of(8) && OFFSET + 8 <= MAPPING_BYTES_MIN) };
+        // SAFETY: in bounds, since no arena is shorter (asserted when it was mapped), and aligned (asserted); as in `load`. Nobody here stores
+        // to it (INV-31).
+        unsafe { AtomicU64::from_ptr(self.span.at(OFFSET).cast()) }
+    }
+
+    /// The same of 32 bits, for futex calls.
+    #[inline(always)]
+    pub fn head_half<const OFFSET: u64>(&self) -> &AtomicU32 {
+        const { assert!(OFFSET.is_multiple_of(4) && OFFSET + 4 <= MAPPING_BYTES_MIN) };
+        // SAFETY: as in `head_word` (INV-31).
+        unsafe { AtomicU32::from_ptr(self.span.at(OFFSET).cast()) }
     }
 
     /// The word that `offset` lies in; 0 outside of the arena.

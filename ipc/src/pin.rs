@@ -73,7 +73,9 @@ fn word_offset(block: usize, word: usize) -> usize {
     BLOCK_BYTES * (1 + block) + 8 * word
 }
 
-/// Words of a page before block 0.
+/// Words of a page.
+const PAGE_WORDS: usize = PAGE_BYTES as usize / 8;
+/// Those before block 0.
 const HEAD_WORDS: usize = BLOCK_BYTES / 8;
 /// So that a block and a word of it, one behind the other, are the number of a word of the page.
 const _: () = assert!(BLOCK_BYTES == 8 << PLACE_BITS);
@@ -225,7 +227,8 @@ thread_local! {
 /// Bits of a place that are the word in its block.
 const PLACE_BITS: u32 = 4;
 const _: () = assert!(WORDS <= 1 << PLACE_BITS);
-const FLOOR_PLACE: u32 = u32::MAX;
+/// Where the floor is, counted as all words are: around the page's end.
+const FLOOR_PLACE: u32 = TRAVELLING | (PAGE_WORDS - HEAD_WORDS + FLOOR / 8) as u32;
 const TRAVELLING: u32 = 1 << 31;
 
 impl PinTable {
@@ -334,7 +337,8 @@ impl PinTable {
     /// The word of the page that a place names.
     #[inline(always)]
     fn shared_word(&self, place: u32) -> &AtomicU64 {
-        &self.page.words()[HEAD_WORDS + (place & !TRAVELLING) as usize]
+        // Without the mark, which is above all numbers of words.
+        &self.page.first_words::<PAGE_WORDS>()[(HEAD_WORDS + place as usize) % PAGE_WORDS]
     }
 
     /// Pins the newest version for the calling thread, with its root.
@@ -509,10 +513,8 @@ impl PinTable {
         let left = word.count.load(Ordering::Relaxed).wrapping_sub(1);
         // In a forked child the page is not mapped, and the words are the parent's. The counts are its own copy.
         if left == 0 && self.stamp.is_current() {
-            let place = word.place();
-            let shared = if place == FLOOR_PLACE { self.page.word(FLOOR) } else { self.shared_word(place) };
             // SYNC: Release pairs with the Acquire in `PinScan::scan`.
-            shared.store(0, Ordering::Release);
+            self.shared_word(word.place()).store(0, Ordering::Release);
         }
         word.count.store(left, Ordering::Release);
     }

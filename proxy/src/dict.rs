@@ -7,7 +7,7 @@ use crate::seen;
 use crate::session::SessionCore;
 use crate::watch;
 use crate::write::{Committed, lent, with_entry, with_key};
-use commonhold_ipc::block::Entry;
+use commonhold_ipc::block::{Entry, Place};
 use commonhold_ipc::catalog::Record;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::index::{self, Entries};
@@ -63,21 +63,32 @@ pub(crate) fn find(session: &SessionCore, record: &Record, key: &[u8]) -> Option
     index::find(&session.arena, record.root, record.value_align, key, session.hash.of(key))
 }
 
-/// The same for a key that needs no serialiser.
+/// Where the value of a key that needs no serialiser lies, below an index's root.
 #[inline(always)]
-pub(crate) fn find_short(session: &SessionCore, record: &Record, key: ShortArchive) -> Option<Entry> {
+pub(crate) fn find_short(session: &SessionCore, root: u64, align: u8, key: ShortArchive) -> Option<Place> {
     match key.word() {
-        Some(word) => index::find_word(&session.arena, record.root, record.value_align, word, session.hash.of_word(word)),
-        None => find(session, record, key.bytes()),
+        Some(word) => index::find_word(&session.arena, root, align, word, session.hash.of_word(word)),
+        None => find_shorter(session, root, align, key),
     }
 }
 
-/// Finds a key in the object that the thread has just seen, and remembers where its value lies. Whether it is there.
 #[inline(never)]
-fn remember_entry(session: &SessionCore, object: u64, key: ShortArchive) -> bool {
-    let Some(entry) = find_short(session, &seen::record(object), key) else { return false };
-    seen::remember_place(object, &key, &entry.value_place(&session.arena));
-    true
+fn find_shorter(session: &SessionCore, root: u64, align: u8, key: ShortArchive) -> Option<Place> {
+    let entry = index::find(&session.arena, root, align, key.bytes(), session.hash.of(key.bytes()))?;
+    Some(entry.value_place(&session.arena))
+}
+
+/// Where the value of a key lies, in the object that the thread has just seen, and remembers it.
+#[inline(always)]
+fn place_of(session: &SessionCore, object: u64, key: ShortArchive) -> Option<Place> {
+    let remembered = seen::with(object, |seen| seen.place(key.padded()));
+    if remembered.is_some() {
+        return remembered;
+    }
+    let (root, align) = seen::with(object, |seen| (seen.record().root, seen.record().value_align));
+    let place = find_short(session, root, align, key)?;
+    seen::with(object, |seen| seen.remember_place(key.padded(), &place));
+    Some(place)
 }
 
 impl<K: Key, V: Shared> Dict<K, V> {
@@ -89,11 +100,8 @@ impl<K: Key, V: Shared> Dict<K, V> {
     pub fn get(&self, key: impl AsShared<K>) -> Result<Option<Ref<'_, V>>> {
         let Some(short) = key.short() else { return self.get_long(&key) };
         let (session, hold) = self.object.hold()?;
-        let object = self.object.id();
-        if !seen::knows(object, &short) && !remember_entry(session, object, short) {
-            return Ok(None);
-        }
-        Ref::new(session, &seen::place(object), hold).map(Some)
+        let Some(place) = place_of(session, self.object.id(), short) else { return Ok(None) };
+        Ref::new(session, &place, hold).map(Some)
     }
 
     #[inline(never)]

@@ -113,10 +113,12 @@ impl Object {
     /// The session, ready for a call about this object.
     #[inline(always)]
     pub fn ready(&self) -> Result<&Arc<SessionCore>> {
-        match self.bound.get() {
-            Some(session) if session.is_usable() => Ok(session),
-            _ => self.bind(),
+        if let Some(session) = self.bound.get()
+            && session.is_usable()
+        {
+            return Ok(session);
         }
+        self.bind()
     }
 
     #[cold]
@@ -201,7 +203,7 @@ impl Object {
     #[inline(always)]
     pub fn look(&self) -> Result<(&Arc<SessionCore>, Hold<'_>, Record)> {
         let (session, hold) = self.hold()?;
-        Ok((session, hold, seen::record(self.id)))
+        Ok((session, hold, seen::with(self.id, seen::Seen::record)))
     }
 
     /// Finds the object in a version that this thread holds. `false`: take a newer one.

@@ -7,14 +7,14 @@
 
 use commonhold_ipc::block::Place;
 use commonhold_ipc::catalog::Record;
-use commonhold_ipc::value::ShortArchive;
 use std::cell::Cell;
 
 /// Objects that a thread remembers; those with equal lowest bits of their ids take each other's place.
 const OBJECTS: usize = 16;
 
-/// One object, as its thread saw it last.
-struct Seen {
+/// One object, as its thread saw it last. Two cache lines.
+#[repr(align(64))]
+pub struct Seen {
     /// The pin table it was read under, 0 for nothing.
     table: Cell<u64>,
     /// The version that the record is of.
@@ -22,9 +22,12 @@ struct Seen {
     record: Cell<Record>,
     /// The key that was found last, when the object had last been modified in this version; 0 for none.
     modified: Cell<u64>,
-    key: Cell<ShortArchive>,
+    /// All of an object's keys that are as short have the same length, so their bytes say which it is.
+    key: Cell<u64>,
     place: Cell<Place>,
 }
+
+const _: () = assert!(size_of::<Seen>() == 128);
 
 impl Seen {
     const fn nothing() -> Seen {
@@ -33,9 +36,29 @@ impl Seen {
             version: Cell::new(0),
             record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
             modified: Cell::new(0),
-            key: Cell::new(ShortArchive::EMPTY),
+            key: Cell::new(0),
             place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
         }
+    }
+
+    /// The object's record.
+    #[inline(always)]
+    pub fn record(&self) -> Record {
+        self.record.get()
+    }
+
+    /// Where the value of a key lies, if it is the one that was found last.
+    #[inline(always)]
+    pub fn place(&self, key: u64) -> Option<Place> {
+        (self.key.get() == key && self.modified.get() == self.record.get().modified).then(|| self.place.get())
+    }
+
+    /// Remembers where the value of a key lies.
+    #[inline(always)]
+    pub fn remember_place(&self, key: u64, place: &Place) {
+        self.modified.set(self.record.get().modified);
+        self.key.set(key);
+        self.place.set(*place);
     }
 }
 
@@ -43,8 +66,9 @@ thread_local! {
     static SEEN: [Seen; OBJECTS] = const { [const { Seen::nothing() }; OBJECTS] };
 }
 
+/// What the thread remembers of an object, if anything: see [`shows`].
 #[inline(always)]
-fn with<R>(object: u64, then: impl FnOnce(&Seen) -> R) -> R {
+pub fn with<R>(object: u64, then: impl FnOnce(&Seen) -> R) -> R {
     SEEN.with(|seen| then(&seen[object as usize % OBJECTS]))
 }
 
@@ -52,12 +76,6 @@ fn with<R>(object: u64, then: impl FnOnce(&Seen) -> R) -> R {
 #[inline(always)]
 pub fn shows(table: u64, version: u64, object: u64) -> bool {
     with(object, |seen| seen.version.get() == version && seen.table.get() == table && seen.record.get().id == object)
-}
-
-/// The record of the object that the thread remembers.
-#[inline(always)]
-pub fn record(object: u64) -> Record {
-    with(object, |seen| seen.record.get())
 }
 
 /// Remembers an object's record in a version.
@@ -69,27 +87,5 @@ pub fn remember(table: u64, version: u64, record: &Record) {
         seen.table.set(table);
         seen.version.set(version);
         seen.record.set(*record);
-    });
-}
-
-/// Whether a key is the one that was found last in the object that the thread remembers.
-#[inline(always)]
-pub fn knows(object: u64, key: &ShortArchive) -> bool {
-    with(object, |seen| seen.key.get() == *key && seen.modified.get() == seen.record.get().modified)
-}
-
-/// Where the value of that key lies.
-#[inline(always)]
-pub fn place(object: u64) -> Place {
-    with(object, |seen| seen.place.get())
-}
-
-/// Remembers where the value of a key lies.
-#[inline(always)]
-pub fn remember_place(object: u64, key: &ShortArchive, place: &Place) {
-    with(object, |seen| {
-        seen.modified.set(seen.record.get().modified);
-        seen.key.set(*key);
-        seen.place.set(*place);
     });
 }

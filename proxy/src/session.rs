@@ -295,7 +295,7 @@ impl SessionCore {
     #[inline(always)]
     pub fn is_alive(&self) -> bool {
         // SYNC: Acquire pairs with the keeper's Release store; the kernel's mark is a full barrier.
-        self.arena.half_word(ALIVE).is_some_and(|word| is_alive(word.load(Ordering::Acquire)))
+        is_alive(self.arena.head_half::<ALIVE>().load(Ordering::Acquire))
     }
 
     /// Fails in a forked child, and when the manager is gone.

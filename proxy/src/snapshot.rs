@@ -120,11 +120,12 @@ impl<'s, K: Key, V: Shared> DictAt<'s, K, V> {
     /// As [`Dict::iter`].
     pub fn get(&self, key: impl AsShared<K>) -> Option<View<'s, V>> {
         let record = self.record.as_ref()?;
-        let entry = match key.short() {
-            Some(short) => find_short(self.session, record, short)?,
-            // A key that cannot be encoded is in no dict.
-            None => with_key::<K, _>(&key, |key| Ok(find(self.session, record, key))).ok().flatten()?,
-        };
+        if let Some(short) = key.short() {
+            let place = find_short(self.session, record.root, record.value_align, short)?;
+            return Some(view(self.session, &place));
+        }
+        // A key that cannot be encoded is in no dict.
+        let entry = with_key::<K, _>(&key, |key| Ok(find(self.session, record, key))).ok().flatten()?;
         Some(view(self.session, &entry.value_place(&self.session.arena)))
     }
 

@@ -116,6 +116,12 @@ impl ShortArchive {
         (self.len == 8).then(|| u64::from_le_bytes(self.bytes))
     }
 
+    /// The archive as a word, whatever is behind its bytes: the same for the same number or text.
+    #[inline(always)]
+    pub fn padded(&self) -> u64 {
+        u64::from_le_bytes(self.bytes)
+    }
+
     /// The archive's bytes.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
