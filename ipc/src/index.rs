@@ -36,8 +36,15 @@ const OFFSET_MASK: u64 = (1 << 48) - 1;
 /// What a child word names.
 const BUCKET: u64 = 1;
 const INNER: u64 = 2;
-/// Entries that an iteration fetches ahead. A power of two.
+/// Entries that an iteration fetches ahead.
 const FETCH_AHEAD: usize = 16;
+/// Entries of which an iteration knows the offsets: those that are fetched, and a bucket's behind them. A power of two.
+const KNOWN_AHEAD: usize = 128;
+/// Slots that are looked at together: all capacities are multiples of it.
+const SLOTS_AT_ONCE: usize = 8;
+/// Most slots that are looked at before one of their entries is returned.
+const SLOTS_MAX: u64 = 64;
+const _: () = assert!(FETCH_AHEAD + SLOTS_MAX as usize <= KNOWN_AHEAD);
 
 /// Most entries of a bucket with this many slots.
 #[inline]
@@ -309,15 +316,16 @@ pub fn collisions<'a>(arena: &'a ArenaReader, leaf: u64) -> impl Iterator<Item =
 }
 
 /// All entries, in hash order: a walk with a fixed stack, some entries ahead of what it returns. The entries lie anywhere, so
-/// each is fetched when the walk comes to it, and used when it is there.
+/// each is fetched some entries before it is used.
 #[derive(Clone)]
 pub struct Entries {
     arena: ArenaReader,
     align: u8,
-    /// The next entry to return, in `ahead`.
+    /// Offsets of the next entries, in a ring.
+    known: [u64; KNOWN_AHEAD],
+    /// The next entry to return, and the one behind the last that is known; in the ring at their remainders.
     first: usize,
-    /// Offsets of entries on their way, in a ring; 0 behind the last.
-    ahead: [u64; FETCH_AHEAD],
+    behind: usize,
     /// The leaf that is being walked: offset of its next word, and of its end.
     next: u64,
     end: u64,
@@ -329,10 +337,11 @@ pub struct Entries {
 impl Entries {
     /// A walk over the index at a child word of a pinned version.
     pub fn new(arena: &ArenaReader, root: u64, align: u8) -> Self {
-        let (path, ahead) = ([(0, 0); LEVELS as usize], [0; FETCH_AHEAD]);
-        let mut walk = Entries { arena: arena.clone(), align, first: 0, ahead, next: 0, end: 0, path, depth: 0 };
+        let (path, known) = ([(0, 0); LEVELS as usize], [0; KNOWN_AHEAD]);
+        let mut walk = Entries { arena: arena.clone(), align, known, first: 0, behind: 0, next: 0, end: 0, path, depth: 0 };
         walk.enter(Child::unpack(root));
-        walk.ahead = std::array::from_fn(|_| walk.go_ahead());
+        walk.look_ahead();
+        walk.known[..FETCH_AHEAD].iter().for_each(|entry| walk.fetch(*entry));
         walk
     }
 
@@ -387,24 +396,36 @@ impl Entries {
         }
     }
 
-    /// The offset of the next entry, which is fetched; 0 behind the last.
-    #[inline(always)]
-    fn go_ahead(&mut self) -> u64 {
-        loop {
-            while self.next < self.end {
-                let entry = slot_entry(self.arena.word(self.next));
-                self.next += 8;
-                if entry != 0 {
-                    // Most small entries begin in one cache line and end in the next.
-                    self.arena.prefetch(entry);
-                    self.arena.prefetch(entry + 64);
-                    return entry;
+    /// Finds more entries than are fetched ahead, unless there are no more.
+    #[inline(never)]
+    fn look_ahead(&mut self) {
+        while self.behind - self.first <= FETCH_AHEAD && (self.next < self.end || self.advance()) {
+            let end = self.end.min(self.next + SLOTS_MAX * 8);
+            while self.next + SLOTS_AT_ONCE as u64 * 8 <= end {
+                for slot in self.arena.words::<SLOTS_AT_ONCE>(self.next) {
+                    self.add(slot);
                 }
+                self.next += SLOTS_AT_ONCE as u64 * 8;
             }
-            if !self.advance() {
-                return 0;
+            while self.next < end {
+                self.add(self.arena.word(self.next));
+                self.next += 8;
             }
         }
+    }
+
+    /// Adds the entry of a slot, or nothing: without a branch, since it can be either.
+    #[inline(always)]
+    fn add(&mut self, slot: u64) {
+        self.known[self.behind % KNOWN_AHEAD] = slot_entry(slot);
+        self.behind += usize::from(slot_entry(slot) != 0);
+    }
+
+    /// Most small entries begin in one cache line and end in the next.
+    #[inline(always)]
+    fn fetch(&self, entry: u64) {
+        self.arena.prefetch(entry);
+        self.arena.prefetch(entry + 64);
     }
 }
 
@@ -413,12 +434,16 @@ impl Iterator for Entries {
 
     #[inline]
     fn next(&mut self) -> Option<Entry> {
-        let entry = self.ahead[self.first % FETCH_AHEAD];
-        if entry == 0 {
-            return None;
+        if self.behind - self.first <= FETCH_AHEAD {
+            self.look_ahead();
+            if self.first == self.behind {
+                return None;
+            }
         }
-        self.ahead[self.first % FETCH_AHEAD] = self.go_ahead();
-        self.first = self.first.wrapping_add(1);
+        // Behind the last there is nothing to fetch, or an old one.
+        self.fetch(self.known[(self.first + FETCH_AHEAD) % KNOWN_AHEAD]);
+        let entry = self.known[self.first % KNOWN_AHEAD];
+        self.first += 1;
         Some(Entry::read(&self.arena, entry, self.align))
     }
 }

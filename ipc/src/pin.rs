@@ -170,7 +170,12 @@ impl WordState {
 
     #[inline(always)]
     fn hold(&self) -> &Self {
-        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.hold_times(1)
+    }
+
+    #[inline(always)]
+    fn hold_times(&self, times: u32) -> &Self {
+        self.count.store(self.count.load(Ordering::Relaxed) + times, Ordering::Relaxed);
         self
     }
 }
@@ -492,6 +497,7 @@ impl PinTable {
 
     /// One more hold on a word that is no thread's.
     #[cold]
+    #[inline(never)]
     fn hold_shared(&self, word: &WordState) {
         let _shared = self.lock();
         word.hold();
@@ -499,6 +505,7 @@ impl PinTable {
 
     /// One hold less on a word that is no thread's.
     #[cold]
+    #[inline(never)]
     fn unpin_shared(&self, word: &WordState) {
         // In a forked child somebody may hold the lock for ever.
         if self.stamp.is_current() {

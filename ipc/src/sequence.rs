@@ -35,7 +35,8 @@ const OFFSET_MASK: u64 = (1 << 48) - 1;
 /// Bits of a position that a leaf resolves.
 #[inline]
 pub fn leaf_bits(element_bytes: u32) -> u32 {
-    if element_bytes == 0 { POINTERS.ilog2() } else { (LEAF_BYTES / u64::from(element_bytes.max(1))).ilog2() }
+    // How often the elements' bytes, as the power of two that they fit into, fit into a leaf. (To divide takes as long as a read else.)
+    if element_bytes == 0 { POINTERS.ilog2() } else { LEAF_BYTES.ilog2().saturating_sub((element_bytes - 1).checked_ilog2().map_or(0, |bits| bits + 1)) }
 }
 
 /// Bytes between the elements of a leaf.

@@ -1,6 +1,6 @@
 //! [`Dict`]: a shared map from keys to values.
 
-use crate::guard::Ref;
+use crate::guard::{Ref, checked};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::seen;
@@ -403,7 +403,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// As [`iter`](Self::iter).
     pub fn keys(&self) -> Result<impl Iterator<Item = Ref<'_, K>>> {
         let Iter { session, hold, entries, .. } = self.iter()?;
-        Ok(entries.map(move |entry| read(session, &entry.key_place(), &hold)))
+        Ok(entries.map(move |entry| Ref::of_iteration(session, &entry.key_place(), &hold)))
     }
 
     /// All values, in hash order of their keys.
@@ -412,7 +412,7 @@ impl<K: Key, V: Shared> Dict<K, V> {
     /// As [`iter`](Self::iter).
     pub fn values(&self) -> Result<impl Iterator<Item = Ref<'_, V>>> {
         let Iter { session, hold, entries, .. } = self.iter()?;
-        Ok(entries.map(move |entry| read(session, &entry.value_place(&session.arena), &hold)))
+        Ok(entries.map(move |entry| Ref::of_iteration(session, &entry.value_place(&session.arena), &hold)))
     }
 
     /// A copy of everything in private memory.
@@ -467,12 +467,6 @@ pub(crate) fn value_align<K: Shared, V: Shared>() -> u8 {
     if may_need_16::<K>() || may_need_16::<V>() { 16 } else { 8 }
 }
 
-/// A guard on a value of an iteration.
-#[inline(always)]
-pub(crate) fn read<'g, T: Shared>(session: &'g Arc<SessionCore>, place: &commonhold_ipc::block::Place, hold: &Hold<'g>) -> Ref<'g, T> {
-    Ref::beside(session, place, hold)
-}
-
 /// The entries of a dict in one version. See [`Dict::iter`].
 pub struct Iter<'g, K: Key, V: Shared> {
     session: &'g Arc<SessionCore>,
@@ -495,8 +489,10 @@ impl<'g, K: Key, V: Shared> Iterator for Iter<'g, K, V> {
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.entries.next()?;
         self.left = self.left.saturating_sub(1);
-        let value = entry.value_place(&self.session.arena);
-        Some((read(self.session, &entry.key_place(), &self.hold), read(self.session, &value, &self.hold)))
+        let key = checked::<K>(self.session, &entry.key_place());
+        let value = checked::<V>(self.session, &entry.value_place(&self.session.arena));
+        let (of_key, of_value) = self.hold.two_more();
+        Some((Ref::of_checked(key, of_key), Ref::of_checked(value, of_value)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

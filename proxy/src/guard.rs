@@ -7,6 +7,7 @@ use commonhold_ipc::pin::{Hold, PinTable};
 use commonhold_ipc::value::{AsShared, Fault, Ser, Shared, access, to_owned};
 use rkyv::util::AlignedVec;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -14,6 +15,18 @@ use std::sync::Arc;
 #[cold]
 pub(crate) fn not_this_type(error: &Error) -> ! {
     panic!("a container holds a value that is not of its type: {error}")
+}
+
+/// A value of an iteration, which a hold of the iteration's keeps.
+///
+/// # Panics
+/// If the bytes are no `T`.
+#[inline(always)]
+pub(crate) fn checked<'g, T: Shared>(session: &'g SessionCore, place: &Place) -> &'g T::Archived {
+    match session.value::<T>(place) {
+        Ok(archived) => archived,
+        Err(error) => not_this_type(&error),
+    }
 }
 
 /// A guard on a value in shared memory: what it shows stays as it is while the guard lives, whatever others write, and also
@@ -55,7 +68,37 @@ enum Held<'g, T: Shared> {
     /// In the arena, under a hold.
     There(&'g T::Archived, Hold<'g>),
     /// All others.
-    Apart(Box<Apart<'g, T>>),
+    Apart(DroppedApart<Apart<'g, T>>),
+}
+
+/// What is dropped by a function of its own, so that dropping what it is seldom a part of is short.
+struct DroppedApart<A>(Option<ManuallyDrop<Box<A>>>);
+
+impl<A> DroppedApart<A> {
+    fn new(value: A) -> Self {
+        DroppedApart(Some(ManuallyDrop::new(Box::new(value))))
+    }
+
+    fn get(&self) -> &A {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+
+    fn get_mut(&mut self) -> &mut A {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear(&mut self) {
+        drop(self.0.take().map(ManuallyDrop::into_inner));
+    }
+}
+
+impl<A> Drop for DroppedApart<A> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 struct Apart<'g, T: Shared> {
@@ -79,17 +122,18 @@ impl<'g, T: Shared> Ref<'g, T> {
         Ok(Ref { held: Held::There(archived, hold) })
     }
 
-    /// A guard on a value of an iteration, which `hold` keeps as well: a hold of its own is made last, in its place.
-    ///
-    /// # Panics
-    /// If the bytes are no `T`.
+    /// A guard on a value that was checked, and that `hold` keeps.
     #[inline(always)]
-    pub(crate) fn beside(session: &'g Arc<SessionCore>, place: &Place, hold: &Hold<'g>) -> Self {
-        let archived = match session.value::<T>(place) {
-            Ok(archived) => archived,
-            Err(error) => not_this_type(&error),
-        };
-        Ref { held: Held::There(archived, hold.clone()) }
+    pub(crate) fn of_checked(archived: &'g T::Archived, hold: Hold<'g>) -> Self {
+        Ref { held: Held::There(archived, hold) }
+    }
+
+    /// A guard on a value of an iteration. See [`checked`].
+    #[inline(always)]
+    pub(crate) fn of_iteration(session: &'g Arc<SessionCore>, place: &Place, hold: &Hold<'g>) -> Self {
+        // In this order: while there is nothing to be dropped by a panic, nothing has to be in memory.
+        let archived = checked::<T>(session, place);
+        Ref::of_checked(archived, hold.clone())
     }
 
     /// A guard on a copy of a value's archive.
@@ -98,7 +142,7 @@ impl<'g, T: Shared> Ref<'g, T> {
         copy.extend_from_slice(bytes);
         access::<T>(&copy)?;
         let apart = Apart { value: Value::Here(copy), table: &session.pins, kept: Vec::new() };
-        Ok(Ref { held: Held::Apart(Box::new(apart)) })
+        Ok(Ref { held: Held::Apart(DroppedApart::new(apart)) })
     }
 
     /// The guard, which keeps these references.
@@ -106,10 +150,10 @@ impl<'g, T: Shared> Ref<'g, T> {
         let apart = match self.held {
             Held::There(archived, hold) => {
                 let table = hold.table();
-                Box::new(Apart { value: Value::There(archived, hold), table, kept })
+                DroppedApart::new(Apart { value: Value::There(archived, hold), table, kept })
             }
             Held::Apart(mut apart) => {
-                apart.kept.extend(kept);
+                apart.get_mut().kept.extend(kept);
                 apart
             }
         };
@@ -120,14 +164,14 @@ impl<'g, T: Shared> Ref<'g, T> {
     fn archived(&self) -> &T::Archived {
         match &self.held {
             Held::There(archived, _) => archived,
-            Held::Apart(apart) => apart.archived(),
+            Held::Apart(apart) => apart.get().archived(),
         }
     }
 
     fn session(&self) -> &PinTable {
         match &self.held {
             Held::There(_, hold) => hold.table(),
-            Held::Apart(apart) => apart.table,
+            Held::Apart(apart) => apart.get().table,
         }
     }
 }

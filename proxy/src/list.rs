@@ -1,6 +1,5 @@
 //! [`List`]: a shared sequence.
 
-use crate::dict::read;
 use crate::guard::{Ref, View, not_this_type};
 use crate::handle::{Handle, Object, debug, handle, len_of};
 use crate::retry::{Attempt, HasTicket, until_done};
@@ -481,7 +480,7 @@ impl<'g, T: Shared> Iterator for Iter<'g, T> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.elements.next().map(|place| read(self.session, &place, &self.hold))
+        self.elements.next().map(|place| Ref::of_iteration(self.session, &place, &self.hold))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -489,13 +488,13 @@ impl<'g, T: Shared> Iterator for Iter<'g, T> {
     }
 
     fn nth(&mut self, n: usize) -> Option<Self::Item> {
-        self.elements.nth(n).map(|place| read(self.session, &place, &self.hold))
+        self.elements.nth(n).map(|place| Ref::of_iteration(self.session, &place, &self.hold))
     }
 }
 
 impl<T: Shared> DoubleEndedIterator for Iter<'_, T> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.elements.next_back().map(|place| read(self.session, &place, &self.hold))
+        self.elements.next_back().map(|place| Ref::of_iteration(self.session, &place, &self.hold))
     }
 }
 

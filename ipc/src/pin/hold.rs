@@ -60,6 +60,20 @@ impl<'g> Hold<'g> {
     }
 }
 
+impl<'g> Hold<'g> {
+    /// Two more holds on the same version, of the same kind, in one go: a count that has just been stored takes its time to be loaded.
+    #[inline(always)]
+    pub fn two_more(&self) -> (Hold<'g>, Hold<'g>) {
+        if self.word.place() & TRAVELLING == 0 {
+            self.word.hold_times(2);
+        } else {
+            self.table.hold_shared(self.word);
+            self.table.hold_shared(self.word);
+        }
+        (Hold { _thread: PhantomData, ..*self }, Hold { _thread: PhantomData, ..*self })
+    }
+}
+
 impl<'g> Clone for Hold<'g> {
     /// Another hold on the same version, of the same kind.
     #[inline(always)]
