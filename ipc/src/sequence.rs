@@ -36,7 +36,11 @@ const OFFSET_MASK: u64 = (1 << 48) - 1;
 #[inline]
 pub fn leaf_bits(element_bytes: u32) -> u32 {
     // How often the elements' bytes, as the power of two that they fit into, fit into a leaf. (To divide takes as long as a read else.)
-    if element_bytes == 0 { POINTERS.ilog2() } else { LEAF_BYTES.ilog2().saturating_sub((element_bytes - 1).checked_ilog2().map_or(0, |bits| bits + 1)) }
+    if element_bytes == 0 {
+        POINTERS.ilog2()
+    } else {
+        LEAF_BYTES.ilog2().saturating_sub((element_bytes - 1).checked_ilog2().map_or(0, |bits| bits + 1))
+    }
 }
 
 /// Bytes between the elements of a leaf.
@@ -219,6 +223,11 @@ mod tests {
         assert_eq!(leaf_bits(1), 11);
         assert_eq!(leaf_bits(24), 6);
         assert_eq!(leaf_bits(INLINE_BYTES_MAX), 3);
+        for bytes in 1..=LEAF_BYTES as u32 {
+            assert_eq!(leaf_bits(bytes), (LEAF_BYTES / u64::from(bytes)).ilog2(), "{bytes} B");
+        }
+        // What no list has: a record that somebody has damaged.
+        assert_eq!(leaf_bits(u32::MAX), 0);
     }
 
     #[test]
