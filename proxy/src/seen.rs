@@ -20,7 +20,7 @@ pub struct Seen {
     /// The version that the record is of.
     version: Cell<u64>,
     record: Cell<Record>,
-    /// The key that was found last, when the object had last been modified in this version; 0 for none.
+    /// The key that was found last, when the object had last been modified in this version; [`NEVER`] for none.
     modified: Cell<u64>,
     /// All of an object's keys that are as short have the same length, so their bytes say which it is.
     key: Cell<u64>,
@@ -29,13 +29,16 @@ pub struct Seen {
 
 const _: () = assert!(size_of::<Seen>() == 128);
 
+/// No version.
+const NEVER: u64 = u64::MAX;
+
 impl Seen {
     const fn nothing() -> Seen {
         Seen {
             table: Cell::new(0),
             version: Cell::new(0),
             record: Cell::new(Record::of_sequence(0, 0, 0, 0)),
-            modified: Cell::new(0),
+            modified: Cell::new(NEVER),
             key: Cell::new(0),
             place: Cell::new(Place { offset: 0, len: 0, birth: 0, block: 0 }),
         }
@@ -82,7 +85,7 @@ pub fn shows(table: u64, version: u64, object: u64) -> bool {
 pub fn remember(table: u64, version: u64, record: &Record) {
     with(record.id, |seen| {
         if seen.table.get() != table || seen.record.get().id != record.id {
-            seen.modified.set(0);
+            seen.modified.set(NEVER);
         }
         seen.table.set(table);
         seen.version.set(version);
