@@ -1,7 +1,7 @@
 //! Every system call of commonhold, each behind a safe function.
 //!
-//! Six rooms: here what needs `unsafe` (and what belongs beside it), in `sys/futex.rs` sleeping on words, in `sys/memory.rs` the memory
-//! files, in `sys/barrier.rs` memory barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how
+//! Seven rooms: here what needs `unsafe` (and what belongs beside it), in `sys/futex.rs` sleeping on words, in `sys/memory.rs` the memory
+//! files, in `sys/large.rs` such in large pages, in `sys/barrier.rs` memory barriers in other processes, in `sys/machine.rs` what the machine has, in `sys/spawn.rs` how
 //! processes are started. Most of it is rustix's; libc fills the gaps, nix has `posix_spawn`.
 //!
 //! | call | since Linux | without it |
@@ -12,7 +12,7 @@
 //! | `SO_PEERPIDFD` | 6.5 | `pidfd_open` of the peer's pid as it was at connect |
 //! | `posix_spawn_file_actions_addclosefrom_np` | glibc 2.34 | what is open is listed before a process is started |
 //! | `MADV_POPULATE_WRITE` | 5.14 | pages fault in one by one |
-//! | `MADV_COLLAPSE` | 6.1 | the arena has small pages only |
+//! | `MADV_COLLAPSE` | 6.1 | the arena and files of values have small pages only, and a pool's results are copied |
 //! | `MADV_POPULATE_READ` | 5.14 | what could be mapped is copied, see `map::Sealed` |
 //! | open-file-description locks | 3.15 | needed |
 //! | `membarrier`, global expedited | 4.16 | every reader fences itself, see `pin` |
@@ -23,12 +23,14 @@
 
 mod barrier;
 mod futex;
+mod large;
 mod machine;
 mod memory;
 mod spawn;
 
 pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
+pub use large::{Front, LargeMapping};
 pub(crate) use machine::cut_short;
 pub use machine::{
     address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, leave_cpu, memory_budget_default, nofile_limit, own_cpus, own_uid,

@@ -3,7 +3,8 @@
 use super::square;
 use super::support::until;
 use commonhold::{Error, List, Manager, Pool, Process, ResourceLimit};
-use commonhold_ipc::limits::{POOL_FILE_KEPT_BYTES, POOL_PASSED_MAX, POOL_SEALED_BYTES};
+use commonhold_ipc::limits::{POOL_FILE_KEPT_BYTES, POOL_LARGE_PAGES_AGAIN, POOL_LARGE_PAGES_BYTES, POOL_PASSED_MAX, POOL_SEALED_BYTES};
+use commonhold_ipc::sys::{Front, is_backed, memfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sockopt};
 use std::fs::File;
 use std::io::IoSlice;
@@ -52,7 +53,21 @@ fn mapped_results() -> u64 {
 fn results_of_every_size_arrive_whole() {
     let _turn = alone();
     let pool = Pool::new(2).unwrap();
-    let sizes = [1 << 10, 100 << 10, POOL_SEALED_BYTES, MIB, 7 * MIB + 8, 16 * MIB, LARGE - 104, LARGE, 40 * MIB];
+    let sizes = [
+        1 << 10,
+        100 << 10,
+        POOL_SEALED_BYTES,
+        MIB - 8,
+        MIB,
+        2 * MIB + 8,
+        3 * MIB - 8,
+        3 * MIB,
+        7 * MIB + 8,
+        16 * MIB,
+        LARGE - 104,
+        LARGE,
+        40 * MIB,
+    ];
     for (salt, len) in (0..).zip(sizes) {
         assert!(is_right(&pool.apply(give, (len, salt)).unwrap(), len, salt), "{len}");
     }
@@ -69,6 +84,58 @@ fn results_of_every_size_arrive_whole() {
             });
         }
     });
+}
+
+/// How a result comes: whether its owner has a file of its mapped before anybody has asked for it; then whether it is right.
+///
+/// `small`: its worker gets no large pages from then on.
+fn comes_in_a_file(pool: &Pool, small: bool, len: u64, salt: u64) -> bool {
+    fn give_small(small: bool, len: u64, salt: u64) -> Vec<u64> {
+        if small {
+            rustix::thread::disable_transparent_huge_pages(true).unwrap();
+        }
+        pattern(len, salt)
+    }
+    let result = pool.apply_async(give_small, (small, len, salt)).unwrap();
+    result.wait(None).unwrap();
+    let is_mapped = mapped_results() == 1;
+    assert!(is_right(&result.get().unwrap(), len, salt), "{len}");
+    is_mapped
+}
+
+/// From where it is used half, if there are any; and at the ends of such pages.
+#[test]
+fn results_that_fill_large_pages_have_files_in_these() {
+    fn owner() -> Vec<bool> {
+        let pool = Pool::new(1).unwrap();
+        let below = POOL_LARGE_PAGES_BYTES - 64;
+        assert!(!comes_in_a_file(&pool, false, below, 1), "it is too short");
+        let sizes = [POOL_LARGE_PAGES_BYTES, 2 * MIB - 8, 2 * MIB, 3 * MIB - 64, 3 * MIB, 7 * MIB + 8, 16 * MIB, LARGE - 64];
+        (2..).zip(sizes).map(|(salt, len)| comes_in_a_file(&pool, false, len, salt)).collect()
+    }
+    // Whether the kernel makes any, and has as many as the largest of them needs.
+    let has_large_pages = || {
+        let file = memfd("test-large-pages", LARGE).unwrap();
+        Front::of(&file, LARGE).is_some() && is_backed(&file, LARGE)
+    };
+    let before = has_large_pages();
+    let in_files = Process::spawn(owner, ()).unwrap().join().unwrap();
+    if before && has_large_pages() {
+        assert!(in_files.iter().all(|is_in_file| *is_in_file), "{in_files:?}");
+    }
+}
+
+/// As kernels do that make none.
+#[test]
+fn without_large_pages_results_come_as_they_did() {
+    fn owner() -> Vec<bool> {
+        let pool = Pool::new(1).unwrap();
+        let calls = std::iter::repeat_n(2 * MIB, 2 * POOL_LARGE_PAGES_AGAIN as usize + 3).chain([LARGE]);
+        (0..).zip(calls).map(|(salt, len)| comes_in_a_file(&pool, true, len, salt)).collect()
+    }
+    let mut in_files = Process::spawn(owner, ()).unwrap().join().unwrap();
+    assert!(in_files.pop().unwrap(), "there is no warm memory for it");
+    assert!(in_files.iter().all(|is_in_file| !is_in_file));
 }
 
 /// More of them in one task than its worker may hand over, of three workers at once, whose share in the socket is less than that.
@@ -378,15 +445,17 @@ fn a_pool_that_is_over_keeps_nothing() {
 #[test]
 fn workers_die_at_every_point_of_a_large_result() {
     // In a process without other tests: it counts mappings.
-    let (points, partly) = Process::spawn(die_at_every_point, ()).unwrap().join().unwrap();
-    println!("{points} points, {partly} of them in a call");
-    assert!(partly > 10, "{partly}");
+    for len in [LARGE, 3 * MIB] {
+        let (points, partly) = Process::spawn(die_at_every_point, len).unwrap().join().unwrap();
+        println!("{points} points, {partly} of them in a call");
+        assert!(partly > 10, "{partly}");
+    }
 }
 
-fn die_at_every_point() -> (u64, u64) {
-    fn call(calls: List<u64>, n: u64) -> Vec<u64> {
+fn die_at_every_point(len: u64) -> (u64, u64) {
+    fn call(calls: List<u64>, len: u64, n: u64) -> Vec<u64> {
         calls.push(n).unwrap();
-        pattern(LARGE, n)
+        pattern(len, n)
     }
     let manager = Manager::start().unwrap();
     let (mut partly, mut alive) = (0, 0);
@@ -396,7 +465,7 @@ fn die_at_every_point() -> (u64, u64) {
         let pool =
             Pool::builder().workers(1).chunk_size(2).env(commonhold_ipc::points::CLIENT_VARIABLE, point.to_string()).build().unwrap();
         let first = pool.pids();
-        let results = match pool.map_all(call, (0..2).map(|n| (calls.clone(), n))) {
+        let results = match pool.map_all(call, (0..2).map(|n| (calls.clone(), len, n))) {
             Ok(results) => results,
             Err(error) => {
                 assert!(error.to_string().contains("in a row"), "{error}");
@@ -407,7 +476,7 @@ fn die_at_every_point() -> (u64, u64) {
         for (n, result) in (0..).zip(results) {
             let times = calls.count(n).unwrap();
             match result {
-                Ok(words) => assert!(times == 1 && is_right(&words, LARGE, n), "{point} {n}"),
+                Ok(words) => assert!(times == 1 && is_right(&words, len, n), "{point} {n}"),
                 Err(error) => {
                     assert!(error.is_died() && times <= 1, "point {point}: {error:?}");
                     done = false;

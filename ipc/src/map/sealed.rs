@@ -9,10 +9,12 @@
 //! either, the touch ends the process. So all of them are touched ahead, by a call that says whether it could be done. They stay then: making a
 //! hole is a write.
 //!
+//! A longer one is mapped where large pages fit, in which it has been written where there are any (`sys::Front`): one touch each then.
+//!
 //! Each of them is a mapping, of which a process has only so many; so there is a most ([`SEALED_MAPPINGS_MAX`]), and what is beyond has to be read.
 
 use crate::limits::SEALED_MAPPINGS_MAX;
-use crate::sys::is_content_sealed;
+use crate::sys::{LARGE_PAGE_BYTES, LargeMapping, is_content_sealed};
 use memmap2::{Advice, Mmap, MmapOptions};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
@@ -40,8 +42,14 @@ impl Drop for Place {
 
 /// The bytes of a file that never change. They begin at a page's start.
 pub struct Sealed {
-    map: Mmap,
+    map: Mapping,
     _place: Place,
+}
+
+enum Mapping {
+    Anywhere(Mmap),
+    /// Where large pages fit, of a file of so many bytes.
+    ForLargePages(LargeMapping, usize),
 }
 
 impl Sealed {
@@ -52,14 +60,19 @@ impl Sealed {
             return None;
         }
         let place = Place::take(&MAPPED)?;
+        let bytes = usize::try_from(len).ok()?;
+        if len >= LARGE_PAGE_BYTES / 2 {
+            let map = Mapping::ForLargePages(LargeMapping::to_read(fd, len)?, bytes);
+            return Some(Sealed { map, _place: place });
+        }
         let mut options = MmapOptions::new();
-        options.len(usize::try_from(len).ok()?);
+        options.len(bytes);
         // Private, which is the same for who only reads: kernels before 6.7 refuse a shared mapping of a file that is sealed so.
         // SAFETY: all that it needs is that the file does not change while it is mapped: this one cannot, it has been asked for its seals
         // and its length just now, by this very descriptor (INV-35). It is read-only, and as long as the file.
         let map = unsafe { options.map_copy_read_only(fd.as_raw_fd()) }.ok()?;
         map.advise(Advice::PopulateRead).ok()?;
-        Some(Sealed { map, _place: place })
+        Some(Sealed { map: Mapping::Anywhere(map), _place: place })
     }
 }
 
@@ -67,14 +80,19 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.map
+        match &self.map {
+            Mapping::Anywhere(map) => map,
+            // SAFETY: so many bytes of a file are mapped, as long as `self`. It is just as long, and does not change: it was asked for its seals and
+            // its length right before it was mapped, by the same descriptor (INV-35).
+            Mapping::ForLargePages(map, len) => unsafe { std::slice::from_raw_parts(map.start(), *len) },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{memfd, memfd_sealed, reopen_read_only, seal_content};
+    use crate::sys::{Front, is_backed, memfd, memfd_sealed, reopen_read_only, seal_content};
     use std::fs::File;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::FileExt;
@@ -88,7 +106,7 @@ mod tests {
 
     #[test]
     fn it_is_the_file_to_its_last_byte() {
-        for len in [1, 4095, 4096, 4097, 3 << 20] {
+        for len in [1, 4095, 4096, 4097, (1 << 20) - 1, 1 << 20, (2 << 20) + 1, 3 << 20] {
             let bytes: Vec<u8> = (0..len).map(|at| at as u8 ^ (at >> 8) as u8).collect();
             let fd = written(&bytes);
             assert!(seal_content(&fd));
@@ -97,6 +115,34 @@ mod tests {
             drop(fd);
             assert!(map[..] == bytes[..] && map.as_ptr().addr().is_multiple_of(4096), "{len}");
             assert!(Sealed::map(&reader, len as u64).unwrap()[..] == bytes[..], "{len}");
+        }
+    }
+
+    /// Bytes of the mapping at this address that are mapped in large pages.
+    fn large_bytes(map: &Sealed) -> u64 {
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut of_mapping = all.lines().skip_while(|line| !line.starts_with(&format!("{:x}-", map.as_ptr().addr())));
+        let line = of_mapping.find_map(|line| line.strip_prefix("ShmemPmdMapped:")).expect("a mapping says how it is mapped");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_in_large_pages_is_mapped_in_such_and_the_same() {
+        for len in [1 << 20, (2 << 20) + 8, (3 << 20) - 1, 3 << 20, 5 << 20] {
+            let bytes: Vec<u8> = (0..len).map(|at| at as u8 ^ (at >> 12) as u8).collect();
+            let file = File::from(memfd("test-sealed", len as u64).unwrap());
+            let Some(mut front) = Front::of(&file, len as u64) else { return };
+            let mut in_front = 0;
+            for (at, chunk) in (0u64..).step_by(70_000).zip(bytes.chunks(70_000)) {
+                let count = front.put(at, chunk);
+                file.write_all_at(&chunk[count..], at + count as u64).unwrap();
+                in_front += count as u64;
+            }
+            drop(front);
+            assert!(seal_content(&file) && is_backed(&file, len as u64));
+            let map = Sealed::map(&file, len as u64).unwrap();
+            assert!(map[..] == bytes[..], "{len}");
+            assert_eq!(large_bytes(&map), in_front.next_multiple_of(LARGE_PAGE_BYTES), "{len}");
         }
     }
 

@@ -146,7 +146,7 @@ pub fn punch(fd: impl AsFd, range: Range<u64>) -> Result<()> {
         .map_err(|errno| Error::system(format!("could not give bytes {start}..{} of a memory file back to the system", range.end), errno))
 }
 
-fn retry_interrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+pub(super) fn retry_interrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {
             Err(Errno::INTR) => continue,

@@ -8,12 +8,12 @@
 //!
 //! A value with handles in it has the label of these in a frame before its own. Bodies up to
 //! [`POOL_LARGE_BYTES`](commonhold_ipc::limits::POOL_LARGE_BYTES) go with their frames, larger ones are written straight into the memory
-//! file, and read out of it: by system calls, so that nobody has a reference to what another process may still write. Results that are
-//! larger still have sealed files of their own, which are looked at where they are (`handover`). Arguments have not: who puts them up does not know which
+//! file, and read out of it: by system calls, so that nobody has a reference to what another process may still write. Results of
+//! 1 MiB and more have sealed files of their own, which are looked at where they are (`handover`). Arguments have not: who puts them up does not know which
 //! worker will take them, and there is no socket from which each takes its own.
 
 use super::handover::Receiver;
-use crate::process::{Archive, Label, hold, label_of, unpack, write_sealed};
+use crate::process::{Archive, Fresh, Label, hold, label_of, unpack, write_sealed};
 use crate::session::Stored;
 use crate::unpoisoned::lock;
 use crate::upload::written;
@@ -176,7 +176,8 @@ impl Packing {
         let mut count = Ser::count();
         count.put::<T>(value)?;
         let len = count.written();
-        if space.hands_over(len) && self.add_sealed(value, len, space)? {
+        let handing = space.hands_over(len);
+        if handing != Handing::Not && self.add_sealed(value, len, handing, space)? {
             return Ok(());
         }
         let (at, handles) = write_large(value, len, space)?;
@@ -192,9 +193,14 @@ impl Packing {
     }
 
     /// Adds a value that is handed over in a file of its own. `false`: that cannot be done now.
-    fn add_sealed<T: Shared>(&mut self, value: &T, len: u64, space: &mut dyn Room) -> Result<bool> {
+    fn add_sealed<T: Shared>(&mut self, value: &T, len: u64, handing: Handing, space: &mut dyn Room) -> Result<bool> {
+        let Ok(fresh) = Fresh::make("commonhold-pool-result", len) else { return Ok(false) };
+        if handing == Handing::InLargePages && !fresh.is_large() {
+            space.has_no_large_pages();
+            return Ok(false);
+        }
         // What is wrong with the value itself, the other road says as well.
-        let Ok((file, handles)) = write_sealed("commonhold-pool-result", value, len) else { return Ok(false) };
+        let Ok((file, handles)) = write_sealed(fresh, value) else { return Ok(false) };
         // The owner takes no other: it may map it long before anybody asks for it.
         if !is_content_sealed(&file, len) {
             return Ok(false);
@@ -272,6 +278,17 @@ impl Packing {
     }
 }
 
+/// Whether a value goes in a file of its own, if that can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handing {
+    /// It does not.
+    Not,
+    /// If the file has large pages.
+    InLargePages,
+    /// It does.
+    Anyway,
+}
+
 /// Where large bodies are put.
 pub(super) trait Room {
     /// Room for so many bytes.
@@ -280,10 +297,12 @@ pub(super) trait Room {
     fn give_back(&mut self, at: u64);
     /// The file that it is in.
     fn file(&self) -> Arc<File>;
-    /// Whether a value of so many bytes is better handed over in a file of its own, if that can be done.
-    fn hands_over(&self, _len: u64) -> bool {
-        false
+    /// Whether a value of so many bytes is better handed over in a file of its own.
+    fn hands_over(&mut self, _len: u64) -> Handing {
+        Handing::Not
     }
+    /// A file has got none.
+    fn has_no_large_pages(&mut self) {}
     /// Hands over such a file: its number. `None`: not now.
     fn hand_over(&mut self, _file: BorrowedFd<'_>, _len: u64) -> Option<u64> {
         None

@@ -1,9 +1,9 @@
 //! Large results on their way from a worker to its owner, without a copy: each in a memory file of its own, whose descriptor goes ahead.
 //!
-//! What lies in the pool's one memory file can still be written by its worker, so its owner has to copy it before it looks. That is what is done
-//! while that memory is warm: making, mapping and clearing away a file costs more than the copy. A larger result, or one for which the
-//! warm memory is taken (`Space::is_cold`), is written into a fresh file instead, and that is sealed: nobody changes it any more, so the owner maps it,
-//! checks it and takes it apart where it is (INV-35). The descriptor goes through a socket that all workers of a pool send into
+//! What lies in the pool's one memory file can still be written by its worker, so its owner has to copy it before it looks. A result of 1 MiB or more
+//! (`POOL_LARGE_PAGES_BYTES`) is written into a fresh file instead, in large pages, and that is sealed: nobody changes it any more, so the owner maps it,
+//! checks it and takes it apart where it is (INV-35). Where there are no large pages the copy is quicker while the pool's memory is
+//! warm; only a result for which that is taken (`Space::is_cold`) has such a file then. The descriptor goes through a socket that all workers of a pool send into
 //! (`ipc::socket::Descriptors`):
 //!
 //! | bytes of a message | what |
@@ -25,8 +25,8 @@
 //!
 //! **Nobody waits for room, and nothing grows.** A worker that finds none on the socket, or has no descriptor, or has sent [`POOL_PASSED_MAX`] files that its owner has not
 //! taken, puts its result into its part of the pool's file, as if it were smaller. The socket holds few: what is under way counts for all that the user does
-//! (`ipc::socket::Descriptors`). Aside there are never more of a worker's than [`POOL_PASSED_MAX`], and all of them sealed, and written to their last byte, so that
-//! their sender has paid for their memory before their owner maps them. What is not found, or is not such a file, is an error of its call: no worker of
+//! (`ipc::socket::Descriptors`). Aside there are never more of a worker's than [`POOL_PASSED_MAX`], and all of them sealed, with as much memory as they are
+//! long, so that their sender has paid for that before their owner maps them. What is not found, or is not such a file, is an error of its call: no worker of
 //! ours leaves it out.
 //!
 //! **What a worker that is not ours can still do**: send what takes long to close, as a connection does that lingers, or a file of a file system that never answers.
@@ -330,6 +330,14 @@ mod tests {
         let unwritten = File::from(memfd("test-handover", LEN).unwrap());
         unwritten.write_all_at(&[7], 0).unwrap();
         assert!(seal_content(&unwritten));
+        // In one large page, of two: not written to its end, or not from its beginning.
+        for long in [4 << 20, (3 << 20) + 8] {
+            let holes = File::from(memfd("test-handover", long).unwrap());
+            drop(commonhold_ipc::sys::Front::of(&holes, 2 << 20));
+            assert!(seal_content(&holes));
+            let number = sender.send(holes.as_fd(), long).unwrap();
+            assert!(is_missing(receiver.take(number, long)), "{long}");
+        }
         // No memory file: it can be neither mapped nor read; or both, but it is not to be asked for anything.
         let others = [File::open("/").unwrap(), File::open("/proc/self/exe").unwrap()];
         for file in [file(7, false), unwritten].into_iter().chain(others) {

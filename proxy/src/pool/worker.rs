@@ -1,11 +1,11 @@
 //! A worker's life: takes tasks off the board, calls, puts the results there.
 
-use super::frames::{Elsewhere, FRAMES_BYTES_MAX, Frames, Kind, Packing, Room, Space};
+use super::frames::{Elsewhere, FRAMES_BYTES_MAX, Frames, Handing, Kind, Packing, Room, Space};
 use super::handover::Sender;
 use crate::process::{PanicReport, Task, handed, panic_report, panicked, unpack};
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use commonhold_ipc::limits::{POOL_LOOK_MS, POOL_PASSED_MAX, POOL_SEALED_BYTES};
+use commonhold_ipc::limits::{POOL_LARGE_PAGES_AGAIN, POOL_LARGE_PAGES_BYTES, POOL_LOOK_MS, POOL_PASSED_MAX, POOL_SEALED_BYTES};
 use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::points;
 use commonhold_ipc::pool::{Board, Progress, SEGMENT_BYTES, Took};
@@ -121,6 +121,8 @@ struct Results {
     bell: Arc<OwnedFd>,
     /// Files that were handed over and whose tasks the owner has not taken back.
     handed_over: usize,
+    /// Results that are copied before another file is tried in large pages: there were none.
+    without_large_pages: u32,
 }
 
 impl Room for Results {
@@ -136,9 +138,27 @@ impl Room for Results {
         self.space.file()
     }
 
-    fn hands_over(&self, len: u64) -> bool {
-        let is_better = len >= POOL_SEALED_BYTES && self.space.is_cold(len);
-        is_better && self.handed_over < POOL_PASSED_MAX && self.sender.is_some()
+    fn hands_over(&mut self, len: u64) -> Handing {
+        if len < POOL_SEALED_BYTES || self.handed_over >= POOL_PASSED_MAX || self.sender.is_none() {
+            return Handing::Not;
+        }
+        if self.space.is_cold(len) {
+            return Handing::Anyway;
+        }
+        if len < POOL_LARGE_PAGES_BYTES {
+            return Handing::Not;
+        }
+        match self.without_large_pages {
+            0 => Handing::InLargePages,
+            left => {
+                self.without_large_pages = left - 1;
+                Handing::Not
+            }
+        }
+    }
+
+    fn has_no_large_pages(&mut self) {
+        self.without_large_pages = POOL_LARGE_PAGES_AGAIN;
     }
 
     fn hand_over(&mut self, file: BorrowedFd<'_>, len: u64) -> Option<u64> {
@@ -239,6 +259,7 @@ impl Worker {
                 sender: Some(Sender::new(queue, number, key)),
                 bell: bell.clone(),
                 handed_over: 0,
+                without_large_pages: 0,
             },
             file,
             bell,

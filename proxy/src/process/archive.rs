@@ -1,13 +1,13 @@
 //! Archives on their way between processes in memory files: written once, sealed, and looked at where they are.
 //!
-//! A file is made for one value, written straight from it, and sealed. Who gets it maps it, and copies it only if a seal is missing: then
+//! A file is made for one value, written straight from it, and sealed; what is long enough for large pages, into such where there are any. Who gets it maps it, and copies it only if a seal is missing: then
 //! somebody may still write there (INV-35).
 
 use crate::upload::written;
 use commonhold_ipc::error::Result;
 use commonhold_ipc::map::Sealed;
 use commonhold_ipc::points;
-use commonhold_ipc::sys::{is_memory_file, memfd, read_aligned_at, seal_content};
+use commonhold_ipc::sys::{Front, is_memory_file, memfd, read_aligned_at, seal_content};
 use commonhold_ipc::value::{Ser, Shared};
 use rkyv::util::AlignedVec;
 use std::fs::File;
@@ -54,19 +54,43 @@ impl Deref for Archive {
     }
 }
 
-/// Writes a value of `len` bytes, which were counted, into a sealed file of this name; also the handles that are in it, as (manager, id).
-pub(crate) fn write_sealed<T: Shared>(name: &str, value: &T, len: u64) -> Result<(File, Vec<(u64, u64)>)> {
-    let file = Arc::new(File::from(memfd(name, len)?));
+/// A file that a value is to be written into.
+pub(crate) struct Fresh {
+    file: File,
+    front: Option<Front>,
+    len: u64,
+}
+
+impl Fresh {
+    /// Of this name, for a value of so many bytes.
+    pub(crate) fn make(name: &str, len: u64) -> Result<Fresh> {
+        let file = File::from(memfd(name, len)?);
+        let front = Front::of(&file, len);
+        Ok(Fresh { file, front, len })
+    }
+
+    /// Whether it has large pages.
+    pub(crate) fn is_large(&self) -> bool {
+        self.front.is_some()
+    }
+}
+
+/// Writes a value, whose bytes were counted, into a file that was made for it, and seals that; also the handles that are in it, as (manager, id).
+pub(crate) fn write_sealed<T: Shared>(fresh: Fresh, value: &T) -> Result<(File, Vec<(u64, u64)>)> {
+    let Fresh { file, mut front, len } = fresh;
+    let file = Arc::new(file);
     points::client("sealed file: made, not written");
     let (target, mut at) = (file.clone(), 0);
     let mut stream = Ser::stream(Box::new(move |bytes| {
-        target.write_all_at(bytes, at)?;
+        let in_front = front.as_mut().map_or(0, |front| front.put(at, bytes));
+        target.write_all_at(&bytes[in_front..], at + in_front as u64)?;
         at += bytes.len() as u64;
         Ok(())
     }));
     stream.put::<T>(value)?;
     written(len, stream.finish())?;
     let handles = stream.handles().to_vec();
+    // What is mapped for writing cannot be sealed.
     drop(stream);
     let file = Arc::into_inner(file).expect("the stream has had the only other one");
     points::client("sealed file: written, not sealed");

@@ -14,7 +14,7 @@
 //! sender need not wait for anybody to read it, and may even end before. A file is made for the one message, written, and sealed; who
 //! gets it looks at it where it is, and copies it only if a seal is missing (see [`Archive`]).
 
-use super::archive::{Archive, seal, write_sealed};
+use super::archive::{Archive, Fresh, seal, write_sealed};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{DESCRIPTORS_PER_MESSAGE_MAX, PROCESS_HEAD_BYTES_MAX, PROCESS_INLINE_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::{Channel, Received};
@@ -95,7 +95,7 @@ impl Packed {
         let mut count = Ser::count();
         count.put::<T>(value)?;
         let len = count.written();
-        let (file, handles) = write_sealed(FILE_NAME, value, len)?;
+        let (file, handles) = write_sealed(Fresh::make(FILE_NAME, len)?, value)?;
         Ok((Packed::File(file.into(), len), handles))
     }
 

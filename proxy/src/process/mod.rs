@@ -29,7 +29,7 @@ mod run;
 mod supervise;
 mod task;
 
-pub(crate) use archive::{Archive, write_sealed};
+pub(crate) use archive::{Archive, Fresh, write_sealed};
 pub use builder::ProcessBuilder;
 pub use children::{ChildProcess, Process};
 pub use family::{ChildrenGuard, active_children, join_children};
