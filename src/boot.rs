@@ -59,8 +59,13 @@ impl Orders {
     fn to_text(&self) -> String {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let mut text = format!(
-            "capacity {}\nsessions {}\noptions {}\nhash_mask {}\nlanes {}\n",
-            self.config.capacity_bytes, self.config.sessions_max, self.config.options, self.config.hash_mask, self.config.lanes
+            "capacity {}\nsessions {}\noptions {}\nhash_mask {}\nlanes {}\nlarge_pages {}\n",
+            self.config.capacity_bytes,
+            self.config.sessions_max,
+            self.config.options,
+            self.config.hash_mask,
+            self.config.lanes,
+            self.config.large_pages
         );
         if let Some(key) = &self.config.authkey {
             text += &format!("authkey {}\n", hex(key.as_bytes()));
@@ -89,6 +94,7 @@ impl Orders {
                 "options" => orders.config.options = rest.parse().ok()?,
                 "hash_mask" => orders.config.hash_mask = rest.parse().ok()?,
                 "lanes" => orders.config.lanes = rest.parse().ok()?,
+                "large_pages" => orders.config.large_pages = rest.parse().ok()?,
                 "authkey" => orders.config.authkey = Some(AuthKey::new(bytes_of(rest)?).ok()?),
                 "idle_ms" => orders.config.idle_timeout = Some(Duration::from_millis(rest.parse().ok()?)),
                 "address" => orders.address = Some(rest.parse().ok()?),

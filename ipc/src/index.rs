@@ -312,7 +312,8 @@ fn find_in_bucket(arena: &ArenaReader, bucket: u64, capacity: u64, align: u8, ta
 
 /// Offsets of the entries of a collision leaf.
 pub fn collisions<'a>(arena: &'a ArenaReader, leaf: u64) -> impl Iterator<Item = u64> + 'a {
-    (0..arena.word(leaf)).map(move |i| arena.word(leaf + 8 + 8 * i))
+    // (More than an arena has room for: its words are damaged.)
+    (0..arena.word(leaf).min(arena.len() / 8)).map(move |i| arena.word(leaf + 8 + 8 * i))
 }
 
 /// All entries, in hash order: a walk with a fixed stack, some entries ahead of what it returns. The entries lie anywhere, so
@@ -332,13 +333,16 @@ pub struct Entries {
     /// Inner nodes on the way: offset, next child.
     path: [(u64, u8); LEVELS as usize],
     depth: usize,
+    /// Child words that may be looked at yet: all that an arena has room for. Damaged ones could lead in circles.
+    left: u64,
 }
 
 impl Entries {
     /// A walk over the index at a child word of a pinned version.
     pub fn new(arena: &ArenaReader, root: u64, align: u8) -> Self {
         let (path, known) = ([(0, 0); LEVELS as usize], [0; KNOWN_AHEAD]);
-        let mut walk = Entries { arena: arena.clone(), align, known, first: 0, behind: 0, next: 0, end: 0, path, depth: 0 };
+        let left = arena.len() / 8;
+        let mut walk = Entries { arena: arena.clone(), align, known, first: 0, behind: 0, next: 0, end: 0, path, depth: 0, left };
         walk.enter(Child::unpack(root));
         walk.look_ahead();
         walk.known[..FETCH_AHEAD].iter().for_each(|entry| walk.fetch(*entry));
@@ -364,12 +368,13 @@ impl Entries {
     /// The next leaf below the innermost node of the path that has any left.
     #[inline(never)]
     fn advance(&mut self) -> bool {
-        while self.depth > 0 {
+        while self.depth > 0 && self.left > 0 {
             let (node, child) = self.path[self.depth - 1];
             if u64::from(child) == FAN_OUT {
                 self.depth -= 1;
                 continue;
             }
+            self.left -= 1;
             let child_word = Child::unpack(self.arena.word(node + u64::from(child) * 8));
             // A bucket stands in several child words side by side: step over all of them.
             let step = match child_word {

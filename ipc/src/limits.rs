@@ -191,6 +191,10 @@ pub const POOL_SLOTS: usize = 256;
 pub const POOL_FILE_BYTES: u64 = QUEUE_BYTES_MAX;
 /// An argument or result above this does not go through the memory that is mapped: fifteen fit into a task's 64 KiB.
 pub const POOL_LARGE_BYTES: usize = 4 << 10;
+/// Large pages that take longer to come than this, each, in milliseconds, are left out for a while by a manager: what should be quick waits for something.
+pub const LARGE_PAGE_MS_MAX: u64 = 10;
+/// How often a manager that grows leaves large pages out, at the most, before it asks for them again.
+pub const LARGE_PAGES_PAUSE_MAX: u32 = 256;
 /// A result of so many bytes, for which the pool's file has no warm memory, goes in a sealed file of its own, which the pool's owner does not
 /// copy. Smaller ones are copied faster than a file is made, mapped and cleared away: measured, see the decisions in docs/ARCHITECTURE.md.
 pub const POOL_SEALED_BYTES: u64 = 512 << 10;

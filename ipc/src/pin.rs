@@ -44,10 +44,12 @@ use crate::map::{Access, ArenaReader, Segment};
 mod fence;
 mod hold;
 mod scan;
+mod word;
 
 use fence::{Announcement, FencedAnnouncement};
 pub use hold::{Hold, OwnLane, OwnedPin, Pin};
 pub use scan::{PinScan, Pinned};
+use word::WordState;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -109,17 +111,6 @@ pub fn announce(words: &impl PinWords) -> u64 {
     }
 }
 
-/// A pin word's private side.
-#[derive(Default)]
-struct WordState {
-    /// The version in it, while it is held.
-    version: AtomicU64,
-    /// How often it is held.
-    count: AtomicU32,
-    /// Where it is: block and word, with [`TRAVELLING`] if the block is no thread's; or [`FLOOR_PLACE`].
-    place: AtomicU32,
-}
-
 /// Private knowledge of one block: which words are taken, for which version, how often. Only its owner changes it.
 #[derive(Default)]
 #[repr(align(64))]
@@ -149,34 +140,6 @@ impl BlockState {
     /// The first word that satisfies `condition`.
     fn find(&self, condition: impl Fn(&WordState) -> bool) -> Option<&WordState> {
         self.words[..WORDS].iter().find(|word| condition(word))
-    }
-}
-
-impl WordState {
-    #[inline(always)]
-    fn is_free(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 0
-    }
-
-    #[inline(always)]
-    fn holds(&self, version: u64) -> bool {
-        !self.is_free() && self.version.load(Ordering::Relaxed) == version
-    }
-
-    #[inline(always)]
-    fn place(&self) -> u32 {
-        self.place.load(Ordering::Relaxed)
-    }
-
-    #[inline(always)]
-    fn hold(&self) -> &Self {
-        self.hold_times(1)
-    }
-
-    #[inline(always)]
-    fn hold_times(&self, times: u32) -> &Self {
-        self.count.store(self.count.load(Ordering::Relaxed) + times, Ordering::Relaxed);
-        self
     }
 }
 

@@ -30,15 +30,15 @@ mod spawn;
 
 pub use barrier::{barrier_for_registered, has_barriers, is_single_threaded, register_for_barriers};
 pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, futex_wake, futex_wake_all};
-pub use large::{Front, LargeMapping};
+pub use large::{Front, LargeMapping, Pace};
 pub(crate) use machine::cut_short;
 pub use machine::{
     address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, leave_cpu, memory_budget_default, nofile_limit, own_cpus, own_uid,
     possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
-    LARGE_PAGE_BYTES, back, back_in_large_pages, check_file_length, exclude_from_dumps, exclude_from_forks, is_backed, is_content_sealed,
-    is_memory_file, memfd, memfd_sealed, populate_for_writing, punch, reopen_read_only, seal_content, word_at,
+    LARGE_PAGE_BYTES, back, check_file_length, exclude_from_dumps, exclude_from_forks, is_backed, is_content_sealed, is_memory_file, memfd,
+    memfd_sealed, punch, reopen_read_only, seal_content, word_at,
 };
 
 pub use rustix::process::Signal;
@@ -56,7 +56,6 @@ use nix::spawn::PosixSpawnFileActions;
 use rkyv::util::AlignedVec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -72,24 +71,6 @@ fn word_in_mapping(map: &MmapRaw, offset: usize) -> &AtomicU32 {
     // SAFETY: the four bytes lie inside of the mapping (asserted), which lives as long as the reference; mappings begin at a page,
     // so the word is aligned. Other processes change it, but only as an atomic; nobody has a plain reference into a `MmapRaw` (INV-31).
     unsafe { AtomicU32::from_ptr(map.as_mut_ptr().add(offset).cast()) }
-}
-
-/// Makes a large page of small ones, which keeps what is in them. `false`: there is none to be had, or the kernel (before 6.1) cannot.
-fn collapse(map: &MmapRaw, start: usize, len: usize) -> bool {
-    assert!(start <= map.len() && len <= map.len() - start, "{len} bytes at {start} are not within a mapping of {} bytes", map.len());
-    // SAFETY: within the mapping (asserted). Only what memory is behind these addresses changes, not what any of them says (INV-34).
-    unsafe { libc::madvise(map.as_mut_ptr().add(start).cast(), len, libc::MADV_COLLAPSE) == 0 }
-}
-
-/// Maps the first `len` bytes of a file once more, within a region that a mapping of this file has to itself: at `start`, in place of what was
-/// there, and for as long.
-pub fn map_again_within(map: &MmapRaw, start: usize, fd: &OwnedFd, len: usize, writable: bool) -> Result<()> {
-    assert!(start <= map.len() && len <= map.len() - start, "{len} bytes at {start} are not within a mapping of {} bytes", map.len());
-    let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-    // SAFETY: within the region (asserted), of which nobody has an address yet but for its owner, who is here; it is unmapped as a whole
-    // when `map` is dropped, whatever is in it (INV-34).
-    let at = unsafe { rustix::mm::mmap(map.as_mut_ptr().add(start).cast(), len, access, MapFlags::SHARED | MapFlags::FIXED, fd, 0) };
-    at.map(|_| ()).map_err(|errno| Error::system(format!("cannot map {len} bytes of shared memory where large pages fit"), errno))
 }
 
 // ------------------------------------------------------------------------------------------------------------- robust futexes

@@ -4,7 +4,9 @@ mod world;
 
 use commonhold_ipc::arena;
 use commonhold_ipc::catalog::{self, Kind};
-use commonhold_ipc::index;
+use commonhold_ipc::index::{self, Bucket, Child, FAN_OUT};
+use commonhold_ipc::map::ArenaWriter;
+use commonhold_ipc::sys::memfd_sealed;
 use world::{World, insert, payload};
 
 const KEYS: u64 = 1500;
@@ -63,4 +65,28 @@ fn a_key_of_eight_bytes_is_found_wherever_in_a_leaf_it_is() {
             world.audit();
         }
     }
+}
+
+/// Whoever damages an arena's words finds a reader that ends, with nothing or with what is there.
+#[test]
+fn damaged_words_end_a_look_up_and_a_walk() {
+    let world = World::new(4 << 20, 4 << 20, u64::MAX);
+    let len = world.reader.len();
+    let arena = ArenaWriter::map(memfd_sealed("damaged", len).unwrap(), len).unwrap();
+    arena.back(0..len).unwrap();
+    // An inner node all of whose children it is itself.
+    let node = 64 << 10;
+    arena.fill_words(node, FAN_OUT, Child::Inner(node).pack());
+    assert_eq!(index::Entries::new(arena.reader(), Child::Inner(node).pack(), 8).count(), 0);
+    assert_eq!(index::find_word(arena.reader(), Child::Inner(node).pack(), 8, 7, 0), None);
+    // A collision leaf of more entries than there can be; they read as zeros, and are none.
+    arena.store(node, u64::MAX);
+    assert_eq!(index::Entries::new(arena.reader(), Child::Collision(node).pack(), 8).count(), FAN_OUT as usize - 1);
+    assert_eq!(index::find_word(arena.reader(), Child::Collision(node).pack(), 8, 7, 0), None);
+    // A bucket behind the arena's end.
+    let bucket = Child::Bucket(Bucket { offset: len + 64, class: 7, depth: 0, count: 9 });
+    assert_eq!(
+        (index::Entries::new(arena.reader(), bucket.pack(), 8).count(), index::find_word(arena.reader(), bucket.pack(), 8, 7, 0)),
+        (0, None)
+    );
 }

@@ -1,24 +1,35 @@
-//! Mappings that begin where large pages do, and fresh files in such.
+//! Memory files in large pages, and mappings that begin where these do.
 //!
 //! A large page of a file is mapped by one entry of the page tables where it begins, in memory as in the file, at a multiple of its size; a mapping that
-//! the kernel places lies anywhere. So addresses are reserved first, and the file is mapped within them at such a place; the rest is let go of, for a process
-//! may have only so many mappings. Most are short-lived, and one after another: the place of the last one is asked for first, and is free then.
+//! the kernel places lies anywhere. So the kernel is asked where there is room, and then for the place within that where a large page can begin. It is an
+//! accelerator: if another thread is quicker, or addresses are short, the mapping lies elsewhere, and has small pages. Most are short-lived, and one after
+//! another: the place of the last one is asked for first, and is free then.
+//!
+//! **Large pages come by collapsing** (`MADV_COLLAPSE`): a small page is made at the beginning of each, and the kernel puts it and the nothing behind it into a
+//! large one, whatever the system's settings for shared memory are, short of `deny`. The kernel first collects what all processors hold back of their own,
+//! and waits for that: some microseconds, but as long as it takes where a process of real-time priority leaves none of its time to others. So all pages
+//! of a range are collapsed at once, and after a collapse that took long, or was refused, those who make one again and again leave it out for a while
+//! ([`Pace`]).
 //!
 //! A fresh file's first bytes get their memory in large pages, and are written where they are mapped: one touch each, where a call would look for 512
 //! small pages. They are there before anybody writes, so no write can fail for want of memory. The last page is large if at least half of it will be used:
 //! a file takes at most twice its length.
 
 use super::memory::{LARGE_PAGE_BYTES, is_backed, retry_interrupted};
+use crate::error::{Error, Result};
+use crate::limits::{LARGE_PAGE_MS_MAX, LARGE_PAGES_PAUSE_MAX};
 use rustix::fs::{self, FallocateFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 const LARGE_PAGE: usize = LARGE_PAGE_BYTES as usize;
 
-/// Where such a mapping was last.
+/// Where a short-lived one was last.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// How many of a file's bytes are worth large pages.
@@ -27,7 +38,7 @@ fn worth_large_pages(len: u64) -> u64 {
     pages * LARGE_PAGE_BYTES
 }
 
-/// Addresses that nobody else has, with a file behind them from its first byte on: whole large pages, which may reach behind the file's end.
+/// Addresses that nobody else has, with a file behind them from its first byte on. They may reach behind the file's end.
 pub struct LargeMapping {
     base: *mut c_void,
     len: usize,
@@ -39,47 +50,104 @@ unsafe impl Send for LargeMapping {}
 unsafe impl Sync for LargeMapping {}
 
 impl LargeMapping {
+    /// Maps the first `len` bytes for as long as a process lives, and leaves them out of core dumps, which would otherwise be as large as they are.
+    pub fn shared(fd: impl AsFd, len: u64, writable: bool) -> Result<LargeMapping> {
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // What no address can count, the kernel refuses.
+        let mapping = LargeMapping::map(fd.as_fd(), usize::try_from(len).unwrap_or(usize::MAX), access, MapFlags::SHARED).map_err(|errno| {
+            Error::system(
+                format!(
+                    "cannot map {len} bytes of shared memory (is the limit on address space, `ulimit -v`, lower than that? give the manager a \
+                     smaller `capacity`)"
+                ),
+                errno,
+            )
+        })?;
+        mapping
+            .advise(0..mapping.len, Advice::LinuxDontDump)
+            .map_err(|errno| Error::system("could not exclude a mapping from core dumps", errno))?;
+        Ok(mapping)
+    }
+
     /// Maps the first `len` bytes for reading, each page present from then on. Private, which is the same for who only reads: kernels before 6.7
     /// refuse a shared mapping of a file that is sealed against writing. `None`: it cannot be mapped so, or there is no memory behind it.
     pub fn to_read(fd: impl AsFd, len: u64) -> Option<LargeMapping> {
-        let mapping = LargeMapping::map(fd.as_fd(), len, ProtFlags::READ, MapFlags::PRIVATE)?;
-        // SAFETY: within the mapping, which is longer. What is there stays what it is (INV-34).
-        unsafe { madvise(mapping.base, len as usize, Advice::LinuxPopulateRead) }.ok()?;
+        let mapping = LargeMapping::briefly(fd.as_fd(), len, ProtFlags::READ, MapFlags::PRIVATE)?;
+        mapping.advise(0..len as usize, Advice::LinuxPopulateRead).ok()?;
         Some(mapping)
     }
 
     /// Where the file's first byte is.
-    pub fn start(&self) -> *const u8 {
-        self.base.cast_const().cast()
+    pub fn start(&self) -> *mut u8 {
+        self.base.cast()
     }
 
-    fn map(fd: BorrowedFd<'_>, len: u64, access: ProtFlags, flags: MapFlags) -> Option<LargeMapping> {
-        let len = usize::try_from(len).ok()?.checked_next_multiple_of(LARGE_PAGE).filter(|len| *len > 0)?;
-        let map_at = |hint: usize, flags: MapFlags| {
-            // SAFETY: without FIXED the kernel takes addresses that nobody has; with it they are the caller's own, see below (INV-34).
-            unsafe { mmap(ptr::without_provenance_mut(hint), len, access, flags, fd, 0) }.ok().map(|base| LargeMapping { base, len })
-        };
-        // (Dropped at once if it lies elsewhere.)
-        let last = LAST.load(Relaxed);
-        if last > 0
-            && let Some(mapping) = map_at(last, flags).filter(|mapping| mapping.base.addr().is_multiple_of(LARGE_PAGE))
-        {
-            return Some(mapping);
+    /// Puts writable page-table entries in place ahead of use. Only an accelerator, of kernels from 5.14 on, for what has memory: a lack of it may be
+    /// the cgroup's kill.
+    pub fn populate_for_writing(&self, range: Range<usize>) {
+        let _ = self.advise(range, Advice::LinuxPopulateWrite);
+    }
+
+    /// Gives those parts of a range that have no memory yet, and that a large page fills, one each, if the kernel has as many. `false`: it has not, and
+    /// some may have one, or a small page at their beginning. For parts without memory only: others would be copied.
+    pub fn back(&self, fd: impl AsFd, range: Range<u64>) -> bool {
+        let (start, end) = (range.start.next_multiple_of(LARGE_PAGE_BYTES), range.end - range.end % LARGE_PAGE_BYTES);
+        if start >= end {
+            return true;
         }
-        let reserved = len.checked_add(LARGE_PAGE)?;
-        // SAFETY: the kernel takes addresses that nobody has (INV-34).
-        let start =
-            unsafe { mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE) }.ok()?;
-        let before = start.addr().next_multiple_of(LARGE_PAGE) - start.addr();
-        // Within what is reserved. If it fails, a part of that may be somebody else's by now: none of it is unmapped any more.
-        let mapping = map_at(start.addr() + before, flags | MapFlags::FIXED)?;
-        for (from, to) in [(0, before), (before + len, reserved)] {
-            if from < to {
-                drop(LargeMapping { base: start.wrapping_byte_add(from), len: to - from });
+        // Where there is nothing at all the kernel makes no large page of it.
+        let begin = |at| retry_interrupted(|| fs::fallocate(&fd, FallocateFlags::empty(), at, 1)).is_ok();
+        self.suits() && (start..end).step_by(LARGE_PAGE).all(begin) && self.collapse(start as usize..end as usize)
+    }
+
+    /// Makes large pages of small ones, which keep what is in them. `false`: there are not enough of them, or the kernel (before 6.1) cannot.
+    fn collapse(&self, range: Range<usize>) -> bool {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the mapping (asserted). Only what memory is behind these addresses changes, not what any of them says (INV-34).
+        unsafe { libc::madvise(self.base.byte_add(range.start), range.len(), libc::MADV_COLLAPSE) == 0 }
+    }
+
+    fn advise(&self, range: Range<usize>, advice: Advice) -> rustix::io::Result<()> {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the mapping (asserted). None of the advice above changes what is there (INV-34).
+        unsafe { madvise(self.base.byte_add(range.start), range.len(), advice) }
+    }
+
+    /// Whether large pages of the file are mapped as such.
+    fn suits(&self) -> bool {
+        self.base.addr().is_multiple_of(LARGE_PAGE)
+    }
+
+    /// A mapping of whole large pages that is not kept for long.
+    fn briefly(fd: BorrowedFd<'_>, len: u64, access: ProtFlags, flags: MapFlags) -> Option<LargeMapping> {
+        let len = usize::try_from(len).ok()?.checked_next_multiple_of(LARGE_PAGE)?;
+        let last = LAST.load(Relaxed);
+        if last > 0 {
+            let mapping = LargeMapping::map_near(last, fd, len, access, flags).ok()?;
+            if mapping.suits() {
+                return Some(mapping);
             }
         }
-        LAST.store(mapping.base.addr(), Relaxed);
+        let mapping = LargeMapping::map(fd, len, access, flags).ok()?;
+        LAST.store(if mapping.suits() { mapping.base.addr() } else { 0 }, Relaxed);
         Some(mapping)
+    }
+
+    fn map(fd: BorrowedFd<'_>, len: usize, access: ProtFlags, flags: MapFlags) -> rustix::io::Result<LargeMapping> {
+        let none = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: the kernel takes addresses that nobody has (INV-34).
+        let room = |len| unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), none) }.map(|base| LargeMapping { base, len });
+        // Given back here: it was to find out where there is room. Without it (addresses are short, or locked) anywhere is near enough.
+        let place =
+            len.checked_add(LARGE_PAGE).and_then(|len| room(len).ok()).map_or(0, |room| room.base.addr().next_multiple_of(LARGE_PAGE));
+        LargeMapping::map_near(place, fd, len, access, flags)
+    }
+
+    /// Maps a file at a place if that is free, and else elsewhere.
+    fn map_near(place: usize, fd: BorrowedFd<'_>, len: usize, access: ProtFlags, flags: MapFlags) -> rustix::io::Result<LargeMapping> {
+        // SAFETY: without FIXED the kernel takes addresses that nobody has (INV-34).
+        let base = unsafe { mmap(ptr::without_provenance_mut(place), len, access, flags, fd, 0) }?;
+        Ok(LargeMapping { base, len })
     }
 }
 
@@ -87,6 +155,42 @@ impl Drop for LargeMapping {
     fn drop(&mut self) {
         // SAFETY: mapped by the kernel for this value, which alone has these addresses; nobody who borrows from it is there any more (INV-34).
         let _ = unsafe { munmap(self.base, self.len) };
+    }
+}
+
+/// When large pages are asked for, by one who needs some again and again.
+pub struct Pace {
+    /// How often they are left out before the next try; for ever.
+    left_out: AtomicU32,
+    /// How often they were, the last time.
+    pause: AtomicU32,
+}
+
+impl Pace {
+    /// At once; or never.
+    pub fn new(ever: bool) -> Pace {
+        Pace { left_out: AtomicU32::new(if ever { 0 } else { u32::MAX }), pause: AtomicU32::new(0) }
+    }
+
+    /// Calls `ask`, for so many pages, if it is time for it. It says whether there were any.
+    pub fn ask(&self, pages: u64, ask: impl FnOnce() -> bool) {
+        match self.left_out.load(Relaxed) {
+            0 => {
+                let begun = Instant::now();
+                let had_any = ask();
+                self.note(
+                    had_any && begun.elapsed() <= Duration::from_millis(LARGE_PAGE_MS_MAX) * u32::try_from(pages).unwrap_or(u32::MAX),
+                );
+            }
+            u32::MAX => {}
+            left => self.left_out.store(left - 1, Relaxed),
+        }
+    }
+
+    fn note(&self, was_good: bool) {
+        let pause = if was_good { 0 } else { (2 * self.pause.load(Relaxed)).clamp(1, LARGE_PAGES_PAUSE_MAX) };
+        self.pause.store(pause, Relaxed);
+        self.left_out.store(pause, Relaxed);
     }
 }
 
@@ -101,21 +205,13 @@ impl Front {
     /// (before 6.1) makes none. It may be shorter than the file: the rest has no memory yet.
     pub fn of(fd: impl AsFd, len: u64) -> Option<Front> {
         let (fd, wanted) = (fd.as_fd(), worth_large_pages(len));
-        let mapping = LargeMapping::map(fd, wanted, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
-        let mut backed = 0;
-        while backed < wanted {
-            // Where there is nothing at all the kernel makes no large page of it.
-            let is_begun = retry_interrupted(|| fs::fallocate(fd, FallocateFlags::empty(), backed, 1)).is_ok();
-            let base = mapping.base.wrapping_byte_add(backed as usize);
-            // SAFETY: within the mapping, which is as long as wanted. Only what memory is behind it changes, not what it says (INV-34).
-            if !is_begun || unsafe { libc::madvise(base, LARGE_PAGE, libc::MADV_COLLAPSE) } != 0 {
-                break;
-            }
-            backed += LARGE_PAGE_BYTES;
+        if wanted == 0 {
+            return None;
         }
+        let mapping = LargeMapping::briefly(fd, wanted, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
         // (Asked once more: a touch of what has no memory could end the process, and a system's large pages may be others.)
-        let is_there = backed > 0 && is_backed(fd, backed);
-        is_there.then(|| Front { mapping, len: backed.min(len) as usize })
+        let is_there = mapping.back(fd, 0..wanted) && is_backed(fd, wanted);
+        is_there.then(|| Front { mapping, len: wanted.min(len) as usize })
     }
 
     /// Writes bytes to their place in the file, as many as lie in this part of it: how many these are.
@@ -165,6 +261,27 @@ mod tests {
             drop(front);
             assert!(seal_content(&fd));
         }
+    }
+
+    #[test]
+    fn what_was_refused_or_slow_is_left_out_ever_longer_and_what_is_off_for_ever() {
+        let tried = |pace: &Pace, times: u32, answer: bool| {
+            let mut asked = 0;
+            (0..times).for_each(|_| pace.ask(1, || (asked += 1, answer).1));
+            asked
+        };
+        let pace = Pace::new(true);
+        assert_eq!(tried(&pace, 10, true), 10);
+        // 1, 2, 4, … are left out between.
+        assert_eq!([tried(&pace, 1, false), tried(&pace, 1, false), tried(&pace, 1, false)], [1, 0, 1]);
+        assert_eq!([tried(&pace, 2, false), tried(&pace, 1, false), tried(&pace, 4, false), tried(&pace, 1, true)], [0, 1, 0, 1]);
+        assert_eq!(tried(&pace, 5, true), 5);
+        tried(&pace, 100_000, false);
+        assert!((1..=2).contains(&tried(&pace, LARGE_PAGES_PAUSE_MAX + 1, false)));
+        let slow = Pace::new(true);
+        slow.ask(0, || true);
+        assert_eq!(tried(&slow, 1, true), 0, "no page may take any time");
+        assert_eq!(tried(&Pace::new(false), 100_000, true), 0);
     }
 
     #[test]

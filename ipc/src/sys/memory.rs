@@ -120,22 +120,6 @@ pub fn back(fd: impl AsFd, range: Range<u64>) -> Result<()> {
 /// Bytes of a large page: what one entry of the processor's page tables can map at once, and what one begins at a multiple of.
 pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// Gives the parts of `range` that a large page fills one each, as many as the kernel has; the rest stays as it is. Only an accelerator
-/// ([`back`] follows, and is told of a lack of memory): one large page comes in a fifth of the time of its 512 small ones or less, is mapped
-/// at its first touch, and is one address of those that a processor remembers. For pages that have no memory yet: others would be copied.
-/// `map` has the file from its byte `before` on.
-pub fn back_in_large_pages(map: &MmapRaw, before: usize, fd: impl AsFd, range: Range<u64>) {
-    let mut start = range.start.next_multiple_of(LARGE_PAGE_BYTES);
-    while start + LARGE_PAGE_BYTES <= range.end {
-        // Where there is nothing at all the kernel makes no large page of it.
-        let is_begun = retry_interrupted(|| fs::fallocate(&fd, FallocateFlags::empty(), start, 1)).is_ok();
-        if !is_begun || !super::collapse(map, before + start as usize, LARGE_PAGE_BYTES as usize) {
-            return;
-        }
-        start += LARGE_PAGE_BYTES;
-    }
-}
-
 /// Gives the memory of the whole pages within `range` back to the system; they read as zeros from then on.
 pub fn punch(fd: impl AsFd, range: Range<u64>) -> Result<()> {
     let (start, len) = (range.start, range.end.saturating_sub(range.start));
@@ -163,22 +147,6 @@ pub fn exclude_from_dumps(map: &MmapRaw) -> Result<()> {
 /// Leaves the mapping out of forked children: an access there is a SIGSEGV instead of a write into the parent's pins.
 pub fn exclude_from_forks(map: &MmapRaw) -> Result<()> {
     map.advise(Advice::DontFork).map_err(|error| Error::system("could not exclude a mapping from forked children", error))
-}
-
-/// Puts writable page-table entries in place ahead of use; `false` where the kernel (before 5.14) cannot. Only an accelerator: call it
-/// after [`back`], whose lack of memory is an error, while this one's may be the cgroup's kill.
-pub fn populate_for_writing(map: &MmapRaw, range: Range<usize>) -> Result<bool> {
-    if range.start > range.end || range.end > map.len() {
-        return Err(Error::new(ErrorKind::OutOfRange, format!("bytes {range:?} are not within a mapping of {} bytes", map.len())));
-    }
-    if range.is_empty() {
-        return Ok(true);
-    }
-    match map.advise_range(Advice::PopulateWrite, range.start, range.len()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(false),
-        Err(error) => Err(Error::system(format!("could not populate bytes {range:?} of a mapping"), error)),
-    }
 }
 
 /// The aligned word at `offset` of a mapping, which every process that maps it may change at any time.
@@ -294,10 +262,6 @@ mod tests {
         let map = memmap2::MmapOptions::new().map_raw(&fd).unwrap();
         exclude_from_dumps(&map).unwrap();
         exclude_from_forks(&map).unwrap();
-        if populate_for_writing(&map, 0..8192).unwrap() {
-            assert_eq!(allocated(&fd), 8192);
-        }
-        assert!(populate_for_writing(&map, 0..(MIB as usize + 1)).is_err());
     }
 
     #[test]

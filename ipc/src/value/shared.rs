@@ -149,7 +149,8 @@ pub trait AsShared<T: Shared>: Sized {
     #[doc(hidden)]
     fn write(&self, ser: &mut Ser) -> Result<(), Fault>;
 
-    /// The same bytes as [`write`](Self::write) lays down, if they are few and there are no handles among them.
+    /// The same bytes as [`write`](Self::write) lays down, if they are few and there are no handles among them. All of a type's that are so short have the
+    /// same length: what a thread remembers of a key it knows by the bytes alone.
     #[doc(hidden)]
     #[inline(always)]
     fn short(&self) -> Option<ShortArchive> {

@@ -8,7 +8,7 @@
 //! | warm: free and backed | yes | yes | yes |
 //! | cold: free, a hole | yes | no | no |
 //!
-//! The part of the warm pages that was never used is also *untouched*: the system has set it aside, but neither zeroed nor mapped it
+//! The part of the warm pages that was never used is also *untouched*: the system has set it aside, but (unless in a large page) neither zeroed nor mapped it
 //! yet, which takes as long as setting it aside. That is done when the pages are taken, all of one request at once, so that a
 //! reservation, which is mostly never used, does not wait for it.
 //!

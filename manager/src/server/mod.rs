@@ -62,6 +62,8 @@ pub struct Config {
     pub hash_mask: u64,
     /// Give sessions lanes.
     pub lanes: bool,
+    /// Have memory in large pages, where the kernel has any.
+    pub large_pages: bool,
     /// The program that has started the manager: it may have a host here without asking.
     pub build: Option<Build>,
 }
@@ -79,6 +81,7 @@ impl Config {
             options: 0,
             hash_mask: u64::MAX,
             lanes: true,
+            large_pages: true,
             build: None,
         }
     }
@@ -184,7 +187,7 @@ impl Server {
                 format!("a capacity of {} bytes is too small for a manager: give it at least {CAPACITY_BYTES_MIN}", config.capacity_bytes);
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
-        let arena = Arc::new(make_arena(config.capacity_bytes)?);
+        let arena = Arc::new(make_arena(config.capacity_bytes, config.large_pages)?);
         let random = fresh_nonce()?;
         let number = |i: usize| u64::from_le_bytes(random[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
         let (manager, hash_seed) = (number(0) | 1, number(1));
@@ -449,12 +452,13 @@ impl Server {
 
 /// The arena's memfd: twice as long as what it may take, so that free pages can be found in one piece, but at most half of
 /// the address space that this process may use.
-fn make_arena(capacity_bytes: u64) -> Result<ArenaWriter> {
+fn make_arena(capacity_bytes: u64, large_pages: bool) -> Result<ArenaWriter> {
     let wanted = capacity_bytes.saturating_mul(2).min(ARENA_BYTES_MAX);
     let most = sys::address_space_limit().map_or(wanted, |limit| limit / 2);
     let len = wanted.min(most).max(capacity_bytes.min(most)) & !0xffff;
     let fd = sys::memfd_sealed("commonhold-arena", len)?;
     let header = 0..commonhold_ipc::arena::BLOCKS;
     sys::back(&fd, header)?;
-    ArenaWriter::map(fd, len)
+    let arena = ArenaWriter::map(fd, len)?;
+    Ok(if large_pages { arena } else { arena.without_large_pages() })
 }
