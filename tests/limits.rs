@@ -386,5 +386,6 @@ fn a_large_argument_or_result_of_a_process_is_not_copied() {
     let said = role.hear().expect("there was memory for one value in the child, and for none beside it");
     println!("{bytes} bytes: {said}");
     let grown: Vec<u64> = said.split(' ').map(|figure| figure.parse().unwrap()).collect();
-    assert!(grown.iter().all(|grown| *grown < bytes / 4), "{said}");
+    // The file that it is written into is mapped meanwhile, where that has large pages. A copy beside it would be as much again.
+    assert!(grown[0] < bytes + bytes / 4 && grown[1] < bytes / 4, "{said}");
 }
