@@ -191,9 +191,11 @@ pub const POOL_SLOTS: usize = 256;
 pub const POOL_FILE_BYTES: u64 = QUEUE_BYTES_MAX;
 /// An argument or result above this does not go through the memory that is mapped: fifteen fit into a task's 64 KiB.
 pub const POOL_LARGE_BYTES: usize = 4 << 10;
-/// Large pages that take longer to come than this, each, in milliseconds, are left out for a while by a manager: what should be quick waits for something.
-pub const LARGE_PAGE_MS_MAX: u64 = 10;
-/// How often a manager that grows leaves large pages out, at the most, before it asks for them again.
+/// When to ask for large pages takes longer than this, in milliseconds, they are left out for a while: it waits for something.
+pub const LARGE_PAGES_MS_MAX: u64 = 10;
+/// What each of them may take more. (On a virtual machine one is some milliseconds if its host has to find the memory first.)
+pub const LARGE_PAGE_MS_MAX: u64 = 5;
+/// How often they are left out, at the most, before they are asked for again.
 pub const LARGE_PAGES_PAUSE_MAX: u32 = 256;
 /// A result of so many bytes, for which the pool's file has no warm memory, goes in a sealed file of its own, which the pool's owner does not
 /// copy. Smaller ones are copied faster than a file is made, mapped and cleared away: measured, see the decisions in docs/ARCHITECTURE.md.
@@ -201,7 +203,7 @@ pub const POOL_SEALED_BYTES: u64 = 512 << 10;
 /// A result of so many bytes goes in such a file however warm the pool's own is, if the file has large pages: it mostly comes in less than half the time then,
 /// and half of the first one is used. Measured as well.
 pub const POOL_LARGE_PAGES_BYTES: u64 = 1 << 20;
-/// Results that a worker brings by the pool's file before it tries again, when a file has got no large page: finding none takes time.
+/// Results that a worker brings by the pool's file before it tries again, when a file has got no large page, or could not be sent: that takes time for nothing.
 pub const POOL_LARGE_PAGES_AGAIN: u32 = 32;
 /// Such results of one worker that its owner has not taken; others go through the pool's own file. As many as the socket holds that their
 /// descriptors pass: whoever takes one takes all that are there, and keeps those of the others.

@@ -23,7 +23,7 @@ pub use sealed::Sealed;
 
 use crate::error::{Error, Result};
 use crate::fork::Stamp;
-use crate::sys::{LARGE_PAGE_BYTES, LargeMapping, Pace};
+use crate::sys::{LargeMapping, Pace};
 use memmap2::{MmapOptions, MmapRaw};
 use rkyv::util::AlignedVec;
 use std::fs::File;
@@ -386,10 +386,7 @@ impl ArenaWriter {
     /// Gives a range of pages memory, all of it or none, so that touching them cannot fail: pages that have none, in large ones where
     /// they fill such.
     pub fn back(&self, range: std::ops::Range<u64>) -> Result<()> {
-        let pages = (range.end - range.start) / LARGE_PAGE_BYTES;
-        if pages > 0 {
-            self.large_pages.ask(pages, || self.reader.span.raw.back(&self.fd, range.clone()));
-        }
+        self.reader.span.raw.back(&self.fd, range.clone(), &self.large_pages);
         let backed = crate::sys::back(&self.fd, range.clone());
         if backed.is_err() {
             // What has become large pages is not taken back by the call that failed.
@@ -523,7 +520,7 @@ impl ArenaWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{memfd_sealed, reopen_read_only};
+    use crate::sys::{LARGE_PAGE_BYTES, memfd_sealed, reopen_read_only};
 
     const MIB: u64 = 1 << 20;
 

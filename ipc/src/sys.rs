@@ -37,8 +37,8 @@ pub use machine::{
     possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
-    LARGE_PAGE_BYTES, back, check_file_length, exclude_from_dumps, exclude_from_forks, is_backed, is_content_sealed, is_memory_file, memfd,
-    memfd_sealed, punch, reopen_read_only, seal_content, word_at,
+    LARGE_PAGE_BYTES, back, check_file_length, exclude_from_dumps, exclude_from_forks, has_no_holes, is_backed, is_content_sealed,
+    is_memory_file, memfd, memfd_sealed, punch, reopen_read_only, seal_content, word_at,
 };
 
 pub use rustix::process::Signal;

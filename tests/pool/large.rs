@@ -118,11 +118,10 @@ fn results_that_fill_large_pages_have_files_in_these() {
         let file = memfd("test-large-pages", LARGE).unwrap();
         Front::of(&file, LARGE).is_some() && is_backed(&file, LARGE)
     };
-    let before = has_large_pages();
-    let in_files = Process::spawn(owner, ()).unwrap().join().unwrap();
-    if before && has_large_pages() {
-        assert!(in_files.iter().all(|is_in_file| *is_in_file), "{in_files:?}");
-    }
+    // One may be refused, because something in the kernel looks at its first page just then, or be late, beside busy neighbours; then the next ones are left
+    // out for a while. But not each time.
+    let mut tries = (0..20).map(|_| (has_large_pages(), Process::spawn(owner, ()).unwrap().join().unwrap()));
+    assert!(tries.any(|(has_any, in_files)| !has_any || in_files.iter().all(|is_in_file| *is_in_file)));
 }
 
 /// As kernels do that make none.

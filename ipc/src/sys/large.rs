@@ -8,8 +8,7 @@
 //! **Large pages come by collapsing** (`MADV_COLLAPSE`): a small page is made at the beginning of each, and the kernel puts it and the nothing behind it into a
 //! large one, whatever the system's settings for shared memory are, short of `deny`. The kernel first collects what all processors hold back of their own,
 //! and waits for that: some microseconds, but as long as it takes where a process of real-time priority leaves none of its time to others. So all pages
-//! of a range are collapsed at once, and after a collapse that took long, or was refused, those who make one again and again leave it out for a while
-//! ([`Pace`]).
+//! of a range are collapsed at once, and after a collapse that took long, or was refused, the next ones are left out, ever more of them ([`Pace`]).
 //!
 //! A fresh file's first bytes get their memory in large pages, and are written where they are mapped: one touch each, where a call would look for 512
 //! small pages. They are there before anybody writes, so no write can fail for want of memory. The last page is large if at least half of it will be used:
@@ -17,7 +16,7 @@
 
 use super::memory::{LARGE_PAGE_BYTES, is_backed, retry_interrupted};
 use crate::error::{Error, Result};
-use crate::limits::{LARGE_PAGE_MS_MAX, LARGE_PAGES_PAUSE_MAX};
+use crate::limits::{LARGE_PAGE_MS_MAX, LARGE_PAGES_MS_MAX, LARGE_PAGES_PAUSE_MAX};
 use rustix::fs::{self, FallocateFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -31,6 +30,9 @@ const LARGE_PAGE: usize = LARGE_PAGE_BYTES as usize;
 
 /// Where a short-lived one was last.
 static LAST: AtomicUsize = AtomicUsize::new(0);
+
+/// When this process asks for large pages of fresh files.
+static FRONTS: Pace = Pace::new(true);
 
 /// How many of a file's bytes are worth large pages.
 fn worth_large_pages(len: u64) -> u64 {
@@ -88,16 +90,17 @@ impl LargeMapping {
         let _ = self.advise(range, Advice::LinuxPopulateWrite);
     }
 
-    /// Gives those parts of a range that have no memory yet, and that a large page fills, one each, if the kernel has as many. `false`: it has not, and
-    /// some may have one, or a small page at their beginning. For parts without memory only: others would be copied.
-    pub fn back(&self, fd: impl AsFd, range: Range<u64>) -> bool {
+    /// Gives those parts of a range that have no memory yet, and that a large page fills, one each, if it is time to ask for such, and if the kernel has
+    /// as many. `false`: not all have one, and some may have a small page at their beginning. For parts without memory only: others would be copied.
+    pub fn back(&self, fd: impl AsFd, range: Range<u64>, pace: &Pace) -> bool {
         let (start, end) = (range.start.next_multiple_of(LARGE_PAGE_BYTES), range.end - range.end % LARGE_PAGE_BYTES);
-        if start >= end {
-            return true;
+        if start >= end || !self.suits() {
+            return false;
         }
         // Where there is nothing at all the kernel makes no large page of it.
         let begin = |at| retry_interrupted(|| fs::fallocate(&fd, FallocateFlags::empty(), at, 1)).is_ok();
-        self.suits() && (start..end).step_by(LARGE_PAGE).all(begin) && self.collapse(start as usize..end as usize)
+        let pages = (end - start) / LARGE_PAGE_BYTES;
+        pace.ask(pages, || (start..end).step_by(LARGE_PAGE).all(begin) && self.collapse(start as usize..end as usize))
     }
 
     /// Makes large pages of small ones, which keep what is in them. `false`: there are not enough of them, or the kernel (before 6.1) cannot.
@@ -107,8 +110,9 @@ impl LargeMapping {
         unsafe { libc::madvise(self.base.byte_add(range.start), range.len(), libc::MADV_COLLAPSE) == 0 }
     }
 
-    fn advise(&self, range: Range<usize>, advice: Advice) -> rustix::io::Result<()> {
+    fn advise(&self, mut range: Range<usize>, advice: Advice) -> rustix::io::Result<()> {
         assert!(range.start <= range.end && range.end <= self.len);
+        range.start -= range.start % rustix::param::page_size();
         // SAFETY: within the mapping (asserted). None of the advice above changes what is there (INV-34).
         unsafe { madvise(self.base.byte_add(range.start), range.len(), advice) }
     }
@@ -168,27 +172,30 @@ pub struct Pace {
 
 impl Pace {
     /// At once; or never.
-    pub fn new(ever: bool) -> Pace {
+    pub const fn new(ever: bool) -> Pace {
         Pace { left_out: AtomicU32::new(if ever { 0 } else { u32::MAX }), pause: AtomicU32::new(0) }
     }
 
     /// Calls `ask`, for so many pages, if it is time for it. It says whether there were any.
-    pub fn ask(&self, pages: u64, ask: impl FnOnce() -> bool) {
+    fn ask(&self, pages: u64, ask: impl FnOnce() -> bool) -> bool {
         match self.left_out.load(Relaxed) {
             0 => {
                 let begun = Instant::now();
                 let had_any = ask();
-                self.note(
-                    had_any && begun.elapsed() <= Duration::from_millis(LARGE_PAGE_MS_MAX) * u32::try_from(pages).unwrap_or(u32::MAX),
-                );
+                self.note(had_any, pages, begun.elapsed());
+                had_any
             }
-            u32::MAX => {}
-            left => self.left_out.store(left - 1, Relaxed),
+            u32::MAX => false,
+            left => {
+                self.left_out.store(left - 1, Relaxed);
+                false
+            }
         }
     }
 
-    fn note(&self, was_good: bool) {
-        let pause = if was_good { 0 } else { (2 * self.pause.load(Relaxed)).clamp(1, LARGE_PAGES_PAUSE_MAX) };
+    fn note(&self, had_any: bool, pages: u64, took: Duration) {
+        let was_quick = took <= Duration::from_millis(LARGE_PAGES_MS_MAX.saturating_add(LARGE_PAGE_MS_MAX.saturating_mul(pages)));
+        let pause = if had_any && was_quick { 0 } else { (2 * self.pause.load(Relaxed)).clamp(1, LARGE_PAGES_PAUSE_MAX) };
         self.pause.store(pause, Relaxed);
         self.left_out.store(pause, Relaxed);
     }
@@ -210,7 +217,7 @@ impl Front {
         }
         let mapping = LargeMapping::briefly(fd, wanted, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
         // (Asked once more: a touch of what has no memory could end the process, and a system's large pages may be others.)
-        let is_there = mapping.back(fd, 0..wanted) && is_backed(fd, wanted);
+        let is_there = mapping.back(fd, 0..wanted, &FRONTS) && is_backed(fd, wanted);
         is_there.then(|| Front { mapping, len: wanted.min(len) as usize })
     }
 
@@ -267,7 +274,9 @@ mod tests {
     fn what_was_refused_or_slow_is_left_out_ever_longer_and_what_is_off_for_ever() {
         let tried = |pace: &Pace, times: u32, answer: bool| {
             let mut asked = 0;
-            (0..times).for_each(|_| pace.ask(1, || (asked += 1, answer).1));
+            (0..times).for_each(|_| {
+                pace.ask(1, || (asked += 1, answer).1);
+            });
             asked
         };
         let pace = Pace::new(true);
@@ -279,8 +288,10 @@ mod tests {
         tried(&pace, 100_000, false);
         assert!((1..=2).contains(&tried(&pace, LARGE_PAGES_PAUSE_MAX + 1, false)));
         let slow = Pace::new(true);
-        slow.ask(0, || true);
-        assert_eq!(tried(&slow, 1, true), 0, "no page may take any time");
+        for (pages, millis, left_out) in [(1, 15, 0), (1, 16, 1), (20, 110, 0), (20, 111, 1), (u64::MAX, u64::MAX / 2, 0)] {
+            slow.note(true, pages, Duration::from_millis(millis));
+            assert_eq!(slow.left_out.load(Relaxed), left_out, "{pages} pages in {millis} ms");
+        }
         assert_eq!(tried(&Pace::new(false), 100_000, true), 0);
     }
 

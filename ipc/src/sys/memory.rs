@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
 use memmap2::{Advice, MmapRaw};
-use rustix::fs::{self, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{self, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -67,6 +67,11 @@ pub fn is_memory_file(fd: impl AsFd) -> bool {
 /// to find memory for it.
 pub fn is_backed(fd: impl AsFd, len: u64) -> bool {
     fs::fstat(&fd).is_ok_and(|stat| u64::try_from(stat.st_blocks).is_ok_and(|blocks| blocks.saturating_mul(512) >= len))
+}
+
+/// Whether each page of a memory file of so many bytes has been written: whoever has made it can have found memory behind its end, too.
+pub fn has_no_holes(fd: impl AsFd, len: u64) -> bool {
+    len == 0 || fs::seek(fd, SeekFrom::Hole(0)).is_ok_and(|at| at >= len)
 }
 
 /// Whether this process may make a file of this length. Asked before the kernel is: it would answer with SIGXFSZ, which ends the process.
@@ -217,7 +222,13 @@ mod tests {
         rustix::io::pwrite(&fd, &[7; 2 * 4096], 0).unwrap();
         assert!(is_backed(&fd, 2 * 4096) && !is_backed(&fd, 2 * 4096 + 1) && !is_backed(&fd, u64::MAX));
         rustix::io::pwrite(&fd, &[7], 3 * 4096 - 1).unwrap();
-        assert!(is_backed(&fd, 3 * 4096));
+        assert!(is_backed(&fd, 3 * 4096) && has_no_holes(&fd, 3 * 4096) && has_no_holes(&fd, 0));
+        // As much memory as it is long, all of it behind its end.
+        let fd = memfd("test-holes", 3 * 4096).unwrap();
+        fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, 4 * 4096, 3 * 4096).unwrap();
+        assert!(is_backed(&fd, 3 * 4096) && !has_no_holes(&fd, 3 * 4096) && !has_no_holes(&fd, 1));
+        rustix::io::pwrite(&fd, &[7; 2 * 4096], 0).unwrap();
+        assert!(has_no_holes(&fd, 2 * 4096) && !has_no_holes(&fd, 2 * 4096 + 1));
     }
 
     #[test]

@@ -42,7 +42,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{POOL_MESSAGES_MAX, POOL_PASSED_MAX, POOL_WORKERS_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Descriptors, Next, Sent};
-use commonhold_ipc::sys::{is_backed, is_content_sealed};
+use commonhold_ipc::sys::{has_no_holes, is_backed, is_content_sealed};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -114,7 +114,7 @@ impl Met {
     fn archive(self) -> Result<Archive> {
         let file = self.file?;
         // First of all whether it is sealed: then it is a memory file.
-        let is_ours = is_content_sealed(&file, self.len) && is_backed(&file, self.len);
+        let is_ours = is_content_sealed(&file, self.len) && is_backed(&file, self.len) && has_no_holes(&file, self.len);
         if is_ours { Archive::of_file(file, self.len).ok_or_else(missing) } else { Err(missing()) }
     }
 }
@@ -337,6 +337,14 @@ mod tests {
             assert!(seal_content(&holes));
             let number = sender.send(holes.as_fd(), long).unwrap();
             assert!(is_missing(receiver.take(number, long)), "{long}");
+        }
+        // As much memory as it is long, but some of that behind its end.
+        let behind = File::from(memfd("test-handover", 3 << 20).unwrap());
+        if commonhold_ipc::sys::Front::of(&behind, 3 << 20).is_some() {
+            commonhold_ipc::sys::punch(&behind, 0..4096).unwrap();
+            assert!(seal_content(&behind) && is_backed(&behind, 3 << 20));
+            let number = sender.send(behind.as_fd(), 3 << 20).unwrap();
+            assert!(is_missing(receiver.take(number, 3 << 20)));
         }
         // No memory file: it can be neither mapped nor read; or both, but it is not to be asked for anything.
         let others = [File::open("/").unwrap(), File::open("/proc/self/exe").unwrap()];

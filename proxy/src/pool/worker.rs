@@ -169,7 +169,11 @@ impl Room for Results {
             }
             // Another result is not written twice for it.
             Err(Sent::Never) => self.sender = None,
-            Err(_) => ring_bell(&self.bell),
+            Err(_) => {
+                // Others have filled the socket: the next results are not written for nothing, too.
+                self.without_large_pages = POOL_LARGE_PAGES_AGAIN;
+                ring_bell(&self.bell);
+            }
         }
         None
     }
