@@ -529,7 +529,7 @@ mod tests {
     }
 
     /// Bytes of the mapping at this address that are mapped in large pages.
-    fn large_bytes(base: usize) -> u64 {
+    pub(super) fn large_bytes(base: usize) -> u64 {
         let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut of_mapping = all.lines().skip_while(|line| !line.starts_with(&format!("{base:x}-")));
         let line = of_mapping.find_map(|line| line.strip_prefix("ShmemPmdMapped:")).expect("a mapping says how it is mapped");

@@ -64,7 +64,7 @@ const BUDGETS: [(Work, Side, u64); 21] = [
     (Work::Read, Side::Client, 225),
     (Work::Write, Side::Client, 210),
     (Work::Permit, Side::Client, 285),
-    (Work::Event, Side::Client, 325),
+    (Work::Event, Side::Client, 300),
     (Work::Send, Side::Client, 690),
     (Work::Receive, Side::Client, 590),
     (Work::Method, Side::Client, 3_600),

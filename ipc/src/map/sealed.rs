@@ -91,6 +91,7 @@ impl Deref for Sealed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::large_bytes;
     use super::*;
     use crate::sys::{Front, is_backed, memfd, memfd_sealed, reopen_read_only, seal_content};
     use std::fs::File;
@@ -118,14 +119,6 @@ mod tests {
         }
     }
 
-    /// Bytes of the mapping at this address that are mapped in large pages.
-    fn large_bytes(map: &Sealed) -> u64 {
-        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut of_mapping = all.lines().skip_while(|line| !line.starts_with(&format!("{:x}-", map.as_ptr().addr())));
-        let line = of_mapping.find_map(|line| line.strip_prefix("ShmemPmdMapped:")).expect("a mapping says how it is mapped");
-        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    }
-
     #[test]
     fn what_was_written_in_large_pages_is_mapped_in_such_and_the_same() {
         for len in [1 << 20, (2 << 20) + 8, (3 << 20) - 1, 3 << 20, 5 << 20] {
@@ -142,7 +135,7 @@ mod tests {
             assert!(seal_content(&file) && is_backed(&file, len as u64));
             let map = Sealed::map(&file, len as u64).unwrap();
             assert!(map[..] == bytes[..], "{len}");
-            assert_eq!(large_bytes(&map), in_front.next_multiple_of(LARGE_PAGE_BYTES), "{len}");
+            assert_eq!(large_bytes(map.as_ptr().addr()), in_front.next_multiple_of(LARGE_PAGE_BYTES), "{len}");
         }
     }
 

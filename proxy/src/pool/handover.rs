@@ -25,8 +25,8 @@
 //!
 //! **Nobody waits for room, and nothing grows.** A worker that finds none on the socket, or has no descriptor, or has sent [`POOL_PASSED_MAX`] files that its owner has not
 //! taken, puts its result into its part of the pool's file, as if it were smaller. The socket holds few: what is under way counts for all that the user does
-//! (`ipc::socket::Descriptors`). Aside there are never more of a worker's than [`POOL_PASSED_MAX`], and all of them sealed, with as much memory as they are
-//! long, so that their sender has paid for that before their owner maps them. What is not found, or is not such a file, is an error of its call: no worker of
+//! (`ipc::socket::Descriptors`). Aside there are never more of a worker's than [`POOL_PASSED_MAX`], and all of them sealed, without holes,
+//! so that their sender has paid for their memory before their owner maps them. What is not found, or is not such a file, is an error of its call: no worker of
 //! ours leaves it out.
 //!
 //! **What a worker that is not ours can still do**: send what takes long to close, as a connection does that lingers, or a file of a file system that never answers.
