@@ -330,7 +330,7 @@ fn cannot_connect(address: &Address, error: io::Error) -> Error {
             (ErrorKind::Refused, "this user may not use that socket; run as the user who started the manager")
         }
         io::ErrorKind::WouldBlock => (ErrorKind::TimedOut, "its queue of connections stays full; it is overrun, or stopped"),
-        _ => (ErrorKind::System, "the system refused"),
+        _ => return Error::system(what, error),
     };
     Error::caused(kind, format!("{what}: {why}"), error)
 }

@@ -109,20 +109,38 @@ fn arena_within_limits() -> commonhold::Result<()> {
 #[test]
 fn of_few_descriptors() {
     // However few there are, what is said names the cure.
-    let mut told = Vec::new();
-    for most in 6.. {
-        let child = Process::builder().limit(ResourceLimit::OpenFiles, most).spawn(manager_with_few_descriptors, ()).unwrap();
-        let Err(error) = child.join().and_then(|began| began) else { break };
-        assert!(error.to_string().contains("`ulimit -n`"), "{most} descriptors: {error}");
-        told.push(error.to_string());
-    }
-    for expected in [
+    let ladder = |told: &dyn Fn(u64) -> commonhold::Result<()>| -> Vec<String> {
+        let errors = (0..).map_while(|more| told(more).err().map(|error| error.to_string()));
+        errors.inspect(|text| assert!(text.contains("`ulimit -n`"), "{text}")).collect()
+    };
+    let tells = |told: &[String], expected: &str| assert!(told.iter().any(|text| matches(expected, text)), "{expected}: {told:#?}");
+    // A manager in the program itself, whose sessions need some as well.
+    let told = ladder(&|more| {
+        let child = Process::builder().limit(ResourceLimit::OpenFiles, 6 + more).spawn(manager_with_few_descriptors, ()).unwrap();
+        child.join().and_then(|began| began)
+    });
+    tells(
+        &told,
         "not connected to the manager at {…}: it has no descriptors or no memory left for another session: raise `ulimit -n` for its program, or close sessions",
-        "{…} descriptors arrived from the manager at {…}: close descriptors or raise `ulimit -n` in this program",
+    );
+    // One that has enough, in another: what is open here is known exactly.
+    let manager = Manager::start().unwrap();
+    let told = ladder(&|more| {
+        let address = manager.address().to_string();
+        Process::spawn(connects_with_few_descriptors, (address, more)).unwrap().join().unwrap()
+    });
+    tells(&told, "could not connect to a manager at {…}: there is no descriptor left for it; close some, or raise `ulimit -n`");
+    tells(&told, "{…} descriptors arrived from the manager at {…}: close descriptors or raise `ulimit -n` in this program");
+    tells(
+        &told,
         "cannot duplicate the descriptor of a shared segment: there is no descriptor left for it; close some, or raise `ulimit -n`",
-    ] {
-        assert!(told.iter().any(|text| matches(expected, text)), "{expected}: {told:#?}");
-    }
+    );
+}
+
+/// Connects to a manager when there is room for so many descriptors more.
+fn connects_with_few_descriptors(address: String, more: u64) -> commonhold::Result<()> {
+    limit_descriptors(more);
+    Manager::connect(&address).map(drop)
 }
 
 /// Calls an object for the first time when there is room for so many descriptors more.
