@@ -121,6 +121,17 @@ fn asked_by_a_client(manager: &Manager, list: &List<u64>) -> Vec<u8> {
     })
 }
 
+/// Runs `append` when a host by hand is gone. Its end of a line that is kept may seem to be there for a moment more: a process that another test
+/// starts just now has it, too, until it becomes another program. What is asked there is not done, and its error says so.
+fn append_in_a_new_host(manager: &Manager, list: &List<u64>) -> u64 {
+    loop {
+        match manager.run(append, (list.clone(), vec![])) {
+            Err(error) if error.kind() == commonhold::ErrorKind::Died => println!("{error}"),
+            done => return done.unwrap(),
+        }
+    }
+}
+
 /// The same with something changed.
 fn changed<'a>(payload: &'a [u8], change: impl FnOnce(&mut Asked<'a>)) -> Vec<u8> {
     let mut asked = Asked::parse(payload).unwrap();
@@ -135,7 +146,7 @@ fn bombs_for_logic_leave_no_trace_and_keep_nobody_waiting() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let payload = asked_by_a_client(&manager, &list);
-    assert_eq!(manager.run(append, (list.clone(), vec![])).unwrap(), 0);
+    assert_eq!(append_in_a_new_host(&manager, &list), 0);
     let raw = Raw::connect(&manager);
     let say = |code: Ask, payload: &[u8]| {
         let (line, _) = raw.line_with_memory();
@@ -202,7 +213,7 @@ fn scribbling_on_a_line_of_logic_at_any_moment() {
     let manager = Manager::start().unwrap();
     let list = manager.list::<u64>([]).unwrap();
     let payload = asked_by_a_client(&manager, &list);
-    manager.run(append, (list.clone(), vec![])).unwrap();
+    append_in_a_new_host(&manager, &list);
     scribble_with(&manager, &frame(Ask::Logic as u8, 7, &payload), || manager.run(append, (list.clone(), vec![])).is_ok());
     assert!(list.len().unwrap() > 30);
     manager.audit().unwrap();
