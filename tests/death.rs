@@ -125,6 +125,8 @@ fn role_client() {
         })
         .unwrap();
     assert!(texts.insert(3, &large).unwrap().is_some());
+    // By a lane, behind its request.
+    assert!(texts.insert(3, &large[..20_000]).unwrap().is_some());
     list.extend([number; 3]).unwrap();
     manager
         .transaction(|tx| {
@@ -153,7 +155,7 @@ fn role_bystander() {
 
 #[test]
 fn a_client_dies_at_every_point_of_its_calls() {
-    let said = dying_at(&["upload: a part posted"], || clients_die(&Manager::start().unwrap()));
+    let said = dying_at(&["upload: a part posted", "lane: a value in the room"], || clients_die(&Manager::start().unwrap()));
     assert!(!said.contains("upload: some bytes sent"), "{said}");
 }
 
@@ -262,6 +264,7 @@ fn own(parent: &mut Parent) -> commonhold::Result<()> {
             tx.push(&log, i)
         })?;
         large.insert(i % 2, vec![i as u8; 200_000])?;
+        large.insert(i, vec![i as u8; 20_000])?;
         large.insert(i, vec![i as u8; 20])?;
     }
     Ok(())

@@ -91,6 +91,61 @@ fn payloads_of_every_size_on_either_side_of_a_border() {
     manager.audit().unwrap();
 }
 
+/// Writes values of many sizes by every operation that brings one, with keys of many, and reads them.
+fn values_behind(manager: &Manager) {
+    let dict: Dict<Vec<u8>, Vec<u8>> = manager.dict([(vec![], vec![])]).unwrap();
+    let (list, value, names) =
+        (manager.list([vec![0u8]]).unwrap(), manager.value::<Vec<u8>>(vec![]).unwrap(), manager.namespace().unwrap());
+    let referring: List<(List<u64>, Vec<u8>)> = manager.list([]).unwrap();
+    let mark = manager.list([7u64]).unwrap();
+    let sizes = [0, 8, 1000, 1023, 1024, 1025].into_iter().chain((1_850..2_050).step_by(11)).chain([4096, 20_000, 65_000]);
+    for (n, len) in sizes.enumerate() {
+        let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ n as u8).collect();
+        for key_len in [0, 1, 100, 1_000, 1_900, 2_100, 5_000] {
+            let key = vec![9; key_len];
+            let old = dict.insert(&key, &bytes).unwrap().map(|old| old.to_vec());
+            assert_eq!(old.is_some(), n > 0 || key_len == 0, "{len}, {key_len}");
+            assert!(dict.get(&key).unwrap().unwrap()[..] == bytes[..], "{len}, {key_len}");
+            // What is there already stays, and is lent.
+            assert!(dict.get_or_insert(&key, vec![1u8; len + 1]).unwrap()[..] == bytes[..]);
+        }
+        list.push(&bytes).unwrap();
+        list.insert(0, &bytes).unwrap();
+        assert!(list.set(0, &bytes).unwrap()[..] == bytes[..]);
+        assert!(list.get(0).unwrap().unwrap()[..] == bytes[..] && list.pop().unwrap().unwrap()[..] == bytes[..]);
+        value.set(&bytes).unwrap();
+        assert!(value.get().unwrap()[..] == bytes[..]);
+        names.set::<Vec<u8>>("name", &bytes).unwrap();
+        assert!(names.get::<Vec<u8>>("name").unwrap().unwrap()[..] == bytes[..]);
+        referring.push((mark.clone(), bytes.clone())).unwrap();
+        let last = referring.pop().unwrap().unwrap().to_owned();
+        assert!(last.0.to_string() == "[7]" && last.1 == bytes);
+        assert_eq!(list.set(9_999, &bytes).unwrap_err().kind(), ErrorKind::OutOfRange);
+    }
+    manager.audit().unwrap();
+}
+
+#[test]
+fn values_behind_their_requests_are_what_they_were_on_every_road() {
+    let manager = Manager::start().unwrap();
+    let before = lane_calls(&manager);
+    values_behind(&manager);
+    assert!(lane_calls(&manager) > before);
+    values_behind(&Manager::in_process().unwrap());
+    let mut role = Role::start("role_values_by_the_socket");
+    role.say(manager.address());
+    let before = lane_calls(&manager);
+    role.expect("done");
+    assert_eq!(lane_calls(&manager), before);
+}
+
+#[test]
+fn role_values_by_the_socket() {
+    let Some(mut parent) = Parent::of("role_values_by_the_socket") else { return };
+    values_behind(&Manager::builder().lanes(false).connect(&parent.hear()).unwrap());
+    parent.say("done");
+}
+
 #[test]
 fn more_threads_than_lanes() {
     let manager = Manager::start().unwrap();

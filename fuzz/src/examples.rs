@@ -5,6 +5,7 @@ use commonhold::{Any, Counter, Dict, Error, ErrorKind, Handle, Manager, Shared};
 use commonhold_ipc::auth::Refusal;
 use commonhold_ipc::block::Place;
 use commonhold_ipc::handshake::{self, ClientHello, Purpose, ServerHello, Versions, Welcome};
+use commonhold_ipc::lane::ROOM;
 use commonhold_ipc::value::Ser;
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::{Outcome, write_error};
@@ -34,6 +35,12 @@ pub fn lanes() -> Vec<Vec<u8>> {
         let head = Head { len: payload.len() as u32, code: Call::Commit as u8, quiet: false, lane: 1, number: 1 };
         [&head.to_bytes()[..], &0u64.to_le_bytes(), &3u64.to_le_bytes(), &payload].concat()
     });
+    // With a value behind the request, in the room.
+    let with_values = commits().into_iter().map(|payload| {
+        let head = Head { len: payload.len() as u32, code: Call::Commit as u8, quiet: false, lane: 1, number: 1 };
+        [&head.to_bytes()[..], &(ROOM | 5_000 << 32).to_le_bytes(), &3u64.to_le_bytes(), &payload].concat()
+    });
+    let requests = requests.chain(with_values);
     requests.filter(|request| request.len() <= 2048).collect()
 }
 

@@ -151,6 +151,8 @@ fn lane(bytes: &[u8]) -> bool {
         }
         let Some(request) = served.request(1) else { return false };
         assert_eq!(request.head.lane, 1);
+        let value = served.value_behind(&request);
+        assert_eq!(value.map_or(0, |value| value.len()), u64::from(request.value_len));
         let mut buffer = Vec::new();
         let Some(payload) = served.copy_payload(&request, usize::MAX, &mut buffer) else { return false };
         assert_eq!(payload.len(), request.head.len as usize);

@@ -2,12 +2,16 @@
 //!
 //! By a lane a value comes in parts, each a call of its own. Until the last one is there the value *grows*, and no operation can name it.
 //!
+//! A value that stands behind its request, on a lane, is not sent ahead: it is here while that request is done, for one operation to copy it.
+//!
 //! No version shows such a block until an operation adopts it. A commit uses up every upload that it names, whatever becomes
 //! of it; a client that changes its mind discards them, and a session's end frees all of its own.
 
 use crate::memory::Memory;
 use commonhold_ipc::error::{Error, Result};
+use commonhold_ipc::lane::ValueBehind;
 use commonhold_ipc::limits::{UPLOADS_GROWING_MAX, UPLOADS_PER_SESSION_MAX};
+use commonhold_ipc::wire::{BEHIND, malformed};
 use std::collections::HashMap;
 
 /// A value that has arrived.
@@ -36,6 +40,8 @@ pub struct Uploads {
     growing: HashMap<u64, Growing>,
     /// Why others were not taken: there were too many. Which ones is not remembered.
     refused: Option<Error>,
+    /// The value that the request brings which is being done, until an operation takes it.
+    behind: Option<ValueBehind>,
 }
 
 impl Uploads {
@@ -100,8 +106,28 @@ impl Uploads {
         match self.arrived.get(&number) {
             Some(Ok(upload)) => Ok(*upload),
             Some(Err(error)) => Err(error.clone()),
-            None => Err(self.refused.clone().unwrap_or_else(|| commonhold_ipc::wire::malformed("upload's number"))),
+            None => Err(self.refused.clone().unwrap_or_else(unknown)),
         }
+    }
+
+    /// From now on the value behind a request can be named, as [`BEHIND`], once; or not any more.
+    pub fn set_behind(&mut self, value: Option<ValueBehind>) {
+        self.behind = value;
+    }
+
+    /// The value behind the request.
+    pub fn behind(&self) -> Result<&ValueBehind> {
+        self.behind.as_ref().ok_or_else(unknown)
+    }
+
+    /// The same, for the operation that uses it.
+    pub fn take_behind(&mut self) -> Option<ValueBehind> {
+        self.behind.take()
+    }
+
+    /// Whether an operation can still use what it names so.
+    pub fn has(&self, number: u64) -> bool {
+        if number == BEHIND { self.behind.is_some() } else { self.look(number).is_ok() }
     }
 
     /// The operation that uses it has taken it over.
@@ -140,6 +166,11 @@ impl Uploads {
         let growing = self.growing.values().map(|growing| &growing.target);
         self.arrived.values().chain(growing).filter_map(|upload| upload.as_ref().ok()).map(|upload| upload.block)
     }
+}
+
+#[cold]
+fn unknown() -> Error {
+    malformed("upload's number")
 }
 
 /// A block for a value that is about to arrive.

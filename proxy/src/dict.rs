@@ -2,6 +2,7 @@
 
 use crate::guard::{Ref, checked};
 use crate::handle::{Handle, Object, debug, handle, len_of};
+use crate::lane::Standing;
 use crate::retry::{Attempt, HasTicket, until_done};
 use crate::seen;
 use crate::session::SessionCore;
@@ -14,8 +15,8 @@ use commonhold_ipc::index::{self, Entries};
 use commonhold_ipc::pin::Hold;
 use commonhold_ipc::value::{AsShared, Key, Number, Shared, ShortArchive, access, text};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, Op};
-use commonhold_ipc::wire::malformed;
 use commonhold_ipc::wire::reply::Outcome;
+use commonhold_ipc::wire::{Payload, malformed};
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
@@ -142,9 +143,20 @@ impl<K: Key, V: Shared> Dict<K, V> {
     fn put(&self, key: &impl AsShared<K>, value: &impl AsShared<V>, only_if_absent: bool) -> Result<Option<Ref<'_, V>>> {
         let session = self.object.ready()?;
         with_entry::<K, V, _>(session, value_align::<K, V>(), key, value, |key, value, ser| {
+            if let Some((payload, standing)) = value.apart(session, ser, key.len()) {
+                return self.put_standing(key, payload, standing, only_if_absent);
+            }
             let op = Op::Insert { object: self.id(), key, value: value.payload(ser), only_if_absent, lend: true };
             session.op_then(&op, |version, outcome| lent(session, version, outcome))
         })
+    }
+
+    /// The same where the value stands in the room already. Apart, so that small values, whose way is short, have nothing of it.
+    #[inline(never)]
+    fn put_standing(&self, key: &[u8], value: Payload<'_>, standing: Standing<'_>, only_if_absent: bool) -> Result<Option<Ref<'_, V>>> {
+        let session = self.object.ready()?;
+        let op = Op::Insert { object: self.id(), key, value, only_if_absent, lend: true };
+        session.op_standing_then(&op, standing, |version, outcome| lent(session, version, outcome))
     }
 
     /// The value of a key; if there is none, inserts this one first.

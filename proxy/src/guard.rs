@@ -201,6 +201,7 @@ impl<T: Shared> Clone for View<'_, T> {
 impl<T: Shared> Copy for View<'_, T> {}
 
 impl<'s, T: Shared> View<'s, T> {
+    #[inline(always)]
     pub(crate) fn new(session: &'s Arc<SessionCore>, place: &Place) -> Result<Self> {
         Ok(View { archived: session.value::<T>(place)?, table: &session.pins })
     }

@@ -65,6 +65,19 @@ impl Part<'_> {
     fn start(&self) -> u64 {
         self.range.start + PAYLOAD_AT
     }
+
+    /// Goes with a call that has been posted: it may be read until there is an answer. Without one, it goes with the session.
+    fn keep(self, posted: Result<UnderWay>) -> Result<UnderWay> {
+        let range = self.range.clone();
+        std::mem::forget(self);
+        Ok(UnderWay { part: Some(range), ..posted? })
+    }
+}
+
+/// A value that stands in the room already, ahead of the request that names it as [`BEHIND`](commonhold_ipc::wire::BEHIND).
+pub struct Standing<'l> {
+    part: Part<'l>,
+    bytes: u32,
 }
 
 impl Drop for Part<'_> {
@@ -132,9 +145,43 @@ impl LaneRoad {
         if payload.len() <= IN_PLACE_BYTES {
             return Some(self.post(connection, head, Ok(payload), changes));
         }
+        self.begin_in_room(connection, head, payload, changes)
+    }
+
+    #[inline(never)]
+    fn begin_in_room(&self, connection: &Connection, head: Head, payload: &[u8], changes: bool) -> Option<Result<UnderWay>> {
         let part = self.part(payload.len() as u64)?;
         self.write(part.start(), payload);
-        Some(self.post_part(connection, head, part, changes))
+        let posted = self.post_at(connection, head, part.start(), changes);
+        Some(part.keep(posted))
+    }
+
+    /// Puts a value into the room, and leaves place for a request of at most so many bytes. `None`: the thread's next call could not go by its
+    /// lane, or there is no room.
+    pub fn stand(&self, connection: &Connection, lane: u16, value: &[u8], request: usize) -> Option<Standing<'_>> {
+        if !self.is_free(lane) || connection.is_streaming_here() {
+            return None;
+        }
+        let behind = if request > IN_PLACE_BYTES { request } else { 0 };
+        let part = self.part((value.len() + behind) as u64)?;
+        self.write(part.start(), value);
+        points::client("lane: a value in the room");
+        Some(Standing { part, bytes: value.len() as u32 })
+    }
+
+    /// Runs a call that names a value which stands in the room, on the lane for which that has been asked. There was no other since.
+    pub fn call_with(&self, connection: &Connection, request: &Request, value: Standing<'_>, lane: u16, number: u64) -> Result<Reply> {
+        let (head, payload) = request.parts(lane, number)?;
+        let Standing { part, bytes } = value;
+        let in_slot = head.len as usize <= IN_PLACE_BYTES;
+        if !in_slot {
+            let behind = part.start() + u64::from(bytes);
+            assert!(behind + payload.len() as u64 <= part.range.end, "a request of {} bytes, of which fewer were said", payload.len());
+            self.write(behind, payload);
+        }
+        let posted = self.lanes.post_with(lane, head, in_slot.then_some(payload), (ROOM + part.start(), bytes));
+        let under_way = part.keep(self.under_way(connection, lane, posted, true));
+        self.finish(connection, under_way?, true)
     }
 
     /// Whether a call has been answered.
@@ -143,23 +190,20 @@ impl LaneRoad {
         self.lanes.is_free(call.lane)
     }
 
-    /// Posts a call that changes nothing yet, and whose payload stands in room of the caller's, on a free lane.
-    pub fn post_at(&self, connection: &Connection, head: Head, place: u64) -> Result<UnderWay> {
-        self.post(connection, head, Err(ROOM + place), false)
+    /// Posts a call whose payload stands in room of the caller's, on a free lane.
+    #[inline(never)]
+    pub fn post_at(&self, connection: &Connection, head: Head, place: u64, changes: bool) -> Result<UnderWay> {
+        self.post(connection, head, Err(ROOM + place), changes)
     }
 
-    fn post_part(&self, connection: &Connection, head: Head, part: Part<'_>, changes: bool) -> Result<UnderWay> {
-        let posted = self.post(connection, head, Err(ROOM + part.start()), changes);
-        // It may be read until there is an answer; without one, it goes with the session.
-        let range = part.range.clone();
-        std::mem::forget(part);
-        Ok(UnderWay { part: Some(range), ..posted? })
-    }
-
-    #[inline]
+    #[inline(always)]
     fn post(&self, connection: &Connection, head: Head, payload: Result<&[u8], u64>, changes: bool) -> Result<UnderWay> {
-        let lane = head.lane;
-        let (mark, posted) = self.lanes.post(lane, head, payload);
+        self.under_way(connection, head.lane, self.lanes.post(head.lane, head, payload), changes)
+    }
+
+    /// A call that has been posted: rings for it, if it must.
+    #[inline(always)]
+    fn under_way(&self, connection: &Connection, lane: u16, (mark, posted): (u32, Posted), changes: bool) -> Result<UnderWay> {
         let manager = match posted {
             Posted::Seen { here: false } => Peer::Awake,
             Posted::Seen { here: true } => Peer::Here,

@@ -171,8 +171,8 @@ impl<T: Shared> List<T> {
     pub fn set(&self, position: usize, value: impl AsShared<T>) -> Result<Ref<'_, T>> {
         let session = self.object.ready()?;
         with_element::<T, _>(session, &value, |value, ser| {
-            let op = Op::ListSet { object: self.id(), position: position as u64, value: value.payload(ser), lend: true };
-            session.op_then(&op, |version, outcome| lent(session, version, outcome))?.ok_or_else(|| malformed("reply"))
+            let op = |value| Op::ListSet { object: self.id(), position: position as u64, value, lend: true };
+            session.op_with((value, ser), 0, op, |version, outcome| lent(session, version, outcome))?.ok_or_else(|| malformed("reply"))
         })
     }
 
@@ -192,9 +192,7 @@ impl<T: Shared> List<T> {
     fn put_at(&self, position: u64, value: &impl AsShared<T>) -> Result<()> {
         let session = self.object.ready()?;
         if inline_bytes::<T>() == 0 {
-            let mut run = Run::new::<T>();
-            run.add::<T>(session, value)?;
-            return self.splice_run(position, 0, &run);
+            return with_element::<T, _>(session, value, |value, ser| session.put_element(self.id(), position, value, ser));
         }
         let put =
             |bytes: &[u8]| session.op_quietly(&Op::ListSplice { object: self.id(), position, remove: 0, values: Values::Packed(bytes) });

@@ -3,6 +3,7 @@
 use crate::connection::{Connection, Reply, disconnected};
 use crate::gate::Gate;
 use crate::lane::LaneRoad;
+use crate::lane::Standing;
 use crate::request::Request;
 use crate::unpoisoned::lock;
 use commonhold_ipc::arena::{self, ALIVE};
@@ -369,6 +370,12 @@ impl SessionCore {
             Some(reply) => reply?,
             None => self.connection.call(lane, request.frame(lane, number)?, changes)?,
         };
+        self.hear(reply, lane, number, then)
+    }
+
+    /// Hands a reply on, and acknowledges what it lends.
+    #[inline(always)]
+    fn hear<R>(&self, reply: Reply, lane: u16, number: u64, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
         let lends = reply.lends();
         let done = then(reply);
         if lends {
@@ -399,6 +406,17 @@ impl SessionCore {
         crate::inside::check(self)?;
         self.gate.pass();
         self.call_then(request, true, then)
+    }
+
+    /// The same of one that names a value which stands in the room already, for this thread's next call.
+    pub fn commit_standing<R>(&self, request: &Request, value: Standing<'_>, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
+        crate::inside::check(self)?;
+        self.gate.pass();
+        self.check()?;
+        let lane = self.pins.lane();
+        let number = self.next_call(lane);
+        let reply = self.lane_road().ok_or_else(disconnected)?.call_with(&self.connection, request, value, lane, number)?;
+        self.hear(reply, lane, number, then)
     }
 
     /// A call with a number as its payload.

@@ -53,7 +53,7 @@ impl<T: Shared> Value<T> {
     pub fn set(&self, value: impl AsShared<T>) -> Result<()> {
         let session = self.object.ready()?;
         with_element::<T, _>(session, &value, |value, ser| {
-            session.op_quietly(&Op::ValueSet { object: self.id(), value: value.payload(ser) })
+            session.op_quietly_with((value, ser), 0, |value| Op::ValueSet { object: self.id(), value })
         })
     }
 
@@ -277,8 +277,8 @@ impl Namespace {
         let target = Target::Entry { key_len: range.len() as u64, align: 16 };
         let value = Outgoing::of_bytes(session, &mut ser, &bytes, target)?;
         let key = &ser.bytes()[range];
-        session.op(&Op::Insert { object: self.id(), key, value: value.payload(&ser), only_if_absent: false, lend: false })?;
-        Ok(())
+        let op = |value| Op::Insert { object: self.id(), key, value, only_if_absent: false, lend: false };
+        session.op_quietly_with((&value, &ser), key.len(), op)
     }
 
     /// Takes an attribute away. Whether there was one.

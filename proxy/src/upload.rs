@@ -136,7 +136,7 @@ impl Parts {
         let len = PART_HEAD_BYTES as u32 + self.filled as u32;
         let head = Head { len, code: Call::Part as u8, quiet: true, lane, number: self.number };
         points::client("upload: a part in the room");
-        let under_way = road.post_at(&self.session.connection, head, place)?;
+        let under_way = road.post_at(&self.session.connection, head, place, false)?;
         points::client("upload: a part posted");
         self.under_way = Some(under_way);
         self.posted += self.filled;

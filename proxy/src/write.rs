@@ -2,15 +2,16 @@
 
 use crate::connection::Reply;
 use crate::guard::Ref;
+use crate::lane::Standing;
 use crate::payload::{Target, Value};
 use crate::request::Request;
 use crate::session::{SessionCore, Stored};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::value::{AsShared, Ser, Shared, access, to_owned, with_scratch};
-use commonhold_ipc::wire::commit::{CommitWriter, Op};
+use commonhold_ipc::wire::commit::{CommitWriter, Op, Values};
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::run::RunMark;
-use commonhold_ipc::wire::{Call, malformed};
+use commonhold_ipc::wire::{Call, Payload, malformed};
 use std::sync::Arc;
 
 /// What a commit of conditions came to.
@@ -32,6 +33,66 @@ impl SessionCore {
             Reply::Done(version, outcome) => then(version, outcome),
             Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
         })
+    }
+
+    /// Commits one operation with a value, which has so many bytes `beside` it, those of its key; `then` as in [`op_then`](Self::op_then).
+    pub fn op_with<'a, R>(
+        &self,
+        (value, ser): (&'a Value, &'a Ser),
+        beside: usize,
+        op: impl Fn(Payload<'a>) -> Op<'a>,
+        then: impl FnOnce(u64, Outcome) -> Result<R>,
+    ) -> Result<R> {
+        match value.apart(self, ser, beside) {
+            None => self.op_then(&op(value.payload(ser)), then),
+            Some((payload, standing)) => self.op_standing_then(&op(payload), standing, then),
+        }
+    }
+
+    /// The same of one whose outcome is of no interest.
+    pub fn op_quietly_with<'a>(&self, (value, ser): (&'a Value, &'a Ser), beside: usize, op: impl Fn(Payload<'a>) -> Op<'a>) -> Result<()> {
+        match value.apart(self, ser, beside) {
+            None => self.op_quietly(&op(value.payload(ser))),
+            Some((payload, standing)) => self.op_standing_quietly(&op(payload), standing),
+        }
+    }
+
+    /// Puts an element, which has a block of its own, into a list.
+    pub fn put_element(self: &Arc<Self>, list: u64, position: u64, value: &Value, ser: &Ser) -> Result<()> {
+        let _stored = value.stored(self)?;
+        let mut bytes = Vec::new();
+        let splice = |bytes| Op::ListSplice { object: list, position, remove: 0, values: Values::Each(1, bytes) };
+        match value.apart(self, ser, 0) {
+            None => {
+                value.payload(ser).write(&mut bytes);
+                self.op_quietly(&splice(&bytes))
+            }
+            Some((payload, standing)) => {
+                payload.write(&mut bytes);
+                self.op_standing_quietly(&splice(&bytes), standing)
+            }
+        }
+    }
+
+    /// Commits one operation whose value stands in the room already.
+    pub fn op_standing_then<R>(&self, op: &Op<'_>, value: Standing<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
+        self.op_standing(op, value, false, |reply| match reply {
+            Reply::Done(version, outcome) => then(version, outcome),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
+        })
+    }
+
+    fn op_standing_quietly(&self, op: &Op<'_>, value: Standing<'_>) -> Result<()> {
+        self.op_standing(op, value, true, |reply| match reply {
+            Reply::Done(..) => Ok(()),
+            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
+        })
+    }
+
+    fn op_standing<R>(&self, op: &Op<'_>, value: Standing<'_>, quiet: bool, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
+        let mut request = Request::single(quiet);
+        request.write_single(op);
+        self.commit_standing(&request, value, then)
     }
 
     /// Commits one operation that lends nothing.
@@ -74,7 +135,7 @@ fn committed(reply: Reply) -> Result<Committed> {
 }
 
 /// A guard on what a reply lends, or on what it brought.
-#[inline]
+#[inline(always)]
 pub fn lent<'g, T: Shared>(session: &'g Arc<SessionCore>, version: u64, outcome: Outcome) -> Result<Option<Ref<'g, T>>> {
     let (place, handles) = match outcome {
         Outcome::Nothing | Outcome::Something => return Ok(None),

@@ -227,7 +227,7 @@ fn large_corrupt_archives_stay_refused() {
     }
 }
 
-fn archive<T: commonhold::Shared>(value: &T) -> Vec<u8> {
+pub fn archive<T: commonhold::Shared>(value: &T) -> Vec<u8> {
     let mut ser = commonhold::__rt::Ser::buffer();
     let range = ser.put::<T>(value).unwrap();
     ser.bytes()[range].to_vec()

@@ -4,7 +4,7 @@ use super::*;
 use commonhold_ipc::lane::{CallingLanes, IN_PLACE_BYTES, LANES, Posted, ROOM, SEGMENT_BYTES, Waited};
 use commonhold_ipc::limits::{LANE_ROOM_BYTES, UPLOADS_GROWING_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::Spin;
-use commonhold_ipc::wire::{PART_HEAD_BYTES, PartHead};
+use commonhold_ipc::wire::{BEHIND, PART_HEAD_BYTES, PartHead};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// The lanes of a raw peer.
@@ -146,26 +146,94 @@ fn requests_on_lanes_that_are_none() {
     scene.end();
 }
 
+/// A value that a request brings is there once, for its own operations, and only for a commit that came by a lane.
+#[test]
+fn values_behind_requests_that_are_none() {
+    let scene = Scene::new();
+    let dict: Dict<u64, Vec<u8>> = scene.manager.dict([(1u64, vec![1u8])]).unwrap();
+    let blocks = || scene.manager.stats().unwrap().blocks;
+    let behind = Payload { source: Source::Upload(BEHIND), handles: Words::new(&[]).unwrap() };
+    let op = |key: &'static [u8; 8]| Op::Insert { object: dict.id(), key, value: behind, only_if_absent: false, lend: false };
+    let (one, twice) = (commit(&[], &[op(b"\x02\0\0\0\0\0\0\0")]), commit(&[], &[op(b"\x03\0\0\0\0\0\0\0"), op(b"\x04\0\0\0\0\0\0\0")]));
+    let call = |hands: &Hands, code: Call, payload: &[u8], len: u32| {
+        assert!(hands.lanes.is_free(1));
+        let (mark, _) = hands.lanes.post_with(1, head(code as u8, payload.len()), Some(payload), (ROOM, len));
+        hands.raw.request(Call::Ring as u8, 1, 0, &[]);
+        let waited = hands.lanes.wait(1, mark, &ALIVE, Some(&mut Spin::new())).unwrap();
+        (waited == Waited::Answered).then(|| hands.lanes.reply_head(1).code)
+    };
+    let value: Vec<u8> = contents::archive(&vec![5u8; 3_000]);
+    let hands = Hands::new(&scene);
+    hands.lanes.back_room(0..LANE_ROOM_BYTES).unwrap();
+    hands.lanes.write_room(0, &value);
+    assert_eq!(call(&hands, Call::Commit, &one, value.len() as u32), Some(Status::Done as u8));
+    assert!(dict.get(2).unwrap().unwrap().iter().all(|byte| *byte == 5));
+    let before = blocks();
+    // Named twice, once in vain: nothing is done, nothing is left.
+    assert_eq!(call(&hands, Call::Commit, &twice, value.len() as u32), Some(Status::Failed as u8));
+    // Named where there is none: behind another request's back, on the other lane, by the socket.
+    assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
+    assert_eq!(hands.call(2, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
+    let mut hands = hands;
+    assert!(matches!(hands.raw.call(Call::Commit, &one), Answer::Failed(_)));
+    // Brought and not named; brought for an object that is not there; larger than any room.
+    let none = commit(&[], &[]);
+    assert_eq!(call(&hands, Call::Commit, &none, value.len() as u32), Some(Status::Done as u8));
+    let gone = Op::ValueSet { object: 1 << 40, value: behind };
+    assert_eq!(call(&hands, Call::Commit, &commit(&[], &[gone]), 100), Some(Status::Failed as u8));
+    assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
+    // An upload with that number is none.
+    hands.raw.upload(BEHIND, UploadHead { prefix: 16, len: 100, handles: 0 }, &[1; 100]);
+    assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
+    drop(hands);
+    for code in [Call::Series, Call::RunCommit, Call::Part, Call::Ticket, Call::Create] {
+        let hands = Hands::new(&scene);
+        hands.lanes.back_room(0..LANE_ROOM_BYTES).unwrap();
+        assert_eq!(call(&hands, code, &one, 100), None, "{code:?}");
+    }
+    // Holes are zeros, which are an archive or none: who reads it is told.
+    let hands = Hands::new(&scene);
+    assert_eq!(call(&hands, Call::Commit, &one, LANE_ROOM_BYTES as u32), Some(Status::Done as u8));
+    let _ = dict.get(2).map(|value| value.map(|value| value.len()));
+    dict.insert(2, vec![]).unwrap();
+    scene.step();
+    assert!(dict.get(3).unwrap().is_none() && dict.get(4).unwrap().is_none());
+    drop(hands);
+    let until = patience();
+    while blocks() != before {
+        assert!(Instant::now() < until, "something of it is left");
+        std::thread::yield_now();
+    }
+    drop(dict);
+    scene.end();
+}
+
 /// Requests are changed while they are read: nothing that is checked may be something else when it is used.
 #[test]
 fn scribbling_at_any_moment() {
     let scene = Scene::new();
     let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let texts: Dict<u64, Vec<u8>> = scene.manager.dict([(2u64, vec![1u8])]).unwrap();
     let good = insert(dict.id(), 2);
+    let behind = Payload { source: Source::Upload(BEHIND), handles: Words::new(&[]).unwrap() };
+    let set = Op::Insert { object: texts.id(), key: &2u64.to_le_bytes(), value: behind, only_if_absent: false, lend: true };
+    let with_value = commit(&[], &[set]);
     let mut choices = Choices(11);
     let (mut answered, mut ended) = (0, 0);
     for round in 0..cases(60) {
         let hands = Hands::new(&scene);
         let segment = Segment::map(&hands.raw.fds[2], SEGMENT_BYTES, Access::ReadWrite).unwrap();
+        hands.lanes.back_room(0..64 << 10).unwrap();
         let stop = AtomicBool::new(false);
         let seed = choices.below(1 << 30);
         std::thread::scope(|scope| {
             let scribbler = scope.spawn(|| {
                 let mut choices = Choices(seed + 1);
                 while !stop.load(Ordering::Relaxed) {
-                    // Of the first two slots in use: the request, the reply, the words; now and then the doorbells.
-                    let word = match choices.below(40) {
+                    // Of the first two slots in use: the request, the reply, the words; now and then the doorbells, and the value in the room.
+                    let word = match choices.below(50) {
                         0 => choices.below(9),
+                        40.. => ROOM / 8 + choices.below(400),
                         1..20 => (8192 + 2048) / 8 + choices.below(32),
                         20..30 => 8192 / 8 + choices.below(512),
                         _ => 12_288 / 8 + choices.below(512),
@@ -181,7 +249,10 @@ fn scribbling_at_any_moment() {
             });
             for at in 0..200 {
                 let lane = 1 + (at % 2) as u16;
-                let (_, posted) = hands.lanes.post(lane, head(1, good.len()), Ok(&good));
+                let (_, posted) = match at % 3 {
+                    0 => hands.lanes.post_with(lane, head(1, with_value.len()), Some(&with_value), (ROOM, 3_000)),
+                    _ => hands.lanes.post(lane, head(1, good.len()), Ok(&good)),
+                };
                 if hands.raw.channel.send(&Head { len: 0, code: Call::Ring as u8, quiet: true, lane, number: 0 }.to_bytes()).is_err() {
                     break;
                 }
@@ -196,8 +267,10 @@ fn scribbling_at_any_moment() {
         ended += u32::from(hands.raw.channel.send(&[0]).is_err());
     }
     println!("{answered} posts under the manager's eyes, {ended} sessions ended");
+    // Whatever is there, who reads it reads that, or is told what it is not.
+    let _ = texts.get(2).map(|text| text.map(|text| text.len()));
     scene.step();
-    drop(dict);
+    drop((dict, texts));
     scene.end();
 }
 

@@ -171,21 +171,40 @@ impl CallingLanes {
     }
 
     /// Posts a request on a free lane: its payload in place, or at an offset of the segment, in the room. Returns its mark.
-    #[inline]
+    #[inline(always)]
     pub fn post(&self, lane: u16, head: Head, payload: Result<&[u8], u64>) -> (u32, Posted) {
-        let slot = slot(lane);
-        let number = &self.posts[usize::from(lane)];
-        let mark = number.load(Ordering::Relaxed).wrapping_add(2) | 1;
         let place = match payload {
             Ok(bytes) => {
-                assert!(bytes.len() <= IN_PLACE_BYTES, "{} bytes do not fit into a slot", bytes.len());
-                store_bytes(words(&self.segment, slot + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), bytes);
+                self.lay_down(lane, bytes);
                 0
             }
             Err(offset) => offset,
         };
+        self.post_placed(lane, head, place)
+    }
+
+    /// Posts a request with a value behind it, which stands at this offset of the segment, in the room, and has so many bytes. The payload
+    /// stands in the slot, or follows the value if it does not fit there: then it is none here.
+    #[inline(never)]
+    pub fn post_with(&self, lane: u16, head: Head, payload: Option<&[u8]>, (place, len): (u64, u32)) -> (u32, Posted) {
+        payload.into_iter().for_each(|payload| self.lay_down(lane, payload));
+        self.post_placed(lane, head, place | u64::from(len) << 32)
+    }
+
+    /// Writes a payload into a lane's slot.
+    #[inline(always)]
+    fn lay_down(&self, lane: u16, bytes: &[u8]) {
+        assert!(bytes.len() <= IN_PLACE_BYTES, "{} bytes do not fit into a slot", bytes.len());
+        store_bytes(words(&self.segment, slot(lane) + REQUEST_PAYLOAD, IN_PLACE_BYTES / 8), bytes);
+    }
+
+    #[inline(always)]
+    fn post_placed(&self, lane: u16, head: Head, place: u64) -> (u32, Posted) {
+        let number = &self.posts[usize::from(lane)];
+        let mark = number.load(Ordering::Relaxed).wrapping_add(2) | 1;
         let ([first, second], cpu) = (head.to_words(), sys::current_cpu());
-        store_words(words(&self.segment, slot + REQUEST, 4), [first, second, place, u64::from(mark) | u64::from(cpu) << 32]);
+        let words = words(&self.segment, slot(lane) + REQUEST, 4);
+        store_words(words, [first, second, place, u64::from(mark) | u64::from(cpu) << 32]);
         number.store(mark, Ordering::Relaxed);
         crate::points::client("lane: before it is posted");
         let watched = post(&Doorbell { segment: &self.segment, lane });

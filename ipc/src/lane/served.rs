@@ -1,15 +1,27 @@
 //! A session's lanes, as the manager sees them: written by somebody else at any moment, and so copied before it is looked at.
+//!
+//! What a request says is copied into memory of the manager's own before it is looked at. The bytes of a value are looked at by
+//! nobody; so one that does not fit into the slot stands *behind* its request, in the room, and is copied once, straight into its
+//! block, when that has been allocated. Who changes it meanwhile has stored something else. Small ones are copied as parts of their requests: that
+//! is shorter than to come back for them. The slot says where in the room, and how many bytes the value has:
+//!
+//! | place | bytes of the value | the request | the value |
+//! |---|---|---|---|
+//! | 0 | 0 | in the slot | |
+//! | in the room | 0 | there | |
+//! | in the room | more, and the request's length is no more than a slot's | in the slot | there |
+//! | in the room | more, and the request is longer | follows the value | there |
 
 use super::{
     ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
     REQUEST_PAYLOAD, ROOM, RUN_BYTES, SEGMENT_BYTES, SLEEPING, WATCHED, load_runs, slot, stop_watching, store_bytes, words,
 };
 use crate::error::Result;
-use crate::limits::LANE_ROOM_BYTES;
 use crate::map::{Access, ArenaWriter, Segment};
 use crate::sys;
 use crate::wire::{HEAD_BYTES, Head};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// A request as it stood in its slot when it was copied. Where its payload is lies within the segment.
@@ -23,6 +35,44 @@ pub struct Request {
     pub cpu: u32,
     /// Where in the segment its payload is; 0: in the slot.
     place: u64,
+    /// Where in the room the value stands that it brings, if it does.
+    value: u64,
+    /// That value's bytes; 0: there is none.
+    pub value_len: u32,
+}
+
+/// Where a request of so many bytes stands if its slot does not simply hold it (0: in the slot, and the value that it brings is in the room),
+/// and where that value does. `None`: not in the room.
+#[inline(never)]
+fn places(len: u32, place: u64) -> Option<(u64, u64, u32)> {
+    let (len, value, value_len) = (u64::from(len), u64::from(place as u32), (place >> 32) as u32);
+    let behind = value + u64::from(value_len);
+    let (place, end) = if value_len > 0 && len <= IN_PLACE_BYTES as u64 { (0, behind) } else { (behind, behind + len) };
+    ((ROOM..SEGMENT_BYTES).contains(&value) && end <= SEGMENT_BYTES).then_some((place, value, value_len))
+}
+
+/// The value behind a request, in the room, where its client may be writing. Whoever uses it copies it into its block, and looks at nothing.
+pub struct ValueBehind {
+    lanes: Arc<OwnedFd>,
+    at: u64,
+    len: u32,
+}
+
+impl ValueBehind {
+    /// Its bytes.
+    pub fn len(&self) -> u64 {
+        self.len.into()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies it into a block of the arena that no version shows. `false`: it could not be read.
+    pub fn copy_to_arena(&self, arena: &ArenaWriter, block: u64) -> bool {
+        arena.read_file(&self.lanes, self.at, block, self.len())
+    }
 }
 
 /// How an answer was given.
@@ -46,7 +96,7 @@ const CLIENTS_LANES: [u64; DOORBELL_WORDS] = {
 pub struct ServedLanes {
     /// Doorbells and slots; the room is not mapped.
     pub(super) segment: Segment,
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     /// Lanes that were ever posted on.
     used: [u64; DOORBELL_WORDS],
 }
@@ -115,7 +165,7 @@ impl ServedLanes {
         sys::back(&file, 0..4096)?;
         let segment = Segment::map(&file, ROOM, Access::ReadWrite)?;
         segment.keep_from_dumps()?;
-        Ok(ServedLanes { segment, file, used: [0; DOORBELL_WORDS] })
+        Ok(ServedLanes { segment, file: Arc::new(file), used: [0; DOORBELL_WORDS] })
     }
 
     /// Says that the doorbells are looked at from now on, on this processor. Look at them after it.
@@ -154,12 +204,16 @@ impl ServedLanes {
         let words = words(&self.segment, slot(lane) + REQUEST, 4);
         let word = |at: usize| words[at].load(Ordering::Relaxed);
         let (head, place, mark, cpu) = (Head::from_words([word(0), word(1)]), word(2), word(3) as u32, (word(3) >> 32) as u32);
-        let len = u64::from(head.len);
-        let fits = match place {
-            0 => len <= IN_PLACE_BYTES as u64,
-            place => (ROOM..SEGMENT_BYTES).contains(&place) && len <= LANE_ROOM_BYTES && place + len <= SEGMENT_BYTES,
+        let (place, value, value_len) = match place {
+            0 if head.len as usize <= IN_PLACE_BYTES => (0, 0, 0),
+            place => places(head.len, place)?,
         };
-        (fits && mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, cpu, place })
+        (mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, cpu, place, value, value_len })
+    }
+
+    /// The value that a request brings, if it does.
+    pub fn value_behind(&self, request: &Request) -> Option<ValueBehind> {
+        (request.value_len > 0).then(|| ValueBehind { lanes: self.file.clone(), at: request.value, len: request.value_len })
     }
 
     /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer, and gives them. `None`: they could not be read.

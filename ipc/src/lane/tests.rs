@@ -1,7 +1,9 @@
 //! Tests of lanes, both sides in one process.
 use super::*;
 use crate::liveness::AliveKeeper;
+use crate::map::ArenaWriter;
 use crate::socket::Spin;
+use crate::sys;
 use crate::wire::{Call, Head};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -124,6 +126,62 @@ fn requests_that_reach_out_of_the_segment_are_none() {
     assert_eq!(served.request(1), None, "longer than a slot");
     calling.post(1, head(0), Ok(&[]));
     assert!(served.request(1).is_some());
+}
+
+#[test]
+fn a_value_goes_behind_its_request_from_the_room_into_its_block() {
+    let (served, calling) = both();
+    let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", 1 << 20).unwrap(), 1 << 20).unwrap();
+    arena.back(0..1 << 20).unwrap();
+    let bytes: Vec<u8> = (0..LANE_ROOM_BYTES).map(|at| (at % 251) as u8).collect();
+    calling.back_room(0..LANE_ROOM_BYTES).unwrap();
+    calling.write_room(0, &bytes);
+    assert!(calling.is_free(3));
+    let (mut buffer, small) = (Vec::new(), [0xa5; IN_PLACE_BYTES]);
+    // At the room's beginning, anywhere, and up to its last byte; the request in its slot, up to all of that, or following the value.
+    for (at, len) in [(0u64, 1u32), (777, 65_536), (LANE_ROOM_BYTES - 5_000, 2_000)] {
+        for request_len in [0, 70, IN_PLACE_BYTES, IN_PLACE_BYTES + 1, 3_000] {
+            let in_slot = (request_len <= IN_PLACE_BYTES).then(|| &small[..request_len]);
+            let (mark, _) = calling.post_with(3, head(request_len), in_slot, (ROOM + at, len));
+            let request = served.request(3).unwrap();
+            assert_eq!((request.head, request.mark, request.value_len), (Head { lane: 3, ..head(request_len) }, mark, len));
+            let end = at as usize + len as usize;
+            let expected = in_slot.unwrap_or_else(|| &bytes[end..end + request_len]);
+            assert_eq!(served.copy_payload(&request, usize::MAX, &mut buffer), Some(expected));
+            let value = served.value_behind(&request).unwrap();
+            arena.zero(4096, 70_000);
+            assert!(value.len() == u64::from(len) && value.copy_to_arena(&arena, 4096 + 24));
+            let reader = arena.reader();
+            assert_eq!(reader.bytes(4096 + 24, len.into()), &bytes[at as usize..end]);
+            assert_eq!((reader.word(4096 + 16), reader.bytes(4096 + 24 + u64::from(len), 1)), (0, &[0][..]), "no more than that");
+            assert!(answer(&served, 3, mark, &frame(&[])));
+        }
+    }
+    calling.post(3, head(0), Ok(&[]));
+    assert!(served.value_behind(&served.request(3).unwrap()).is_none());
+    // None of these is a request.
+    let long = IN_PLACE_BYTES + 1;
+    let beyond = [
+        (0, 8, 1),
+        (0, ROOM - 1, 1),
+        (0, ROOM - 8, 16),
+        (0, SEGMENT_BYTES, 1),
+        (0, SEGMENT_BYTES - 1, 2),
+        (0, ROOM, LANE_ROOM_BYTES as u32 + 1),
+        (0, u32::MAX.into(), u32::MAX),
+        (0, 0, u32::MAX),
+        (long, 0, 1),
+        (long, 0, ROOM as u32),
+        (long, ROOM - 8, 16),
+        (long, SEGMENT_BYTES - long as u64, 1),
+        (u32::MAX as usize, ROOM, 1),
+        (u32::MAX as usize, u32::MAX.into(), u32::MAX),
+    ];
+    for (request_len, place, len) in beyond {
+        calling.post_with(3, head(request_len), None, (place, len));
+        assert_eq!(served.request(3), None, "{request_len} bytes, a value of {len} at {place}");
+    }
+    calling.punch_room(0..LANE_ROOM_BYTES);
 }
 
 #[test]

@@ -423,9 +423,13 @@ pub struct Payload<'a> {
 pub enum Source<'a> {
     /// Here.
     Inline(&'a [u8]),
-    /// In the upload with this number, which this use consumes.
+    /// In the upload with this number, which this use consumes; or, if that is [`BEHIND`], behind the request.
     Upload(u64),
 }
+
+/// As an upload's number, which it never is: the value stands behind its request, on a lane, and is copied from there into its block without
+/// having been anywhere else. A commit that brings a value so names it once.
+pub const BEHIND: u64 = u64::MAX;
 
 impl Payload<'_> {
     /// Appends it as bytes: 0 or 1, the bytes or the number, then the handles.

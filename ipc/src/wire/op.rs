@@ -15,7 +15,8 @@
 //! | set a value | 11 | upload, handles | | value word (8), value, handles |
 //! | add to a counter | 12 | | | amount (8) |
 //!
-//! *Value word*: bytes of the value, which follows; or with the flag *upload* the upload's number, and no value follows.
+//! *Value word*: bytes of the value, which follows; or with the flag *upload* the upload's number
+//! (or all ones, see [`BEHIND`](super::BEHIND)), and no value follows.
 //! *Handles*, with the flag of that name only: bytes of their ids (4), ids (8 each). Values of a splice: with the flag
 //! *packed* inline elements side by side, else their number (4) and payloads. What has no meaning is 0.
 
@@ -121,7 +122,7 @@ impl<'a> Op<'a> {
     }
 
     /// Appends it as bytes.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, out: &mut impl Out) {
         // By far the most common; the others may be calls.
         if let Op::Insert { object, key, value, only_if_absent, lend } = self {

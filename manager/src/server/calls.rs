@@ -356,7 +356,7 @@ impl Server {
         self.make_room();
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return applied };
         let uploads = session.uploads();
-        if commit.uploads().any(|number| uploads.look(number).is_err()) {
+        if !commit.uploads().all(|number| uploads.has(number)) {
             return applied;
         }
         self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes))

@@ -300,7 +300,7 @@ impl Server {
             }
             self.lane_watch.company.meet(request.cpu == self.lane_watch.cpu);
             let done = self.do_request(index, &request);
-            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + self.take_effort();
+            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + request.value_len as usize + self.take_effort();
             turn += bytes;
             self.lane_watch.unlooked += bytes;
             match done {
@@ -319,30 +319,49 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
+            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) if request.value_len == 0 => self.do_commit(index, request, call),
+            Some(Call::Commit) => self.commit_with_value(index, request),
+            // Nothing else brings a value.
+            _ if request.value_len > 0 => Done::Nonsense,
             Some(Call::Ticket) if request.head.len == 0 => {
                 let Some(session) = self.session(index) else { return Done::Nonsense };
                 session.begin_call(request.head.lane);
                 self.take_ticket(index, &request.head, Some(*request))
             }
-            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) => {
-                let mut payload = std::mem::take(&mut self.lane_watch.request);
-                let Some(session) = self.session(index) else { return Done::Nonsense };
-                session.begin_call(request.head.lane);
-                let copied = session.lanes.as_ref().and_then(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
-                let done = match (copied, call) {
-                    (None, _) => Done::Nonsense,
-                    (Some(payload), Call::Series) => self.series(index, payload),
-                    (Some(payload), Call::RunCommit) => self.run_commit(index, &request.head, payload),
-                    (Some(payload), _) => self.commit(index, &request.head, payload),
-                };
-                if payload.capacity() <= BUFFER_KEPT_BYTES {
-                    self.lane_watch.request = payload;
-                }
-                done
-            }
             Some(Call::Part) => self.part(index, request),
             _ => Done::Nonsense,
         }
+    }
+
+    #[inline(always)]
+    fn do_commit(&mut self, index: usize, request: &Request, call: Call) -> Done {
+        let mut payload = std::mem::take(&mut self.lane_watch.request);
+        let Some(session) = self.session(index) else { return Done::Nonsense };
+        session.begin_call(request.head.lane);
+        let copied = session.lanes.as_ref().and_then(|lanes| lanes.served.copy_payload(request, usize::MAX, &mut payload));
+        let done = match (copied, call) {
+            (None, _) => Done::Nonsense,
+            (Some(payload), Call::Series) => self.series(index, payload),
+            (Some(payload), Call::RunCommit) => self.run_commit(index, &request.head, payload),
+            (Some(payload), _) => self.commit(index, &request.head, payload),
+        };
+        if payload.capacity() <= BUFFER_KEPT_BYTES {
+            self.lane_watch.request = payload;
+        }
+        done
+    }
+
+    /// A commit that brings a value: one operation may take it, while this is done.
+    #[inline(never)]
+    fn commit_with_value(&mut self, index: usize, request: &Request) -> Done {
+        let Some(session) = self.session(index) else { return Done::Nonsense };
+        let value = session.lanes.as_ref().and_then(|lanes| lanes.served.value_behind(request));
+        session.uploads().set_behind(value);
+        let done = self.do_commit(index, request, Call::Commit);
+        if let Some(session) = self.session(index) {
+            session.uploads().set_behind(None);
+        }
+        done
     }
 
     /// Copies a part of a large value into the value's block.

@@ -9,10 +9,11 @@ use commonhold_ipc::block::{Entry, EntryShape, Place};
 use commonhold_ipc::catalog::Kind;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use commonhold_ipc::points;
 use commonhold_ipc::value::{NumberKind, add_number};
 use commonhold_ipc::wire::commit::Condition;
 use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{Payload, Source, malformed};
+use commonhold_ipc::wire::{BEHIND, Payload, Source, malformed};
 
 const DICTS: &[Kind] = &[Kind::Dict, Kind::Namespace];
 
@@ -28,6 +29,8 @@ pub(crate) struct Pair<'a> {
 pub(crate) enum Arrived<'a> {
     Here(&'a [u8]),
     Sent(u64, Upload),
+    /// Behind the request: its bytes.
+    Behind(u64),
 }
 
 impl<'a> Arrived<'a> {
@@ -43,6 +46,7 @@ impl<'a> Arrived<'a> {
         }
         let arrived = match payload.source {
             Source::Inline(bytes) => Arrived::Here(bytes),
+            Source::Upload(BEHIND) => Arrived::Behind(uploads.behind()?.len()),
             Source::Upload(number) => Arrived::Sent(number, uploads.look(number)?),
         };
         if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
@@ -51,7 +55,7 @@ impl<'a> Arrived<'a> {
     /// Room that its block of so many bytes still needs: what was sent ahead has its block.
     pub(crate) fn bytes_to_come(&self, bytes: u64) -> u64 {
         match self {
-            Arrived::Here(_) => bytes,
+            Arrived::Here(_) | Arrived::Behind(_) => bytes,
             Arrived::Sent(..) => 0,
         }
     }
@@ -60,6 +64,7 @@ impl<'a> Arrived<'a> {
         match self {
             Arrived::Here(bytes) => bytes.len() as u64,
             Arrived::Sent(_, upload) => upload.len,
+            Arrived::Behind(len) => *len,
         }
     }
 }
@@ -235,7 +240,25 @@ impl Store {
                 shape.write_head(self.memory.arena(), upload.block, insertion, key, birth);
                 Ok(upload.block)
             }
+            Arrived::Behind(_) => {
+                let entry = self.block_from_behind(shape.value(), bytes, uploads)?;
+                shape.write_head(self.memory.arena(), entry, insertion, key, self.memory.version());
+                Ok(entry)
+            }
         }
+    }
+
+    /// A block of so many bytes that has, behind its first `prefix` bytes, the value which stands behind the request.
+    #[inline(never)]
+    pub(crate) fn block_from_behind(&mut self, prefix: u64, bytes: u64, uploads: &mut Uploads) -> Result<u64> {
+        let block = self.memory.allocate_value(bytes)?;
+        let value = uploads.take_behind();
+        if !value.is_some_and(|value| value.copy_to_arena(self.memory.arena(), block + prefix)) {
+            self.memory.discard(block);
+            return Err(malformed("value behind a request"));
+        }
+        points::manager("call: a value is copied from behind its request");
+        Ok(block)
     }
 
     /// The value of an entry that was taken out: its block stays as it is until the next version is published.
