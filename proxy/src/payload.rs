@@ -1,4 +1,5 @@
-//! The value of an operation, ready to be named in it: within the request, or at the manager already if it is large.
+//! The value of an operation, ready to be named in it: within the request, behind it in the room of the lanes, or at the manager already
+//! if it is large.
 
 use crate::lane::Standing;
 use crate::session::{SessionCore, Stored};
