@@ -67,6 +67,9 @@ impl Orders {
             self.config.lanes,
             self.config.large_pages
         );
+        if let Some(seed) = self.config.hash_seed {
+            text += &format!("hash_seed {seed}\n");
+        }
         if let Some(key) = &self.config.authkey {
             text += &format!("authkey {}\n", hex(key.as_bytes()));
         }
@@ -93,6 +96,7 @@ impl Orders {
                 "sessions" => orders.config.sessions_max = rest.parse().ok()?,
                 "options" => orders.config.options = rest.parse().ok()?,
                 "hash_mask" => orders.config.hash_mask = rest.parse().ok()?,
+                "hash_seed" => orders.config.hash_seed = Some(rest.parse().ok()?),
                 "lanes" => orders.config.lanes = rest.parse().ok()?,
                 "large_pages" => orders.config.large_pages = rest.parse().ok()?,
                 "authkey" => orders.config.authkey = Some(AuthKey::new(bytes_of(rest)?).ok()?),

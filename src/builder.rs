@@ -226,6 +226,13 @@ impl ManagerBuilder {
         self
     }
 
+    /// For counts of instructions: the same trees in every run. A seed that others know lets them choose keys that collide.
+    #[doc(hidden)]
+    pub fn hash_seed(mut self, seed: u64) -> Self {
+        self.config.hash_seed = Some(seed);
+        self
+    }
+
     fn checked(&self) -> Result<(Config, Option<AuthKey>)> {
         let authkey = self.authkey.clone().map(AuthKey::new).transpose()?;
         let mut config = self.config.clone();

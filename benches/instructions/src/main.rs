@@ -48,7 +48,7 @@ enum Command {
 
 /// Most instructions that a row may take on x86-64, about a tenth above what it took when this was last set. The calls go by a lane: looks at
 /// it while the other side works are among them. In a method's call they are many: from run to run it took 2,665 to 3,516, twelve counts of one
-/// run differing by a twentieth, and its budget is above all of that.
+/// run differing by a twentieth, and its budget is above all of that. A batch takes the manager 1,490 to 1,535, but in one run of ten 1,684.
 const BUDGETS: [(Work, Side, u64); 21] = [
     (Work::Get, Side::Client, 415),
     (Work::SnapshotGet, Side::Client, 265),
@@ -58,7 +58,7 @@ const BUDGETS: [(Work, Side, u64); 21] = [
     (Work::Set, Side::Manager, 3_350),
     (Work::Push, Side::Manager, 2_150),
     (Work::Batch, Side::Client, 545),
-    (Work::Batch, Side::Manager, 1_660),
+    (Work::Batch, Side::Manager, 1_850),
     (Work::Lock, Side::Client, 130),
     (Work::ReentrantLock, Side::Client, 340),
     (Work::Read, Side::Client, 225),

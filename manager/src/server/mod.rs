@@ -60,6 +60,8 @@ pub struct Config {
     pub options: u64,
     /// All ones; tests make keys collide.
     pub hash_mask: u64,
+    /// Drawn if `None`; who counts instructions wants the same trees in every run.
+    pub hash_seed: Option<u64>,
     /// Give sessions lanes.
     pub lanes: bool,
     /// Have memory in large pages, where the kernel has any.
@@ -80,6 +82,7 @@ impl Config {
             idle_timeout: None,
             options: 0,
             hash_mask: u64::MAX,
+            hash_seed: None,
             lanes: true,
             large_pages: true,
             build: None,
@@ -190,7 +193,7 @@ impl Server {
         let arena = Arc::new(make_arena(config.capacity_bytes, config.large_pages)?);
         let random = fresh_nonce()?;
         let number = |i: usize| u64::from_le_bytes(random[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
-        let (manager, hash_seed) = (number(0) | 1, number(1));
+        let (manager, hash_seed) = (number(0) | 1, config.hash_seed.unwrap_or(number(1)));
         let store = Store::new(arena.clone(), config.capacity_bytes, manager, hash_seed, config.hash_mask);
         let alive = AliveKeeper::start(AliveWord(arena.clone()))?;
         let offer = ServerOffer { versions: Versions::ours(ARCHIVE_FORMAT), authkey: config.authkey.clone(), own_uid: sys::own_uid() };
