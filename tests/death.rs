@@ -127,6 +127,7 @@ fn role_client() {
     assert!(texts.insert(3, &large).unwrap().is_some());
     // By a lane, behind its request.
     assert!(texts.insert(3, &large[..20_000]).unwrap().is_some());
+    manager.batch(|batch| (4..6).try_for_each(|key| batch.insert(&texts, key, &large[..20_000]))).unwrap();
     list.extend([number; 3]).unwrap();
     manager
         .transaction(|tx| {
@@ -157,6 +158,8 @@ fn role_bystander() {
 fn a_client_dies_at_every_point_of_its_calls() {
     let said = dying_at(&["upload: a part posted", "lane: a value in the room"], || clients_die(&Manager::start().unwrap()));
     assert!(!said.contains("upload: some bytes sent"), "{said}");
+    // One of a call of its own, two of a batch.
+    assert!(said.matches("lane: a value in the room").count() >= 3, "{said}");
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn a_client_dies_at_every_point_of_its_calls_by_the_socket() {
 fn clients_die(manager: &Manager) -> String {
     let said = tempfile::tempfile().unwrap();
     let numbers: Dict<u64, u64> = manager.dict((0..KEYS).map(|key| (key, 0))).unwrap();
-    let texts: Dict<u64, Vec<u8>> = manager.dict((0..4u64).map(|key| (key, vec![0; 10]))).unwrap();
+    let texts: Dict<u64, Vec<u8>> = manager.dict((0..6u64).map(|key| (key, vec![0; 10]))).unwrap();
     let list: List<u64> = manager.list::<u64>([0u64; 0]).unwrap();
     let (counts, stop) =
         (manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap(), manager.dict::<u64, u64>(no_entries::<u64, u64>()).unwrap());
@@ -206,6 +209,7 @@ fn clients_die(manager: &Manager) -> String {
         assert!(found.iter().all(|number| *number == found[0]), "point {point}: {found:?}");
         let text = |key| texts.at(&now).get(key).unwrap().first().copied();
         assert_eq!((text(0u64), text(1)), (text(1), text(2)), "point {point}");
+        assert_eq!(text(4), text(5), "point {point}");
         let elements = list.at(&now).to_vec();
         assert!(elements.chunks(3).all(|three| three.len() == 3 && three.iter().all(|element| *element == three[0])), "{elements:?}");
         assert_eq!(manager.stats().unwrap().objects, objects, "point {point}");

@@ -4,9 +4,10 @@ mod support;
 
 use commonhold::{Dict, ErrorKind, List, Manager, Session};
 use commonhold_ipc::lane::{IN_PLACE_BYTES, LANES};
-use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES};
+use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES, SERIES_FAILURES_MAX};
 use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys;
+use commonhold_ipc::wire::behind::VALUE_BYTES_MIN;
 use rustix::process::Signal;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -125,13 +126,149 @@ fn values_behind(manager: &Manager) {
     manager.audit().unwrap();
 }
 
+/// The same with several writes in one request: of values that stand behind it, and of others, with handles and without.
+fn values_of_several_writes(manager: &Manager) {
+    let dict: Dict<u64, Vec<u8>> = manager.dict([]).unwrap();
+    let list = manager.list::<Vec<u8>>([]).unwrap();
+    let referring: List<(List<u64>, Vec<u8>)> = manager.list([]).unwrap();
+    let value = manager.value::<Vec<u8>>(vec![]).unwrap();
+    let mark = manager.list([7u64]).unwrap();
+    let (mut writer, small) = (manager.writer().unwrap(), manager.counter(i64::MAX).unwrap());
+    let elements = || -> Vec<Vec<u8>> { list.iter().unwrap().map(|element| element.to_vec()).collect() };
+    // An archive has 8 bytes beside those of its vector, and some more to be aligned.
+    let sizes: Vec<usize> = [0, 100].into_iter().chain(VALUE_BYTES_MIN - 17..VALUE_BYTES_MIN + 2).chain([20_000, 65_000, 70_000]).collect();
+    for n in 0..sizes.len() {
+        let bytes =
+            |at: usize| -> Vec<u8> { (0..sizes[(n * 7 + at * 5) % sizes.len()]).map(|byte| (byte % 251 + at) as u8 ^ n as u8).collect() };
+        let all: Vec<Vec<u8>> = (0..9).map(bytes).collect();
+        manager
+            .batch(|batch| {
+                (0..4).try_for_each(|key| batch.insert(&dict, key, &all[key as usize]))?;
+                batch.extend(&list, &all[4..7])?;
+                batch.push(&referring, (mark.clone(), all[7].clone()))?;
+                batch.set(&value, &all[8])
+            })
+            .unwrap();
+        let found: Vec<Vec<u8>> = (0..4).map(|key| dict.get(key).unwrap().unwrap().to_vec()).collect();
+        assert!(found == all[..4] && elements() == all[4..7] && value.get().unwrap()[..] == all[8][..], "{n}");
+        assert!(referring.pop().unwrap().unwrap().to_owned().1 == all[7]);
+        // A transaction sees its own writes, and those of a refused one are not there.
+        let counted = manager.transaction(|tx| {
+            tx.insert(&dict, 1, &all[5])?;
+            tx.insert(&dict, 2, &all[6])?;
+            let [one, two] = [1, 2].map(|key| tx.get(&dict, key).map(|value| value.unwrap().len()));
+            Ok((one?, two?))
+        });
+        assert_eq!(counted.unwrap(), (all[5].len(), all[6].len()));
+        let refused = manager.batch(|batch| {
+            (0..4).try_for_each(|key| batch.insert(&dict, key, &all[8]))?;
+            batch.set_at(&list, 9_999, &all[8])
+        });
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfRange);
+        assert!(dict.get(1).unwrap().unwrap()[..] == all[5][..] && dict.get(3).unwrap().unwrap()[..] == all[3][..], "{n}");
+        // Of a writer's writes each happens by itself, whatever becomes of those before it.
+        list.clear().unwrap();
+        let failing: Vec<u64> = (0..30)
+            .filter_map(|at| {
+                match at % 5 {
+                    0 => writer.insert(&dict, at, &all[at as usize % 9]).map(|_| None),
+                    1 => writer.set_at(&list, 9_999, &all[at as usize % 9]).map(Some),
+                    2 => writer.push(&list, &all[at as usize % 9]).map(|_| None),
+                    3 => writer.count(&small, 1).map(Some),
+                    _ => writer.extend(&list, &all[..at as usize % 4]).map(|_| None),
+                }
+                .unwrap()
+            })
+            .collect();
+        let failed: Vec<u64> = writer.failures().unwrap().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(failed, failing);
+        let expected = (0..30).flat_map(|at: usize| match at % 5 {
+            2 => &all[at % 9..at % 9 + 1],
+            4 => &all[..at % 4],
+            _ => &[],
+        });
+        assert!(elements().iter().eq(expected), "{n}");
+        assert!((0..30).step_by(5).all(|at: u64| dict.get(at).unwrap().unwrap()[..] == all[at as usize % 9][..]), "{n}");
+        list.clear().unwrap();
+        list.extend(&all).unwrap();
+        assert!(elements() == all);
+        dict.clear().unwrap();
+        list.clear().unwrap();
+        dict.extend((0..9).map(|key| (key, &all[key as usize]))).unwrap();
+        assert!((0..9).all(|key: u64| dict.get(key).unwrap().unwrap()[..] == all[key as usize][..]), "{n}");
+        dict.clear().unwrap();
+    }
+    manager.audit().unwrap();
+}
+
+/// What has been cut off is taken apart little by little: a commit for which there is no room meanwhile is done once more after making some, with
+/// its values.
+#[test]
+fn values_behind_a_commit_that_is_done_twice() {
+    let manager = Manager::builder().capacity(16 << 20).start().unwrap();
+    let (dict, many) = (manager.dict::<u64, Vec<u8>>([]).unwrap(), manager.dict::<u64, [u8; 64]>([]).unwrap());
+    let list = manager.list::<Vec<u8>>([]).unwrap();
+    let mut writer = manager.writer().unwrap();
+    for round in 0..4u64 {
+        let value = |key: u64| vec![(round * 7 + key) as u8; 60_000];
+        many.extend((0..85_000).map(|key| (key, [7; 64]))).unwrap();
+        many.clear().unwrap();
+        if round % 2 == 0 {
+            manager.batch(|batch| (0..90).try_for_each(|key| batch.insert(&dict, key, value(key)))).unwrap();
+            assert!((0..90).all(|key| dict.get(key).unwrap().unwrap()[..] == value(key)[..]), "{round}");
+        } else {
+            // Those of a write that is tried again, behind the one of another.
+            for key in 0..30 {
+                writer.insert(&dict, key + 1_000, &value(key)[..9_000]).unwrap();
+                writer.extend(&list, (0..3).map(|at| value(3 * key + at))).unwrap();
+            }
+            writer.flush().unwrap();
+            assert!((0..90).all(|at| list.get(at as usize).unwrap().unwrap()[..] == value(at)[..]), "{round}");
+            assert!((0..30).all(|key| dict.get(key + 1_000).unwrap().unwrap()[..] == value(key)[..9_000]), "{round}");
+            list.clear().unwrap();
+        }
+        dict.clear().unwrap();
+    }
+    manager.audit().unwrap();
+}
+
+/// A series is answered before its end when many of its writes have failed; what is left goes again, with its values.
+#[test]
+fn large_values_behind_many_writes_that_fail() {
+    let manager = Manager::start().unwrap();
+    let (dict, small) = (manager.dict::<u64, Vec<u8>>([]).unwrap(), manager.counter(i64::MAX).unwrap());
+    let mut writer = manager.writer().unwrap();
+    for round in 0..20u64 {
+        let value = |key: u64| vec![(round * 3 + key) as u8; 9_000];
+        let failing: Vec<u64> = (0..SERIES_FAILURES_MAX * 2).map(|_| writer.count(&small, 1).unwrap()).collect();
+        (0..3).for_each(|key| assert!(writer.insert(&dict, key, value(key)).is_ok()));
+        let failed: Vec<u64> = writer.failures().unwrap().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(failed, failing);
+        assert!((0..3).all(|key| dict.get(key).unwrap().unwrap()[..] == value(key)[..]), "{round}");
+    }
+    manager.audit().unwrap();
+}
+
+/// Those of many writes together go by a lane, as long as the room holds them.
+#[test]
+fn large_values_of_a_batch_ride_its_lane() {
+    let manager = Manager::start().unwrap();
+    let dict: Dict<u64, Vec<u8>> = manager.dict([]).unwrap();
+    let before = manager.stats().unwrap();
+    manager.batch(|batch| (0..100).try_for_each(|key| batch.insert(&dict, key, vec![key as u8; 60_000]))).unwrap();
+    let now = manager.stats().unwrap();
+    assert_eq!((now.lane_calls - before.lane_calls, now.version - before.version), (1, 1));
+}
+
 #[test]
 fn values_behind_their_requests_are_what_they_were_on_every_road() {
     let manager = Manager::start().unwrap();
     let before = lane_calls(&manager);
     values_behind(&manager);
+    values_of_several_writes(&manager);
     assert!(lane_calls(&manager) > before);
     values_behind(&Manager::in_process().unwrap());
+    values_of_several_writes(&Manager::in_process().unwrap());
     let mut role = Role::start("role_values_by_the_socket");
     role.say(manager.address());
     let before = lane_calls(&manager);
@@ -142,7 +279,9 @@ fn values_behind_their_requests_are_what_they_were_on_every_road() {
 #[test]
 fn role_values_by_the_socket() {
     let Some(mut parent) = Parent::of("role_values_by_the_socket") else { return };
-    values_behind(&Manager::builder().lanes(false).connect(&parent.hear()).unwrap());
+    let manager = Manager::builder().lanes(false).connect(&parent.hear()).unwrap();
+    values_behind(&manager);
+    values_of_several_writes(&manager);
     parent.say("done");
 }
 

@@ -7,6 +7,7 @@ use commonhold_ipc::block::Place;
 use commonhold_ipc::handshake::{self, ClientHello, Purpose, ServerHello, Versions, Welcome};
 use commonhold_ipc::lane::ROOM;
 use commonhold_ipc::value::Ser;
+use commonhold_ipc::wire::behind::{PlaceBehind, VALUE_BYTES_MIN};
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::{Outcome, write_error};
 use commonhold_ipc::wire::{Call, Head, NewObject, Payload, Source, UploadHead, Words};
@@ -52,6 +53,9 @@ pub fn commits() -> Vec<Vec<u8>> {
     let inline = Payload { source: Source::Inline(b"a value"), handles };
     let sent = Payload { source: Source::Upload(9), handles: Words::new(&[]).expect("none") };
     let run = [payload(&inline), payload(&sent)].concat();
+    let behind = Payload { source: Source::Behind(PlaceBehind::new(100, 4_900).expect("a place")), handles };
+    let large = [5; VALUE_BYTES_MIN];
+    let large_run = [payload(&Payload::inline(&large)), payload(&behind)].concat();
     let conditions = [
         Condition::EntryIs { object, key, block: 4096 },
         Condition::Unmodified { object, modified: 3 },
@@ -75,6 +79,9 @@ pub fn commits() -> Vec<Vec<u8>> {
         Op::ListPermute { object, from: handles },
         Op::ValueSet { object, value: sent },
         Op::CounterAdd { object, delta: -1 },
+        Op::ValueSet { object, value: behind },
+        Op::ListSet { object, position: 1, value: Payload { source: Source::Inline(&large), handles }, lend: false },
+        Op::ListSplice { object, position: 0, remove: 0, values: Values::Each(2, &large_run) },
     ];
     let write = |conditions: &[Condition<'_>], ops: &[Op<'_>]| {
         let mut writer = CommitWriter::default();

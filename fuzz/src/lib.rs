@@ -13,9 +13,11 @@ use commonhold_ipc::lane::{SEGMENT_BYTES, ServedLanes};
 use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{AsDebug, Ser, access, to_owned};
+use commonhold_ipc::wire::apart::set_apart;
+use commonhold_ipc::wire::behind::{PlaceBehind, VALUE_BYTES_MIN};
 use commonhold_ipc::wire::commit::{Commit, CommitWriter};
 use commonhold_ipc::wire::reply::{Outcome, parse_error, write_error};
-use commonhold_ipc::wire::{HEAD_BYTES, Head, NewObject, Reader, UPLOAD_HEAD_BYTES, UploadHead, Words, whole};
+use commonhold_ipc::wire::{HEAD_BYTES, Head, NewObject, Reader, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, whole};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -120,15 +122,29 @@ fn commit(bytes: &[u8]) -> bool {
     let Ok(commit) = whole(bytes, "commit", Commit::parse) else { return false };
     let mut writer = CommitWriter::default();
     assert!(commit.uploads().count() <= bytes.len());
-    let whole = commit.is_whole();
+    let is_whole = commit.is_whole();
     commit.conditions().filter_map(Result::ok).for_each(|condition| writer.condition(&condition));
     commit.ops().filter_map(Result::ok).for_each(|op| writer.op(&op));
-    if !whole {
+    if !is_whole {
         return false;
     }
     let mut written = Vec::new();
     writer.write(&mut written);
     assert_eq!(written, bytes, "what is read is what was written");
+    let mut apart = Vec::new();
+    if let Some(values) = set_apart(bytes, &mut apart) {
+        // A value of a splice has a length of 4 bytes, and a place has 8.
+        let sum = apart.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
+        assert!(
+            (bytes.len()..=bytes.len() + 4 * values.len()).contains(&sum) && values.iter().all(|(_, value)| value.len() >= VALUE_BYTES_MIN)
+        );
+        let mut places = 0;
+        let commit = whole(&apart, "commit", Commit::parse).expect("it is one still");
+        commit.ops().for_each(|op| {
+            op.expect("all of it can be read").each_value(|value| places += usize::from(matches!(value.source, Source::Behind(_))))
+        });
+        assert!(places >= values.len());
+    }
     true
 }
 
@@ -151,8 +167,8 @@ fn lane(bytes: &[u8]) -> bool {
         }
         let Some(request) = served.request(1) else { return false };
         assert_eq!(request.head.lane, 1);
-        let value = served.value_behind(&request);
-        assert_eq!(value.map_or(0, |value| value.len()), u64::from(request.value_len));
+        let place = PlaceBehind::new(0, request.values_len as usize);
+        assert_eq!(served.values_behind(&request).map(|values| place.is_some_and(|place| values.has(place))), place.map(|_| true));
         let mut buffer = Vec::new();
         let Some(payload) = served.copy_payload(&request, usize::MAX, &mut buffer) else { return false };
         assert_eq!(payload.len(), request.head.len as usize);

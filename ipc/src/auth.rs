@@ -116,7 +116,7 @@ pub enum Role {
 }
 
 /// Number of the messages in `docs/LAYOUT.md`; compared in the handshake.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// What both sides must have alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //!
 //! | | client | manager |
 //! |---|---|---|
-//! | 1 | writes the request into its slot, a large payload into room of its own, a value there *behind* it (`served`) | looks at the doorbells of the sessions it *watches* |
+//! | 1 | writes the request into its slot, a large payload into room of its own, large values there *behind* it (`served`) | looks at the doorbells of the sessions it *watches* |
 //! | 2 | sets the lane's bit in the doorbells | takes the bits, copies each request, and only then looks at what it says |
 //! | 3 | unless it is watched, sends a frame that says nothing but "ring" | does what it is asked to, publishes |
 //! | 4 | looks for the answer some microseconds, then sleeps on *answered* | writes the reply, stores *answered*; wakes who says that it sleeps |
@@ -43,7 +43,7 @@ mod calling;
 mod served;
 
 pub use calling::{CallingLanes, Posted, SMALL_REPLY_BYTES, Waited};
-pub use served::{Answered, Request, ServedLanes, ValueBehind};
+pub use served::{Answered, Request, ServedLanes, ValuesBehind};
 
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;
@@ -68,7 +68,7 @@ pub const SEGMENT_BYTES: u64 = ROOM + LANE_ROOM_BYTES;
 const ANSWERED: usize = 0;
 const SLEEPING: usize = 4;
 const REPLY: usize = 8;
-/// The request's half: head, where the payload is, and in the upper half the bytes of a value behind it, mark of the post and processor (upper half),
+/// The request's half: head, where the payload is, and in the upper half the bytes of the values behind it, mark of the post and processor (upper half),
 /// payload in place.
 const REQUEST: usize = 2048;
 const REQUEST_PAYLOAD: usize = REQUEST + 32;

@@ -23,7 +23,7 @@ pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Steps of work that one commit may be, while which nobody else is served. A step takes about 0.1 µs (an entry set: 0.1–0.3), so
 /// this is one to four seconds; a frame of 64 MiB holds at most 4 Mi operations of 16 B. The largest list that can be reversed at once.
 pub const COMMIT_STEPS_MAX: u64 = 1 << 24;
-/// Values up to this size travel inside their request, or behind it on a lane; larger ones as uploads before it.
+/// Values up to this size travel inside their request, or behind it on a lane (`wire::behind`); larger ones as uploads before it.
 pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Uploads that one session may have open: received, but not yet used by a request.
 pub const UPLOADS_PER_SESSION_MAX: usize = 4096;

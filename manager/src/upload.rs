@@ -2,17 +2,22 @@
 //!
 //! By a lane a value comes in parts, each a call of its own. Until the last one is there the value *grows*, and no operation can name it.
 //!
-//! A value that stands behind its request, on a lane, is not sent ahead: it is here while that request is done, for one operation to copy it.
+//! Values that stand behind their request, on a lane, are not sent ahead: they are here while that request is done, for its operations to copy them.
 //!
 //! No version shows such a block until an operation adopts it. A commit uses up every upload that it names, whatever becomes
 //! of it; a client that changes its mind discards them, and a session's end frees all of its own.
 
 use crate::memory::Memory;
 use commonhold_ipc::error::{Error, Result};
-use commonhold_ipc::lane::ValueBehind;
+use commonhold_ipc::lane::ValuesBehind;
 use commonhold_ipc::limits::{UPLOADS_GROWING_MAX, UPLOADS_PER_SESSION_MAX};
-use commonhold_ipc::wire::{BEHIND, malformed};
+use commonhold_ipc::map::ArenaWriter;
+use commonhold_ipc::wire::behind::PlaceBehind;
+use commonhold_ipc::wire::malformed;
 use std::collections::HashMap;
+
+/// What is malformed if a place behind a request is none.
+const VALUE_BEHIND: &str = "value behind a request";
 
 /// A value that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +45,8 @@ pub struct Uploads {
     growing: HashMap<u64, Growing>,
     /// Why others were not taken: there were too many. Which ones is not remembered.
     refused: Option<Error>,
-    /// The value that the request brings which is being done, until an operation takes it.
-    behind: Option<ValueBehind>,
+    /// The values that the request brings which is being done.
+    behind: Option<ValuesBehind>,
 }
 
 impl Uploads {
@@ -110,24 +115,31 @@ impl Uploads {
         }
     }
 
-    /// From now on the value behind a request can be named, as [`BEHIND`], once; or not any more.
-    pub fn set_behind(&mut self, value: Option<ValueBehind>) {
-        self.behind = value;
+    /// The values behind the request that is being done; or it is done.
+    pub fn set_behind(&mut self, values: Option<ValuesBehind>) {
+        self.behind = values;
     }
 
-    /// The value behind the request.
-    pub fn behind(&self) -> Result<&ValueBehind> {
-        self.behind.as_ref().ok_or_else(unknown)
+    /// A commit begins, maybe one of several of the same request.
+    #[inline]
+    pub fn begin_commit(&mut self) {
+        self.behind.iter_mut().for_each(ValuesBehind::begin);
     }
 
-    /// The same, for the operation that uses it.
-    pub fn take_behind(&mut self) -> Option<ValueBehind> {
-        self.behind.take()
+    /// The same commit begins once more, because there was no memory for it.
+    pub fn begin_commit_again(&mut self) {
+        self.behind.iter_mut().for_each(ValuesBehind::begin_again);
     }
 
-    /// Whether an operation can still use what it names so.
-    pub fn has(&self, number: u64) -> bool {
-        if number == BEHIND { self.behind.is_some() } else { self.look(number).is_ok() }
+    /// An error if there is no value at a place behind the request, or it has been copied.
+    pub fn look_behind(&self, place: PlaceBehind) -> Result<()> {
+        if self.behind.as_ref().is_some_and(|values| values.has(place)) { Ok(()) } else { Err(malformed(VALUE_BEHIND)) }
+    }
+
+    /// Copies the value at a place into a block of the arena.
+    pub fn copy_behind(&mut self, place: PlaceBehind, arena: &ArenaWriter, block: u64) -> Result<()> {
+        let copied = self.behind.as_mut().is_some_and(|values| values.copy_to_arena(place, arena, block));
+        if copied { Ok(()) } else { Err(malformed(VALUE_BEHIND)) }
     }
 
     /// The operation that uses it has taken it over.

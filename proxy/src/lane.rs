@@ -11,10 +11,12 @@ use crate::room::Room;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
+use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Peer, Spins};
-use commonhold_ipc::wire::{Call, Head};
+use commonhold_ipc::wire::apart::Apart;
+use commonhold_ipc::wire::{Call, Head, buffers};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -74,7 +76,7 @@ impl Part<'_> {
     }
 }
 
-/// A value that stands in the room already, ahead of the request that names it as [`BEHIND`](commonhold_ipc::wire::BEHIND).
+/// Values that stand in the room already, ahead of the request that names them: see `ipc::wire::behind`.
 pub struct Standing<'l> {
     part: Part<'l>,
     bytes: u32,
@@ -145,9 +147,16 @@ impl LaneRoad {
         if payload.len() <= IN_PLACE_BYTES {
             return Some(self.post(connection, head, Ok(payload), changes));
         }
-        self.begin_in_room(connection, head, payload, changes)
+        if payload.len() as u64 + PAYLOAD_AT > LANE_ROOM_BYTES {
+            return None;
+        }
+        match request.apart() {
+            None => self.begin_in_room(connection, head, payload, changes),
+            Some((payload, values)) => self.begin_apart(connection, head, payload, &values, changes),
+        }
     }
 
+    /// Posts a call whose payload stands in the room.
     #[inline(never)]
     fn begin_in_room(&self, connection: &Connection, head: Head, payload: &[u8], changes: bool) -> Option<Result<UnderWay>> {
         let part = self.part(payload.len() as u64)?;
@@ -156,32 +165,61 @@ impl LaneRoad {
         Some(part.keep(posted))
     }
 
+    /// Posts a call of which the large values stand apart from its payload, in the room.
+    #[inline(never)]
+    fn begin_apart(
+        &self,
+        connection: &Connection,
+        head: Head,
+        payload: Vec<u8>,
+        values: &[Apart<'_>],
+        changes: bool,
+    ) -> Option<Result<UnderWay>> {
+        let head = Head { len: payload.len() as u32, ..head };
+        let posted = self.set_down(values, payload.len()).map(|values| self.post_with(connection, head, &payload, values, changes));
+        buffers::give(payload);
+        posted
+    }
+
     /// Puts a value into the room, and leaves place for a request of at most so many bytes. `None`: the thread's next call could not go by its
     /// lane, or there is no room.
     pub fn stand(&self, connection: &Connection, lane: u16, value: &[u8], request: usize) -> Option<Standing<'_>> {
         if !self.is_free(lane) || connection.is_streaming_here() {
             return None;
         }
-        let behind = if request > IN_PLACE_BYTES { request } else { 0 };
-        let part = self.part((value.len() + behind) as u64)?;
-        self.write(part.start(), value);
-        points::client("lane: a value in the room");
-        Some(Standing { part, bytes: value.len() as u32 })
+        self.set_down(&[(0, value)], request)
+    }
+
+    /// Puts values into the room, each in its place, and leaves place for a request of at most so many bytes. `None`: there is no room.
+    fn set_down(&self, values: &[Apart<'_>], request: usize) -> Option<Standing<'_>> {
+        let bytes = values.last().map_or(0, |(at, value)| at + value.len() as u64);
+        let behind = if request > IN_PLACE_BYTES { request as u64 } else { 0 };
+        let part = self.part(bytes + behind)?;
+        for (at, value) in values {
+            self.write(part.start() + at, value);
+            points::client("lane: a value in the room");
+        }
+        Some(Standing { part, bytes: bytes as u32 })
     }
 
     /// Runs a call that names a value which stands in the room, on the lane for which that has been asked. There was no other since.
     pub fn call_with(&self, connection: &Connection, request: &Request, value: Standing<'_>, lane: u16, number: u64) -> Result<Reply> {
         let (head, payload) = request.parts(lane, number)?;
-        let Standing { part, bytes } = value;
+        let under_way = self.post_with(connection, head, payload, value, true);
+        self.finish(connection, under_way?, true)
+    }
+
+    /// Posts a call that names values which stand in the room.
+    fn post_with(&self, connection: &Connection, head: Head, payload: &[u8], values: Standing<'_>, changes: bool) -> Result<UnderWay> {
+        let Standing { part, bytes } = values;
         let in_slot = head.len as usize <= IN_PLACE_BYTES;
         if !in_slot {
             let behind = part.start() + u64::from(bytes);
             assert!(behind + payload.len() as u64 <= part.range.end, "a request of {} bytes, of which fewer were said", payload.len());
             self.write(behind, payload);
         }
-        let posted = self.lanes.post_with(lane, head, in_slot.then_some(payload), (ROOM + part.start(), bytes));
-        let under_way = part.keep(self.under_way(connection, lane, posted, true));
-        self.finish(connection, under_way?, true)
+        let posted = self.lanes.post_with(head.lane, head, in_slot.then_some(payload), (ROOM + part.start(), bytes));
+        part.keep(self.under_way(connection, head.lane, posted, changes))
     }
 
     /// Whether a call has been answered.

@@ -9,12 +9,11 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::lane::IN_PLACE_BYTES;
 use commonhold_ipc::limits::INLINE_VALUE_BYTES_MAX;
 use commonhold_ipc::value::{AsShared, Ser, Shared};
-use commonhold_ipc::wire::{BEHIND, Payload, Source, UploadHead, Words};
+use commonhold_ipc::wire::behind::{PLACE_BYTES_MIN, PlaceBehind};
+use commonhold_ipc::wire::{Payload, Source, UploadHead, Words};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Smaller values are as soon copied with their request, however long that is, as they are found behind it.
-const APART_BYTES_MIN: usize = 1024;
 /// Bytes that a request of one operation has beside key, value and handles, at the most.
 const REQUEST_BYTES: usize = 96;
 
@@ -116,27 +115,28 @@ impl Value {
         Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
     }
 
-    /// If its bytes do not fit into a slot with their request, of which so many are `beside` the value (its key), and the next call can go by the
+    /// If its bytes are as many as stand behind a request (fewer are as soon copied with it, however long it is) and do not fit into a slot with it, of which so many are `beside` the value (its key), and the next call can go by the
     /// thread's lane: how an operation names it then, standing in the room already.
     #[inline(always)]
     pub fn apart<'s, 'a>(&'a self, session: &'s SessionCore, ser: &'a Ser, beside: usize) -> Option<(Payload<'a>, Standing<'s>)> {
         match &self.encoded {
-            Encoded::Inline(range) if range.len() >= APART_BYTES_MIN => self.set_apart(session, &ser.bytes()[range.clone()], beside),
+            Encoded::Inline(range) if range.len() >= PLACE_BYTES_MIN => self.lay_apart(session, &ser.bytes()[range.clone()], beside),
             _ => None,
         }
     }
 
     #[inline(never)]
-    fn set_apart<'s, 'a>(&'a self, session: &'s SessionCore, bytes: &[u8], beside: usize) -> Option<(Payload<'a>, Standing<'s>)> {
+    fn lay_apart<'s, 'a>(&'a self, session: &'s SessionCore, bytes: &[u8], beside: usize) -> Option<(Payload<'a>, Standing<'s>)> {
         let request = REQUEST_BYTES + beside + self.handles.len();
         if request + bytes.len() <= IN_PLACE_BYTES {
             return None;
         }
+        let place = PlaceBehind::new(0, bytes.len())?;
         // Who may not call at all is told so by the call.
         session.check().ok()?;
         let standing = session.lane_road()?.stand(&session.connection, session.pins.lane(), bytes, request)?;
         let handles = Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each"));
-        Some((Payload { source: Source::Upload(BEHIND), handles }, standing))
+        Some((Payload { source: Source::Behind(place), handles }, standing))
     }
 
     /// Whether there is nothing to keep until it is committed: neither an upload nor handles.

@@ -2,10 +2,12 @@
 
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
+use commonhold_ipc::wire::apart::{Apart, set_apart};
+use commonhold_ipc::wire::behind::VALUE_BYTES_MIN;
 use commonhold_ipc::wire::buffers::Short;
 use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
 use commonhold_ipc::wire::run::RunMark;
-use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, buffers, malformed, whole};
+use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, Source, buffers, malformed, whole};
 
 /// Whether the upload with this number went by the socket: see `upload`, which gives the numbers.
 fn went_by_socket(number: u64) -> bool {
@@ -34,6 +36,8 @@ pub struct Request {
     call: Call,
     quiet: bool,
     by_socket: bool,
+    /// It has values that are to stand behind it, on a lane.
+    has_large: bool,
     frame: Frame,
 }
 
@@ -57,14 +61,14 @@ impl Request {
     pub fn new(call: Call) -> Self {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
-        Request { call, quiet: false, by_socket: false, frame: Frame::Long(bytes) }
+        Request { call, quiet: false, by_socket: false, has_large: false, frame: Frame::Long(bytes) }
     }
 
     /// A commit of what [`write_single`](Self::write_single) will write: made first and written where it stays, since a move
     /// would be a copy. `quiet`: as [`quiet`](Self::quiet).
     #[inline(always)]
     pub fn single(quiet: bool) -> Self {
-        Request { call: Call::Commit, quiet, by_socket: false, frame: Frame::Short(Short::default()) }
+        Request { call: Call::Commit, quiet, by_socket: false, has_large: false, frame: Frame::Short(Short::default()) }
     }
 
     /// Writes the commit's only operation. It goes by the socket if an upload that the operation names did.
@@ -83,13 +87,15 @@ impl Request {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
         write_single(&mut bytes, op);
+        op.each_value(|value| self.has_large |= matches!(value.source, Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN));
         self.frame = Frame::Long(bytes);
     }
 
     /// A commit as it was put together.
     pub fn commit(commit: &mut CommitWriter) -> Self {
         let by_socket = commit.uploads().iter().copied().any(went_by_socket);
-        Request { call: Call::Commit, quiet: false, by_socket, frame: Frame::Long(commit.take_frame()) }
+        let has_large = commit.has_large();
+        Request { call: Call::Commit, quiet: false, by_socket, has_large, frame: Frame::Long(commit.take_frame()) }
     }
 
     /// Operations as they were put together, each to happen by itself.
@@ -153,6 +159,21 @@ impl Request {
             return Err(too_long(len));
         }
         Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
+    }
+
+    /// Its payload without the large values, which are to stand behind it, and these. `None`: there are none.
+    pub fn apart(&self) -> Option<(Vec<u8>, Vec<Apart<'_>>)> {
+        match &self.frame {
+            Frame::Long(long) if self.has_large => {
+                let mut payload = buffers::take();
+                let values = set_apart(&long[HEAD_BYTES..], &mut payload);
+                if values.is_none() {
+                    buffers::give(std::mem::take(&mut payload));
+                }
+                values.map(|values| (payload, values))
+            }
+            _ => None,
+        }
     }
 
     /// Whether it may go by a lane: the ticket, or a commit or series that names nothing that went by the socket, where it might be overtaken.

@@ -4,7 +4,8 @@ use super::*;
 use commonhold_ipc::lane::{CallingLanes, IN_PLACE_BYTES, LANES, Posted, ROOM, SEGMENT_BYTES, Waited};
 use commonhold_ipc::limits::{LANE_ROOM_BYTES, UPLOADS_GROWING_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::socket::Spin;
-use commonhold_ipc::wire::{BEHIND, PART_HEAD_BYTES, PartHead};
+use commonhold_ipc::wire::behind::PlaceBehind;
+use commonhold_ipc::wire::{PART_HEAD_BYTES, PartHead};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// The lanes of a raw peer.
@@ -146,11 +147,12 @@ fn requests_on_lanes_that_are_none() {
     scene.end();
 }
 
-/// A value that a request brings is there once, for its own operations, and only for a commit that came by a lane.
+/// Values that a request brings are there once, in their order, for its own operations, and only for a commit or series that came by a lane.
 #[test]
 fn values_behind_requests_that_are_none() {
     let scene = Scene::new();
     let dict: Dict<u64, Vec<u8>> = scene.manager.dict([(1u64, vec![1u8])]).unwrap();
+    let list = scene.manager.list::<Vec<u8>>([]).unwrap();
     // When nothing is retired that is not free yet.
     let blocks = || {
         let until = patience();
@@ -163,9 +165,11 @@ fn values_behind_requests_that_are_none() {
             std::thread::yield_now();
         }
     };
-    let behind = Payload { source: Source::Upload(BEHIND), handles: Words::new(&[]).unwrap() };
-    let op = |key: &'static [u8; 8]| Op::Insert { object: dict.id(), key, value: behind, only_if_absent: false, lend: false };
-    let (one, twice) = (commit(&[], &[op(b"\x02\0\0\0\0\0\0\0")]), commit(&[], &[op(b"\x03\0\0\0\0\0\0\0"), op(b"\x04\0\0\0\0\0\0\0")]));
+    let no_handles = Words::new(&[]).unwrap();
+    let behind = |at, len| Payload { source: Source::Behind(PlaceBehind::new(at, len).unwrap()), handles: no_handles };
+    let op =
+        |key: &'static [u8; 8], at, len| Op::Insert { object: dict.id(), key, value: behind(at, len), only_if_absent: false, lend: false };
+    let (second, third, fourth) = (b"\x02\0\0\0\0\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x04\0\0\0\0\0\0\0");
     let call = |hands: &Hands, code: Call, payload: &[u8], len: u32| {
         assert!(hands.lanes.is_free(1));
         let (mark, _) = hands.lanes.post_with(1, head(code as u8, payload.len()), Some(payload), (ROOM, len));
@@ -173,15 +177,51 @@ fn values_behind_requests_that_are_none() {
         let waited = hands.lanes.wait(1, mark, &ALIVE, Some(&mut Spin::new())).unwrap();
         (waited == Waited::Answered).then(|| hands.lanes.reply_head(1).code)
     };
-    let value: Vec<u8> = contents::archive(&vec![5u8; 3_000]);
+    let value: Vec<u8> = contents::archive(&vec![5u8; 5_000]);
+    let len = value.len();
+    let one = commit(&[], &[op(second, 0, len)]);
     let hands = Hands::new(&scene);
     hands.lanes.back_room(0..LANE_ROOM_BYTES).unwrap();
     hands.lanes.write_room(0, &value);
-    assert_eq!(call(&hands, Call::Commit, &one, value.len() as u32), Some(Status::Done as u8));
+    assert_eq!(call(&hands, Call::Commit, &one, len as u32), Some(Status::Done as u8));
     assert!(dict.get(2).unwrap().unwrap().iter().all(|byte| *byte == 5));
     let before = blocks();
-    // Named twice, once in vain: nothing is done, nothing is left.
-    assert_eq!(call(&hands, Call::Commit, &twice, value.len() as u32), Some(Status::Failed as u8));
+    // Named twice, in part, in another order, or beyond the last one: nothing is done, nothing is left.
+    for (first, then) in [
+        ((0, len), (0, len)),
+        ((0, len), (len - 1_024, 1_024)),
+        ((1_100, 1_024), (0, 1_100)),
+        ((0, 2_000), (1_999, 1_024)),
+        ((0, 2_000), (2_000, len)),
+    ] {
+        let both = commit(&[], &[op(third, first.0, first.1), op(fourth, then.0, then.1)]);
+        assert_eq!(call(&hands, Call::Commit, &both, len as u32), Some(Status::Failed as u8), "{first:?} {then:?}");
+    }
+    let mut run = Vec::new();
+    [behind(0, len), behind(0, len)].iter().for_each(|value| value.write(&mut run));
+    let splice = Op::ListSplice { object: list.id(), position: END, remove: 0, values: Values::Each(2, &run) };
+    assert_eq!(call(&hands, Call::Commit, &commit(&[], &[splice]), len as u32), Some(Status::Failed as u8));
+    assert!(list.is_empty().unwrap());
+    // In a series each stands for itself, and yet none is there twice. The third is what the second has passed over.
+    let series = [
+        op(third, 0, 1_024),
+        op(third, 2_000, 1_500),
+        op(fourth, 1_024, 1_024),
+        op(third, 0, 1_024),
+        op(fourth, 3_499, 1_024),
+        op(third, 3_500, len - 3_500),
+    ];
+    let series = commit(&[], &series);
+    assert_eq!(call(&hands, Call::Series, &series, len as u32), Some(Status::Done as u8));
+    assert!(dict.contains_key(3).unwrap() && !dict.contains_key(4).unwrap());
+    scene.manager.batch(|batch| batch.remove(&dict, 3)).unwrap();
+    // Of less than can stand there: no place at all.
+    let mut short = one.clone();
+    let at = short.windows(8).position(|word| word == (1u64 << 63 | len as u64).to_le_bytes()).unwrap();
+    for bytes in [0, 1_023u64] {
+        short[at..at + 8].copy_from_slice(&(1 << 63 | bytes).to_le_bytes());
+        assert_eq!(call(&Hands::new(&scene), Call::Commit, &short, len as u32), None);
+    }
     // Named where there is none: behind another request's back, on the other lane, by the socket.
     assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
     assert_eq!(hands.call(2, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
@@ -189,18 +229,19 @@ fn values_behind_requests_that_are_none() {
     assert!(matches!(hands.raw.call(Call::Commit, &one), Answer::Failed(_)));
     // Brought and not named; brought for an object that is not there; larger than any room.
     let none = commit(&[], &[]);
-    assert_eq!(call(&hands, Call::Commit, &none, value.len() as u32), Some(Status::Done as u8));
-    let gone = Op::ValueSet { object: 1 << 40, value: behind };
-    assert_eq!(call(&hands, Call::Commit, &commit(&[], &[gone]), 100), Some(Status::Failed as u8));
+    assert_eq!(call(&hands, Call::Commit, &none, len as u32), Some(Status::Done as u8));
+    let gone = Op::ValueSet { object: 1 << 40, value: behind(0, 1_024) };
+    assert_eq!(call(&hands, Call::Commit, &commit(&[], &[gone]), 1_024), Some(Status::Failed as u8));
     assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
-    // An upload with that number is none.
-    hands.raw.upload(BEHIND, UploadHead { prefix: 16, len: 100, handles: 0 }, &[1; 100]);
+    // An upload with such a number is none.
+    hands.raw.upload(1 << 63 | len as u64, UploadHead { prefix: 16, len: 100, handles: 0 }, &[1; 100]);
     assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
     drop(hands);
-    for code in [Call::Series, Call::RunCommit, Call::Part, Call::Ticket, Call::Create] {
+    // (Logic without a mark.)
+    for code in [Call::RunCommit, Call::Part, Call::Ticket, Call::Create] {
         let hands = Hands::new(&scene);
         hands.lanes.back_room(0..LANE_ROOM_BYTES).unwrap();
-        assert_eq!(call(&hands, code, &one, 100), None, "{code:?}");
+        assert_eq!(call(&hands, code, &one, len as u32), None, "{code:?}");
     }
     // Holes are zeros, which are an archive or none: who reads it is told.
     let hands = Hands::new(&scene);
@@ -215,7 +256,7 @@ fn values_behind_requests_that_are_none() {
         assert!(Instant::now() < until, "something of it is left");
         std::thread::yield_now();
     }
-    drop(dict);
+    drop((dict, list));
     scene.end();
 }
 
@@ -226,7 +267,7 @@ fn scribbling_at_any_moment() {
     let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
     let texts: Dict<u64, Vec<u8>> = scene.manager.dict([(2u64, vec![1u8])]).unwrap();
     let good = insert(dict.id(), 2);
-    let behind = Payload { source: Source::Upload(BEHIND), handles: Words::new(&[]).unwrap() };
+    let behind = Payload { source: Source::Behind(PlaceBehind::new(0, 3_000).unwrap()), handles: Words::new(&[]).unwrap() };
     let set = Op::Insert { object: texts.id(), key: &2u64.to_le_bytes(), value: behind, only_if_absent: false, lend: true };
     let with_value = commit(&[], &[set]);
     let mut choices = Choices(11);

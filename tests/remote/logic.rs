@@ -62,6 +62,32 @@ fn it_runs_alone_and_once() {
     assert_eq!(manager.run(|_: &Transaction<'_>, (): ()| Ok(TRANSFERS.load(Ordering::Relaxed)), ()).unwrap(), 3 * 100);
 }
 
+/// Its large values stand behind its commit, whose mark stands behind the conditions.
+#[test]
+fn large_values_and_small_ones_are_what_it_wrote() {
+    let manager = crate::manager();
+    let texts = manager.dict::<u64, Vec<u8>>([(0u64, vec![1u8])]).unwrap();
+    let logic = |tx: &Transaction<'_>, (texts, bytes): (Dict<u64, Vec<u8>>, u64)| {
+        let first = tx.get(&texts, 0)?.map_or(0, |text| text[0]) + 1;
+        tx.insert(&texts, 0, vec![first; 60_000])?;
+        tx.insert(&texts, 1, vec![first; 10])?;
+        tx.insert(&texts, 2, vec![first; bytes as usize])?;
+        if bytes == 9_003 { Err(Error::other("all or nothing")) } else { Ok(u64::from(first)) }
+    };
+    for round in 0..4 {
+        let ran = manager.run(logic, (texts.clone(), 9_000 + round));
+        let first = 2 + round.min(2) as u8;
+        match round {
+            3 => assert_eq!(ran.unwrap_err().to_string(), "all or nothing"),
+            _ => assert_eq!(ran.unwrap(), u64::from(first)),
+        }
+        for (key, bytes) in [(0u64, 60_000), (1, 10), (2, 9_000 + round.min(2) as usize)] {
+            assert!(texts.get(key).unwrap().unwrap()[..] == vec![first; bytes][..], "round {round}, key {key}");
+        }
+    }
+    manager.audit().unwrap();
+}
+
 #[test]
 fn errors_panics_and_time_outs_leave_no_trace() {
     let manager = crate::manager();

@@ -183,8 +183,8 @@ impl CallingLanes {
         self.post_placed(lane, head, place)
     }
 
-    /// Posts a request with a value behind it, which stands at this offset of the segment, in the room, and has so many bytes. The payload
-    /// stands in the slot, or follows the value if it does not fit there: then it is none here.
+    /// Posts a request with values behind it, which stand at this offset of the segment, in the room, and have so many bytes. The payload
+    /// stands in the slot, or follows the values if it does not fit there: then it is none here.
     #[inline(never)]
     pub fn post_with(&self, lane: u16, head: Head, payload: Option<&[u8]>, (place, len): (u64, u32)) -> (u32, Posted) {
         payload.into_iter().for_each(|payload| self.lay_down(lane, payload));

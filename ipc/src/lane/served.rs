@@ -1,16 +1,18 @@
 //! A session's lanes, as the manager sees them: written by somebody else at any moment, and so copied before it is looked at.
 //!
-//! What a request says is copied into memory of the manager's own before it is looked at. The bytes of a value are looked at by
-//! nobody; so one that does not fit into the slot stands *behind* its request, in the room, and is copied once, straight into its
+//! What a request says is copied into memory of the manager's own before it is looked at. The bytes of values are looked at by
+//! nobody; so large ones stand *behind* their request, in the room, and each is copied once, straight into its
 //! block, when that has been allocated. Who changes it meanwhile has stored something else. Small ones are copied as parts of their requests: that
-//! is shorter than to come back for them. The slot says where in the room, and how many bytes the value has:
+//! is shorter than to come back for them. The slot says where in the room, and how many bytes the values have together:
 //!
-//! | place | bytes of the value | the request | the value |
+//! | place | bytes of the values | the request | the values |
 //! |---|---|---|---|
 //! | 0 | 0 | in the slot | |
 //! | in the room | 0 | there | |
 //! | in the room | more, and the request's length is no more than a slot's | in the slot | there |
-//! | in the room | more, and the request is longer | follows the value | there |
+//! | in the room | more, and the request is longer | follows the values | there |
+//!
+//! Which of them is whose, the request says: see `wire::behind`.
 
 use super::{
     ANSWERED, AnswerWords, BY_SOCKET, DOORBELL_WORDS, IN_PLACE_BYTES, LANES, LOOKING, OVER, PostWords, REPLY, REPLY_BYTES, REQUEST,
@@ -19,6 +21,7 @@ use super::{
 use crate::error::Result;
 use crate::map::{Access, ArenaWriter, Segment};
 use crate::sys;
+use crate::wire::behind::PlaceBehind;
 use crate::wire::{HEAD_BYTES, Head};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -35,43 +38,58 @@ pub struct Request {
     pub cpu: u32,
     /// Where in the segment its payload is; 0: in the slot.
     place: u64,
-    /// Where in the room the value stands that it brings, if it does.
-    value: u64,
-    /// That value's bytes; 0: there is none.
-    pub value_len: u32,
+    /// Where in the room the values stand that it brings, if it does.
+    values: u64,
+    /// Their bytes; 0: there are none.
+    pub values_len: u32,
 }
 
-/// Where a request of so many bytes stands if its slot does not simply hold it (0: in the slot, and the value that it brings is in the room),
-/// and where that value does. `None`: not in the room.
+/// Where a request of so many bytes stands if its slot does not simply hold it (0: in the slot, and the values that it brings are in the room),
+/// where these do, and how many bytes they have. `None`: not in the room.
 #[inline(never)]
 fn places(len: u32, place: u64) -> Option<(u64, u64, u32)> {
-    let (len, value, value_len) = (u64::from(len), u64::from(place as u32), (place >> 32) as u32);
-    let behind = value + u64::from(value_len);
-    let (place, end) = if value_len > 0 && len <= IN_PLACE_BYTES as u64 { (0, behind) } else { (behind, behind + len) };
-    ((ROOM..SEGMENT_BYTES).contains(&value) && end <= SEGMENT_BYTES).then_some((place, value, value_len))
+    let (len, values, values_len) = (u64::from(len), u64::from(place as u32), (place >> 32) as u32);
+    let behind = values + u64::from(values_len);
+    let (place, end) = if values_len > 0 && len <= IN_PLACE_BYTES as u64 { (0, behind) } else { (behind, behind + len) };
+    ((ROOM..SEGMENT_BYTES).contains(&values) && end <= SEGMENT_BYTES).then_some((place, values, values_len))
 }
 
-/// The value behind a request, in the room, where its client may be writing. Whoever uses it copies it into its block, and looks at nothing.
-pub struct ValueBehind {
+/// The values behind a request, in the room, where its client may be writing. Whoever uses them copies each into its block, in their order, and looks
+/// at nothing.
+pub struct ValuesBehind {
     lanes: Arc<OwnedFd>,
     at: u64,
     len: u32,
+    /// What begins before it has been copied, or passed over.
+    used: u64,
+    /// That, when the commit began which is being done.
+    begun: u64,
 }
 
-impl ValueBehind {
-    /// Its bytes.
-    pub fn len(&self) -> u64 {
-        self.len.into()
+impl ValuesBehind {
+    /// Whether there is a value at a place, and it has not been copied.
+    pub fn has(&self, place: PlaceBehind) -> bool {
+        place.start() >= self.used && place.end() <= self.len.into()
     }
 
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// Copies a value into a block of the arena that no version shows: it, and what stands before it, cannot be copied again. `false`: there is
+    /// none, or it could not be read.
+    pub fn copy_to_arena(&mut self, place: PlaceBehind, arena: &ArenaWriter, block: u64) -> bool {
+        if !self.has(place) {
+            return false;
+        }
+        self.used = place.end();
+        arena.read_file(&self.lanes, self.at + place.start(), block, place.len())
     }
 
-    /// Copies it into a block of the arena that no version shows. `false`: it could not be read.
-    pub fn copy_to_arena(&self, arena: &ArenaWriter, block: u64) -> bool {
-        arena.read_file(&self.lanes, self.at, block, self.len())
+    /// A commit begins.
+    pub fn begin(&mut self) {
+        self.begun = self.used;
+    }
+
+    /// It begins once more, because there was no memory for it.
+    pub fn begin_again(&mut self) {
+        self.used = self.begun;
     }
 }
 
@@ -204,16 +222,17 @@ impl ServedLanes {
         let words = words(&self.segment, slot(lane) + REQUEST, 4);
         let word = |at: usize| words[at].load(Ordering::Relaxed);
         let (head, place, mark, cpu) = (Head::from_words([word(0), word(1)]), word(2), word(3) as u32, (word(3) >> 32) as u32);
-        let (place, value, value_len) = match place {
+        let (place, values, values_len) = match place {
             0 if head.len as usize <= IN_PLACE_BYTES => (0, 0, 0),
             place => places(head.len, place)?,
         };
-        (mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, cpu, place, value, value_len })
+        (mark % 2 == 1).then_some(Request { head: Head { lane, ..head }, mark, cpu, place, values, values_len })
     }
 
-    /// The value that a request brings, if it does.
-    pub fn value_behind(&self, request: &Request) -> Option<ValueBehind> {
-        (request.value_len > 0).then(|| ValueBehind { lanes: self.file.clone(), at: request.value, len: request.value_len })
+    /// The values that a request brings, if it does.
+    pub fn values_behind(&self, request: &Request) -> Option<ValuesBehind> {
+        let (at, len) = (request.values, request.values_len);
+        (len > 0).then(|| ValuesBehind { lanes: self.file.clone(), at, len, used: 0, begun: 0 })
     }
 
     /// Copies the first `len` bytes of a request's payload, at the most all, into a buffer, and gives them. `None`: they could not be read.

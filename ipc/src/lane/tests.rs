@@ -4,6 +4,7 @@ use crate::liveness::AliveKeeper;
 use crate::map::ArenaWriter;
 use crate::socket::Spin;
 use crate::sys;
+use crate::wire::behind::PlaceBehind;
 use crate::wire::{Call, Head};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -139,18 +140,18 @@ fn a_value_goes_behind_its_request_from_the_room_into_its_block() {
     assert!(calling.is_free(3));
     let (mut buffer, small) = (Vec::new(), [0xa5; IN_PLACE_BYTES]);
     // At the room's beginning, anywhere, and up to its last byte; the request in its slot, up to all of that, or following the value.
-    for (at, len) in [(0u64, 1u32), (777, 65_536), (LANE_ROOM_BYTES - 5_000, 2_000)] {
+    for (at, len) in [(0u64, 1_024u32), (777, 65_536), (LANE_ROOM_BYTES - 5_000, 2_000)] {
         for request_len in [0, 70, IN_PLACE_BYTES, IN_PLACE_BYTES + 1, 3_000] {
             let in_slot = (request_len <= IN_PLACE_BYTES).then(|| &small[..request_len]);
             let (mark, _) = calling.post_with(3, head(request_len), in_slot, (ROOM + at, len));
             let request = served.request(3).unwrap();
-            assert_eq!((request.head, request.mark, request.value_len), (Head { lane: 3, ..head(request_len) }, mark, len));
+            assert_eq!((request.head, request.mark, request.values_len), (Head { lane: 3, ..head(request_len) }, mark, len));
             let end = at as usize + len as usize;
             let expected = in_slot.unwrap_or_else(|| &bytes[end..end + request_len]);
             assert_eq!(served.copy_payload(&request, usize::MAX, &mut buffer), Some(expected));
-            let value = served.value_behind(&request).unwrap();
+            let mut values = served.values_behind(&request).unwrap();
             arena.zero(4096, 70_000);
-            assert!(value.len() == u64::from(len) && value.copy_to_arena(&arena, 4096 + 24));
+            assert!(values.copy_to_arena(PlaceBehind::new(0, len as usize).unwrap(), &arena, 4096 + 24));
             let reader = arena.reader();
             assert_eq!(reader.bytes(4096 + 24, len.into()), &bytes[at as usize..end]);
             assert_eq!((reader.word(4096 + 16), reader.bytes(4096 + 24 + u64::from(len), 1)), (0, &[0][..]), "no more than that");
@@ -158,7 +159,7 @@ fn a_value_goes_behind_its_request_from_the_room_into_its_block() {
         }
     }
     calling.post(3, head(0), Ok(&[]));
-    assert!(served.value_behind(&served.request(3).unwrap()).is_none());
+    assert!(served.values_behind(&served.request(3).unwrap()).is_none());
     // None of these is a request.
     let long = IN_PLACE_BYTES + 1;
     let beyond = [
@@ -182,6 +183,49 @@ fn a_value_goes_behind_its_request_from_the_room_into_its_block() {
         assert_eq!(served.request(3), None, "{request_len} bytes, a value of {len} at {place}");
     }
     calling.punch_room(0..LANE_ROOM_BYTES);
+}
+
+#[test]
+fn values_behind_a_request_are_copied_in_their_order_and_each_byte_once() {
+    let (served, calling) = both();
+    let arena = ArenaWriter::map(sys::memfd_sealed("test-arena", 1 << 20).unwrap(), 1 << 20).unwrap();
+    arena.back(0..1 << 20).unwrap();
+    calling.back_room(0..64 << 10).unwrap();
+    let bytes: Vec<u8> = (0..30_000u16).map(|at| (at / 100 + at) as u8).collect();
+    calling.write_room(100, &bytes);
+    assert!(calling.is_free(3));
+    calling.post_with(3, head(8), Some(&[0; 8]), (ROOM + 100, 30_000));
+    let mut values = served.values_behind(&served.request(3).unwrap()).unwrap();
+    let place = |at, len| PlaceBehind::new(at, len).unwrap();
+    let copied = |values: &mut ValuesBehind, at: usize, len: usize| {
+        arena.zero(4096, 32_768);
+        let copied = values.copy_to_arena(place(at, len), &arena, 4096);
+        let expected = if copied { &bytes[at..at + len] } else { &[0; 30_000][..len.min(30_000)] };
+        assert!(arena.reader().bytes(4096, expected.len() as u64) == expected, "{len} bytes at {at}");
+        copied
+    };
+    for (at, len, is_copied) in [
+        (0, 10_000, true),
+        (0, 1_024, false),
+        (8_977, 1_024, false),
+        (10_000, 1_024, true),
+        // What is passed over is gone, too.
+        (15_000, 5_000, true),
+        (12_000, 1_024, false),
+        (19_999, 2_000, false),
+    ] {
+        assert_eq!((values.has(place(at, len)), copied(&mut values, at, len)), (is_copied, is_copied), "{len} bytes at {at}");
+    }
+    // The next commit, and the same again: what the one before has used stays used.
+    values.begin();
+    assert!(copied(&mut values, 20_000, 5_000) && copied(&mut values, 26_000, 4_000) && !values.has(place(20_000, 2_000)));
+    values.begin_again();
+    assert!(!values.has(place(19_999, 2_000)) && copied(&mut values, 20_000, 5_000) && copied(&mut values, 26_000, 4_000));
+    values.begin_again();
+    assert!(!values.has(place(28_977, 1_024)) && copied(&mut values, 28_976, 1_024));
+    // Beyond its values a request has none, whatever stands in the room.
+    assert!(!copied(&mut values, 30_000, 1_024) && !copied(&mut values, (1 << 31) - 1, u32::MAX as usize));
+    calling.punch_room(0..64 << 10);
 }
 
 #[test]

@@ -15,8 +15,9 @@
 //! A commit is read once, while it is done. Bytes that cannot be read show as [`Malformed`] in their turn; whoever does the
 //! operations before takes them back then, as if one of them had failed.
 
+use super::behind::VALUE_BYTES_MIN;
 use super::buffers::{self, Out, Short};
-use super::{HEAD_BYTES, Payload, Reader, Words, put_bytes};
+use super::{HEAD_BYTES, Payload, Reader, Source, Words, put_bytes};
 
 /// As a position of a list: behind its last element, or with [`Op::ListRemove`] the last element.
 pub const END: u64 = u64::MAX;
@@ -411,6 +412,8 @@ pub struct CommitWriter {
     frame: Vec<u8>,
     op_count: u32,
     uploads: Vec<u64>,
+    /// There are values that can be set apart.
+    has_large: bool,
 }
 
 /// Bytes before the operations in a frame.
@@ -420,7 +423,7 @@ impl Default for CommitWriter {
     fn default() -> Self {
         let mut frame = buffers::take();
         frame.resize(OPS_AT, 0);
-        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0, uploads: Vec::new() }
+        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0, uploads: Vec::new(), has_large: false }
     }
 }
 
@@ -442,7 +445,11 @@ impl CommitWriter {
     pub fn op(&mut self, op: &Op<'_>) {
         op.write(&mut self.frame);
         self.op_count += 1;
-        op.each_upload(|number| self.uploads.push(number));
+        op.each_value(|value| match value.source {
+            Source::Upload(number) => self.uploads.push(number),
+            Source::Inline(bytes) => self.has_large |= bytes.len() >= VALUE_BYTES_MIN,
+            Source::Behind(_) => {}
+        });
     }
 
     /// How much has been written so far.
@@ -461,6 +468,11 @@ impl CommitWriter {
     /// The numbers of all uploads that the operations name.
     pub fn uploads(&self) -> &[u64] {
         &self.uploads
+    }
+
+    /// Whether there are values that [`set_apart`](super::apart::set_apart) sets apart.
+    pub fn has_large(&self) -> bool {
+        self.has_large
     }
 
     /// Number of operations so far.

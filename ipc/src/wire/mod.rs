@@ -16,6 +16,8 @@
 //! Operations of which each is to happen by itself, whatever becomes of the others, travel together as a [`series`]. Large
 //! values are sent ahead, as uploads, and named by the operations that use them (see [`Payload`]).
 
+pub mod apart;
+pub mod behind;
 pub mod buffers;
 pub mod commit;
 mod op;
@@ -423,16 +425,14 @@ pub struct Payload<'a> {
 pub enum Source<'a> {
     /// Here.
     Inline(&'a [u8]),
-    /// In the upload with this number, which this use consumes; or, if that is [`BEHIND`], behind the request.
+    /// In the upload with this number, which this use consumes.
     Upload(u64),
+    /// Behind the request, which came by a lane.
+    Behind(behind::PlaceBehind),
 }
 
-/// As an upload's number, which it never is: the value stands behind its request, on a lane, and is copied from there into its block without
-/// having been anywhere else. A commit that brings a value so names it once.
-pub const BEHIND: u64 = u64::MAX;
-
 impl Payload<'_> {
-    /// Appends it as bytes: 0 or 1, the bytes or the number, then the handles.
+    /// Appends it as bytes: 0 or 1, the bytes or the number or place, then the handles.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self.source {
             Source::Inline(bytes) => {
@@ -442,6 +442,10 @@ impl Payload<'_> {
             Source::Upload(number) => {
                 out.push(1);
                 out.extend_from_slice(&number.to_le_bytes());
+            }
+            Source::Behind(place) => {
+                out.push(1);
+                out.extend_from_slice(&place.to_word().to_le_bytes());
             }
         }
         put_bytes(out, self.handles.0);
@@ -458,7 +462,7 @@ impl<'a> Payload<'a> {
     pub fn parse(read: &mut Reader<'a>) -> Option<Payload<'a>> {
         let source = match read.u8()? {
             0 => Source::Inline(read.bytes()?),
-            1 => Source::Upload(read.u64()?),
+            1 => Source::of_word(read.u64()?)?,
             _ => return None,
         };
         Some(Payload { source, handles: Words::new(read.bytes()?)? })

@@ -15,8 +15,8 @@
 //! | set a value | 11 | upload, handles | | value word (8), value, handles |
 //! | add to a counter | 12 | | | amount (8) |
 //!
-//! *Value word*: bytes of the value, which follows; or with the flag *upload* the upload's number
-//! (or all ones, see [`BEHIND`](super::BEHIND)), and no value follows.
+//! *Value word*: bytes of the value, which follows; or with the flag *upload* the upload's number, or the value's place behind
+//! the request (see [`behind`](super::behind)), and no value follows.
 //! *Handles*, with the flag of that name only: bytes of their ids (4), ids (8 each). Values of a splice: with the flag
 //! *packed* inline elements side by side, else their number (4) and payloads. What has no meaning is 0.
 
@@ -73,6 +73,7 @@ fn value_word(value: &Payload<'_>) -> (u8, u64) {
     match value.source {
         Source::Inline(bytes) => (handles, bytes.len() as u64),
         Source::Upload(number) => (handles | UPLOAD, number),
+        Source::Behind(place) => (handles | UPLOAD, place.to_word()),
     }
 }
 
@@ -96,7 +97,7 @@ fn put_value(out: &mut impl Out, value: &Payload<'_>) {
 /// Reads a value whose word has been read.
 #[inline]
 fn value<'a>(read: &mut Reader<'a>, flags: u8, word: u64) -> Option<Payload<'a>> {
-    let source = if flags & UPLOAD == 0 { Source::Inline(read.take(usize::try_from(word).ok()?)?) } else { Source::Upload(word) };
+    let source = if flags & UPLOAD == 0 { Source::Inline(read.take(usize::try_from(word).ok()?)?) } else { Source::of_word(word)? };
     let handles = if flags & HANDLES == 0 { Words(&[]) } else { Words::new(read.bytes()?).filter(|words| !words.is_empty())? };
     Some(Payload { source, handles })
 }
@@ -106,19 +107,24 @@ fn flag(condition: bool, flag: u8) -> u8 {
 }
 
 impl<'a> Op<'a> {
+    /// Calls `then` with each value that it brings in a payload of its own.
+    #[inline]
+    pub fn each_value(&self, mut then: impl FnMut(Payload<'a>)) {
+        match *self {
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => then(value),
+            Op::ListSplice { values, .. } => values.payloads().for_each(then),
+            _ => {}
+        }
+    }
+
     /// Calls `then` with the number of each upload that it names.
     #[inline]
     pub fn each_upload(&self, mut then: impl FnMut(u64)) {
-        let mut look = |payload: Payload<'_>| {
+        self.each_value(|payload| {
             if let Source::Upload(number) = payload.source {
                 then(number);
             }
-        };
-        match *self {
-            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => look(value),
-            Op::ListSplice { values, .. } => values.payloads().for_each(look),
-            _ => {}
-        }
+        });
     }
 
     /// Appends it as bytes.

@@ -327,6 +327,7 @@ impl Server {
     pub(super) fn apply(&mut self, index: usize, commit: &Commit<'_>, wanted: bool) -> Option<Result<(), Rejected>> {
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return None };
         let uploads = session.uploads();
+        uploads.begin_commit();
         let applied = self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes));
         if applied.is_ok() && uploads.is_empty() { Some(applied) } else { self.applied(index, commit, wanted, applied) }
     }
@@ -351,14 +352,16 @@ impl Server {
         Some(applied)
     }
 
-    /// Does a commit once more for which there was no room, after making some; unless it has used up an upload, as an attempt may.
+    /// Does a commit once more for which there was no room, after making some; unless it has used up an upload, as an attempt may. Values
+    /// behind its request are still there.
     fn apply_again(&mut self, index: usize, commit: &Commit<'_>, wanted: bool, applied: Result<(), Rejected>) -> Result<(), Rejected> {
         self.make_room();
         let Some(Some(Connection::Session(session))) = self.connections.get_mut(index) else { return applied };
         let uploads = session.uploads();
-        if !commit.uploads().all(|number| uploads.has(number)) {
+        if !commit.uploads().all(|number| uploads.look(number).is_ok()) {
             return applied;
         }
+        uploads.begin_commit_again();
         self.store.apply(commit, uploads, wanted.then_some(&mut self.outcomes))
     }
 

@@ -300,7 +300,7 @@ impl Server {
             }
             self.lane_watch.company.meet(request.cpu == self.lane_watch.cpu);
             let done = self.do_request(index, &request);
-            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + request.value_len as usize + self.take_effort();
+            let bytes = (request.head.len as usize).max(REQUEST_BYTES_MIN) + request.values_len as usize + self.take_effort();
             turn += bytes;
             self.lane_watch.unlooked += bytes;
             match done {
@@ -319,10 +319,10 @@ impl Server {
     fn do_request(&mut self, index: usize, request: &Request) -> Done {
         points::manager("lane: a request is taken");
         match Call::from_code(request.head.code) {
-            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) if request.value_len == 0 => self.do_commit(index, request, call),
-            Some(Call::Commit) => self.commit_with_value(index, request),
-            // Nothing else brings a value.
-            _ if request.value_len > 0 => Done::Nonsense,
+            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) if request.values_len == 0 => self.do_commit(index, request, call),
+            Some(call @ (Call::Commit | Call::RunCommit | Call::Series)) => self.commit_with_values(index, request, call),
+            // Nothing else brings values.
+            _ if request.values_len > 0 => Done::Nonsense,
             Some(Call::Ticket) if request.head.len == 0 => {
                 let Some(session) = self.session(index) else { return Done::Nonsense };
                 session.begin_call(request.head.lane);
@@ -351,13 +351,13 @@ impl Server {
         done
     }
 
-    /// A commit that brings a value: one operation may take it, while this is done.
+    /// A commit or series that brings values: its operations may copy them, while this is done.
     #[inline(never)]
-    fn commit_with_value(&mut self, index: usize, request: &Request) -> Done {
+    fn commit_with_values(&mut self, index: usize, request: &Request, call: Call) -> Done {
         let Some(session) = self.session(index) else { return Done::Nonsense };
-        let value = session.lanes.as_ref().and_then(|lanes| lanes.served.value_behind(request));
-        session.uploads().set_behind(value);
-        let done = self.do_commit(index, request, Call::Commit);
+        let values = session.lanes.as_ref().and_then(|lanes| lanes.served.values_behind(request));
+        session.uploads().set_behind(values);
+        let done = self.do_commit(index, request, call);
         if let Some(session) = self.session(index) {
             session.uploads().set_behind(None);
         }

@@ -11,9 +11,10 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
 use commonhold_ipc::value::{NumberKind, add_number};
+use commonhold_ipc::wire::behind::PlaceBehind;
 use commonhold_ipc::wire::commit::Condition;
 use commonhold_ipc::wire::reply::Outcome;
-use commonhold_ipc::wire::{BEHIND, Payload, Source, malformed};
+use commonhold_ipc::wire::{Payload, Source, malformed};
 
 const DICTS: &[Kind] = &[Kind::Dict, Kind::Namespace];
 
@@ -29,8 +30,7 @@ pub(crate) struct Pair<'a> {
 pub(crate) enum Arrived<'a> {
     Here(&'a [u8]),
     Sent(u64, Upload),
-    /// Behind the request: its bytes.
-    Behind(u64),
+    Behind(PlaceBehind),
 }
 
 impl<'a> Arrived<'a> {
@@ -46,8 +46,11 @@ impl<'a> Arrived<'a> {
         }
         let arrived = match payload.source {
             Source::Inline(bytes) => Arrived::Here(bytes),
-            Source::Upload(BEHIND) => Arrived::Behind(uploads.behind()?.len()),
             Source::Upload(number) => Arrived::Sent(number, uploads.look(number)?),
+            Source::Behind(place) => {
+                uploads.look_behind(place)?;
+                Arrived::Behind(place)
+            }
         };
         if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
     }
@@ -64,7 +67,7 @@ impl<'a> Arrived<'a> {
         match self {
             Arrived::Here(bytes) => bytes.len() as u64,
             Arrived::Sent(_, upload) => upload.len,
-            Arrived::Behind(len) => *len,
+            Arrived::Behind(place) => place.len(),
         }
     }
 }
@@ -240,22 +243,21 @@ impl Store {
                 shape.write_head(self.memory.arena(), upload.block, insertion, key, birth);
                 Ok(upload.block)
             }
-            Arrived::Behind(_) => {
-                let entry = self.block_from_behind(shape.value(), bytes, uploads)?;
+            Arrived::Behind(place) => {
+                let entry = self.block_from_behind(shape.value(), bytes, *place, uploads)?;
                 shape.write_head(self.memory.arena(), entry, insertion, key, self.memory.version());
                 Ok(entry)
             }
         }
     }
 
-    /// A block of so many bytes that has, behind its first `prefix` bytes, the value which stands behind the request.
+    /// A block of so many bytes that has, behind its first `prefix` bytes, the value at a place behind the request.
     #[inline(never)]
-    pub(crate) fn block_from_behind(&mut self, prefix: u64, bytes: u64, uploads: &mut Uploads) -> Result<u64> {
+    pub(crate) fn block_from_behind(&mut self, prefix: u64, bytes: u64, place: PlaceBehind, uploads: &mut Uploads) -> Result<u64> {
         let block = self.memory.allocate_value(bytes)?;
-        let value = uploads.take_behind();
-        if !value.is_some_and(|value| value.copy_to_arena(self.memory.arena(), block + prefix)) {
+        if let Err(error) = uploads.copy_behind(place, self.memory.arena(), block + prefix) {
             self.memory.discard(block);
-            return Err(malformed("value behind a request"));
+            return Err(error);
         }
         points::manager("call: a value is copied from behind its request");
         Ok(block)

@@ -62,7 +62,7 @@ impl Store {
                 uploads.take(number);
                 (upload.block, birth)
             }
-            Arrived::Behind(_) => (self.block_from_behind(HEAD_BYTES, bytes, uploads)?, self.memory.version()),
+            Arrived::Behind(place) => (self.block_from_behind(HEAD_BYTES, bytes, place, uploads)?, self.memory.version()),
         };
         write_element_head(self.memory.arena(), block, arrived.len(), birth, value.handles.iter());
         Ok(block)

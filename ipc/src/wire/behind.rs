@@ -1,0 +1,94 @@
+//! Values behind a request: on a lane, large values stand apart from the operations that store them.
+//!
+//! They stand in one part of the room (see `lane::served`), in the order of the operations, and each operation has the
+//! [`PlaceBehind`] of its value there instead of the value. So the manager copies the operations before it looks at them, and each value once,
+//! from the room into its block: no copy that nobody looks at. What is smaller stays within its operation: to copy it with all the others costs
+//! less than a system call for it alone.
+//!
+//! A place is a word as an upload's number is, told apart by its highest bit:
+//!
+//! | bits | |
+//! |---|---|
+//! | 63 | 1; no upload has such a number |
+//! | 32–62 | where the value begins, in bytes from the beginning of the first one |
+//! | 0–31 | its bytes, at least [`PLACE_BYTES_MIN`], so that a request is a bounded number of system calls |
+//!
+//! Places ascend, and do not overlap: the manager copies no byte twice, or a short request could have it copy the same bytes
+//! without end.
+//!
+//! The value of a single operation is laid down in the room before there is a request. Those of a commit or series are collected within it, as it goes by a
+//! socket, and set apart ([`set_apart`](super::apart::set_apart)) when it is about to be posted: who collects them does not know which road they will take.
+
+use super::Source;
+
+/// Values of so many bytes and more are set apart from the operations of a commit or series.
+pub const VALUE_BYTES_MIN: usize = 8 << 10;
+/// Bytes of the shortest value that stands behind a request.
+pub const PLACE_BYTES_MIN: usize = 1024;
+const MARK: u64 = 1 << 63;
+
+/// Where a value stands among those behind its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaceBehind {
+    at: u32,
+    len: u32,
+}
+
+impl PlaceBehind {
+    /// From so many bytes behind the beginning of the first value on, so many bytes. `None`: there is no such place.
+    pub fn new(at: usize, len: usize) -> Option<PlaceBehind> {
+        let (at, len) = (u32::try_from(at).ok()?, u32::try_from(len).ok()?);
+        (at < 1 << 31 && len as usize >= PLACE_BYTES_MIN).then_some(PlaceBehind { at, len })
+    }
+
+    /// Where it begins.
+    pub fn start(self) -> u64 {
+        self.at.into()
+    }
+
+    /// Where it ends.
+    pub fn end(self) -> u64 {
+        u64::from(self.at) + u64::from(self.len)
+    }
+
+    /// Its bytes.
+    #[allow(clippy::len_without_is_empty, reason = "it has some")]
+    pub fn len(self) -> u64 {
+        self.len.into()
+    }
+
+    pub(super) fn to_word(self) -> u64 {
+        MARK | u64::from(self.at) << 32 | u64::from(self.len)
+    }
+}
+
+impl<'a> Source<'a> {
+    /// What a word means: an upload's number, or a place.
+    #[inline]
+    pub(super) fn of_word(word: u64) -> Option<Source<'a>> {
+        if word & MARK == 0 {
+            return Some(Source::Upload(word));
+        }
+        PlaceBehind::new((word >> 32 & 0x7fff_ffff) as usize, word as u32 as usize).map(Source::Behind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_what_its_word_says_and_no_number_of_an_upload() {
+        let least = PLACE_BYTES_MIN;
+        for (at, len) in [(0, least), (0, u32::MAX as usize), ((1 << 31) - 1, least), (12_345, 6_789)] {
+            let place = PlaceBehind::new(at, len).unwrap();
+            assert_eq!(Source::of_word(place.to_word()), Some(Source::Behind(place)));
+            assert_eq!((place.start(), place.len(), place.end()), (at as u64, len as u64, (at + len) as u64));
+        }
+        for (at, len) in [(0, 0), (0, least - 1), (1 << 31, least), (0, 1 << 32)] {
+            assert_eq!(PlaceBehind::new(at, len), None, "{len} bytes at {at}");
+        }
+        assert_eq!(Source::of_word(MARK - 1), Some(Source::Upload(MARK - 1)));
+        assert_eq!((Source::of_word(MARK), Source::of_word(MARK | 5 << 32 | (least as u64 - 1))), (None, None));
+    }
+}
