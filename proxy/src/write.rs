@@ -29,10 +29,7 @@ impl SessionCore {
     pub fn op_then<R>(&self, op: &Op<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
         let mut request = Request::single(false);
         request.write_single(op);
-        self.commit_then(&mut request, |reply| match reply {
-            Reply::Done(version, outcome) => then(version, outcome),
-            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
-        })
+        self.commit_then(&mut request, |reply| one(reply, then))
     }
 
     /// Commits one operation with a value, which has so many bytes `beside` it, those of its key; `then` as in [`op_then`](Self::op_then).
@@ -76,17 +73,11 @@ impl SessionCore {
 
     /// Commits one operation whose value stands in the room already.
     pub fn op_standing_then<R>(&self, op: &Op<'_>, value: Standing<'_>, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
-        self.op_standing(op, value, false, |reply| match reply {
-            Reply::Done(version, outcome) => then(version, outcome),
-            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
-        })
+        self.op_standing(op, value, false, |reply| one(reply, then))
     }
 
     fn op_standing_quietly(&self, op: &Op<'_>, value: Standing<'_>) -> Result<()> {
-        self.op_standing(op, value, true, |reply| match reply {
-            Reply::Done(..) => Ok(()),
-            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
-        })
+        self.op_standing(op, value, true, |reply| one(reply, |_, _| Ok(())))
     }
 
     fn op_standing<R>(&self, op: &Op<'_>, value: Standing<'_>, quiet: bool, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
@@ -104,10 +95,7 @@ impl SessionCore {
     pub fn op_quietly(&self, op: &Op<'_>) -> Result<()> {
         let mut request = Request::single(true);
         request.write_single(op);
-        self.commit_then(&mut request, |reply| match reply {
-            Reply::Done(..) => Ok(()),
-            Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
-        })
+        self.commit_then(&mut request, |reply| one(reply, |_, _| Ok(())))
     }
 
     /// Commits operations under conditions, and is not kept out by a ticket of this process's own.
@@ -124,6 +112,15 @@ impl SessionCore {
     /// Commits operations under conditions.
     pub fn commit(&self, commit: &mut CommitWriter) -> Result<Committed> {
         self.commit_then(&mut Request::commit(commit).quiet(), committed)
+    }
+}
+
+/// The reply to a commit of one operation without conditions.
+#[inline(always)]
+fn one<R>(reply: Reply, then: impl FnOnce(u64, Outcome) -> Result<R>) -> Result<R> {
+    match reply {
+        Reply::Done(version, outcome) => then(version, outcome),
+        Reply::Several(_) | Reply::Conflict => Err(malformed("reply")),
     }
 }
 
