@@ -36,7 +36,7 @@ pub struct Request {
     call: Call,
     quiet: bool,
     by_socket: bool,
-    /// It has values that are to stand behind it, on a lane.
+    /// It may have values that are to stand behind it, on a lane: without it there are none.
     has_large: bool,
     frame: Frame,
 }

@@ -412,7 +412,7 @@ pub struct CommitWriter {
     frame: Vec<u8>,
     op_count: u32,
     uploads: Vec<u64>,
-    /// There are values that can be set apart.
+    /// There are values that can be set apart, or there were before some were cut off.
     has_large: bool,
 }
 
@@ -470,7 +470,7 @@ impl CommitWriter {
         &self.uploads
     }
 
-    /// Whether there are values that [`set_apart`](super::apart::set_apart) sets apart.
+    /// Whether there may be values that [`set_apart`](super::apart::set_apart) sets apart: without it there are none.
     pub fn has_large(&self) -> bool {
         self.has_large
     }
