@@ -127,7 +127,7 @@ fn role_client() {
     assert!(texts.insert(3, &large).unwrap().is_some());
     // By a lane, behind its request.
     assert!(texts.insert(3, &large[..20_000]).unwrap().is_some());
-    manager.batch(|batch| (4..6).try_for_each(|key| batch.insert(&texts, key, &large[..20_000]))).unwrap();
+    manager.batch(|batch| (4..6).try_for_each(|key| batch.insert(&texts, key, &large[..40_000]))).unwrap();
     list.extend([number; 3]).unwrap();
     manager
         .transaction(|tx| {
@@ -156,10 +156,10 @@ fn role_bystander() {
 
 #[test]
 fn a_client_dies_at_every_point_of_its_calls() {
-    let said = dying_at(&["upload: a part posted", "lane: a value in the room"], || clients_die(&Manager::start().unwrap()));
+    let said = dying_at(&["upload: a part posted", "lane: values in the room"], || clients_die(&Manager::start().unwrap()));
     assert!(!said.contains("upload: some bytes sent"), "{said}");
-    // One of a call of its own, two of a batch.
-    assert!(said.matches("lane: a value in the room").count() >= 3, "{said}");
+    // Of a call of its own, and of a batch.
+    assert!(said.matches("lane: values in the room").count() >= 2, "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! that wait when the manager is stopped or dies.
 mod support;
 
-use commonhold::{Dict, ErrorKind, List, Manager, Session};
+use commonhold::{Batch, Dict, ErrorKind, List, Manager, Session};
 use commonhold_ipc::lane::{IN_PLACE_BYTES, LANES};
 use commonhold_ipc::limits::{INLINE_VALUE_BYTES_MAX, LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES, SERIES_FAILURES_MAX};
 use commonhold_ipc::socket::Channel;
@@ -136,19 +136,22 @@ fn values_of_several_writes(manager: &Manager) {
     let (mut writer, small) = (manager.writer().unwrap(), manager.counter(i64::MAX).unwrap());
     let elements = || -> Vec<Vec<u8>> { list.iter().unwrap().map(|element| element.to_vec()).collect() };
     // An archive has 8 bytes beside those of its vector, and some more to be aligned.
-    let sizes: Vec<usize> = [0, 100].into_iter().chain(VALUE_BYTES_MIN - 17..VALUE_BYTES_MIN + 2).chain([20_000, 65_000, 70_000]).collect();
+    let sizes: Vec<usize> = [0, 100].into_iter().chain(VALUE_BYTES_MIN - 17..VALUE_BYTES_MIN + 2).chain([50_000, 65_000, 70_000]).collect();
     for n in 0..sizes.len() {
         let bytes =
             |at: usize| -> Vec<u8> { (0..sizes[(n * 7 + at * 5) % sizes.len()]).map(|byte| (byte % 251 + at) as u8 ^ n as u8).collect() };
         let all: Vec<Vec<u8>> = (0..9).map(bytes).collect();
-        manager
-            .batch(|batch| {
-                (0..4).try_for_each(|key| batch.insert(&dict, key, &all[key as usize]))?;
-                batch.extend(&list, &all[4..7])?;
-                batch.push(&referring, (mark.clone(), all[7].clone()))?;
-                batch.set(&value, &all[8])
-            })
-            .unwrap();
+        type Write<'w> = &'w dyn Fn(&Batch<'_>) -> commonhold::Result<()>;
+        let writes: [Write<'_>; 4] = [
+            &|batch| (0..2).try_for_each(|key| batch.insert(&dict, key, &all[key as usize])),
+            &|batch| (2..4).try_for_each(|key| batch.insert(&dict, key, &all[key as usize])),
+            &|batch| batch.extend(&list, &all[4..7]),
+            &|batch| batch.push(&referring, (mark.clone(), all[7].clone())).and_then(|()| batch.set(&value, &all[8])),
+        ];
+        // Some at a time, so that they are worth it; or all.
+        for some in writes.chunks(if n % 2 == 0 { 1 } else { 4 }) {
+            manager.batch(|batch| some.iter().try_for_each(|write| write(batch))).unwrap();
+        }
         let found: Vec<Vec<u8>> = (0..4).map(|key| dict.get(key).unwrap().unwrap().to_vec()).collect();
         assert!(found == all[..4] && elements() == all[4..7] && value.get().unwrap()[..] == all[8][..], "{n}");
         assert!(referring.pop().unwrap().unwrap().to_owned().1 == all[7]);
@@ -218,13 +221,13 @@ fn values_behind_a_commit_that_is_done_twice() {
             assert!((0..90).all(|key| dict.get(key).unwrap().unwrap()[..] == value(key)[..]), "{round}");
         } else {
             // Those of a write that is tried again, behind the one of another.
-            for key in 0..30 {
-                writer.insert(&dict, key + 1_000, &value(key)[..9_000]).unwrap();
-                writer.extend(&list, (0..3).map(|at| value(3 * key + at))).unwrap();
+            for key in 0..45 {
+                writer.insert(&dict, key + 1_000, &value(key)[..33_000]).unwrap();
+                writer.extend(&list, (0..2).map(|at| value(2 * key + at).split_off(20_000))).unwrap();
             }
             writer.flush().unwrap();
-            assert!((0..90).all(|at| list.get(at as usize).unwrap().unwrap()[..] == value(at)[..]), "{round}");
-            assert!((0..30).all(|key| dict.get(key + 1_000).unwrap().unwrap()[..] == value(key)[..9_000]), "{round}");
+            assert!((0..90).all(|at| list.get(at as usize).unwrap().unwrap()[..] == value(at)[20_000..]), "{round}");
+            assert!((0..45).all(|key| dict.get(key + 1_000).unwrap().unwrap()[..] == value(key)[..33_000]), "{round}");
             list.clear().unwrap();
         }
         dict.clear().unwrap();
@@ -239,7 +242,7 @@ fn large_values_behind_many_writes_that_fail() {
     let (dict, small) = (manager.dict::<u64, Vec<u8>>([]).unwrap(), manager.counter(i64::MAX).unwrap());
     let mut writer = manager.writer().unwrap();
     for round in 0..20u64 {
-        let value = |key: u64| vec![(round * 3 + key) as u8; 9_000];
+        let value = |key: u64| vec![(round * 3 + key) as u8; 33_000];
         let failing: Vec<u64> = (0..SERIES_FAILURES_MAX * 2).map(|_| writer.count(&small, 1).unwrap()).collect();
         (0..3).for_each(|key| assert!(writer.insert(&dict, key, value(key)).is_ok()));
         let failed: Vec<u64> = writer.failures().unwrap().into_iter().map(|(number, _)| number).collect();
@@ -258,6 +261,7 @@ fn large_values_of_a_batch_ride_its_lane() {
     manager.batch(|batch| (0..100).try_for_each(|key| batch.insert(&dict, key, vec![key as u8; 60_000]))).unwrap();
     let now = manager.stats().unwrap();
     assert_eq!((now.lane_calls - before.lane_calls, now.version - before.version), (1, 1));
+    assert!((0..100).all(|key| dict.get(key).unwrap().unwrap()[..] == vec![key as u8; 60_000][..]));
 }
 
 #[test]

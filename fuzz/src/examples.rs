@@ -53,7 +53,7 @@ pub fn commits() -> Vec<Vec<u8>> {
     let inline = Payload { source: Source::Inline(b"a value"), handles };
     let sent = Payload { source: Source::Upload(9), handles: Words::new(&[]).expect("none") };
     let run = [payload(&inline), payload(&sent)].concat();
-    let behind = Payload { source: Source::Behind(PlaceBehind::new(100, 4_900).expect("a place")), handles };
+    let behind = Payload { source: Source::behind(PlaceBehind::new(100, 4_900).expect("a place")), handles };
     let large = [5; VALUE_BYTES_MIN];
     let large_run = [payload(&Payload::inline(&large)), payload(&behind)].concat();
     let conditions = [

@@ -13,8 +13,8 @@ use commonhold_ipc::lane::{SEGMENT_BYTES, ServedLanes};
 use commonhold_ipc::map::{Access, Segment};
 use commonhold_ipc::socket::Address;
 use commonhold_ipc::value::{AsDebug, Ser, access, to_owned};
-use commonhold_ipc::wire::apart::set_apart;
-use commonhold_ipc::wire::behind::{PlaceBehind, VALUE_BYTES_MIN};
+use commonhold_ipc::wire::apart::without_values;
+use commonhold_ipc::wire::behind::{PlaceBehind, VALUE_BYTES_MIN, is_place};
 use commonhold_ipc::wire::commit::{Commit, CommitWriter};
 use commonhold_ipc::wire::reply::{Outcome, parse_error, write_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, NewObject, Reader, Source, UPLOAD_HEAD_BYTES, UploadHead, Words, whole};
@@ -131,19 +131,17 @@ fn commit(bytes: &[u8]) -> bool {
     let mut written = Vec::new();
     writer.write(&mut written);
     assert_eq!(written, bytes, "what is read is what was written");
-    let mut apart = Vec::new();
-    if let Some(values) = set_apart(bytes, &mut apart) {
-        // A value of a splice has a length of 4 bytes, and a place has 8.
-        let sum = apart.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
-        assert!(
-            (bytes.len()..=bytes.len() + 4 * values.len()).contains(&sum) && values.iter().all(|(_, value)| value.len() >= VALUE_BYTES_MIN)
-        );
-        let mut places = 0;
-        let commit = whole(&apart, "commit", Commit::parse).expect("it is one still");
+    let mut edition = Vec::new();
+    if without_values(bytes, &mut edition).is_some() {
+        let commit = whole(&edition, "commit", Commit::parse).expect("it is one still");
+        let (mut places, mut end) = (0, 0);
         commit.ops().for_each(|op| {
-            op.expect("all of it can be read").each_value(|value| places += usize::from(matches!(value.source, Source::Behind(_))))
+            op.expect("all of it can be read").each_value(|value| match value.source {
+                Source::Upload(word) => places += usize::from(is_place(word)),
+                Source::Inline(value) => end = end.max(value.len()),
+            });
         });
-        assert!(places >= values.len());
+        assert!(places > 0 && end < VALUE_BYTES_MIN && edition.len() < bytes.len());
     }
     true
 }

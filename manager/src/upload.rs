@@ -131,9 +131,10 @@ impl Uploads {
         self.behind.iter_mut().for_each(ValuesBehind::begin_again);
     }
 
-    /// An error if there is no value at a place behind the request, or it has been copied.
-    pub fn look_behind(&self, place: PlaceBehind) -> Result<()> {
-        if self.behind.as_ref().is_some_and(|values| values.has(place)) { Ok(()) } else { Err(malformed(VALUE_BEHIND)) }
+    /// The place behind the request that a word says. An error if there is no value, or it has been copied.
+    pub fn look_behind(&self, word: u64) -> Result<PlaceBehind> {
+        let has = |place: &PlaceBehind| self.behind.as_ref().is_some_and(|values| values.has(*place));
+        PlaceBehind::of_word(word).filter(has).ok_or_else(|| malformed(VALUE_BEHIND))
     }
 
     /// Copies the value at a place into a block of the arena.

@@ -15,7 +15,7 @@ use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Peer, Spins};
-use commonhold_ipc::wire::apart::Apart;
+use commonhold_ipc::wire::behind::is_worth_it;
 use commonhold_ipc::wire::{Call, Head, buffers};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -150,10 +150,9 @@ impl LaneRoad {
         if payload.len() as u64 + PAYLOAD_AT > LANE_ROOM_BYTES {
             return None;
         }
-        match request.apart() {
-            None => self.begin_in_room(connection, head, payload, changes),
-            Some((payload, values)) => self.begin_apart(connection, head, payload, &values, changes),
-        }
+        let edition = if is_worth_it(payload.len()) { request.without_values() } else { None };
+        let apart = edition.and_then(|edition| self.begin_apart(connection, head, payload, edition, changes));
+        apart.or_else(|| self.begin_in_room(connection, head, payload, changes))
     }
 
     /// Posts a call whose payload stands in the room.
@@ -165,19 +164,19 @@ impl LaneRoad {
         Some(part.keep(posted))
     }
 
-    /// Posts a call of which the large values stand apart from its payload, in the room.
+    /// Posts a call of which the large values stand behind it: all of it is laid down, and what is posted is the `edition` without them.
     #[inline(never)]
     fn begin_apart(
         &self,
         connection: &Connection,
         head: Head,
-        payload: Vec<u8>,
-        values: &[Apart<'_>],
+        payload: &[u8],
+        edition: Vec<u8>,
         changes: bool,
     ) -> Option<Result<UnderWay>> {
-        let head = Head { len: payload.len() as u32, ..head };
-        let posted = self.set_down(values, payload.len()).map(|values| self.post_with(connection, head, &payload, values, changes));
-        buffers::give(payload);
+        let head = Head { len: edition.len() as u32, ..head };
+        let posted = self.lay_down(payload, edition.len()).map(|values| self.post_with(connection, head, &edition, values, changes));
+        buffers::give(edition);
         posted
     }
 
@@ -187,19 +186,16 @@ impl LaneRoad {
         if !self.is_free(lane) || connection.is_streaming_here() {
             return None;
         }
-        self.set_down(&[(0, value)], request)
+        self.lay_down(value, request)
     }
 
-    /// Puts values into the room, each in its place, and leaves place for a request of at most so many bytes. `None`: there is no room.
-    fn set_down(&self, values: &[Apart<'_>], request: usize) -> Option<Standing<'_>> {
-        let bytes = values.last().map_or(0, |(at, value)| at + value.len() as u64);
-        let behind = if request > IN_PLACE_BYTES { request as u64 } else { 0 };
-        let part = self.part(bytes + behind)?;
-        for (at, value) in values {
-            self.write(part.start() + at, value);
-            points::client("lane: a value in the room");
-        }
-        Some(Standing { part, bytes: bytes as u32 })
+    /// Puts bytes that are, or have in them, the values of a request into the room, and leaves place for it. `None`: there is no room.
+    fn lay_down(&self, values: &[u8], request: usize) -> Option<Standing<'_>> {
+        let behind = if request > IN_PLACE_BYTES { request } else { 0 };
+        let part = self.part((values.len() + behind) as u64)?;
+        self.write(part.start(), values);
+        points::client("lane: values in the room");
+        Some(Standing { part, bytes: values.len() as u32 })
     }
 
     /// Runs a call that names a value which stands in the room, on the lane for which that has been asked. There was no other since.

@@ -201,7 +201,7 @@ impl<T: Shared> List<T> {
         }
         with_element::<T, _>(session, value, |value, ser| match value.payload(ser).source {
             Source::Inline(bytes) => put(bytes),
-            Source::Upload(_) | Source::Behind(_) => unreachable!("an element that lies in its leaf is small"),
+            Source::Upload(_) => unreachable!("an element that lies in its leaf is small"),
         })
     }
 

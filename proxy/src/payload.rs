@@ -136,7 +136,7 @@ impl Value {
         session.check().ok()?;
         let standing = session.lane_road()?.stand(&session.connection, session.pins.lane(), bytes, request)?;
         let handles = Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each"));
-        Some((Payload { source: Source::Behind(place), handles }, standing))
+        Some((Payload { source: Source::behind(place), handles }, standing))
     }
 
     /// Whether there is nothing to keep until it is committed: neither an upload nor handles.

@@ -2,7 +2,7 @@
 
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
-use commonhold_ipc::wire::apart::{Apart, set_apart};
+use commonhold_ipc::wire::apart::without_values;
 use commonhold_ipc::wire::behind::VALUE_BYTES_MIN;
 use commonhold_ipc::wire::buffers::Short;
 use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
@@ -161,16 +161,16 @@ impl Request {
         Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
-    /// Its payload without the large values, which are to stand behind it, and these. `None`: there are none.
-    pub fn apart(&self) -> Option<(Vec<u8>, Vec<Apart<'_>>)> {
+    /// Its payload with the places of the large values in itself instead of these. `None`: there are none.
+    pub fn without_values(&self) -> Option<Vec<u8>> {
         match &self.frame {
             Frame::Long(long) if self.has_large => {
                 let mut payload = buffers::take();
-                let values = set_apart(&long[HEAD_BYTES..], &mut payload);
-                if values.is_none() {
+                let written = without_values(&long[HEAD_BYTES..], &mut payload);
+                if written.is_none() {
                     buffers::give(std::mem::take(&mut payload));
                 }
-                values.map(|values| (payload, values))
+                written.map(|()| payload)
             }
             _ => None,
         }

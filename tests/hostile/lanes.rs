@@ -166,7 +166,7 @@ fn values_behind_requests_that_are_none() {
         }
     };
     let no_handles = Words::new(&[]).unwrap();
-    let behind = |at, len| Payload { source: Source::Behind(PlaceBehind::new(at, len).unwrap()), handles: no_handles };
+    let behind = |at, len| Payload { source: Source::behind(PlaceBehind::new(at, len).unwrap()), handles: no_handles };
     let op =
         |key: &'static [u8; 8], at, len| Op::Insert { object: dict.id(), key, value: behind(at, len), only_if_absent: false, lend: false };
     let (second, third, fourth) = (b"\x02\0\0\0\0\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x04\0\0\0\0\0\0\0");
@@ -215,12 +215,12 @@ fn values_behind_requests_that_are_none() {
     assert_eq!(call(&hands, Call::Series, &series, len as u32), Some(Status::Done as u8));
     assert!(dict.contains_key(3).unwrap() && !dict.contains_key(4).unwrap());
     scene.manager.batch(|batch| batch.remove(&dict, 3)).unwrap();
-    // Of less than can stand there: no place at all.
+    // Of less than can stand there.
     let mut short = one.clone();
     let at = short.windows(8).position(|word| word == (1u64 << 63 | len as u64).to_le_bytes()).unwrap();
     for bytes in [0, 1_023u64] {
         short[at..at + 8].copy_from_slice(&(1 << 63 | bytes).to_le_bytes());
-        assert_eq!(call(&Hands::new(&scene), Call::Commit, &short, len as u32), None);
+        assert_eq!(call(&hands, Call::Commit, &short, len as u32), Some(Status::Failed as u8));
     }
     // Named where there is none: behind another request's back, on the other lane, by the socket.
     assert_eq!(hands.call(1, head(1, one.len()), Ok(&one)), Some(Status::Failed as u8));
@@ -267,7 +267,7 @@ fn scribbling_at_any_moment() {
     let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
     let texts: Dict<u64, Vec<u8>> = scene.manager.dict([(2u64, vec![1u8])]).unwrap();
     let good = insert(dict.id(), 2);
-    let behind = Payload { source: Source::Behind(PlaceBehind::new(0, 3_000).unwrap()), handles: Words::new(&[]).unwrap() };
+    let behind = Payload { source: Source::behind(PlaceBehind::new(0, 3_000).unwrap()), handles: Words::new(&[]).unwrap() };
     let set = Op::Insert { object: texts.id(), key: &2u64.to_le_bytes(), value: behind, only_if_absent: false, lend: true };
     let with_value = commit(&[], &[set]);
     let mut choices = Choices(11);

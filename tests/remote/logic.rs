@@ -72,16 +72,16 @@ fn large_values_and_small_ones_are_what_it_wrote() {
         tx.insert(&texts, 0, vec![first; 60_000])?;
         tx.insert(&texts, 1, vec![first; 10])?;
         tx.insert(&texts, 2, vec![first; bytes as usize])?;
-        if bytes == 9_003 { Err(Error::other("all or nothing")) } else { Ok(u64::from(first)) }
+        if bytes == 33_003 { Err(Error::other("all or nothing")) } else { Ok(u64::from(first)) }
     };
     for round in 0..4 {
-        let ran = manager.run(logic, (texts.clone(), 9_000 + round));
+        let ran = manager.run(logic, (texts.clone(), 33_000 + round));
         let first = 2 + round.min(2) as u8;
         match round {
             3 => assert_eq!(ran.unwrap_err().to_string(), "all or nothing"),
             _ => assert_eq!(ran.unwrap(), u64::from(first)),
         }
-        for (key, bytes) in [(0u64, 60_000), (1, 10), (2, 9_000 + round.min(2) as usize)] {
+        for (key, bytes) in [(0u64, 60_000), (1, 10), (2, 33_000 + round.min(2) as usize)] {
             assert!(texts.get(key).unwrap().unwrap()[..] == vec![first; bytes][..], "round {round}, key {key}");
         }
     }

@@ -1,65 +1,52 @@
-//! Setting the large values of a commit or series apart from its operations, to stand [`behind`](super::behind) it on a lane.
+//! A commit or series without its large values, which stand [`behind`](super::behind) it on a lane.
 
 use super::behind::{PlaceBehind, VALUE_BYTES_MIN};
-use super::buffers::Out;
 use super::commit::{Commit, Op, Values};
 use super::{Payload, Reader, Source};
 
-/// Where values that are set apart begin, from the first one on: at multiples of this, a page, so that all begin where the first one does within theirs
-/// (in the room there is a place that is good, see `proxy::lane`).
-const STEP_BYTES: usize = 4096;
-
-/// A value that is set apart, and where it begins, from the first one on.
-pub type Apart<'a> = (u64, &'a [u8]);
-
-/// Sets the large values of a commit or series apart. `out`, which is empty, becomes its payload as it goes by a lane; returned are the values, in
-/// their order. `None`: there are none, or these are not bytes of ours.
-pub fn set_apart<'a>(payload: &'a [u8], out: &mut Vec<u8>) -> Option<Vec<Apart<'a>>> {
+/// Appends the payload of a commit or series with the places of its large values in itself instead of these. `None`: there are none, or these are
+/// not bytes of ours.
+pub fn without_values(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut read = Reader::new(payload);
     let commit = Commit::parse(&mut read.clone())?;
     let (count, bytes) = (read.u32()?, read.u32()?);
     read.take(bytes as usize)?;
-    let (mut values, mut end, mut run) = (Vec::new(), 0, Vec::new());
-    let mut apart = |value: Payload<'a>| match value.source {
+    let (start, mut run, mut any) = (out.len(), Vec::new(), false);
+    let mut placed = |value: Payload<'_>| match value.source {
         Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN => {
-            let place = PlaceBehind::new(end, bytes.len())?;
-            end = (end + bytes.len()).next_multiple_of(STEP_BYTES);
-            values.push((place.start(), bytes));
-            Some(Payload { source: Source::Behind(place), ..value })
+            any = true;
+            let at = bytes.as_ptr().addr() - payload.as_ptr().addr();
+            PlaceBehind::new(at, bytes.len()).map(Source::behind)
         }
-        _ => Some(value),
+        _ => None,
     };
     out.extend_from_slice(&[0; 8]);
     for op in commit.ops() {
         let mut op = op.ok()?;
         match &mut op {
-            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => *value = apart(*value)?,
-            Op::ListSplice { values: Values::Each(..), .. } => {
-                splice_apart(&op, &mut run, &mut apart)?.write(out);
+            Op::Insert { value, .. } | Op::ListSet { value, .. } | Op::ValueSet { value, .. } => {
+                value.source = placed(*value).unwrap_or(value.source);
+            }
+            Op::ListSplice { values: Values::Each(count, bytes), object, position, remove } => {
+                run.clear();
+                for value in Values::Each(*count, bytes).payloads() {
+                    Payload { source: placed(value).unwrap_or(value.source), ..value }.write(&mut run);
+                }
+                Op::ListSplice { object: *object, position: *position, remove: *remove, values: Values::Each(*count, &run) }.write(out);
                 continue;
             }
             _ => {}
         }
         op.write(out);
     }
-    if values.is_empty() {
+    if !any {
         return None;
     }
-    let bytes = (out.len() - 8) as u32;
-    out[..4].copy_from_slice(&count.to_le_bytes());
-    out[4..8].copy_from_slice(&bytes.to_le_bytes());
-    out.put(read.take_rest());
-    Some(values)
-}
-
-/// A splice with its payloads as `apart` has them, written into `run`.
-fn splice_apart<'a, 'r>(op: &Op<'a>, run: &'r mut Vec<u8>, apart: &mut impl FnMut(Payload<'a>) -> Option<Payload<'a>>) -> Option<Op<'r>> {
-    let Op::ListSplice { object, position, remove, values: Values::Each(count, bytes) } = *op else { return None };
-    run.clear();
-    for value in Values::Each(count, bytes).payloads() {
-        apart(value)?.write(run);
-    }
-    Some(Op::ListSplice { object, position, remove, values: Values::Each(count, run) })
+    let bytes = (out.len() - start - 8) as u32;
+    out[start..start + 4].copy_from_slice(&count.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(read.take_rest());
+    Some(())
 }
 
 #[cfg(test)]
@@ -79,12 +66,10 @@ mod tests {
     }
 
     #[test]
-    fn large_values_of_every_operation_are_set_apart_and_nothing_else_changes() {
+    fn large_values_of_every_operation_have_their_places_and_nothing_else_changes() {
         let (large, larger, small) = (vec![1; VALUE_BYTES_MIN], vec![2; VALUE_BYTES_MIN + 5], vec![3; VALUE_BYTES_MIN - 1]);
         let ids = [9u64.to_le_bytes(), 10u64.to_le_bytes()].concat();
         let handles = Words::new(&ids).unwrap();
-        let behind = |at, len| Payload { source: Source::Behind(PlaceBehind::new(at, len).unwrap()), handles };
-        let (one, two, three) = (VALUE_BYTES_MIN, 2 * VALUE_BYTES_MIN + STEP_BYTES, 3 * VALUE_BYTES_MIN + STEP_BYTES);
         let operations = |values: [Payload<'_>; 4], run: &mut dyn FnMut(&[Op<'_>]) -> Vec<u8>| {
             let mut each = Vec::new();
             [Payload::inline(&small), values[1], Payload { source: Source::Upload(77), handles: Words::new(&[]).unwrap() }, values[2]]
@@ -103,20 +88,24 @@ mod tests {
         let conditions = [Condition::LenIs { object: 1, len: 7 }];
         let inline = |bytes| Payload { source: Source::Inline(bytes), handles };
         let whole = operations([inline(&large), inline(&larger), inline(&large), inline(&large)], &mut |ops| payload(ops, &conditions));
-        let apart = operations(
-            [behind(0, large.len()), behind(one, larger.len()), behind(two, large.len()), behind(three, large.len())],
-            &mut |ops| payload(ops, &conditions),
-        );
+        // Found by what is in them: nothing else has such a run.
+        let start = |bytes: &[u8], from: usize| from + whole[from..].windows(bytes.len()).position(|run| run == bytes).unwrap();
+        let first = start(&large, 0);
+        let second = start(&larger, first);
+        let third = start(&large, second);
+        let fourth = start(&large, third + large.len());
+        let at = |at, bytes: &[u8]| Payload { source: Source::behind(PlaceBehind::new(at, bytes.len()).unwrap()), handles };
+        let apart = operations([at(first, &large), at(second, &larger), at(third, &large), at(fourth, &large)], &mut |ops| {
+            payload(ops, &conditions)
+        });
         // What stands behind the conditions (of logic beside the data: its mark) stays there.
         for rest in [&b""[..], b"a mark"] {
-            let mut out = Vec::new();
-            let sent = [&whole, rest].concat();
-            let values = [(0, &large[..]), (one as u64, &larger), (two as u64, &large), (three as u64, &large)];
-            assert_eq!(set_apart(&sent, &mut out).unwrap(), values);
-            assert_eq!(out, [&apart, rest].concat());
+            let mut out = b"before".to_vec();
+            without_values(&[&whole, rest].concat(), &mut out).unwrap();
+            assert_eq!(out, [b"before", &apart[..], rest].concat());
         }
         let none = payload(&[Op::ValueSet { object: 6, value: inline(&small) }], &conditions);
-        assert_eq!(set_apart(&none, &mut Vec::new()), None);
-        assert_eq!(set_apart(&whole[..whole.len() / 2], &mut Vec::new()), None);
+        assert_eq!(without_values(&none, &mut Vec::new()), None);
+        assert_eq!(without_values(&whole[..whole.len() / 2], &mut Vec::new()), None);
     }
 }

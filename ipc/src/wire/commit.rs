@@ -412,7 +412,7 @@ pub struct CommitWriter {
     frame: Vec<u8>,
     op_count: u32,
     uploads: Vec<u64>,
-    /// There are values that can be set apart, or there were before some were cut off.
+    /// There are large values, or there were before some were cut off.
     has_large: bool,
 }
 
@@ -448,7 +448,6 @@ impl CommitWriter {
         op.each_value(|value| match value.source {
             Source::Upload(number) => self.uploads.push(number),
             Source::Inline(bytes) => self.has_large |= bytes.len() >= VALUE_BYTES_MIN,
-            Source::Behind(_) => {}
         });
     }
 
@@ -470,7 +469,7 @@ impl CommitWriter {
         &self.uploads
     }
 
-    /// Whether there may be values that [`set_apart`](super::apart::set_apart) sets apart: without it there are none.
+    /// Whether there may be values that can stand behind the request: without it there are none.
     pub fn has_large(&self) -> bool {
         self.has_large
     }

@@ -425,10 +425,9 @@ pub struct Payload<'a> {
 pub enum Source<'a> {
     /// Here.
     Inline(&'a [u8]),
-    /// In the upload with this number, which this use consumes.
+    /// In the upload with this number, which this use consumes; or behind the request, if it is the word of a
+    /// [place](behind::PlaceBehind). (As a variant of its own that would make every operation longer.)
     Upload(u64),
-    /// Behind the request, which came by a lane.
-    Behind(behind::PlaceBehind),
 }
 
 impl Payload<'_> {
@@ -442,10 +441,6 @@ impl Payload<'_> {
             Source::Upload(number) => {
                 out.push(1);
                 out.extend_from_slice(&number.to_le_bytes());
-            }
-            Source::Behind(place) => {
-                out.push(1);
-                out.extend_from_slice(&place.to_word().to_le_bytes());
             }
         }
         put_bytes(out, self.handles.0);
@@ -462,7 +457,7 @@ impl<'a> Payload<'a> {
     pub fn parse(read: &mut Reader<'a>) -> Option<Payload<'a>> {
         let source = match read.u8()? {
             0 => Source::Inline(read.bytes()?),
-            1 => Source::of_word(read.u64()?)?,
+            1 => Source::Upload(read.u64()?),
             _ => return None,
         };
         Some(Payload { source, handles: Words::new(read.bytes()?)? })

@@ -20,6 +20,7 @@
 //! *Handles*, with the flag of that name only: bytes of their ids (4), ids (8 each). Values of a splice: with the flag
 //! *packed* inline elements side by side, else their number (4) and payloads. What has no meaning is 0.
 
+use super::behind::is_place;
 use super::buffers::Out;
 use super::commit::{Op, Values};
 use super::{Payload, Reader, Source, Words, put_bytes};
@@ -73,7 +74,6 @@ fn value_word(value: &Payload<'_>) -> (u8, u64) {
     match value.source {
         Source::Inline(bytes) => (handles, bytes.len() as u64),
         Source::Upload(number) => (handles | UPLOAD, number),
-        Source::Behind(place) => (handles | UPLOAD, place.to_word()),
     }
 }
 
@@ -97,7 +97,7 @@ fn put_value(out: &mut impl Out, value: &Payload<'_>) {
 /// Reads a value whose word has been read.
 #[inline]
 fn value<'a>(read: &mut Reader<'a>, flags: u8, word: u64) -> Option<Payload<'a>> {
-    let source = if flags & UPLOAD == 0 { Source::Inline(read.take(usize::try_from(word).ok()?)?) } else { Source::of_word(word)? };
+    let source = if flags & UPLOAD == 0 { Source::Inline(read.take(usize::try_from(word).ok()?)?) } else { Source::Upload(word) };
     let handles = if flags & HANDLES == 0 { Words(&[]) } else { Words::new(read.bytes()?).filter(|words| !words.is_empty())? };
     Some(Payload { source, handles })
 }
@@ -121,7 +121,9 @@ impl<'a> Op<'a> {
     #[inline]
     pub fn each_upload(&self, mut then: impl FnMut(u64)) {
         self.each_value(|payload| {
-            if let Source::Upload(number) = payload.source {
+            if let Source::Upload(number) = payload.source
+                && !is_place(number)
+            {
                 then(number);
             }
         });

@@ -11,7 +11,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::{HANDLES_PER_VALUE_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use commonhold_ipc::points;
 use commonhold_ipc::value::{NumberKind, add_number};
-use commonhold_ipc::wire::behind::PlaceBehind;
+use commonhold_ipc::wire::behind::{PlaceBehind, is_place};
 use commonhold_ipc::wire::commit::Condition;
 use commonhold_ipc::wire::reply::Outcome;
 use commonhold_ipc::wire::{Payload, Source, malformed};
@@ -46,11 +46,8 @@ impl<'a> Arrived<'a> {
         }
         let arrived = match payload.source {
             Source::Inline(bytes) => Arrived::Here(bytes),
+            Source::Upload(word) if is_place(word) => Arrived::Behind(uploads.look_behind(word)?),
             Source::Upload(number) => Arrived::Sent(number, uploads.look(number)?),
-            Source::Behind(place) => {
-                uploads.look_behind(place)?;
-                Arrived::Behind(place)
-            }
         };
         if arrived.len() > VALUE_BYTES_MAX { Err(too_large(arrived.len())) } else { Ok(arrived) }
     }
