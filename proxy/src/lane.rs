@@ -15,7 +15,6 @@ use commonhold_ipc::limits::LANE_ROOM_BYTES;
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Peer, Spins};
-use commonhold_ipc::wire::behind::is_worth_it;
 use commonhold_ipc::wire::{Call, Head, buffers};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -150,8 +149,7 @@ impl LaneRoad {
         if payload.len() as u64 + PAYLOAD_AT > LANE_ROOM_BYTES {
             return None;
         }
-        let edition = if is_worth_it(payload.len()) { request.without_values() } else { None };
-        let apart = edition.and_then(|edition| self.begin_apart(connection, head, payload, edition, changes));
+        let apart = request.without_values().and_then(|edition| self.begin_apart(connection, head, payload, edition, changes));
         apart.or_else(|| self.begin_in_room(connection, head, payload, changes))
     }
 

@@ -115,8 +115,9 @@ impl Value {
         Payload { source, handles: Words::new(&self.handles).unwrap_or_else(|| unreachable!("ids have 8 bytes each")) }
     }
 
-    /// If its bytes are as many as stand behind a request (fewer are as soon copied with it, however long it is) and do not fit into a slot with it, of which so many are `beside` the value (its key), and the next call can go by the
-    /// thread's lane: how an operation names it then, standing in the room already.
+    /// If its bytes do not fit into a slot with their request, of which so many are `beside` the value (its key), and the next call can go by the
+    /// thread's lane: how an operation names it then, standing in the room already. Shorter ones than can stand there are as soon copied with their
+    /// request, however long it is.
     #[inline(always)]
     pub fn apart<'s, 'a>(&'a self, session: &'s SessionCore, ser: &'a Ser, beside: usize) -> Option<(Payload<'a>, Standing<'s>)> {
         match &self.encoded {

@@ -3,7 +3,7 @@
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::FRAME_BYTES_MAX;
 use commonhold_ipc::wire::apart::without_values;
-use commonhold_ipc::wire::behind::VALUE_BYTES_MIN;
+use commonhold_ipc::wire::behind::{VALUE_BYTES_MIN, is_worth_it};
 use commonhold_ipc::wire::buffers::Short;
 use commonhold_ipc::wire::commit::{Commit, CommitWriter, Op, write_short, write_single};
 use commonhold_ipc::wire::run::RunMark;
@@ -36,8 +36,8 @@ pub struct Request {
     call: Call,
     quiet: bool,
     by_socket: bool,
-    /// It may have values that are to stand behind it, on a lane: without it there are none.
-    has_large: bool,
+    /// Bytes of its values that can stand behind it, on a lane.
+    large_bytes: usize,
     frame: Frame,
 }
 
@@ -61,14 +61,14 @@ impl Request {
     pub fn new(call: Call) -> Self {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
-        Request { call, quiet: false, by_socket: false, has_large: false, frame: Frame::Long(bytes) }
+        Request { call, quiet: false, by_socket: false, large_bytes: 0, frame: Frame::Long(bytes) }
     }
 
     /// A commit of what [`write_single`](Self::write_single) will write: made first and written where it stays, since a move
     /// would be a copy. `quiet`: as [`quiet`](Self::quiet).
     #[inline(always)]
     pub fn single(quiet: bool) -> Self {
-        Request { call: Call::Commit, quiet, by_socket: false, has_large: false, frame: Frame::Short(Short::default()) }
+        Request { call: Call::Commit, quiet, by_socket: false, large_bytes: 0, frame: Frame::Short(Short::default()) }
     }
 
     /// Writes the commit's only operation. It goes by the socket if an upload that the operation names did.
@@ -87,15 +87,18 @@ impl Request {
         let mut bytes = buffers::take();
         bytes.resize(HEAD_BYTES, 0);
         write_single(&mut bytes, op);
-        op.each_value(|value| self.has_large |= matches!(value.source, Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN));
+        op.each_value(|value| match value.source {
+            Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN => self.large_bytes += bytes.len(),
+            _ => {}
+        });
         self.frame = Frame::Long(bytes);
     }
 
     /// A commit as it was put together.
     pub fn commit(commit: &mut CommitWriter) -> Self {
         let by_socket = commit.uploads().iter().copied().any(went_by_socket);
-        let has_large = commit.has_large();
-        Request { call: Call::Commit, quiet: false, by_socket, has_large, frame: Frame::Long(commit.take_frame()) }
+        let large_bytes = commit.large_bytes();
+        Request { call: Call::Commit, quiet: false, by_socket, large_bytes, frame: Frame::Long(commit.take_frame()) }
     }
 
     /// Operations as they were put together, each to happen by itself.
@@ -161,19 +164,16 @@ impl Request {
         Ok((Head { len: len as u32, code: self.call as u8, quiet: self.quiet, lane, number }, payload))
     }
 
-    /// Its payload with the places of the large values in itself instead of these. `None`: there are none.
+    /// Its payload with the places of the large values in itself instead of these. `None`: there are none, or it is as well sent whole.
     pub fn without_values(&self) -> Option<Vec<u8>> {
-        match &self.frame {
-            Frame::Long(long) if self.has_large => {
-                let mut payload = buffers::take();
-                let written = without_values(&long[HEAD_BYTES..], &mut payload);
-                if written.is_none() {
-                    buffers::give(std::mem::take(&mut payload));
-                }
-                written.map(|()| payload)
-            }
-            _ => None,
+        let Frame::Long(long) = &self.frame else { return None };
+        let whole = &long[HEAD_BYTES..];
+        if !is_worth_it(whole.len(), self.large_bytes) {
+            return None;
         }
+        let mut payload = buffers::take();
+        without_values(whole, &mut payload)?;
+        Some(payload)
     }
 
     /// Whether it may go by a lane: the ticket, or a commit or series that names nothing that went by the socket, where it might be overtaken.

@@ -40,7 +40,7 @@ pub struct Request {
     place: u64,
     /// Where in the room the values stand that it brings, if it does.
     values: u64,
-    /// Their bytes; 0: there are none.
+    /// Bytes of the part where they stand; 0: there are none.
     pub values_len: u32,
 }
 

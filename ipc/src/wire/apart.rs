@@ -14,9 +14,10 @@ pub fn without_values(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (start, mut run, mut any) = (out.len(), Vec::new(), false);
     let mut placed = |value: Payload<'_>| match value.source {
         Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN => {
-            any = true;
             let at = bytes.as_ptr().addr() - payload.as_ptr().addr();
-            PlaceBehind::new(at, bytes.len()).map(Source::behind)
+            let place = PlaceBehind::new(at, bytes.len());
+            any |= place.is_some();
+            place.map(Source::behind)
         }
         _ => None,
     };

@@ -8,11 +8,11 @@
 //!
 //! | bits | |
 //! |---|---|
-//! | 63 | 1; no upload has such a number |
+//! | 63 | 1; no upload that an operation can name has such a number |
 //! | 32–62 | where the value begins, in bytes from the beginning of that part |
 //! | 0–31 | its bytes, at least [`PLACE_BYTES_MIN`], so that a request is a bounded number of system calls |
 //!
-//! Places ascend, and do not overlap: the manager copies no byte twice, or a short request could have it copy the same bytes
+//! Places ascend, and do not overlap, and one that is passed over is gone: the manager copies no byte twice, or a short request could have it copy the same bytes
 //! without end.
 //!
 //! The value of a single operation is laid down in the room before there is a request. Those of a commit or series are collected within it, as it goes by a
@@ -23,11 +23,12 @@ use super::Source;
 
 /// Values of so many bytes and more may stand behind a commit or series.
 pub const VALUE_BYTES_MIN: usize = 32 << 10;
-/// Whether they should, if it has so many bytes with all its values. Else it is copied whole into a buffer of the manager's, which stays in its
-/// processor's cache, and every value from there: that takes less time than as many system calls, and drives the room's lines out of that cache, which the
-/// client is about to write again.
-pub fn is_worth_it(bytes: usize) -> bool {
-    !(128 << 10..3 << 20).contains(&bytes)
+
+/// Whether they should, if it has so many bytes, and so many of them are of large values: most of it, or there is not much that is copied once. And not in a
+/// middle range: there it is copied whole into a buffer of the manager's, which stays in its processor's cache, and every value from there. That takes less time
+/// than as many system calls, and drives the room's lines out of that cache, which the client is about to write again.
+pub fn is_worth_it(bytes: usize, large: usize) -> bool {
+    2 * large >= bytes && !(128 << 10..3 << 20).contains(&bytes)
 }
 
 /// Bytes of the shortest value that stands behind a request.

@@ -15,7 +15,7 @@
 //! A commit is read once, while it is done. Bytes that cannot be read show as [`Malformed`] in their turn; whoever does the
 //! operations before takes them back then, as if one of them had failed.
 
-use super::behind::VALUE_BYTES_MIN;
+use super::behind::{VALUE_BYTES_MIN, is_place};
 use super::buffers::{self, Out, Short};
 use super::{HEAD_BYTES, Payload, Reader, Source, Words, put_bytes};
 
@@ -393,6 +393,7 @@ pub struct Mark {
     bytes: usize,
     ops: u32,
     uploads: usize,
+    large_bytes: usize,
 }
 
 impl Mark {
@@ -412,8 +413,8 @@ pub struct CommitWriter {
     frame: Vec<u8>,
     op_count: u32,
     uploads: Vec<u64>,
-    /// There are large values, or there were before some were cut off.
-    has_large: bool,
+    /// Bytes of large values.
+    large_bytes: usize,
 }
 
 /// Bytes before the operations in a frame.
@@ -423,7 +424,7 @@ impl Default for CommitWriter {
     fn default() -> Self {
         let mut frame = buffers::take();
         frame.resize(OPS_AT, 0);
-        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0, uploads: Vec::new(), has_large: false }
+        CommitWriter { conditions: Vec::new(), condition_count: 0, frame, op_count: 0, uploads: Vec::new(), large_bytes: 0 }
     }
 }
 
@@ -446,15 +447,16 @@ impl CommitWriter {
         op.write(&mut self.frame);
         self.op_count += 1;
         op.each_value(|value| match value.source {
-            Source::Upload(number) => self.uploads.push(number),
-            Source::Inline(bytes) => self.has_large |= bytes.len() >= VALUE_BYTES_MIN,
+            Source::Upload(word) if !is_place(word) => self.uploads.push(word),
+            Source::Inline(bytes) if bytes.len() >= VALUE_BYTES_MIN => self.large_bytes += bytes.len(),
+            _ => {}
         });
     }
 
     /// How much has been written so far.
     #[inline]
     pub fn mark(&self) -> Mark {
-        Mark { bytes: self.frame.len(), ops: self.op_count, uploads: self.uploads.len() }
+        Mark { bytes: self.frame.len(), ops: self.op_count, uploads: self.uploads.len(), large_bytes: self.large_bytes }
     }
 
     /// Takes the operations back that were added since a mark.
@@ -462,6 +464,7 @@ impl CommitWriter {
         self.frame.truncate(mark.bytes);
         self.uploads.truncate(mark.uploads);
         self.op_count = mark.ops;
+        self.large_bytes = mark.large_bytes;
     }
 
     /// The numbers of all uploads that the operations name.
@@ -469,9 +472,9 @@ impl CommitWriter {
         &self.uploads
     }
 
-    /// Whether there may be values that can stand behind the request: without it there are none.
-    pub fn has_large(&self) -> bool {
-        self.has_large
+    /// Bytes of the values that can stand behind the request.
+    pub fn large_bytes(&self) -> usize {
+        self.large_bytes
     }
 
     /// Number of operations so far.

@@ -23,7 +23,7 @@ impl Server {
             return Done::Later;
         }
         let Ok(series) = whole(payload, "series", Commit::parse) else { return Done::Nonsense };
-        // Nothing stands behind the operations.
+        // A series has no conditions.
         if series.conditions().next().is_some() {
             return Done::Nonsense;
         }
