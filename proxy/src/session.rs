@@ -2,8 +2,7 @@
 
 use crate::connection::{Connection, Reply, disconnected};
 use crate::gate::Gate;
-use crate::lane::LaneRoad;
-use crate::lane::Standing;
+use crate::lane::{LaneRoad, Standing};
 use crate::request::Request;
 use crate::unpoisoned::lock;
 use commonhold_ipc::arena::{self, ALIVE};

@@ -3,14 +3,15 @@
 //! What a request says is copied into memory of the manager's own before it is looked at. The bytes of values are looked at by
 //! nobody; so large ones stand *behind* their request, in the room, and each is copied once, straight into its
 //! block, when that has been allocated. Who changes it meanwhile has stored something else. Small ones are copied as parts of their requests: that
-//! is shorter than to come back for them. The slot says where in the room, and how many bytes the values have together:
+//! is shorter than to come back for them. The slot says where in the room the part begins in which they
+//! stand, with whatever between them, and how many bytes it has:
 //!
-//! | place | bytes of the values | the request | the values |
+//! | place | bytes of that part | the request | the values |
 //! |---|---|---|---|
 //! | 0 | 0 | in the slot | |
 //! | in the room | 0 | there | |
 //! | in the room | more, and the request's length is no more than a slot's | in the slot | there |
-//! | in the room | more, and the request is longer | follows the values | there |
+//! | in the room | more, and the request is longer | follows that part | there |
 //!
 //! Which of them is whose, the request says: see `wire::behind`.
 
@@ -38,14 +39,14 @@ pub struct Request {
     pub cpu: u32,
     /// Where in the segment its payload is; 0: in the slot.
     place: u64,
-    /// Where in the room the values stand that it brings, if it does.
+    /// Where in the room the part begins in which the values stand that it brings, if it does.
     values: u64,
-    /// Bytes of the part where they stand; 0: there are none.
+    /// Bytes of that part; 0: there are none.
     pub values_len: u32,
 }
 
 /// Where a request of so many bytes stands if its slot does not simply hold it (0: in the slot, and the values that it brings are in the room),
-/// where these do, and how many bytes they have. `None`: not in the room.
+/// where the part with these begins, and how many bytes it has. `None`: not in the room.
 #[inline(never)]
 fn places(len: u32, place: u64) -> Option<(u64, u64, u32)> {
     let (len, values, values_len) = (u64::from(len), u64::from(place as u32), (place >> 32) as u32);
