@@ -156,10 +156,9 @@ fn role_bystander() {
 
 #[test]
 fn a_client_dies_at_every_point_of_its_calls() {
-    let said = dying_at(&["upload: a part posted", "lane: values in the room"], || clients_die(&Manager::start().unwrap()));
+    let points = ["upload: a part posted", "lane: a value in the room", "lane: values in the room"];
+    let said = clients_die(&Manager::start().unwrap(), &points);
     assert!(!said.contains("upload: some bytes sent"), "{said}");
-    // Of a call of its own, and of a batch.
-    assert!(said.matches("lane: values in the room").count() >= 2, "{said}");
 }
 
 #[test]
@@ -172,11 +171,11 @@ fn a_client_dies_at_every_point_of_its_calls_by_the_socket() {
         "request: sent",
         "reply: here",
     ];
-    dying_at(&points, || clients_die(&Manager::builder().lanes(false).start().unwrap()));
+    clients_die(&Manager::builder().lanes(false).start().unwrap(), &points);
 }
 
-/// Clients die at every point of their calls. Returns what they have said of it.
-fn clients_die(manager: &Manager) -> String {
+/// Clients die at every point of their calls, and surely at these. Returns what they have said of it.
+fn clients_die(manager: &Manager, points: &[&str]) -> String {
     let said = tempfile::tempfile().unwrap();
     let numbers: Dict<u64, u64> = manager.dict((0..KEYS).map(|key| (key, 0))).unwrap();
     let texts: Dict<u64, Vec<u8>> = manager.dict((0..6u64).map(|key| (key, vec![0; 10]))).unwrap();
@@ -188,20 +187,19 @@ fn clients_die(manager: &Manager) -> String {
     bystander.say(stop.token().unwrap());
     bystander.expect("ready");
     let objects = manager.stats().unwrap().objects;
-    let mut deaths = 0;
-    for point in 1.. {
+    let deaths = dying_everywhere(points, |point, number| {
         let mut client = Role::start_with("role_client", |command| {
-            command.env(CLIENT_VARIABLE, point.to_string()).stderr(said.try_clone().unwrap());
+            command.env(CLIENT_VARIABLE, point).stderr(said.try_clone().unwrap());
         });
         for token in [numbers.token(), texts.token(), list.token()] {
             client.say(token.unwrap());
         }
-        client.say(point * 2);
+        client.say(number * 2);
         let _ = client.hear();
         let status = client.end();
         // It may also die after its last word, when it lets go of what it holds.
         let done = status.success();
-        assert!(done || status.signal() == Some(9), "{status}: {}", all_of(said));
+        assert!(done || status.signal() == Some(9), "{status}: {}", all_of(&said));
         until("the session of the dead client is gone", || manager.stats().unwrap().sessions == 2);
         let now = manager.snapshot().unwrap();
         let found: Vec<u64> = numbers.at(&now).values().map(|number| *number).collect();
@@ -214,11 +212,8 @@ fn clients_die(manager: &Manager) -> String {
         assert!(elements.chunks(3).all(|three| three.len() == 3 && three.iter().all(|element| *element == three[0])), "{elements:?}");
         assert_eq!(manager.stats().unwrap().objects, objects, "point {point}");
         manager.audit().unwrap();
-        if done {
-            break;
-        }
-        deaths += 1;
-    }
+        !done
+    });
     println!("{deaths} clients have died");
     assert!(deaths > 40, "{deaths}");
     stop.insert(0, 0).unwrap();
@@ -226,7 +221,7 @@ fn clients_die(manager: &Manager) -> String {
     assert!(added > 0);
     assert_eq!(*counts.get(0).unwrap().unwrap(), added);
     manager.audit().unwrap();
-    all_of(said)
+    all_of(&said)
 }
 
 // The manager, in the middle of a commit.

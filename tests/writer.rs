@@ -37,29 +37,27 @@ fn role_streamer() {
 
 #[test]
 fn a_client_dies_at_every_point_of_a_stream() {
-    let said = dying_at(&["upload: a part posted"], || clients_die(&Manager::start().unwrap()));
+    let said = clients_die(&Manager::start().unwrap(), &["upload: a part posted"]);
     assert!(!said.contains("upload: some bytes sent"), "{said}");
 }
 
 #[test]
 fn a_client_dies_at_every_point_of_a_stream_by_the_socket() {
-    dying_at(&["upload: some bytes sent", "request: in the middle of it", "request: sent", "reply: here"], || {
-        clients_die(&Manager::builder().lanes(false).start().unwrap())
-    });
+    let points = ["upload: some bytes sent", "request: in the middle of it", "request: sent", "reply: here"];
+    clients_die(&Manager::builder().lanes(false).start().unwrap(), &points);
 }
 
-/// Clients die at every point of a stream. Returns what they have said of it.
-fn clients_die(manager: &Manager) -> String {
+/// Clients die at every point of a stream, and surely at these. Returns what they have said of it.
+fn clients_die(manager: &Manager, points: &[&str]) -> String {
     let said = tempfile::tempfile().unwrap();
     let list: List<u64> = manager.list::<u64>([]).unwrap();
     let texts: Dict<u64, Vec<u8>> = manager.dict::<u64, Vec<u8>>([]).unwrap();
     let objects = manager.stats().unwrap().objects;
-    let mut deaths = 0;
-    for point in 1.. {
+    let deaths = dying_everywhere(points, |point, _| {
         list.clear().unwrap();
         texts.clear().unwrap();
         let mut client = Role::start_with("role_streamer", |command| {
-            command.env(CLIENT_VARIABLE, point.to_string()).stderr(said.try_clone().unwrap());
+            command.env(CLIENT_VARIABLE, point).stderr(said.try_clone().unwrap());
         });
         client.say(list.token().unwrap());
         client.say(texts.token().unwrap());
@@ -68,7 +66,7 @@ fn clients_die(manager: &Manager) -> String {
             acknowledged = line.parse().unwrap_or(2 * PAIRS);
         }
         let status = client.end();
-        assert!(status.success() || status.signal() == Some(9), "{status}: {}", all_of(said));
+        assert!(status.success() || status.signal() == Some(9), "{status}: {}", all_of(&said));
         until("the session of the dead client is gone", || manager.stats().unwrap().sessions == 1);
         let now = manager.snapshot().unwrap();
         let (pushed, inserted) = (list.at(&now).len() as u64, texts.at(&now).len() as u64);
@@ -79,15 +77,12 @@ fn clients_die(manager: &Manager) -> String {
         assert_eq!(manager.stats().unwrap().objects, objects, "point {point}");
         drop(now);
         manager.audit().unwrap();
-        if status.success() {
-            assert_eq!(pushed + inserted, 2 * PAIRS);
-            break;
-        }
-        deaths += 1;
-    }
+        assert!(!status.success() || pushed + inserted == 2 * PAIRS, "{pushed} and {inserted}");
+        !status.success()
+    });
     println!("{deaths} clients have died");
     assert!(deaths > 20, "{deaths}");
-    all_of(said)
+    all_of(&said)
 }
 
 /// Starts a manager that will die, streams writes to it until it does, and looks at what has happened.

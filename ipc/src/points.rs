@@ -1,8 +1,8 @@
 //! Counted points: places where a test wants a process to die.
 //!
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
-//! the n-th point that it reaches: [`MANAGER_VARIABLE`] counts the points of managers, [`CLIENT_VARIABLE`] those of clients,
-//! [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
+//! the n-th point that it reaches, or at the first with the words that it says: [`MANAGER_VARIABLE`] counts the points of managers,
+//! [`CLIENT_VARIABLE`] those of clients, [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
 //! (SIGSTOP) there instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
 //! exists.
 
@@ -25,14 +25,36 @@ mod counted {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+    /// One of somebody's points.
+    enum Point {
+        /// By its number.
+        Nth(u64),
+        /// The first that is called so.
+        Named(String),
+    }
+
+    impl Point {
+        fn of(variable: &str) -> Option<Point> {
+            let says = std::env::var(variable).ok()?;
+            Some(says.parse().map_or(Point::Named(says), Point::Nth))
+        }
+
+        fn is(&self, number: u64, words: &str) -> bool {
+            match self {
+                Point::Nth(nth) => *nth == number,
+                Point::Named(name) => name == words,
+            }
+        }
+    }
+
     pub struct Count {
         reached: AtomicU64,
-        die_at: LazyLock<Option<u64>>,
+        die_at: LazyLock<Option<Point>>,
         stop_at: LazyLock<Option<u64>>,
     }
 
     impl Count {
-        const fn new(die_at: fn() -> Option<u64>, stop_at: fn() -> Option<u64>) -> Self {
+        const fn new(die_at: fn() -> Option<Point>, stop_at: fn() -> Option<u64>) -> Self {
             Count { reached: AtomicU64::new(0), die_at: LazyLock::new(die_at), stop_at: LazyLock::new(stop_at) }
         }
 
@@ -45,7 +67,7 @@ mod counted {
                 return;
             }
             let point = self.reached.fetch_add(1, Ordering::Relaxed) + 1;
-            if *self.die_at == Some(point) {
+            if self.die_at.as_ref().is_some_and(|at| at.is(point, what)) {
                 eprintln!("{who} dies at point {point}: {what}");
                 crate::sys::kill_self();
             }
@@ -70,9 +92,9 @@ mod counted {
         }
     }
 
-    pub static MANAGER: Count = Count::new(|| number(MANAGER_VARIABLE), || number(MANAGER_STOP_VARIABLE));
-    pub static HOST: Count = Count::new(|| number(HOST_VARIABLE), || None);
-    pub static CLIENT: Count = Count::new(|| number(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
+    pub static MANAGER: Count = Count::new(|| Point::of(MANAGER_VARIABLE), || number(MANAGER_STOP_VARIABLE));
+    pub static HOST: Count = Count::new(|| Point::of(HOST_VARIABLE), || None);
+    pub static CLIENT: Count = Count::new(|| Point::of(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
 }
 
 /// A manager has reached a point.

@@ -173,7 +173,10 @@ impl LaneRoad {
         changes: bool,
     ) -> Option<Result<UnderWay>> {
         let head = Head { len: edition.len() as u32, ..head };
-        let posted = self.lay_down(payload, edition.len()).map(|values| self.post_with(connection, head, &edition, values, changes));
+        let posted = self.lay_down(payload, edition.len()).map(|values| {
+            points::client("lane: values in the room");
+            self.post_with(connection, head, &edition, values, changes)
+        });
         buffers::give(edition);
         posted
     }
@@ -184,7 +187,9 @@ impl LaneRoad {
         if !self.is_free(lane) || connection.is_streaming_here() {
             return None;
         }
-        self.lay_down(value, request)
+        let standing = self.lay_down(value, request)?;
+        points::client("lane: a value in the room");
+        Some(standing)
     }
 
     /// Puts bytes that are, or have in them, the values of a request into the room, and leaves place for it. `None`: there is no room.
@@ -192,7 +197,6 @@ impl LaneRoad {
         let behind = if request > IN_PLACE_BYTES { request } else { 0 };
         let part = self.part((values.len() + behind) as u64)?;
         self.write(part.start(), values);
-        points::client("lane: values in the room");
         Some(Standing { part, bytes: values.len() as u32 })
     }
 
