@@ -411,11 +411,8 @@ fn memory_of_a_session_and_of_a_lane() {
 fn role_with_a_room() {
     let Some(mut parent) = Parent::of("role_with_a_room") else { return };
     let manager = Manager::connect(&parent.hear()).unwrap();
-    let files = std::fs::read_dir("/proc/self/fd").unwrap().map(|file| file.unwrap().path());
-    let is_lanes = |file: &PathBuf| std::fs::read_link(file).is_ok_and(|name| name.to_string_lossy().contains("commonhold-lanes"));
-    let segments: Vec<PathBuf> = files.filter(is_lanes).collect();
-    assert_eq!(segments.len(), 1, "one session");
-    let bytes = || 512 * std::fs::metadata(&segments[0]).unwrap().blocks();
+    let segment = lanes_of_this_process();
+    let bytes = || 512 * std::fs::metadata(&segment).unwrap().blocks();
     let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
     // A page for the session, and one for each lane that has been used.
     let page = 4096;
@@ -446,6 +443,58 @@ fn role_with_a_room() {
     assert_eq!(bytes(), lanes + LANE_ROOM_KEPT_BYTES);
     assert_eq!(lane_calls(&manager), calls + 74, "all by lanes");
     parent.say("done");
+}
+
+/// The memory of the lanes of this process, which has one session.
+fn lanes_of_this_process() -> PathBuf {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().map(|file| file.unwrap().path());
+    let is_lanes = |file: &PathBuf| std::fs::read_link(file).is_ok_and(|name| name.to_string_lossy().contains("commonhold-lanes"));
+    let mut segments: Vec<PathBuf> = files.filter(is_lanes).collect();
+    assert_eq!(segments.len(), 1, "one session");
+    segments.remove(0)
+}
+
+/// Whether the room of a client's lanes comes to lie in a large page when it is used again and again.
+fn room_grows_into_a_large_page(may_be_large: bool) -> bool {
+    let manager = Manager::builder().large_pages(may_be_large).start().unwrap();
+    let mut role = Role::start("role_that_fills_its_room");
+    role.say(manager.address());
+    role.hear().unwrap() == "large"
+}
+
+#[test]
+fn a_room_that_is_used_again_and_again_lies_in_a_large_page() {
+    assert!(!room_grows_into_a_large_page(false), "it must not");
+    // One may be refused, because something in the kernel looks at a page just then. But not each time.
+    let mut had_any = false;
+    let mut tries = (0..10).map(|_| {
+        had_any |= has_large_pages(sys::LARGE_PAGE_BYTES);
+        room_grows_into_a_large_page(true)
+    });
+    assert!(tries.any(|grows| grows) || !had_any);
+}
+
+#[test]
+fn role_that_fills_its_room() {
+    let Some(mut parent) = Parent::of("role_that_fills_its_room") else { return };
+    let manager = Manager::connect(&parent.hear()).unwrap();
+    let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
+    let memory = std::fs::File::open(lanes_of_this_process()).unwrap();
+    let bytes = || 512 * memory.metadata().unwrap().blocks();
+    let insert = |number: u64| {
+        let value: Vec<u8> = (0..40_000 + number).map(|at| (at * (number + 1)) as u8).collect();
+        dict.insert(0, &value[..]).unwrap();
+        assert_eq!(*dict.get(0).unwrap().unwrap(), value, "{number}");
+    };
+    (0..10).for_each(insert);
+    let before = bytes();
+    assert!(before < 100_000, "{before} bytes for one payload at a time");
+    // More than twice as many bytes as it takes.
+    (10..1_000).for_each(insert);
+    let after = bytes();
+    // No more than that page, which stays.
+    assert!(after == before || (sys::LARGE_PAGE_BYTES..before + sys::LARGE_PAGE_BYTES).contains(&after), "{after} bytes");
+    parent.say(if after == before { "small" } else { "large" });
 }
 
 #[test]

@@ -40,6 +40,9 @@ pub const OPTION_CHECK_ALWAYS: u64 = 1;
 /// Option bit of a welcome: the manager can put barriers into its readers, who then need no fences. See `pin`.
 pub const OPTION_BARRIERS: u64 = 2;
 
+/// Option bit of a welcome: shared memory may come in large pages.
+pub const OPTION_LARGE_PAGES: u64 = 16;
+
 /// What a manager demands of all clients.
 #[derive(Clone, Debug)]
 pub struct ServerOffer {

@@ -48,6 +48,7 @@ pub use served::{Answered, Request, ServedLanes, ValuesBehind};
 use crate::limits::LANE_ROOM_BYTES;
 use crate::map::Segment;
 use crate::pin::BLOCKS;
+use crate::sys::LARGE_PAGE_BYTES;
 use crate::wire::HEAD_BYTES;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -88,6 +89,7 @@ const OVER: u32 = 2;
 const _: () = assert!(ROOM == 2 << 20 && SEGMENT_BYTES == 10 << 20);
 const _: () = assert!(LANES <= 64 * DOORBELL_WORDS);
 const _: () = assert!(REQUEST_PAYLOAD.is_multiple_of(8) && REPLY.is_multiple_of(8) && REPLY + HEAD_BYTES < REQUEST);
+const _: () = assert!(ROOM.is_multiple_of(LARGE_PAGE_BYTES) && LANE_ROOM_BYTES >= LARGE_PAGE_BYTES);
 const _: () = assert!(ROOM.is_multiple_of(4096) && LANE_ROOM_BYTES.is_multiple_of(64 << 10));
 const _: () = assert!(REQUEST_PAYLOAD == REQUEST + HEAD_BYTES + 16);
 

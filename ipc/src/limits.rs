@@ -142,7 +142,7 @@ pub const DESCRIPTORS_POLLED_MAX: usize = 64;
 /// Room of a session's lanes for payloads that do not fit into a slot: 64 threads that send 128 KiB each, or eight that send 1 MiB. What
 /// finds no room goes by the socket.
 pub const LANE_ROOM_BYTES: u64 = 8 << 20;
-/// Of that room, what keeps its memory however seldom it is used: seven threads that send large values at once, two parts of 132 KiB each. What
+/// Of that room, what keeps its memory however seldom it is used: seven threads that send large values at once, two parts of 132 KiB each. With use it comes to be one large page. What
 /// lies beyond keeps it only while it is needed again and again.
 pub const LANE_ROOM_KEPT_BYTES: u64 = 2 << 20;
 /// Bytes of writes that a `Writer` collects while others are under way: some hundred small ones, which the manager does in less than a

@@ -11,20 +11,30 @@ use crate::room::Room;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::Stamp;
 use commonhold_ipc::lane::{BY_SOCKET, CallingLanes, IN_PLACE_BYTES, Posted, ROOM, SMALL_REPLY_BYTES, Waited};
-use commonhold_ipc::limits::LANE_ROOM_BYTES;
+use commonhold_ipc::limits::{LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Peer, Spins};
+use commonhold_ipc::sys::LARGE_PAGE_BYTES;
 use commonhold_ipc::wire::{Call, Head, buffers};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where in a part its payload begins. The kernel copies it into a buffer or a block that begins near the start of a page, and where the
 /// target lies less than 64 bytes above the source, within their pages, some processors' string instructions take six times as long
 /// (1 MiB: 75 µs, or 450 to 600). Half a page is far from either.
 pub const PAYLOAD_AT: u64 = 2048;
+
+/// Fewer bytes are written into the room by way of the caches, where the manager finds them.
+const STREAMED_BYTES_MIN: usize = 16 << 10;
+/// A request that is longer is, too: the manager reads it once from the room and a second time from its own copy, which else would not stay in its cache.
+const STREAMED_REQUEST_BYTES_MAX: usize = 384 << 10;
+/// Bytes, so many and more at a time, after which a large page for the room's beginning is worth what it takes: some 200 µs, and its memory.
+const LARGE_PAGE_AFTER_BYTES: u64 = 16 << 20;
+const _: () = assert!(LANE_ROOM_KEPT_BYTES >= LARGE_PAGE_BYTES, "what is given back would split the page");
 
 thread_local! {
     /// How long this thread looks for answers before it sleeps.
@@ -42,6 +52,14 @@ fn outcome_unknown(error: Error) -> Error {
 pub struct LaneRoad {
     lanes: CallingLanes,
     room: Mutex<Room>,
+    /// The room's beginning may be put into one large page.
+    may_be_large: bool,
+    /// It has been.
+    is_large: AtomicBool,
+    /// Many bytes at a time that have been written since a large page was asked for.
+    in_small_pages: AtomicU64,
+    /// When the manager was seen last, it ran on another processor.
+    is_apart: AtomicBool,
     stamp: Stamp,
 }
 
@@ -89,8 +107,16 @@ impl Drop for Part<'_> {
 
 impl LaneRoad {
     /// On a session's segment.
-    pub fn new(segment: OwnedFd) -> Result<LaneRoad> {
-        Ok(LaneRoad { lanes: CallingLanes::map(segment)?, room: Mutex::default(), stamp: Stamp::now() })
+    pub fn new(segment: OwnedFd, large_pages: bool) -> Result<LaneRoad> {
+        Ok(LaneRoad {
+            lanes: CallingLanes::map(segment)?,
+            room: Mutex::default(),
+            may_be_large: large_pages,
+            is_large: AtomicBool::new(false),
+            in_small_pages: AtomicU64::new(0),
+            is_apart: AtomicBool::new(false),
+            stamp: Stamp::now(),
+        })
     }
 
     /// Room for so many bytes, if there is any.
@@ -101,22 +127,51 @@ impl LaneRoad {
 
     /// Takes so many bytes of the room, whole pages, if there are any.
     pub fn take_room(&self, bytes: u64) -> Option<Range<u64>> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.take(bytes, |range| self.lanes.back_room(range))
+        self.room().take(bytes, |range| self.lanes.back_room(range))
     }
 
     /// Gives them back.
     pub fn give_room(&self, range: Range<u64>) {
         // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
         if self.stamp.is_current() {
-            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-            room.give(range, |range| self.lanes.punch_room(range));
+            self.room().give(range, |range| self.lanes.punch_room(range));
+            if self.in_small_pages.load(Ordering::Relaxed) >= LARGE_PAGE_AFTER_BYTES {
+                self.enlarge_page();
+            }
         }
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the room's beginning into one large page, when nobody has any of it: whoever read or wrote there, and be it the manager, would wait.
+    #[cold]
+    fn enlarge_page(&self) {
+        let Some(beginning) = self.room().take_beginning(LARGE_PAGE_BYTES) else { return };
+        self.is_large.store(self.lanes.enlarge_page(), Ordering::Relaxed);
+        // If there is none, the next one is asked for when it would have served as often once more.
+        self.in_small_pages.store(0, Ordering::Relaxed);
+        self.room().give(beginning, |range| self.lanes.punch_room(range));
     }
 
     /// Writes into the room, into a part of the caller's.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         self.lanes.write_room(offset, bytes);
+    }
+
+    /// The same for many bytes, past the caches where that is quicker. `once`: the manager reads them only once, as it does values.
+    pub fn write_many(&self, offset: u64, bytes: &[u8], once: bool) {
+        let (len, is_many) = (bytes.len() as u64, bytes.len() >= STREAMED_BYTES_MIN);
+        let is_large = self.is_large.load(Ordering::Relaxed);
+        if is_many && !is_large && self.may_be_large {
+            self.in_small_pages.fetch_add(len, Ordering::Relaxed);
+        }
+        if is_many && is_large && once && offset + len <= LARGE_PAGE_BYTES && self.is_apart.load(Ordering::Relaxed) {
+            self.lanes.stream_into_room(offset, bytes);
+        } else {
+            self.write(offset, bytes);
+        }
     }
 
     /// Whether a thread's lane can take a call.
@@ -157,7 +212,7 @@ impl LaneRoad {
     #[inline(never)]
     fn begin_in_room(&self, connection: &Connection, head: Head, payload: &[u8], changes: bool) -> Option<Result<UnderWay>> {
         let part = self.part(payload.len() as u64)?;
-        self.write(part.start(), payload);
+        self.write_many(part.start(), payload, payload.len() <= STREAMED_REQUEST_BYTES_MAX);
         let posted = self.post_at(connection, head, part.start(), changes);
         Some(part.keep(posted))
     }
@@ -196,7 +251,7 @@ impl LaneRoad {
     fn lay_down(&self, values: &[u8], request: usize) -> Option<Standing<'_>> {
         let behind = if request > IN_PLACE_BYTES { request } else { 0 };
         let part = self.part((values.len() + behind) as u64)?;
-        self.write(part.start(), values);
+        self.write_many(part.start(), values, true);
         Some(Standing { part, bytes: values.len() as u32 })
     }
 
@@ -217,7 +272,7 @@ impl LaneRoad {
             self.write(behind, payload);
         }
         let posted = self.lanes.post_with(head.lane, head, in_slot.then_some(payload), (ROOM + part.start(), bytes));
-        part.keep(self.under_way(connection, head.lane, posted, changes))
+        part.keep(self.under_way(connection, head.lane, posted, changes).inspect(|call| self.note(call.manager)))
     }
 
     /// Whether a call has been answered.
@@ -229,7 +284,16 @@ impl LaneRoad {
     /// Posts a call whose payload stands in room of the caller's, on a free lane.
     #[inline(never)]
     pub fn post_at(&self, connection: &Connection, head: Head, place: u64, changes: bool) -> Result<UnderWay> {
-        self.post(connection, head, Err(ROOM + place), changes)
+        self.post(connection, head, Err(ROOM + place), changes).inspect(|call| self.note(call.manager))
+    }
+
+    /// Where the manager was found. Of one that sleeps nobody knows.
+    fn note(&self, manager: Peer) {
+        match manager {
+            Peer::Awake => self.is_apart.store(true, Ordering::Relaxed),
+            Peer::Here => self.is_apart.store(false, Ordering::Relaxed),
+            Peer::Asleep => {}
+        }
     }
 
     #[inline(always)]

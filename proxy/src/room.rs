@@ -16,7 +16,6 @@ const CHUNK_BYTES: u64 = 64 << 10;
 const CHUNKS: usize = (LANE_ROOM_BYTES / CHUNK_BYTES) as usize;
 /// Uses of the room without a chunk after which that chunk's memory is given back.
 const USES_WITHOUT_MAX: u64 = 64;
-
 #[derive(Clone, Copy, Default)]
 struct Chunk {
     is_backed: bool,
@@ -68,6 +67,16 @@ impl Room {
             self.free.remove(at);
         }
         Some(part)
+    }
+
+    /// The room's first bytes, whether they have memory or not, if nobody has any of them.
+    pub fn take_beginning(&mut self, bytes: u64) -> Option<Range<u64>> {
+        let first = self.free.first_mut().filter(|first| first.start == 0 && first.end >= bytes)?;
+        first.start = bytes;
+        if first.is_empty() {
+            self.free.remove(0);
+        }
+        Some(0..bytes)
     }
 
     /// A part that is not needed any more. What has not been needed for long is given to `punch`.
@@ -164,6 +173,25 @@ mod tests {
         }
         assert_eq!(use_of(&mut tried, 100), kept, "not for long");
         assert_eq!(use_of(&mut tried, LANE_ROOM_BYTES), kept, "once after long");
+    }
+
+    #[test]
+    fn the_beginning_is_taken_if_nobody_has_any_of_it() {
+        let mut tried = Tried::default();
+        let part = tried.take(100).unwrap();
+        assert_eq!(tried.room.take_beginning(LANE_ROOM_KEPT_BYTES), None, "somebody has its first bytes");
+        tried.give(part);
+        let beginning = tried.room.take_beginning(LANE_ROOM_KEPT_BYTES).unwrap();
+        assert_eq!((&beginning, tried.room.take_beginning(100)), (&(0..LANE_ROOM_KEPT_BYTES), None));
+        let behind = tried.take(100).unwrap();
+        assert_eq!(behind.start, LANE_ROOM_KEPT_BYTES);
+        tried.give(beginning);
+        assert_eq!(tried.room.take_beginning(LANE_ROOM_KEPT_BYTES + 100), None, "somebody has its last bytes");
+        tried.give(behind);
+        let all = tried.room.take_beginning(LANE_ROOM_BYTES).unwrap();
+        assert!(tried.take(1).is_none() && tried.room.take_beginning(0).is_none());
+        tried.give(all);
+        assert!(tried.take(LANE_ROOM_BYTES).is_some());
     }
 
     #[test]

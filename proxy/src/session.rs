@@ -11,7 +11,7 @@ use commonhold_ipc::block::{LARGE_VALUE_BYTES, Place};
 use commonhold_ipc::catalog::{self, Kind, Record, Root};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::{PerLife, Stamp};
-use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, Purpose, Versions, Welcome};
+use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, OPTION_LARGE_PAGES, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::{ArenaReader, Segment};
@@ -139,10 +139,11 @@ impl SessionCore {
         if welcome.options & OPTION_BARRIERS != 0 {
             pins.rely_on_manager();
         }
+        let large_pages = welcome.options & OPTION_LARGE_PAGES != 0;
         let core = Arc::new(SessionCore {
             connection: Connection::new(channel, arena.clone()),
             // What cannot be mapped is not needed: all calls can go by the socket.
-            lanes: segment.filter(|_| lanes).and_then(|segment| LaneRoad::new(segment).ok()),
+            lanes: segment.filter(|_| lanes).and_then(|segment| LaneRoad::new(segment, large_pages).ok()),
             hash: arena::key_hash(&arena),
             pins,
             arena,

@@ -39,7 +39,7 @@ pub fn send(session: &Arc<SessionCore>, head: UploadHead, write: impl FnOnce(Sin
 }
 
 /// Bytes of a value that go by a lane at a time: large enough that a round trip is little beside its copies, small enough that two of
-/// them stay in a processor's cache. Whole pages, so that all of them lie equally well for the kernel's copy (see [`PAYLOAD_AT`]).
+/// them stay in a processor's cache where they go through caches. Whole pages, so that all of them lie equally well for the kernel's copy (see [`PAYLOAD_AT`]).
 const PART_BYTES: u64 = 128 << 10;
 /// Room for a part, its head, and what is before it.
 const PART_ROOM_BYTES: u64 = PART_BYTES + 4096;
@@ -116,7 +116,7 @@ impl Parts {
                 self.post()?;
             }
             let (here, rest) = bytes.split_at(bytes.len().min(to_come.min(PART_BYTES - self.filled) as usize));
-            self.road()?.write(self.place() + PART_HEAD_BYTES as u64 + self.filled, here);
+            self.road()?.write_many(self.place() + PART_HEAD_BYTES as u64 + self.filled, here, true);
             self.filled += here.len() as u64;
             bytes = rest;
         }

@@ -1,10 +1,9 @@
 //! Results so large that they have files of their own: they arrive whole, without a copy, whoever dies, floods, or has no descriptor left.
 
 use super::square;
-use super::support::until;
+use super::support::{has_large_pages, until};
 use commonhold::{Error, List, Manager, Pool, Process, ResourceLimit};
 use commonhold_ipc::limits::{POOL_FILE_KEPT_BYTES, POOL_LARGE_PAGES_AGAIN, POOL_LARGE_PAGES_BYTES, POOL_PASSED_MAX, POOL_SEALED_BYTES};
-use commonhold_ipc::sys::{Front, is_backed, memfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sockopt};
 use std::fs::File;
 use std::io::IoSlice;
@@ -113,14 +112,9 @@ fn results_that_fill_large_pages_have_files_in_these() {
         let sizes = [POOL_LARGE_PAGES_BYTES, 2 * MIB - 8, 2 * MIB, 3 * MIB - 64, 3 * MIB, 7 * MIB + 8, 16 * MIB, LARGE - 64];
         (2..).zip(sizes).map(|(salt, len)| comes_in_a_file(&pool, false, len, salt)).collect()
     }
-    // Whether the kernel makes any, and has as many as the largest of them needs.
-    let has_large_pages = || {
-        let file = memfd("test-large-pages", LARGE).unwrap();
-        Front::of(&file, LARGE).is_some() && is_backed(&file, LARGE)
-    };
     // One may be refused, because something in the kernel looks at its first page just then, or be late, beside busy neighbours; then the next ones are left
     // out for a while. But not each time.
-    let mut tries = (0..20).map(|_| (has_large_pages(), Process::spawn(owner, ()).unwrap().join().unwrap()));
+    let mut tries = (0..20).map(|_| (has_large_pages(LARGE), Process::spawn(owner, ()).unwrap().join().unwrap()));
     assert!(tries.any(|(has_any, in_files)| !has_any || in_files.iter().all(|is_in_file| *is_in_file)));
 }
 

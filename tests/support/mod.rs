@@ -315,6 +315,12 @@ pub fn all_of(mut file: &File) -> String {
     std::io::read_to_string(file).unwrap()
 }
 
+/// Whether the kernel makes large pages, and has enough of them for so many bytes.
+pub fn has_large_pages(bytes: u64) -> bool {
+    let file = sys::memfd("test-large-pages", bytes).unwrap();
+    sys::Front::of(&file, bytes).is_some() && sys::is_backed(&file, bytes)
+}
+
 /// Files in a directory.
 pub fn files_in(directory: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(directory).map_or(Vec::new(), |files| files.map(|file| file.unwrap().path()).collect())

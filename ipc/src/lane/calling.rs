@@ -9,7 +9,7 @@ use crate::limits::LANE_ROOM_BYTES;
 use crate::liveness::{Slept, sleep_until};
 use crate::map::{Access, Segment};
 use crate::socket::Spin;
-use crate::sys;
+use crate::sys::{self, LARGE_PAGE_BYTES, LargeMapping, Pace};
 use crate::wire::{HEAD_BYTES, Head};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -263,10 +263,23 @@ impl CallingLanes {
         let _ = sys::punch(&self.file, ROOM + range.start..ROOM + range.end);
     }
 
+    /// Puts the room's beginning into one large page, with what is there, if it is time to ask for such, and if the kernel has one. Who reads or writes there
+    /// meanwhile waits.
+    pub fn enlarge_page(&self) -> bool {
+        static PACE: Pace = Pace::new(true);
+        LargeMapping::shared(&self.file, ROOM + LARGE_PAGE_BYTES, true)
+            .is_ok_and(|mapping| mapping.back(&self.file, ROOM..ROOM + LARGE_PAGE_BYTES, &PACE))
+    }
+
     /// Writes into the room, where it has memory.
     #[inline]
     pub fn write_room(&self, offset: u64, bytes: &[u8]) {
         self.segment.copy_in((ROOM + offset) as usize, bytes);
+    }
+
+    /// The same past the caches: for many bytes, within a large page.
+    pub fn stream_into_room(&self, offset: u64, bytes: &[u8]) {
+        self.segment.stream_in((ROOM + offset) as usize, bytes);
     }
 }
 

@@ -52,7 +52,7 @@ unsafe impl Send for LargeMapping {}
 unsafe impl Sync for LargeMapping {}
 
 impl LargeMapping {
-    /// Maps the first `len` bytes for as long as a process lives, and leaves them out of core dumps, which would otherwise be as large as they are.
+    /// Maps the first `len` bytes, mostly for as long as a process lives, and leaves them out of core dumps, which would otherwise be as large as they are.
     pub fn shared(fd: impl AsFd, len: u64, writable: bool) -> Result<LargeMapping> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // What no address can count, the kernel refuses.
@@ -90,8 +90,8 @@ impl LargeMapping {
         let _ = self.advise(range, Advice::LinuxPopulateWrite);
     }
 
-    /// Gives those parts of a range that have no memory yet, and that a large page fills, one each, if it is time to ask for such, and if the kernel has
-    /// as many. `false`: not all have one, and some may have a small page at their beginning. For parts without memory only: others would be copied.
+    /// Gives those parts of a range that a large page fills one each, if it is time to ask for such, and if the kernel has as many. `false`: not all have one,
+    /// and some may have a small page at their beginning. It is meant for parts without memory: what others have is copied.
     pub fn back(&self, fd: impl AsFd, range: Range<u64>, pace: &Pace) -> bool {
         let (start, end) = (range.start.next_multiple_of(LARGE_PAGE_BYTES), range.end - range.end % LARGE_PAGE_BYTES);
         if start >= end || !self.suits() {

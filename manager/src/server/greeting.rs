@@ -5,7 +5,9 @@ use super::session_lanes::SessionLanes;
 use super::{ACCEPT_PAUSE, Connection, Server, token, token_of};
 use commonhold_ipc::auth::Refusal;
 use commonhold_ipc::error::Result;
-use commonhold_ipc::handshake::{Admission, OPTION_BARRIERS, OPTION_LANES, Purpose, ServerHandshake, Step, Welcome, write_refusal};
+use commonhold_ipc::handshake::{
+    Admission, OPTION_BARRIERS, OPTION_LANES, OPTION_LARGE_PAGES, Purpose, ServerHandshake, Step, Welcome, write_refusal,
+};
 use commonhold_ipc::limits::*;
 use commonhold_ipc::pin::{PAGE_BYTES, PinScan};
 use commonhold_ipc::poller::Interest;
@@ -140,7 +142,8 @@ impl Server {
             hash_seed: self.hash_seed,
             options: self.config.options
                 | if sys::has_barriers() { OPTION_BARRIERS } else { 0 }
-                | if lanes.is_some() { OPTION_LANES } else { 0 },
+                | if lanes.is_some() { OPTION_LANES } else { 0 }
+                | if self.config.large_pages { OPTION_LARGE_PAGES } else { 0 },
             value_bytes_max: VALUE_BYTES_MAX,
             frame_bytes_max: FRAME_BYTES_MAX as u64,
             inline_value_bytes_max: INLINE_VALUE_BYTES_MAX as u64,
