@@ -466,12 +466,9 @@ fn room_grows_into_a_large_page(may_be_large: bool) -> bool {
 fn a_room_that_is_used_again_and_again_lies_in_a_large_page() {
     assert!(!room_grows_into_a_large_page(false), "it must not");
     // One may be refused, because something in the kernel looks at a page just then. But not each time.
-    let mut had_any = false;
-    let mut tries = (0..10).map(|_| {
-        had_any |= has_large_pages(sys::LARGE_PAGE_BYTES);
-        room_grows_into_a_large_page(true)
-    });
-    assert!(tries.any(|grows| grows) || !had_any);
+    let mut tries = (0..10)
+        .map(|_| (sys::copies_large_pages_whole() && has_large_pages(8 * sys::LARGE_PAGE_BYTES), room_grows_into_a_large_page(true)));
+    assert!(tries.any(|(has_any, grows)| grows || !has_any));
 }
 
 #[test]
@@ -489,8 +486,8 @@ fn role_that_fills_its_room() {
     (0..10).for_each(insert);
     let before = bytes();
     assert!(before < 100_000, "{before} bytes for one payload at a time");
-    // More than twice as many bytes as it takes.
-    (10..1_000).for_each(insert);
+    // Three times as many bytes as it takes: if it was refused once, it is left out once.
+    (10..1_400).for_each(insert);
     let after = bytes();
     // No more than that page, which stays.
     assert!(after == before || (sys::LARGE_PAGE_BYTES..before + sys::LARGE_PAGE_BYTES).contains(&after), "{after} bytes");

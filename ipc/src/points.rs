@@ -3,7 +3,7 @@
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
 //! the n-th point that it reaches, or at the first with the words that it says: [`MANAGER_VARIABLE`] counts the points of managers,
 //! [`CLIENT_VARIABLE`] those of clients, [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
-//! (SIGSTOP) there instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
+//! (SIGSTOP) at the n-th instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
 //! exists.
 
 /// At which of its points a manager dies.

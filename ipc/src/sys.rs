@@ -33,8 +33,8 @@ pub use futex::{WaitOutcome, futex_wait, futex_wait_any, futex_wait_either, fute
 pub use large::{Front, LargeMapping, Pace};
 pub(crate) use machine::cut_short;
 pub use machine::{
-    address_space_limit, allowed_cpus, current_cpu, is_overflow_uid, leave_cpu, memory_budget_default, nofile_limit, own_cpus, own_uid,
-    possible_cpus, process_name, raise_nofile_limit,
+    address_space_limit, allowed_cpus, copies_large_pages_whole, current_cpu, is_overflow_uid, leave_cpu, memory_budget_default,
+    nofile_limit, own_cpus, own_uid, possible_cpus, process_name, raise_nofile_limit,
 };
 pub use memory::{
     LARGE_PAGE_BYTES, back, check_file_length, exclude_from_dumps, exclude_from_forks, has_no_holes, is_backed, is_content_sealed,

@@ -15,7 +15,7 @@ use commonhold_ipc::limits::{LANE_ROOM_BYTES, LANE_ROOM_KEPT_BYTES};
 use commonhold_ipc::pin::SHARED_LANE;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Peer, Spins};
-use commonhold_ipc::sys::LARGE_PAGE_BYTES;
+use commonhold_ipc::sys::{LARGE_PAGE_BYTES, Pace, copies_large_pages_whole};
 use commonhold_ipc::wire::{Call, Head, buffers};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -58,7 +58,7 @@ pub struct LaneRoad {
     is_large: AtomicBool,
     /// Many bytes at a time that have been written since a large page was asked for.
     in_small_pages: AtomicU64,
-    /// When the manager was seen last, it ran on another processor.
+    /// When the manager was last seen awake, by a call through the room, it ran on another processor.
     is_apart: AtomicBool,
     stamp: Stamp,
 }
@@ -111,7 +111,7 @@ impl LaneRoad {
         Ok(LaneRoad {
             lanes: CallingLanes::map(segment)?,
             room: Mutex::default(),
-            may_be_large: large_pages,
+            may_be_large: large_pages && copies_large_pages_whole(),
             is_large: AtomicBool::new(false),
             in_small_pages: AtomicU64::new(0),
             is_apart: AtomicBool::new(false),
@@ -134,9 +134,10 @@ impl LaneRoad {
     pub fn give_room(&self, range: Range<u64>) {
         // In a forked child the room is the parent's: its memory must not go, and its lock may be held for ever.
         if self.stamp.is_current() {
-            self.room().give(range, |range| self.lanes.punch_room(range));
+            let mut room = self.room();
+            room.give(range, |range| self.lanes.punch_room(range));
             if self.in_small_pages.load(Ordering::Relaxed) >= LARGE_PAGE_AFTER_BYTES {
-                self.enlarge_page();
+                self.enlarge_page(room);
             }
         }
     }
@@ -147,11 +148,13 @@ impl LaneRoad {
 
     /// Puts the room's beginning into one large page, when nobody has any of it: whoever read or wrote there, and be it the manager, would wait.
     #[cold]
-    fn enlarge_page(&self) {
-        let Some(beginning) = self.room().take_beginning(LARGE_PAGE_BYTES) else { return };
-        self.is_large.store(self.lanes.enlarge_page(), Ordering::Relaxed);
-        // If there is none, the next one is asked for when it would have served as often once more.
+    fn enlarge_page(&self, mut room: MutexGuard<'_, Room>) {
+        static PACE: Pace = Pace::new(true);
+        let Some(beginning) = room.take_beginning(LARGE_PAGE_BYTES) else { return };
+        // If there is none, the next one is asked for when it would have served as often once more, or when it is time for that again.
         self.in_small_pages.store(0, Ordering::Relaxed);
+        drop(room);
+        self.is_large.store(self.lanes.enlarge_page(&PACE), Ordering::Relaxed);
         self.room().give(beginning, |range| self.lanes.punch_room(range));
     }
 

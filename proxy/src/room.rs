@@ -16,6 +16,7 @@ const CHUNK_BYTES: u64 = 64 << 10;
 const CHUNKS: usize = (LANE_ROOM_BYTES / CHUNK_BYTES) as usize;
 /// Uses of the room without a chunk after which that chunk's memory is given back.
 const USES_WITHOUT_MAX: u64 = 64;
+
 #[derive(Clone, Copy, Default)]
 struct Chunk {
     is_backed: bool,

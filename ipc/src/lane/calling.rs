@@ -265,10 +265,9 @@ impl CallingLanes {
 
     /// Puts the room's beginning into one large page, with what is there, if it is time to ask for such, and if the kernel has one. Who reads or writes there
     /// meanwhile waits.
-    pub fn enlarge_page(&self) -> bool {
-        static PACE: Pace = Pace::new(true);
-        LargeMapping::shared(&self.file, ROOM + LARGE_PAGE_BYTES, true)
-            .is_ok_and(|mapping| mapping.back(&self.file, ROOM..ROOM + LARGE_PAGE_BYTES, &PACE))
+    pub fn enlarge_page(&self, pace: &Pace) -> bool {
+        let mapped = LargeMapping::shared(&self.file, ROOM + LARGE_PAGE_BYTES, true);
+        mapped.is_ok_and(|mapping| mapping.keep_from_children().is_ok() && mapping.back(&self.file, ROOM..ROOM + LARGE_PAGE_BYTES, pace))
     }
 
     /// Writes into the room, where it has memory.

@@ -79,6 +79,12 @@ impl LargeMapping {
         Some(mapping)
     }
 
+    /// Leaves it out of forked children.
+    pub fn keep_from_children(&self) -> Result<()> {
+        self.advise(0..self.len, Advice::LinuxDontFork)
+            .map_err(|errno| Error::system("could not exclude a mapping from forked children", errno))
+    }
+
     /// Where the file's first byte is.
     pub fn start(&self) -> *mut u8 {
         self.base.cast()

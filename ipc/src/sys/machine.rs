@@ -34,6 +34,17 @@ pub fn possible_cpus() -> usize {
     last.map_or_else(allowed_cpus, |last| last.saturating_add(1))
 }
 
+/// Whether this kernel copies out of a large page of a memory file in one piece: from Linux 6.13 on; before, page by page.
+pub fn copies_large_pages_whole() -> bool {
+    is_release_from(&rustix::system::uname().release().to_string_lossy(), (6, 13))
+}
+
+/// Whether a kernel's release ("6.18.44-generic") is this version or later.
+fn is_release_from(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
 /// The number of the processor that this thread runs on just now.
 pub fn current_cpu() -> u32 {
     rustix::thread::sched_getcpu() as u32
@@ -146,6 +157,13 @@ pub fn own_uid() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_first_two_numbers() {
+        let from = |release| is_release_from(release, (6, 13));
+        assert!(["6.13.0", "6.13-rc1", "6.18.44-fc-v857", "7.0.1", "10.2"].into_iter().all(from));
+        assert!(["6.12.99", "6.1.0-44-amd64", "5.15.0-1", "4.4", "6", "", "strange"].into_iter().all(|release| !from(release)));
+    }
 
     #[test]
     fn version_2_limits_are_found_up_to_the_root() {
