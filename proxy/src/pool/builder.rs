@@ -195,22 +195,7 @@ pub(super) fn check_workers(workers: usize) -> Result<()> {
 }
 
 fn start(workers: usize, settings: Settings) -> Result<Pool> {
-    let parts = POOL_WORKERS_MAX as u64 + 1;
-    let file: OwnedFd = memfd_sealed("commonhold-pool", FILE_BASE + parts * POOL_FILE_BYTES)?;
-    let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?.keep_from_children()?;
-    segment.keep_from_dumps()?;
-    let file = Arc::new(File::from(file));
-    let owner = Arc::new(Owner {
-        stamp: Stamp::now(),
-        segment,
-        bell: bell()?,
-        settings,
-        state: Mutex::new(State::new(workers)),
-        arguments: Mutex::new(Space::new(file.clone(), 0)),
-        file,
-        receiver: Mutex::new(Receiver::new()?),
-        changed: Condvar::new(),
-    });
+    let owner = Arc::new(owner(workers, settings)?);
     if let Err(error) = owner.start_all() {
         owner.bury_all();
         return Err(error);
@@ -220,4 +205,24 @@ fn start(workers: usize, settings: Settings) -> Result<Pool> {
     // If there is none, the pool's drop ends the workers.
     pool.keeper = Some(keeper.map_err(|error| Error::system("cannot start the thread that looks after a pool's workers", error))?);
     Ok(pool)
+}
+
+/// A pool in which nobody works yet.
+pub(super) fn owner(workers: usize, settings: Settings) -> Result<Owner> {
+    let parts = POOL_WORKERS_MAX as u64 + 1;
+    let file: OwnedFd = memfd_sealed("commonhold-pool", FILE_BASE + parts * POOL_FILE_BYTES)?;
+    let segment = Segment::map(&file, SEGMENT_BYTES, Access::ReadWrite)?.keep_from_children()?;
+    segment.keep_from_dumps()?;
+    let file = Arc::new(File::from(file));
+    Ok(Owner {
+        stamp: Stamp::now(),
+        segment,
+        bell: bell()?,
+        settings,
+        state: Mutex::new(State::new(workers)),
+        arguments: Mutex::new(Space::new(file.clone(), 0)),
+        file,
+        receiver: Mutex::new(Receiver::new()?),
+        changed: Condvar::new(),
+    })
 }

@@ -383,20 +383,20 @@ impl Owner {
         }
         let mut over = Vec::new();
         let mut state = lock(&self.state);
-        for one in settled {
-            state.reading[one.worker] -= 1;
+        for Collected { slot, chunk, worker, .. } in settled {
+            state.reading[worker] -= 1;
             // (In a broken pool everything was failed already.)
-            if one.chunk.rest() > 0 && !one.chunk.job.is_cancelled() && state.broken.is_none() {
-                self.put_up(&mut state, one.slot, one.chunk);
-                continue;
+            if chunk.rest() > 0 && !chunk.job.is_cancelled() && state.broken.is_none() {
+                self.put_up(&mut state, slot, chunk);
+            } else {
+                self.board().free(slot);
+                state.free.push(slot);
+                over.push(chunk);
             }
-            self.board().free(one.slot);
-            state.free.push(one.slot);
-            over.push(one.chunk);
-            if self.board().is_leaving(one.worker) {
-                self.board().wake_worker(one.worker);
+            if self.board().is_leaving(worker) {
+                self.board().wake_worker(worker);
             }
-            if state.hands[one.worker].is_none() {
+            if state.hands[worker].is_none() {
                 // The keeper waits for this place.
                 ring_bell(&self.bell);
             }
@@ -579,5 +579,53 @@ impl Owner {
         }
         let state = lock(&self.state);
         !state.free.is_empty() && state.backlog.is_empty() && lock(&self.arguments).in_use() < POOL_AHEAD_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::owner;
+    use super::super::worker::entry;
+    use super::*;
+    use commonhold_ipc::pool::Took;
+    use commonhold_ipc::sys::silence_bell;
+
+    fn settings() -> Settings {
+        Settings {
+            name: "tried".to_owned(),
+            initializer: None,
+            calls_most: None,
+            retries: 0,
+            time_limit: None,
+            chunk_size: None,
+            look_ahead: None,
+            cpus: None,
+            one_cpu_each: false,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Its place is not taken while its results are read, and nothing else tells the keeper when that is over: a pool without other workers would stand
+    /// still for ever.
+    #[test]
+    fn the_keeper_is_told_of_a_place_whose_results_are_read_whether_there_is_more_to_do_or_not() {
+        let owner = owner(1, settings()).unwrap();
+        let job = Job::new(entry::<_, (u64,), _>(|number: u64| number), false, false).unwrap();
+        owner.begin(&job).unwrap();
+        job.set_total(2);
+        let packing = Packing { bytes: vec![0; 16], ..Packing::default() };
+        owner.submit(Chunk { job: job.clone(), first: 0, calls: 2, over: 0, attempts: 0, packing }).unwrap();
+        let board = owner.board();
+        for left in [1, 0] {
+            // A worker that may do one call does it, leaves, and has been buried when somebody collects.
+            board.open_place(0);
+            board.begin(0);
+            let Ok(Took::Task(slot)) = board.take(0) else { panic!("there is a task") };
+            board.add_result(slot, &mut board.progress(slot), &[], true);
+            board.finish(0, slot).unwrap();
+            silence_bell(&owner.bell);
+            assert!(owner.collect() && job.is_finished() == (left == 0));
+            assert!(lock(&owner.state).reading == [0] && silence_bell(&owner.bell), "{left} calls are left");
+        }
     }
 }
