@@ -345,8 +345,30 @@ fn workers_die_at_every_point() {
 }
 
 #[test]
+fn a_time_limit_past_all_clocks_is_none() {
+    fn some_work(number: u64) -> u64 {
+        // Until the keeper has looked at it.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        number
+    }
+    let pool = Pool::builder().workers(1).task_time_limit(Duration::MAX).build().unwrap();
+    assert_eq!((pool.apply(some_work, 1).unwrap(), pool.apply(some_work, 2).unwrap()), (1, 2));
+    // By the keeper, if it lives.
+    signal_to(pool.pids()[0], Signal::KILL);
+    assert_eq!(pool.map(some_work, 3..5).unwrap(), [3, 4]);
+    pool.close().unwrap();
+    pool.join().unwrap();
+}
+
+#[test]
 fn a_forked_child_may_not_use_its_parents_pool() {
     Role::start("deaths::role_forker").expect(WELL);
+}
+
+fn for_ever(_: u64) -> u64 {
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Forks, in a process without other tests.
@@ -354,7 +376,14 @@ fn a_forked_child_may_not_use_its_parents_pool() {
 fn role_forker() {
     let Some(mut parent) = Parent::of("deaths::role_forker") else { return };
     let pool = Pool::new(1).unwrap();
-    let pending = pool.apply_async(square, 1).unwrap();
+    let is_refused = |error: Error| error.kind() == ErrorKind::UsedAfterFork;
+    // With room for more of its input.
+    let mut results = pool.imap(square, 0..).unwrap();
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    assert_eq!(forked(|| results.by_ref().find_map(Result::err).is_some_and(is_refused)), WELL);
+    drop(results);
+    // What is there already, a child may look at.
+    let pending = pool.apply_async(for_ever, 1).unwrap();
     let mut results = pool.imap(square, 0..).unwrap();
     let ended = forked(|| {
         let refused = [
@@ -372,7 +401,6 @@ fn role_forker() {
         let of_iterator = results.by_ref().find_map(Result::err);
         drop(pool);
         drop((pending, results));
-        let is_refused = |error: Error| error.kind() == ErrorKind::UsedAfterFork;
         refused.into_iter().all(|result| result.is_err_and(is_refused)) && of_iterator.is_some_and(is_refused)
     });
     parent.say(ended);

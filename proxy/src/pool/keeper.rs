@@ -129,7 +129,7 @@ impl Owner {
 
     fn is_over(&self) -> bool {
         let mut state = lock(&self.state);
-        let over = state.broken.is_some() && state.closed || state.is_done();
+        let over = (state.broken.is_some() && state.closed || state.is_done()) && state.callbacks.is_empty();
         if over {
             state.ended = true;
             self.changed.notify_all();
@@ -204,7 +204,8 @@ impl Owner {
                 Duration::from_nanos(now_ns.saturating_sub(clock))
             };
             match limit.checked_sub(spent).filter(|left| !left.is_zero()) {
-                Some(left) => next = Some(next.map_or(now + left, |next| next.min(now + left))),
+                // (Where a clock has no such moment, there is no limit.)
+                Some(left) => next = next.into_iter().chain(now.checked_add(left)).min(),
                 None if self.board().condemn(place, clock) => {
                     hand.condemned = Some(word);
                     let _ = hand.process.kill();
@@ -215,7 +216,7 @@ impl Owner {
         }
         state.keeper_times = is_busy;
         // A call that begins after this look has all its time.
-        next.or_else(|| is_busy.then(|| now + limit))
+        next.or_else(|| now.checked_add(limit).filter(|_| is_busy))
     }
 
     /// Sees which workers have ended.
@@ -293,8 +294,8 @@ impl Owner {
         }
     }
 
-    /// Runs the callbacks of jobs that are finished.
-    fn call_back(&self) {
+    /// Runs the callbacks of jobs that are finished. By the keeper, or when it has ended.
+    pub(super) fn call_back(&self) {
         loop {
             let callbacks = std::mem::take(&mut lock(&self.state).callbacks);
             if callbacks.is_empty() {
@@ -302,7 +303,10 @@ impl Owner {
             }
             for (job, callback) in callbacks {
                 // A panic was reported by its hook; the others have their turn.
-                let _ = catch_unwind(AssertUnwindSafe(|| callback(&job)));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(&job))) {
+                    // It could panic again when it is dropped.
+                    std::mem::forget(panic);
+                }
             }
         }
     }

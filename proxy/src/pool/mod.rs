@@ -164,6 +164,7 @@ impl Pool {
         M: 'static,
     {
         const { assert_no_captures::<F>() };
+        self.owner.stamp.check()?;
         let job = Job::new(worker::entry::<F, A, M>(function), false, true)?;
         let chunk = self.chunk_of_one(&job, &arguments)?;
         self.submit_all(&job, vec![chunk])?;
@@ -410,6 +411,10 @@ impl Pool {
                 failure.map_or(Ok(()), |(_, error)| Err(error))?;
                 if feeder.ended {
                     job.set_total(feeder.fed);
+                }
+                // An input without end may be fed for ever.
+                if job.arrivals() != seen {
+                    break;
                 }
             }
             self.owner.wait(&job, seen, Patience::Wide, None)?;

@@ -385,10 +385,16 @@ impl Owner {
         let mut state = lock(&self.state);
         for Collected { slot, chunk, worker, .. } in settled {
             state.reading[worker] -= 1;
-            // (In a broken pool everything was failed already.)
             if chunk.rest() > 0 && !chunk.job.is_cancelled() && state.broken.is_none() {
                 self.put_up(&mut state, slot, chunk);
             } else {
+                if chunk.rest() > 0
+                    && let Some(error) = &state.broken
+                {
+                    // Whoever gave the pool up did not see it.
+                    let (finished, callback) = chunk.job.fail(error);
+                    ready.extend(finished.then(|| (chunk.job.clone(), callback)));
+                }
                 self.board().free(slot);
                 state.free.push(slot);
                 over.push(chunk);
@@ -410,6 +416,7 @@ impl Owner {
         drop(state);
         if ended {
             self.clear_up();
+            self.call_back();
         }
         self.board().callers().notify_all();
         self.let_go(over);
@@ -478,7 +485,11 @@ impl Owner {
     pub(super) fn look_over(&self) {
         let board = self.board();
         let sane = {
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
+            if !state.unpublished.is_empty() {
+                // Workers have passed over what kept the board full since, and told nobody.
+                self.refill(&mut state);
+            }
             let handed_out = state.slots.iter().enumerate().filter_map(|(slot, handed)| Some((slot, handed.as_ref()?.position?)));
             let mut sane = true;
             for (slot, position) in handed_out {
@@ -605,27 +616,95 @@ mod tests {
         }
     }
 
+    fn job(calls: u64) -> Arc<Job> {
+        let job = Job::new(entry::<_, (u64,), _>(|number: u64| number), false, false).unwrap();
+        job.set_total(calls);
+        job
+    }
+
+    fn chunk(job: &Arc<Job>, calls: u32) -> Chunk {
+        let packing = Packing { bytes: vec![0; 16], ..Packing::default() };
+        Chunk { job: job.clone(), first: 0, calls, over: 0, attempts: 0, packing }
+    }
+
+    /// Has a worker of this place take the next task. `None`: there is none for it.
+    fn take(owner: &Owner, place: usize) -> Option<usize> {
+        owner.board().open_place(place);
+        owner.board().begin(place);
+        match owner.board().take(place).unwrap() {
+            Took::Task(slot) => Some(slot),
+            Took::Nothing | Took::Leave => None,
+        }
+    }
+
     /// Its place is not taken while its results are read, and nothing else tells the keeper when that is over: a pool without other workers would stand
     /// still for ever.
     #[test]
     fn the_keeper_is_told_of_a_place_whose_results_are_read_whether_there_is_more_to_do_or_not() {
-        let owner = owner(1, settings()).unwrap();
-        let job = Job::new(entry::<_, (u64,), _>(|number: u64| number), false, false).unwrap();
+        let (owner, job) = (owner(1, settings()).unwrap(), job(2));
         owner.begin(&job).unwrap();
-        job.set_total(2);
-        let packing = Packing { bytes: vec![0; 16], ..Packing::default() };
-        owner.submit(Chunk { job: job.clone(), first: 0, calls: 2, over: 0, attempts: 0, packing }).unwrap();
+        owner.submit(chunk(&job, 2)).unwrap();
         let board = owner.board();
         for left in [1, 0] {
             // A worker that may do one call does it, leaves, and has been buried when somebody collects.
-            board.open_place(0);
-            board.begin(0);
-            let Ok(Took::Task(slot)) = board.take(0) else { panic!("there is a task") };
+            let slot = take(&owner, 0).unwrap();
             board.add_result(slot, &mut board.progress(slot), &[], true);
             board.finish(0, slot).unwrap();
             silence_bell(&owner.bell);
             assert!(owner.collect() && job.is_finished() == (left == 0));
             assert!(lock(&owner.state).reading == [0] && silence_bell(&owner.bell), "{left} calls are left");
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_given_up_fails_what_is_just_being_collected() {
+        let (owner, job) = (owner(1, settings()).unwrap(), job(2));
+        owner.begin(&job).unwrap();
+        owner.submit(chunk(&job, 2)).unwrap();
+        let board = owner.board();
+        let slot = take(&owner, 0).unwrap();
+        board.add_result(slot, &mut board.progress(slot), &[], true);
+        board.finish(0, slot).unwrap();
+        // In the collector's hands, with one call of two done.
+        let chunk = lock(&owner.state).slots[slot].take().unwrap().chunk;
+        lock(&owner.state).reading[0] += 1;
+        owner.give_up(&Error::other("ended"));
+        assert!(!job.is_finished(), "nobody knows of it but who collects");
+        owner.settle(vec![Collected { slot, chunk, worker: 0, failure: None, untouched: false }]);
+        assert!(job.is_finished() && lock(&job.gathered).error.as_ref().is_some_and(|error| error.to_string().contains("ended")));
+        assert_eq!(lock(&owner.state).free.len(), POOL_SLOTS);
+    }
+
+    #[test]
+    fn the_keeper_runs_what_is_to_be_done_before_it_ends() {
+        let (owner, job) = (owner(1, settings()).unwrap(), job(0));
+        owner.close();
+        let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let its = is_done.clone();
+        owner.state.lock().unwrap().callbacks.push((job, Box::new(move |_| its.store(true, std::sync::atomic::Ordering::Relaxed))));
+        std::thread::scope(|scope| scope.spawn(|| super::super::keeper::keep(&owner)).join().unwrap());
+        assert!(is_done.load(std::sync::atomic::Ordering::Relaxed) && lock(&owner.state).ended);
+    }
+
+    #[test]
+    fn what_the_board_had_no_room_for_is_put_up_when_workers_have_passed_over_the_rest() {
+        let (owner, first) = (owner(2, settings()).unwrap(), job(1));
+        let submit = |job: &Arc<Job>| {
+            owner.begin(job).unwrap();
+            owner.submit(chunk(job, 1)).unwrap();
+        };
+        submit(&first);
+        // Called off, they stay on the board until a worker passes.
+        while lock(&owner.state).unpublished.is_empty() {
+            let job = job(1);
+            submit(&job);
+            if lock(&owner.state).unpublished.is_empty() {
+                owner.finish(&job);
+            }
+        }
+        let waiting = lock(&owner.state).unpublished[0];
+        assert!(take(&owner, 0).is_some() && take(&owner, 1).is_none());
+        owner.look_over();
+        assert_eq!(take(&owner, 1), Some(waiting));
     }
 }

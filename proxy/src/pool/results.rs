@@ -346,6 +346,11 @@ where
             if self.ended {
                 return None;
             }
+            // Before it feeds: in a forked child the board is not there.
+            if let Err(error) = self.owner.stamp.check() {
+                self.ended = true;
+                return Some(Err(error));
+            }
             self.feed();
             let seen = self.job.arrivals();
             let broken = self.take();
