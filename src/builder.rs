@@ -164,8 +164,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// Whether the manager's memory, and that through which its clients send large values, may come in pages of 2 MiB, as far as the kernel (6.1 and later)
-    /// has any, whatever the system's settings for shared memory are, short of `deny`: the default. It is the manager's word that counts, for all its
+    /// Whether the manager's memory, and that through which its clients send large values, may come in pages of 2 MiB, as far as the kernel (6.1 and later,
+    /// for the latter 6.13) has any, whatever the system's settings for shared memory are, short of `deny`: the default. It is the manager's word that counts, for all its
     /// clients. They come sooner and are read faster. To make one, the kernel waits for all processors:
     /// some microseconds, but where a process of real-time priority leaves no time to others, as long as that goes on. Switch them off there. (Values of
     /// 1 MiB and more that processes and pools pass have such pages all the same; nobody else waits for those.)

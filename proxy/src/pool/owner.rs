@@ -637,6 +637,14 @@ mod tests {
         }
     }
 
+    /// Has the worker of the first place do one call of the next task, and no more of it: where that is.
+    fn do_one(owner: &Owner) -> usize {
+        let (board, slot) = (owner.board(), take(owner, 0).unwrap());
+        board.add_result(slot, &mut board.progress(slot), &[], true);
+        board.finish(0, slot).unwrap();
+        slot
+    }
+
     /// Its place is not taken while its results are read, and nothing else tells the keeper when that is over: a pool without other workers would stand
     /// still for ever.
     #[test]
@@ -644,12 +652,9 @@ mod tests {
         let (owner, job) = (owner(1, settings()).unwrap(), job(2));
         owner.begin(&job).unwrap();
         owner.submit(chunk(&job, 2)).unwrap();
-        let board = owner.board();
         for left in [1, 0] {
             // A worker that may do one call does it, leaves, and has been buried when somebody collects.
-            let slot = take(&owner, 0).unwrap();
-            board.add_result(slot, &mut board.progress(slot), &[], true);
-            board.finish(0, slot).unwrap();
+            do_one(&owner);
             silence_bell(&owner.bell);
             assert!(owner.collect() && job.is_finished() == (left == 0));
             assert!(lock(&owner.state).reading == [0] && silence_bell(&owner.bell), "{left} calls are left");
@@ -661,10 +666,7 @@ mod tests {
         let (owner, job) = (owner(1, settings()).unwrap(), job(2));
         owner.begin(&job).unwrap();
         owner.submit(chunk(&job, 2)).unwrap();
-        let board = owner.board();
-        let slot = take(&owner, 0).unwrap();
-        board.add_result(slot, &mut board.progress(slot), &[], true);
-        board.finish(0, slot).unwrap();
+        let slot = do_one(&owner);
         // In the collector's hands, with one call of two done.
         let chunk = lock(&owner.state).slots[slot].take().unwrap().chunk;
         lock(&owner.state).reading[0] += 1;
