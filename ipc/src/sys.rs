@@ -220,6 +220,11 @@ pub fn wait_writable(fd: impl AsFd, deadline: Option<Instant>) -> Result<bool> {
     Ok(!polled[0].revents().is_empty())
 }
 
+/// The same, or until the other descriptor can be read, for as long as it takes.
+pub fn wait_writable_or_readable(fd: impl AsFd, other: impl AsFd) -> Result<()> {
+    poll(&mut [PollFd::new(&fd, PollFlags::OUT), PollFd::new(&other, PollFlags::IN)], None)
+}
+
 /// Whether the other side of a stream socket has closed it.
 pub fn has_hung_up(fd: impl AsFd) -> Result<bool> {
     let mut polled = [PollFd::new(&fd, PollFlags::empty())];

@@ -12,7 +12,7 @@ use commonhold_ipc::liveness::is_alive;
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
-use commonhold_ipc::sys::{wait_readable, wait_writable};
+use commonhold_ipc::sys::{peer_pidfd, wait_readable, wait_writable};
 use commonhold_ipc::wire::reply::{Outcome, Status, common_reply, parse_error};
 use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
@@ -187,6 +187,11 @@ impl Connection {
     /// too. So nobody waits for it without a look at the alive word now and then.
     fn next_look(&self) -> Instant {
         Instant::now() + Duration::from_millis(LOOK_MS)
+    }
+
+    /// The manager's process, whose end can be waited for. None: there is no descriptor for it, or it has ended.
+    pub fn peer_process(&self) -> Option<OwnedFd> {
+        peer_pidfd(&self.channel).ok()
     }
 
     /// The manager's alive word.

@@ -2,7 +2,7 @@
 use crate::support::{PATIENCE, PROMPT, Parent, Role, until};
 use commonhold::{Counter, Dict, ErrorKind, Event, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
 use commonhold_ipc::limits::{TEXT_BYTES_MAX, VALUE_BYTES_MAX};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(Shared, Debug, PartialEq, Clone)]
@@ -78,6 +78,11 @@ impl Store {
     pub fn fetch(&mut self, from: Queue<u64>) -> u64 {
         self.stock += from.recv().unwrap().unwrap();
         self.stock
+    }
+
+    /// As many bytes as a number from a queue says, as soon as there is one.
+    pub fn fetch_bytes(&mut self, from: Queue<u64>) -> Vec<u8> {
+        vec![7; from.recv().unwrap().unwrap() as usize]
     }
 
     pub fn r#type(&self) -> String {
@@ -687,6 +692,36 @@ fn more_calls_than_may_wait_behind_a_blocked_one_wait_where_they_are() {
     assert!(echoes.into_iter().all(|echo| echo.get().unwrap() == bytes));
     assert_eq!(added.get().unwrap(), 4);
     manager.audit().unwrap();
+}
+
+#[test]
+fn a_result_comes_whole_while_too_many_calls_wait_behind_a_blocked_one() {
+    let manager = crate::manager();
+    let (blocked, _) = store(&manager, 1);
+    let (other, _) = store(&manager, 2);
+    let [key, bytes] = [(); 2].map(|()| manager.queue::<u64>(1).unwrap());
+    let waiting = blocked.call_async().fetch(key.clone()).unwrap();
+    let large = other.call_async().fetch_bytes(bytes.clone()).unwrap();
+    let asked = AtomicUsize::new(0);
+    let value = vec![0; 2_000_000];
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| {
+            let echo = || {
+                let echo = blocked.call_async().echo(value.clone()).unwrap();
+                asked.fetch_add(1, Ordering::Relaxed);
+                echo
+            };
+            (0..12).map(|_| echo()).collect::<Vec<_>>()
+        });
+        until("16 MiB wait, and nothing more is read", || asked.load(Ordering::Relaxed) == 9);
+        // More than fits into the line: the rest of it must be sent by the thread that reads no more.
+        bytes.send(4 << 20).unwrap();
+        assert_eq!(large.get().unwrap(), [7; 4 << 20]);
+        assert_eq!(asked.load(Ordering::Relaxed), 9);
+        key.send(100u64).unwrap();
+        assert_eq!(waiting.get().unwrap(), 101);
+        assert!(calling.join().unwrap().into_iter().all(|echo| echo.get().unwrap() == value));
+    });
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Ward {
     }
 }
 
-fn host_of(manager: &Manager) -> Watched {
+pub fn host_of(manager: &Manager) -> Watched {
     let session = manager.sessions().unwrap().into_iter().find(|session| session.is_host).expect("there is a host");
     Watched::of(session.pid)
 }

@@ -1,6 +1,8 @@
 //! Forked children and the hosts of their parents: errors that say so, and nothing else.
-use crate::support::{WELL, forked};
-use commonhold::{ErrorKind, Manager, Transaction};
+use crate::deaths::host_of;
+use crate::support::{PATIENCE, Parent, Role, WELL, Watched, forked, signal_to, stop, until};
+use commonhold::{Counter, ErrorKind, Manager, Transaction};
+use rustix::process::Signal;
 
 struct Bell;
 
@@ -10,6 +12,73 @@ impl Bell {
         Bell
     }
     pub fn ring(&self) {}
+    pub fn hang(&self, begun: Counter) -> commonhold::Result<()> {
+        begun.add(1)?;
+        loop {
+            std::thread::park();
+        }
+    }
+    pub fn echo(&self, bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+    pub fn fork(&self) -> u32 {
+        idle_child()
+    }
+}
+
+/// A forked child that does nothing, and has open what this process has.
+#[allow(unsafe_code)] // fork
+fn idle_child() -> u32 {
+    // SAFETY: the child calls nothing but `pause`.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: no preconditions.
+            unsafe { libc::pause() };
+        },
+        child => child as u32,
+    }
+}
+
+/// Does not outlive its test.
+struct Orphan(Watched);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+#[test]
+fn who_waits_for_a_host_hears_that_it_was_killed_though_a_forked_child_of_it_lives() {
+    for lanes in [true, false] {
+        let manager = Manager::builder().lanes(lanes).start().unwrap();
+        let begun = manager.counter(0).unwrap();
+        let bells: [_; 3] = std::array::from_fn(|_| manager.create(Bell::new, ()).unwrap());
+        let host = host_of(&manager);
+        let child = Orphan(Watched::of(bells[0].fork().unwrap()));
+        let large = vec![1; 8 << 20];
+        std::thread::scope(|scope| {
+            let mut waiting = vec![
+                scope.spawn(|| bells[0].hang(begun.clone()).map(drop)),
+                scope.spawn(|| bells[1].call_async().hang(begun.clone())?.get().map(drop)),
+            ];
+            until("the methods run", || begun.get().unwrap() == 2);
+            stop(host.pid);
+            // These have no room, or wait for what has not begun.
+            waiting.push(scope.spawn(|| bells[2].echo(large.clone()).map(drop)));
+            waiting.push(scope.spawn(|| bells[2].call_async().echo(large.clone())?.get().map(drop)));
+            let run = scope.spawn(|| manager.run(|_: &Transaction<'_>, (): ()| Ok(()), ()));
+            signal_to(host.pid, Signal::KILL);
+            for waiting in waiting {
+                assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Died, "lanes: {lanes}");
+            }
+            // If it came after the end, a new host was started for it.
+            assert!(run.join().unwrap().err().is_none_or(|error| error.kind() == ErrorKind::Died), "lanes: {lanes}");
+        });
+        assert!(!child.0.has_ended());
+        bells[0].ring().unwrap_err();
+        manager.audit().unwrap();
+    }
 }
 
 #[test]
@@ -28,4 +97,24 @@ fn what_a_forked_child_runs_or_makes_is_refused() {
         assert_eq!(ended, WELL, "lanes: {lanes}");
         manager.run(nothing, ()).unwrap();
     }
+}
+
+#[test]
+fn role_that_leaves_a_child() {
+    let Some(mut parent) = Parent::of("forks::role_that_leaves_a_child") else { return };
+    let manager = Manager::in_process().unwrap();
+    let _bell = manager.create(Bell::new, ()).unwrap();
+    parent.say(host_of(&manager).pid);
+    parent.say(idle_child());
+    parent.wait_for_end();
+}
+
+#[test]
+fn a_host_ends_with_its_managers_process_though_a_forked_child_of_that_lives() {
+    let mut role = Role::start("forks::role_that_leaves_a_child");
+    let mut hear = || Watched::of(role.hear().unwrap().parse().unwrap());
+    let (host, child) = (hear(), Orphan(hear()));
+    role.kill();
+    assert!(host.end_within(PATIENCE).is_some());
+    assert!(!child.0.has_ended());
 }

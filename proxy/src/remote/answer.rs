@@ -13,8 +13,9 @@ use commonhold_ipc::wire::{HEAD_BYTES, Reader, malformed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a caller that waits looks whether the manager lives, should a stopped host keep its answer from it.
-const LOOK: Duration = Duration::from_millis(1_000);
+/// How often who waits for a host looks whether there is still one to wait for: a stopped host does not see that the manager has ended, and one that
+/// was killed may have left a forked child which still has its end of the line.
+pub(super) const LOOK: Duration = Duration::from_millis(1_000);
 
 /// The frame by which a client says that it holds what an answer had handles on.
 pub(super) fn taken(number: u64) -> Result<[u8; HEAD_BYTES]> {
@@ -67,19 +68,60 @@ pub(super) fn host_gone(session: &SessionCore) -> Error {
     Error::new(ErrorKind::Died, text)
 }
 
-/// Waits for a frame, and looks whether the manager lives now and then.
-pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
-    let until = || {
-        let look = Instant::now() + LOOK;
-        Some(deadline.map_or(look, |deadline| deadline.min(look)))
-    };
+/// Whether a host has ended, as far as the manager says.
+pub(super) fn has_ended(session: &SessionCore, host: u64) -> bool {
+    matches!(session.who(host), Ok(None))
+}
+
+/// Fails if the manager has ended, or the host. The latter is not asked for somebody who has a deadline: a manager that is stopped would keep
+/// him beyond it.
+fn look(session: &SessionCore, host: u64, deadline: Option<Instant>) -> Result<()> {
+    if !session.is_alive() {
+        return Err(disconnected());
+    }
+    if deadline.is_none() && has_ended(session, host) { Err(host_gone(session)) } else { Ok(()) }
+}
+
+/// When to look next, or the deadline.
+fn next_look(deadline: Option<Instant>) -> Option<Instant> {
+    let next = Instant::now() + LOOK;
+    Some(deadline.map_or(next, |deadline| deadline.min(next)))
+}
+
+/// Sends a frame, and looks now and then while there is no room for it. `false`: the deadline passed, and the line is of no use any more.
+///
+/// # Errors
+/// `Died` if the host has ended, `Disconnected` if the manager has.
+pub(super) fn send(session: &SessionCore, host: u64, line: &mut Line, mut bytes: &[u8], deadline: Option<Instant>) -> Result<bool> {
+    while !bytes.is_empty() {
+        let sent = line.send(bytes, || next_look(deadline)).map_err(|_| host_gone(session))?;
+        bytes = &bytes[sent..];
+        if !bytes.is_empty() {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+            look(session, host, deadline)?;
+        }
+    }
+    Ok(true)
+}
+
+/// Waits for a frame, and looks now and then. `None`: not until the deadline.
+///
+/// # Errors
+/// As [`send`].
+pub(super) fn wait(session: &SessionCore, host: u64, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
+    let until = || next_look(deadline);
     loop {
         match line.wait(until)? {
             Got::Frame(frame) => return Ok(Some(frame)),
             Got::Ended => return Err(host_gone(session)),
-            Got::Nothing if !session.is_alive() => return Err(disconnected()),
-            Got::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Ok(None),
-            Got::Nothing => {}
+            Got::Nothing => {
+                look(session, host, deadline)?;
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Ok(None);
+                }
+            }
         }
     }
 }

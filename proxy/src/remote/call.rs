@@ -1,6 +1,6 @@
 //! The client's side of a call: which line it goes on, and the calls of an object's methods.
 
-use super::answer::{host_gone, result, timed_out, wait};
+use super::answer::{result, send, timed_out, wait};
 use super::line::Line;
 use super::pending::{Pending, Stream};
 use super::question::{Arguments, Chain, Prepared, Question, in_chain};
@@ -101,7 +101,7 @@ impl Remotes {
         if let Some(stream) = streams.get(&host).and_then(Weak::upgrade).filter(|stream| !stream.has_ended()) {
             return Ok(stream);
         }
-        let stream = Arc::new(Stream::new(session.clone(), line)?);
+        let stream = Arc::new(Stream::new(session.clone(), host, line)?);
         streams.insert(host, Arc::downgrade(&stream));
         Ok(stream)
     }
@@ -189,17 +189,17 @@ impl Caller {
         let number = line.next_number();
         let frame = prepared.number(number)?;
         points::client("remote: before it asks");
-        let sent = line.send(frame, deadline).map_err(|_| self.explain(session, home.host, host_gone(session)))?;
+        let sent = send(session, home.host, &mut line, frame, deadline).map_err(|error| self.explain(session, home.host, error))?;
         points::client("remote: asked");
         // A line that is dropped here is closed: its answer has nobody to go to.
-        let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
+        let frame = if sent { wait(session, home.host, &mut line, deadline) } else { Ok(None) };
         let Some(frame) = frame.map_err(|error| self.explain(session, home.host, error))? else {
             line.road().give_up();
             points::client("remote: given up");
             return Err(timed_out(self.timeout));
         };
         let is_ours = frame.0.number == number;
-        let value = result(session, &frame, |bytes| drop(line.send(bytes, None)));
+        let value = result(session, &frame, |bytes| drop(send(session, home.host, &mut line, bytes, None)));
         if is_ours {
             line.reuse(frame.1);
             home.lines.give(line);

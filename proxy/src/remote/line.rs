@@ -226,16 +226,17 @@ impl Line {
         self.number
     }
 
-    /// Sends a frame. `false`: the deadline passed, and the line is of no use any more.
+    /// Sends bytes, and waits for room until the deadline: how many. It is asked for only if there is none.
     #[inline]
-    pub fn send(&mut self, mut bytes: &[u8], deadline: Option<Instant>) -> Result<bool> {
-        while !bytes.is_empty() {
-            match self.road.send(bytes)? {
-                0 if !self.road.wait_writable(&mut self.spin, deadline)? => return Ok(false),
-                count => bytes = &bytes[count..],
+    pub fn send(&mut self, bytes: &[u8], deadline: impl Fn() -> Option<Instant>) -> Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.road.send(&bytes[sent..])? {
+                0 if !self.road.wait_writable(&mut self.spin, deadline())? => break,
+                count => sent += count,
             }
         }
-        Ok(true)
+        Ok(sent)
     }
 
     /// Sends a frame, or keeps what there is no room for, to be sent while the next one is awaited.
@@ -396,7 +397,8 @@ impl SharedLine {
         Ok(())
     }
 
-    fn poke(&self) -> Result<()> {
+    /// Wakes the reader.
+    pub fn poke(&self) -> Result<()> {
         // 0: it has not looked at the last ones yet, and will.
         self.poked.1.send(&[0]).map(drop)
     }
@@ -442,6 +444,19 @@ impl SharedLine {
             outbox.close();
         }
         (had, outbox.kept())
+    }
+
+    /// For the one who reads, and does not go on reading for now: sends what is kept until it is poked, or may be.
+    pub fn send_kept(&self) -> Result<()> {
+        let (_, kept) = self.flush();
+        let poked = self.poked.0.as_fd();
+        if kept == 0 {
+            wait_readable(&[poked], None)?;
+        } else if self.road.wait_writable_or(poked).is_err() {
+            // As in `flush`.
+            lock(&self.outbox).close();
+        }
+        self.poked.0.receive(&mut [0; 64]).map(drop)
     }
 
     /// For the one who reads: the next frame. Sends meanwhile what is kept; beyond `kept_max` bytes of that nothing is read. `Nothing`: the

@@ -3,7 +3,7 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::answer::{call_off, host_gone, result, taken};
+use super::answer::{LOOK, call_off, has_ended, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use super::question::Prepared;
 use crate::patience::deadline_after;
@@ -25,9 +25,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// How often a reader looks whether the manager lives, and a sleeper whether there is a reader.
-const LOOK: Duration = Duration::from_millis(1_000);
-
 /// A call that is not answered yet, or not fetched.
 enum Waiting {
     /// With what its arguments refer to.
@@ -47,6 +44,8 @@ struct Inbox {
     number: u64,
     /// Calls under way whose answers nobody wants.
     forgotten: usize,
+    /// Since when it has not been looked whether the host lives.
+    looked: Option<Instant>,
     /// What the host said before it ended the line, if it did.
     refusal: Option<Frame>,
     #[cfg(feature = "async")]
@@ -77,6 +76,7 @@ impl Inbox {
 /// A line for calls ahead to one host.
 pub struct Stream {
     session: Arc<SessionCore>,
+    host: u64,
     line: SharedLine,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
@@ -84,8 +84,8 @@ pub struct Stream {
 
 impl Stream {
     /// On this line.
-    pub(super) fn new(session: Arc<SessionCore>, line: Line) -> Result<Self> {
-        Ok(Stream { session, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
+    pub(super) fn new(session: Arc<SessionCore>, host: u64, line: Line) -> Result<Self> {
+        Ok(Stream { session, host, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
     }
 
     /// Whether it is of no use any more.
@@ -172,7 +172,7 @@ impl Stream {
             is_over = deadline.is_some_and(|deadline| deadline <= now);
             let until = deadline.map_or(now + LOOK, |deadline| deadline.min(now + LOOK));
             if !inbox.reading {
-                inbox = self.read(inbox, until);
+                inbox = self.read(inbox, now, until);
             } else if !is_over {
                 inbox.sleeping += 1;
                 inbox = self.arrived.wait_timeout(inbox, until.saturating_duration_since(now)).unwrap_or_else(PoisonError::into_inner).0;
@@ -182,12 +182,17 @@ impl Stream {
     }
 
     /// Reads what comes until then, a frame at the most.
-    fn read<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, until: Instant) -> MutexGuard<'a, Inbox> {
+    fn read<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, now: Instant, until: Instant) -> MutexGuard<'a, Inbox> {
         inbox.reading = true;
+        let is_due = now.saturating_duration_since(*inbox.looked.get_or_insert(now)) >= LOOK;
         drop(inbox);
         let got = self.line.next(usize::MAX, || Some(until));
-        let is_alive = !matches!(got, Ok(Got::Nothing)) || self.session.is_alive();
+        let is_nothing = matches!(got, Ok(Got::Nothing));
+        let is_alive = !is_nothing || self.session.is_alive() && !(is_due && has_ended(&self.session, self.host));
         let mut inbox = lock(&self.inbox);
+        if is_nothing && is_due {
+            inbox.looked = None;
+        }
         inbox.reading = false;
         let (mut over, mut unwanted) = (Vec::new(), None);
         match got {

@@ -3,8 +3,8 @@
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::line::{LineEnd, Side, Waited, Wanted};
 use commonhold_ipc::socket::{Channel, Spin};
-use commonhold_ipc::sys::{has_hung_up, wait_either, wait_writable};
-use std::os::fd::OwnedFd;
+use commonhold_ipc::sys::{has_hung_up, wait_either, wait_writable, wait_writable_or_readable};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 /// What carries a line's bytes. One thread at a time sends, and one receives or waits; by a socket, any number wait.
@@ -75,6 +75,20 @@ impl Road {
             Road::Memory(end) => match end.wait(Wanted::Room, spin, || deadline)? {
                 Waited::Ready => Ok(true),
                 Waited::Nothing => Ok(false),
+                Waited::Ended => Err(gone()),
+            },
+        }
+    }
+
+    /// Waits for room to send, or until `other` can be read.
+    ///
+    /// # Errors
+    /// As [`wait_either`](Self::wait_either).
+    pub(super) fn wait_writable_or(&self, other: BorrowedFd<'_>) -> Result<()> {
+        match self {
+            Road::Socket(socket) => wait_writable_or_readable(socket, other),
+            Road::Memory(end) => match end.wait_or(Wanted::Room, None, || None, Some(other))? {
+                Waited::Ready | Waited::Nothing => Ok(()),
                 Waited::Ended => Err(gone()),
             },
         }

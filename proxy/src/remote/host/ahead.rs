@@ -251,9 +251,13 @@ impl Ahead {
             self.note(&mut state, &frame.0, lies);
             state.behind_bytes += bytes_of(&frame);
             state.busy.entry(of.object).or_default().push_back(frame);
-            // Too much: nothing is read until some of it is done.
+            // Too much: nothing is read until some of it is done. What others answer meanwhile has nobody else to send it.
             while state.behind_bytes > REMOTE_AHEAD_BYTES_MAX && !state.is_over {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                if self.line.send_kept().is_err() {
+                    break;
+                }
+                state = lock(&self.state);
             }
             return None;
         }
@@ -302,10 +306,11 @@ impl Ahead {
     fn behind(&self, object: u64) -> Option<Frame> {
         let mut state = lock(&self.state);
         while let Some(frame) = state.busy.get_mut(&object).and_then(VecDeque::pop_front) {
-            if state.behind_bytes > REMOTE_AHEAD_BYTES_MAX {
-                self.changed.notify_all();
-            }
+            let is_awaited = state.behind_bytes > REMOTE_AHEAD_BYTES_MAX;
             state.behind_bytes -= bytes_of(&frame);
+            if is_awaited {
+                let _ = self.line.poke();
+            }
             if self.take_up(&mut state, &frame.0) {
                 return Some(frame);
             }
@@ -396,6 +401,7 @@ impl Ahead {
         let lent = std::mem::take(&mut state.lent);
         self.changed.notify_all();
         drop(state);
+        let _ = self.line.poke();
         // Lets go of objects, which is said on the manager's connection: not under our lock.
         drop(lent);
     }

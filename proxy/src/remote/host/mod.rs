@@ -129,8 +129,11 @@ impl Host {
         let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve::serve(served));
     }
 
-    /// Reads the control channel to its end.
+    /// Reads the control channel to its end, or that of the manager's process: a child that was forked off that may have its end of the channel.
     fn listen(self: &Arc<Self>, control: &Channel) {
+        let manager = self.core().connection.peer_process();
+        let both = [Some(control.as_fd()), manager.as_ref().map(AsFd::as_fd)];
+        let both: Vec<_> = both.into_iter().flatten().collect();
         let mut fds = Travelling::default();
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 4096];
@@ -142,7 +145,8 @@ impl Host {
                     bytes.extend_from_slice(&buffer[..count]);
                 }
                 Ok(Received::Nothing) => {
-                    if wait_readable(&[control.as_fd()], None).is_err() {
+                    // What it had still to say is of no use without it.
+                    if !matches!(wait_readable(&both, None), Ok(0b01)) {
                         return;
                     }
                 }
