@@ -15,7 +15,7 @@ use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::runtime::{NameLock, RuntimeDir, blocks};
 use commonhold_ipc::socket::{Address, Channel, Listener, Received};
-use commonhold_ipc::sys::{self, Spawned, Stream};
+use commonhold_ipc::sys::{self, Signal, Spawned, Stream};
 use commonhold_ipc::task::Build;
 use commonhold_ipc::wire::reply::{code_of, kind_of};
 use commonhold_manager::server::{Config, Server};
@@ -29,6 +29,8 @@ pub(crate) const DETACHED_AGAIN: &str = "detached-again";
 
 /// How long a process may take to start and report.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a process may take to end after it has closed its socket, or, of one between, has done its part.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest message of this protocol.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
@@ -170,12 +172,12 @@ fn managers_process<'a>(program: Option<&'a Path>, role: &'a str) -> Start<'a> {
     }
 }
 
-/// What the started process says has become of it.
-pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> String) -> Result<Outcome> {
+/// What the started process says has become of it. One that says nothing has ended when this returns.
+pub(crate) fn report(channel: &Channel, what: &str, child: &Spawned) -> Result<Outcome> {
     let message = receive(channel).map_err(|error| {
         let text = format!(
             "the {what}'s process did not report: {error} ({}); does `main` call `commonhold::init()` before anything else?",
-            end()
+            end_of(child)
         );
         Error::caused(ErrorKind::System, text, error)
     })?;
@@ -189,6 +191,26 @@ pub(crate) fn report(channel: &Channel, what: &str, mut end: impl FnMut() -> Str
             let text = format!("the {what}'s process sent a report that cannot be read: start the very same executable");
             Err(Error::new(ErrorKind::Corrupt, text))
         }
+    }
+}
+
+/// The same of what a process between has started, which itself ends at once: it has ended when this returns.
+pub(crate) fn report_beyond(channel: &Channel, what: &str, between: &Spawned) -> Result<Outcome> {
+    let reported = report(channel, what, between);
+    end_of(between);
+    reported
+}
+
+/// What becomes of a process that should end about now. It has ended when this returns: what goes on is not what we have started.
+fn end_of(child: &Spawned) -> String {
+    // It has closed its end of the socket: what ends does so a moment before it can be waited for.
+    match child.wait(Some(Instant::now() + END_TIMEOUT)) {
+        Ok(Some(end)) => format!("it {end}"),
+        Ok(None) => {
+            let _ = child.signal(Signal::KILL).and_then(|_| child.wait(None));
+            "it went on as another program".to_owned()
+        }
+        Err(error) => error.to_string(),
     }
 }
 

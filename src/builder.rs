@@ -8,13 +8,12 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::SESSIONS_MAX;
 use commonhold_ipc::runtime::{RuntimeDir, check_name};
 use commonhold_ipc::socket::{Address, Channel, Listener};
-use commonhold_ipc::sys::{Signal, Spawned};
 use commonhold_ipc::task::Build;
 use commonhold_manager::server::{CAPACITY_BYTES_MIN, Config, OPTION_CHECK_ALWAYS, Server};
 use commonhold_proxy::Session;
 use commonhold_proxy::remote::{Registered, Remote};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Says how a manager is to be, then starts it, or connects to it. Made by [`Manager::builder`].
 ///
@@ -92,9 +91,6 @@ impl Manager {
         ManagerBuilder::new()
     }
 }
-
-/// How long a process may take to end after it has closed its socket.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of `open_or_start`: more than two happen only while others start and end managers of that name.
 const TRIES_MAX: u32 = 64;
@@ -264,7 +260,7 @@ impl ManagerBuilder {
         }
         let orders = Orders { config, address: Some(address.clone()), name: None };
         let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
-        let started = boot::report(&channel, "manager", || describe_end(&child));
+        let started = boot::report(&channel, "manager", &child);
         let pid = child.pid();
         let process = StartedProcess(Some(child));
         started?;
@@ -291,10 +287,7 @@ impl ManagerBuilder {
             let name = Some((directory.path().to_owned(), name.to_owned()));
             let orders = Orders { config: config.clone(), address: None, name };
             let (child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
-            let reported = boot::report(&channel, "manager", || describe_end(&child));
-            // The process between ends at once.
-            let _ = child.wait(None);
-            if let Outcome::Taken = reported? {
+            if let Outcome::Taken = boot::report_beyond(&channel, "manager", &child)? {
                 // The one that has the name is about to listen, or to end.
                 std::thread::yield_now();
             }
@@ -317,20 +310,6 @@ impl ManagerBuilder {
             }
         };
         Self::offer(&self.registered, Manager::of(Session::connect_by(&address, authkey.as_ref(), self.lanes)?))
-    }
-}
-
-/// What became of a child that did not report.
-fn describe_end(child: &Spawned) -> String {
-    // It has closed its end of the socket: what ends does so a moment before it can be waited for. What goes on is not what we
-    // started.
-    match child.wait(Some(Instant::now() + END_TIMEOUT)) {
-        Ok(Some(end)) => format!("it {end}"),
-        Ok(None) => {
-            let _ = child.signal(Signal::KILL).and_then(|_| child.wait(None));
-            "it went on as another program".to_owned()
-        }
-        Err(error) => error.to_string(),
     }
 }
 

@@ -40,10 +40,7 @@ pub(crate) fn start(session: &Session) -> Result<()> {
     let orders = format!("{}\n{}\n", session.address(), session.authkey().map_or(String::new(), hex));
     // If it has died already, that shows when its report is read.
     let _ = boot::send(&channel, orders.as_bytes());
-    let reported = boot::report(&channel, "host", || between.wait(None).map_or_else(|error| error.to_string(), |end| format!("{end:?}")));
-    // The process between ends at once.
-    let _ = between.wait(None);
-    reported.map(drop)
+    boot::report_beyond(&channel, "host", &between).map(drop)
 }
 
 /// The process between: starts the one that stays, and ends.

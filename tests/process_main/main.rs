@@ -7,6 +7,7 @@ mod forks;
 mod many;
 mod parents;
 mod rights;
+mod strays;
 #[path = "../support/mod.rs"]
 mod support;
 mod waits;
@@ -28,6 +29,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use strays::*;
 use support::{ControlGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until};
 use waits::*;
 
@@ -36,6 +38,7 @@ fn main() {
     if begun.is_some() {
         println!("before");
     }
+    go_astray();
     commonhold::init();
     match std::env::args().nth(1).as_deref() {
         Some("says-before-init") => says_before_init(),
@@ -56,6 +59,7 @@ fn main() {
         }
         Some("leaves-a-failure") => leaves_a_failure(),
         Some("ends-before-its-daemon") => ends_before_its_daemon(),
+        Some("starts-strays") => starts_strays(),
         Some("lets-go") => lets_go_at_the_same_moment(),
         Some("without-init") => println!("it went on"),
         // Words of a harness, which there is none of.
@@ -66,7 +70,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 23] = [
+    let checks: [Check; 24] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
@@ -90,6 +94,7 @@ fn checks() {
         ("lines of children are whole", whole_lines),
         ("runners of checks one by one find them", checks_one_by_one),
         ("a program with rights beyond its user's", rights_beyond),
+        ("who is started and never comes to init is ended", strays_are_ended),
     ];
     // As the standard harness has it, also for runners that have each check in a process of its own.
     let words: Vec<String> = std::env::args().skip(1).collect();
