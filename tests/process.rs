@@ -579,6 +579,18 @@ fn a_process_can_be_joined_by_several_threads() {
     });
 }
 
+/// A handle of a manager that lets nobody in but this process.
+fn out_of_reach() -> List<u64> {
+    Manager::builder().capacity(64 << 20).sessions_max(1).start().unwrap().list([1]).unwrap()
+}
+
+#[test]
+fn a_child_whose_result_cannot_be_held_ends_all_the_same() {
+    let child = Process::builder().daemon(true).spawn(out_of_reach, ()).unwrap();
+    let error = child.join_timeout(PATIENCE).map(|joined| joined.map(drop)).unwrap_err();
+    assert_eq!((error.kind(), child.exit_code()), (ErrorKind::Refused, Some(0)), "{error}");
+}
+
 #[test]
 fn a_program_without_init_is_an_error_at_once() {
     for (program, code) in [("/bin/true", 0), ("/bin/false", 1)] {

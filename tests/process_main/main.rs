@@ -60,6 +60,7 @@ fn main() {
         Some("leaves-a-failure") => leaves_a_failure(),
         Some("ends-before-its-daemon") => ends_before_its_daemon(),
         Some("starts-strays") => starts_strays(),
+        Some("hears-noise") => hears_noise(),
         Some("lets-go") => lets_go_at_the_same_moment(),
         Some("without-init") => println!("it went on"),
         // Words of a harness, which there is none of.
@@ -70,7 +71,7 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 24] = [
+    let checks: [Check; 25] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
@@ -95,6 +96,7 @@ fn checks() {
         ("runners of checks one by one find them", checks_one_by_one),
         ("a program with rights beyond its user's", rights_beyond),
         ("who is started and never comes to init is ended", strays_are_ended),
+        ("a child that says what cannot be read ends like others", noise_is_an_end_like_others),
     ];
     // As the standard harness has it, also for runners that have each check in a process of its own.
     let words: Vec<String> = std::env::args().skip(1).collect();

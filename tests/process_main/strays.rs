@@ -1,4 +1,4 @@
-//! Processes that are started in a role, and never come to `init`.
+//! Processes that are started in a role, and never come to `init`; children that say what cannot be read.
 use super::*;
 
 struct Clerk;
@@ -53,4 +53,54 @@ pub fn strays_are_ended() {
         let said = String::from_utf8(program.wait_with_output().unwrap().stdout).unwrap();
         assert_eq!(said, format!("{}\n{}\ntrue\n", told[0], told[1]), "{way}");
     }
+}
+
+/// Role: joins children of which one says what cannot be read, more than a socket holds.
+pub fn hears_noise() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("noise");
+    std::fs::write(&program, "#!/bin/sh\nhead -c 10000000 /dev/zero | tr '\\0' '\\377' >&\"${COMMONHOLD_BOOT##*:}\"\nexit 3\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let noise = || Process::builder().executable(&program).spawn(returns_seven, ()).unwrap();
+    let is_unreadable = |error: &commonhold::Error| {
+        error.kind() == ErrorKind::Corrupt && error.to_string().ends_with("a message between parent and child that cannot be read")
+    };
+
+    let (first, second) = (noise(), Process::spawn(returns_seven, ()).unwrap());
+    commonhold::join_children().unwrap();
+    assert!(active_children().is_empty());
+    assert_eq!(second.join().unwrap(), 7);
+    for _ in 0..2 {
+        let error = first.join().unwrap_err();
+        assert!(is_unreadable(&error) && error.to_string().contains("running `"), "{error}");
+        assert_eq!(first.exit_code(), Some(3));
+    }
+
+    let mut supervisor = Supervisor::new(RestartStrategy::OneForOne).max_restarts(1, PATIENCE);
+    let executable = program.clone();
+    supervisor.add(ChildSpec::new("noise", || (), ()).configure(move |builder| builder.executable(&executable))).unwrap();
+    let (mut ends, mut starts) = (0, 0);
+    let error = supervisor
+        .run(|event| match event {
+            SupervisorEvent::Ended { why: Some(why), .. } if is_unreadable(&why) => ends += 1,
+            SupervisorEvent::Restarted { .. } => starts += 1,
+            SupervisorEvent::Started { .. } | SupervisorEvent::GaveUp { .. } => {}
+            other => panic!("{other}"),
+        })
+        .unwrap_err();
+    assert!(error.to_string().starts_with("the supervisor has given up: after 1 restarts"), "{error}");
+    assert_eq!((ends, starts), (2, 1));
+}
+
+fn returns_seven() -> u64 {
+    7
+}
+
+pub fn noise_is_an_end_like_others() {
+    let mut program = role("hears-noise").stderr(Stdio::piped()).spawn().unwrap();
+    let ended = Watched::of(program.id()).end_within(PATIENCE);
+    program.kill().unwrap();
+    let output = program.wait_with_output().unwrap();
+    assert!(ended.is_some() && output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

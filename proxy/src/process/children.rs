@@ -259,7 +259,7 @@ impl ChildProcess {
     }
 
     fn listen(&self, state: &mut State) -> Result<()> {
-        while let Some(message) = state.inbox.next(&self.0.channel)? {
+        while let Some(message) = self.next_message(state)? {
             let report = match message.kind {
                 Kind::Begun => {
                     state.begun = true;
@@ -289,15 +289,26 @@ impl ChildProcess {
         Ok(())
     }
 
+    /// What it has said next. If that cannot be read, it fails so, and only its end is waited for: it need not wait for us, and nobody hears it.
+    fn next_message(&self, state: &mut State) -> Result<Option<Message>> {
+        match state.inbox.next(&self.0.channel) {
+            Err(error) if state.inbox.ended => {
+                state.report = Some(Report::Failed(self.failed(error)));
+                self.0.channel.shut_down();
+                Ok(None)
+            }
+            next => next,
+        }
+    }
+
     /// Takes a result over: holds what the handles in it name before the child lets go.
     fn take(&self, message: Message) -> Result<Report> {
-        let label = unpack::<Label>(&message.head)?;
-        let held = hold(&label)?;
-        if !held.is_empty() {
-            // A child that is gone did not wait for it.
+        let held = unpack::<Label>(&message.head).and_then(|label| hold(&label));
+        if !held.as_ref().is_ok_and(Vec::is_empty) {
+            // Also if it could not be held: that does not change by waiting. A child that is gone did not wait for it.
             let _ = say(&self.0.channel, Kind::Taken, &());
         }
-        Ok(Report::Returned { archive: message.value, _held: held })
+        Ok(Report::Returned { archive: message.value, _held: held? })
     }
 
     pub(super) fn who(&self) -> String {
