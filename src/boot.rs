@@ -76,7 +76,7 @@ impl Orders {
             text += &format!("authkey {}\n", hex(key.as_bytes()));
         }
         if let Some(timeout) = self.config.idle_timeout {
-            text += &format!("idle_ms {}\n", timeout.as_millis());
+            text += &format!("idle_ns {}\n", timeout.as_nanos());
         }
         if let Some(address) = &self.address {
             text += &format!("address {address}\n");
@@ -102,7 +102,7 @@ impl Orders {
                 "lanes" => orders.config.lanes = rest.parse().ok()?,
                 "large_pages" => orders.config.large_pages = rest.parse().ok()?,
                 "authkey" => orders.config.authkey = Some(AuthKey::new(bytes_of(rest)?).ok()?),
-                "idle_ms" => orders.config.idle_timeout = Some(Duration::from_millis(rest.parse().ok()?)),
+                "idle_ns" => orders.config.idle_timeout = Some(duration_of(rest.parse().ok()?)?),
                 "address" => orders.address = Some(rest.parse().ok()?),
                 "directory" => directory = Some(PathBuf::from(std::ffi::OsString::from_vec(bytes_of(rest)?))),
                 "name" => name = Some(String::from_utf8(bytes_of(rest)?).ok()?),
@@ -112,6 +112,12 @@ impl Orders {
         orders.name = directory.zip(name);
         Some(orders)
     }
+}
+
+/// So many nanoseconds; none if they are more than there can be.
+fn duration_of(ns: u128) -> Option<Duration> {
+    let second = Duration::from_secs(1).as_nanos();
+    Some(Duration::new((ns / second).try_into().ok()?, (ns % second) as u32))
 }
 
 /// The bytes that a text of hexadecimal digits stands for.
@@ -296,5 +302,29 @@ fn become_named(orders: Orders) -> Result<Option<Server>> {
             let _ = lock.remove();
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_idle_timeout_arrives_as_it_is() {
+        let second = Duration::from_secs(1);
+        let some = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            second - Duration::from_nanos(1),
+            second,
+            Duration::from_millis(u64::MAX),
+            Duration::MAX,
+        ];
+        for timeout in some.map(Some).into_iter().chain([None]) {
+            let config = Config { idle_timeout: timeout, ..Config::with_capacity(0) };
+            let orders = Orders { config, address: None, name: None };
+            assert_eq!(Orders::parse(&orders.to_text()).map(|read| read.config.idle_timeout), Some(timeout));
+        }
+        assert!(Orders::parse(&format!("idle_ns {}\n", Duration::MAX.as_nanos() + 1)).is_none());
     }
 }

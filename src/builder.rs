@@ -122,8 +122,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// A named manager ends when nobody has been connected for so long. By default it stays until it is
-    /// [shut down](Session::shutdown).
+    /// A named manager ends when nobody has been connected for so long, though not before who has started it could connect. By default it
+    /// stays until it is [shut down](Session::shutdown), as with [`Duration::MAX`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.config.idle_timeout = Some(timeout);
         self

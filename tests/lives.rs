@@ -68,7 +68,8 @@ fn role_user() {
                     String::new()
                 }
                 ["open_or_start", name, "idle", ms] => {
-                    manager = Some(Manager::builder().idle_timeout(Duration::from_millis(ms.parse().unwrap())).open_or_start(name)?);
+                    let timeout = if ms == "for-ever" { Duration::MAX } else { Duration::from_millis(ms.parse().unwrap()) };
+                    manager = Some(Manager::builder().idle_timeout(timeout).open_or_start(name)?);
                     String::new()
                 }
                 ["open_or_start", name, "key", key] => {
@@ -234,6 +235,27 @@ fn a_daemon_with_an_idle_timeout_ends_when_nobody_is_left() {
     println!("ended after {took:?}");
     assert!(took < PROMPT, "{took:?}");
     assert_eq!(place.files(), [] as [std::path::PathBuf; 0]);
+}
+
+#[test]
+fn an_idle_timeout_can_be_as_short_or_long_as_anybody_says() {
+    let place = Place::new();
+    let mut user = place.start("role_user");
+    for ms in ["for-ever", "18446744073709551615", "2592000000"] {
+        tell(&mut user, &format!("open_or_start weather idle {ms}"));
+        let daemon = daemon_of(&mut user);
+        tell(&mut user, "add");
+        tell(&mut user, "leave");
+        tell(&mut user, "connect weather");
+        assert_eq!(daemon_of(&mut user).pid, daemon.pid, "it has stayed");
+        tell(&mut user, "shutdown");
+        daemon.end_within(PATIENCE).expect("it ends");
+    }
+    tell(&mut user, "open_or_start weather idle 0");
+    let daemon = daemon_of(&mut user);
+    tell(&mut user, "add");
+    tell(&mut user, "leave");
+    daemon.end_within(PATIENCE).expect("it ends");
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct Poller {
 
 /// Happenings that one wait takes at the most.
 const EVENTS_MAX: usize = 256;
+/// Longest sleep in one: before Linux 5.11 the kernel counts milliseconds in 31 bits, some 24 days. Whose deadline is later sleeps again.
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const _: () = assert!(SLEEP_MAX.as_millis() <= i32::MAX as u128);
 
 impl Poller {
     /// An empty set.
@@ -92,7 +95,8 @@ impl Poller {
     }
 
     fn wait_once(&mut self, left: Option<Duration>) -> Result<bool> {
-        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let timeout = left.map(|left| left.min(SLEEP_MAX));
+        let timeout = timeout.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         self.happenings.clear();
         self.taken = 0;
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];

@@ -275,13 +275,29 @@ impl Server {
             Connection::Session(_) | Connection::Lingering(_) | Connection::Luggage(_) => None,
         });
         let greeting = if self.greeting > 0 { greetings.min() } else { None };
-        // Nobody's handshake is cut short by it.
-        let idle = self.idle_since.filter(|_| self.greeting == 0).zip(self.config.idle_timeout).map(|(since, timeout)| since + timeout);
         let ticket = self.tickets.until();
-        [greeting, idle, ticket, self.accept_again, self.housekeeping.next(), self.store.segments.next_look(), self.hosts.next()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            greeting,
+            self.idle_until(),
+            ticket,
+            self.accept_again,
+            self.housekeeping.next(),
+            self.store.segments.next_look(),
+            self.hosts.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The moment at which it ends unless somebody comes; none if that is later than any clock shows.
+    fn idle_until(&self) -> Option<Instant> {
+        let timeout = self.config.idle_timeout?;
+        // Whoever has started it is about to connect.
+        let has_served = self.next_session > 1;
+        let timeout = if has_served { timeout } else { timeout.max(Duration::from_millis(HANDSHAKE_TIMEOUT_MS)) };
+        // Nobody's handshake is cut short by it.
+        self.idle_since.filter(|_| self.greeting == 0)?.checked_add(timeout)
     }
 
     fn round(&mut self) {
@@ -428,12 +444,7 @@ impl Server {
             }
         }
         self.end_late_greetings();
-        if let (Some(since), Some(timeout)) = (self.idle_since, self.config.idle_timeout)
-            && since.elapsed() >= timeout
-            && self.greeting == 0
-        {
-            self.ending = true;
-        }
+        self.ending |= self.idle_until().is_some_and(|until| until <= Instant::now());
     }
 
     /// Sends what is ready, of every session that has something.
@@ -464,4 +475,38 @@ fn make_arena(capacity_bytes: u64, large_pages: bool) -> Result<ArenaWriter> {
     sys::back(&fd, header)?;
     let arena = ArenaWriter::map(fd, len)?;
     Ok(if large_pages { arena } else { arena.without_large_pages() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manager with this time-out, before anybody has come.
+    fn server(idle_timeout: Option<Duration>) -> Server {
+        Server::new(Config { idle_timeout, ..Config::with_capacity(CAPACITY_BYTES_MIN) }, None).unwrap()
+    }
+
+    #[test]
+    fn no_idle_timeout_is_too_long() {
+        for timeout in [None, Some(Duration::MAX), Some(Duration::from_millis(u64::MAX))] {
+            let mut server = server(timeout);
+            server.next_session += 1;
+            server.end_what_is_late();
+            assert!(!server.ending && server.next_deadline().is_none_or(|deadline| deadline > Instant::now()), "{timeout:?}");
+            assert_eq!(server.idle_until().is_some(), timeout.is_some_and(|timeout| timeout != Duration::MAX));
+        }
+    }
+
+    #[test]
+    fn no_idle_timeout_is_too_short_to_connect() {
+        for timeout in [Duration::ZERO, Duration::from_nanos(1)] {
+            let mut server = server(Some(timeout));
+            let until = server.idle_until().unwrap();
+            assert_eq!(until - server.idle_since.unwrap(), Duration::from_millis(HANDSHAKE_TIMEOUT_MS));
+            // Somebody has come and gone.
+            server.next_session += 1;
+            server.end_what_is_late();
+            assert!(server.ending);
+        }
+    }
 }
