@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
-use support::{PATIENCE, WELL, forked, process_of, signal_to, until};
+use support::{Bomb, PATIENCE, WELL, forked, process_of, signal_to, until};
 
 commonhold::init_in_tests!();
 
@@ -535,15 +535,18 @@ fn nothing_is_held_for_who_waits_no_more() {
     manager.audit().unwrap();
 }
 
+/// A waker that panics, with what must not be dropped.
+struct Panics(Sender<()>);
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+        std::panic::panic_any(Bomb);
+    }
+}
+
 #[test]
 fn a_waker_that_panics_harms_nobody_else() {
-    struct Panics(Sender<()>);
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            self.0.send(()).unwrap();
-            panic!("a waker of the test's panics");
-        }
-    }
     let manager = Manager::in_process().unwrap();
     let queue = manager.queue::<u64>(1).unwrap();
     let (sender, woken) = channel();
@@ -561,6 +564,30 @@ fn a_waker_that_panics_harms_nobody_else() {
     queue.send(8).unwrap();
     until("a waiter is woken", || later.1.load(Ordering::SeqCst) > 0);
     assert_eq!(block_on(receive).unwrap(), Some(8));
+}
+
+#[test]
+fn a_waker_that_panics_harms_no_other_call_of_an_object() {
+    let manager = Manager::start().unwrap();
+    let open = manager.event().unwrap();
+    let gate = manager.create(Gate::new, ()).unwrap();
+    let (sender, woken) = channel();
+    let mut first = gate.call_async().pass(open.clone(), 0).unwrap();
+    assert!(poll_once(&mut first, &Waker::from(Arc::new(Panics(sender)))).is_pending());
+    let (mut second, beside) = (gate.call_async().pass(open.clone(), 1).unwrap(), unpark());
+    assert!(poll_once(&mut second, &Waker::from(beside.clone())).is_pending());
+    open.set().unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
+    until("a waiter is woken", || beside.1.load(Ordering::SeqCst) > 0);
+    // So is who comes after it.
+    open.clear().unwrap();
+    let (mut third, after) = (gate.call_async().pass(open.clone(), 2).unwrap(), unpark());
+    assert!(poll_once(&mut third, &Waker::from(after.clone())).is_pending());
+    open.set().unwrap();
+    until("a waiter is woken", || after.1.load(Ordering::SeqCst) > 0);
+    for (call, n) in [first, second, third].into_iter().zip(0..) {
+        assert_eq!(block_on(call).unwrap().unwrap(), (n + 1, n));
+    }
 }
 
 /// A forked child refuses its parent's futures, and awaits with a watcher of its own.

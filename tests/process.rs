@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use support::Bomb;
 
 commonhold::init_in_tests!();
 
@@ -486,6 +487,29 @@ fn panics_that_say_no_text_and_panics_of_other_threads() {
     };
     let hooked = Process::spawn(hooked, "mine".to_string()).unwrap().join().unwrap_err();
     assert!(hooked.is_panic() && hooked.to_string().contains("mine, hooked"), "{hooked}");
+}
+
+/// Panics when it is dropped: in the child, for the parent gets none.
+#[derive(Shared, Debug)]
+struct Touchy {
+    why: String,
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        panic!("{}", self.why);
+    }
+}
+
+#[test]
+fn a_panic_is_told_whatever_it_leaves_and_if_the_result_is_dropped_with_it() {
+    let bomb = Process::builder().stderr(Stream::Null).spawn(|| -> () { std::panic::panic_any(Bomb) }, ()).unwrap();
+    let error = bomb.join().unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("no text"), "{error}");
+    let dropped = Process::builder().stderr(Stream::Null).spawn(|why| Touchy { why }, "it was touched".to_string()).unwrap();
+    let error = dropped.join().unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("it was touched"), "{error}");
+    assert_eq!(dropped.exit_code(), Some(101));
 }
 
 #[test]

@@ -24,13 +24,13 @@
 //!
 //! Neither wakers nor sources are called or dropped under the lock: they may run anything, such as the end of a task with futures in it.
 
+use crate::panics::shielded;
 use crate::wait::{Places, Source, Waitable, wait_until};
 use commonhold_ipc::error::{Error, Result};
 use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::sys;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
@@ -179,7 +179,7 @@ fn wake(ready: impl Iterator<Item = Key>, failure: Option<&Error>) {
     for Awaited { thing, wakers } in woken {
         for waker in wakers.into_values() {
             // A panic of an executor's was reported by its hook; the others have their turn.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            shielded(|| waker.wake());
         }
         drop(thing);
     }

@@ -7,7 +7,8 @@ use commonhold_ipc::error::{Error, ErrorKind};
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::env;
-use std::panic::PanicHookInfo;
+use std::mem;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 /// The place of a panic.
 pub(crate) fn place_of(panic: &PanicHookInfo<'_>) -> String {
@@ -18,6 +19,23 @@ pub(crate) fn place_of(panic: &PanicHookInfo<'_>) -> String {
 pub(crate) fn words_of(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("(what it says is no text)")
+}
+
+/// Runs what may panic. `told` says what is to be known of a panic; its hook has reported it.
+pub(crate) fn caught<R, P>(body: impl FnOnce() -> R, told: impl FnOnce(&(dyn Any + Send)) -> P) -> Result<R, P> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        let told = told(&*payload);
+        if !payload.is::<String>() && !payload.is::<&'static str>() {
+            // It could panic again when it is dropped.
+            mem::forget(payload);
+        }
+        told
+    })
+}
+
+/// The same where nobody wants to know of a panic.
+pub(crate) fn shielded(body: impl FnOnce()) {
+    let _ = caught(body, |_| ());
 }
 
 /// The way to here, to be called in a panic's hook; empty if `RUST_LIB_BACKTRACE`, or without that `RUST_BACKTRACE`, is `0`.

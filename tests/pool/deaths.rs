@@ -1,7 +1,7 @@
 //! Who dies in a pool, and what then.
 
 use super::support::PATIENCE;
-use super::support::{PROMPT, Parent, Role, WELL, Watched, forked, signal_to, until};
+use super::support::{Bomb, PROMPT, Parent, Role, WELL, Watched, forked, signal_to, until};
 use super::{square, whose};
 use commonhold::{Array, Dict, Error, ErrorKind, List, Manager, Pool, current_process, parent_process};
 use commonhold_ipc::sys;
@@ -96,6 +96,21 @@ fn calls_are_tried_again_if_that_is_asked_for_and_no_more_often() {
     assert_eq!(again.len().unwrap(), 2);
     // What panics has had its say.
     assert!(pool.apply(perhaps, PANIC).unwrap_err().is_panic());
+}
+
+#[test]
+fn a_panic_that_leaves_what_must_not_be_dropped_costs_its_call_alone() {
+    fn unless_zero(n: u64) -> u32 {
+        if n == 0 {
+            std::panic::panic_any(Bomb);
+        }
+        std::process::id()
+    }
+    let pool = Pool::new(1).unwrap();
+    let worker = pool.apply(unless_zero, 1).unwrap();
+    let error = pool.apply(unless_zero, 0).unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("no text"), "{error}");
+    assert_eq!(pool.apply(unless_zero, 2).unwrap(), worker);
 }
 
 #[test]

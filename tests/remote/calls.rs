@@ -1,5 +1,5 @@
 //! What goes in, what comes out, and who waits for whom.
-use crate::support::{PATIENCE, PROMPT, Parent, Role, until};
+use crate::support::{Bomb, PATIENCE, PROMPT, Parent, Role, until};
 use commonhold::{Counter, Dict, ErrorKind, Event, Handle, List, Lock, Manager, Process, Queue, Shared, current_manager};
 use commonhold_ipc::limits::{TEXT_BYTES_MAX, VALUE_BYTES_MAX};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -535,6 +535,10 @@ impl Fuse {
         self.0 = 99;
         panic!("{why}")
     }
+    /// As one that says why, but what it leaves must not be dropped.
+    pub fn burst(&mut self) {
+        std::panic::panic_any(Bomb)
+    }
     pub fn count(&mut self) -> u64 {
         self.0 += 1;
         self.0
@@ -553,6 +557,21 @@ impl Fuse {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::SEGV).unwrap();
         }
     }
+}
+
+#[test]
+fn a_panic_that_leaves_what_must_not_be_dropped_is_told_and_costs_no_line() {
+    let manager = crate::manager();
+    let fuse = manager.create(Fuse::new, ()).unwrap();
+    for error in [fuse.burst().unwrap_err(), fuse.count().unwrap_err()] {
+        assert!(error.is_panic() && error.to_string().contains("Fuse::burst panicked") && error.to_string().contains("no text"), "{error}");
+    }
+    let bursts = || -> Fuse { std::panic::panic_any(Bomb) };
+    let error = manager.create(bursts, ()).unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("no text"), "{error}");
+    let error =
+        manager.run(|_: &commonhold::Transaction<'_>, ()| -> commonhold::Result<()> { std::panic::panic_any(Bomb) }, ()).unwrap_err();
+    assert!(error.is_panic() && error.to_string().contains("no text"), "{error}");
 }
 
 #[test]
@@ -748,6 +767,17 @@ fn a_panic_of_a_one_way_call_poisons_and_is_told_where_the_host_writes() {
     let told = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert!(told.contains("commonhold-host: Fuse::blow panicked at") && told.contains("nobody waits for this"), "{told}");
+}
+
+#[test]
+fn a_one_way_call_that_panics_costs_no_line_where_nobody_reads_what_the_host_writes() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut role = Role::start_with("calls::role_that_blows_a_fuse_one_way", |command| {
+        command.stderr(writer);
+    });
+    role.expect("poisoned");
+    role.end();
 }
 
 /// One type for several others, each a remote type of its own.

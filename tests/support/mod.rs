@@ -43,6 +43,15 @@ fn spawn(command: &mut Command) -> Child {
     }
 }
 
+/// What a panic may leave to whoever catches it: dropped, it panics again.
+pub struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("what a panic has left is dropped");
+    }
+}
+
 /// A child process in a role. Killed when dropped.
 pub struct Role {
     name: String,

@@ -7,6 +7,7 @@ use super::frames::Space;
 use super::owner::{Chunk, Hand, Owner, State};
 use super::wait::IS_KEEPER;
 use super::worker::work;
+use crate::panics::shielded;
 use crate::process::Process;
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -14,7 +15,6 @@ use commonhold_ipc::limits::{DESCRIPTORS_POLLED_MAX, POOL_IDLE_DEATHS_MAX, POOL_
 use commonhold_ipc::pool::State as SlotState;
 use commonhold_ipc::sys::{End, monotonic_ns, silence_bell, wait_readable, wait_readable_any};
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -303,10 +303,7 @@ impl Owner {
             }
             for (job, callback) in callbacks {
                 // A panic was reported by its hook; the others have their turn.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(&job))) {
-                    // It could panic again when it is dropped.
-                    std::mem::forget(panic);
-                }
+                shielded(|| callback(&job));
             }
         }
     }

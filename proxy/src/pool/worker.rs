@@ -2,6 +2,7 @@
 
 use super::frames::{Elsewhere, FRAMES_BYTES_MAX, Frames, Handing, Kind, Packing, Room, Space};
 use super::handover::Sender;
+use crate::panics::caught;
 use crate::process::{PanicReport, Task, handed, panic_report, panicked, unpack};
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -19,7 +20,6 @@ use std::fmt::Display;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -446,12 +446,12 @@ impl Worker {
         drop((held, body));
         self.turn_clock(|last| (monotonic_ns() & !1).max((last | 1) + 1));
         points::client("pool: before the call");
-        let returned = catch_unwind(AssertUnwindSafe(|| call(arguments)));
+        let returned = caught(|| call(arguments), panic_report);
         points::client("pool: after the call");
         self.turn_clock(|last| last | 1);
         match returned {
             Ok(result) => self.packing.add(&result, &mut self.results).map(|()| Kind::Value),
-            Err(payload) => self.packing.add_other(Kind::Panic, &panic_report(&*payload), &mut self.results).map(|()| Kind::Panic),
+            Err(report) => self.packing.add_other(Kind::Panic, &report, &mut self.results).map(|()| Kind::Panic),
         }
     }
 

@@ -6,7 +6,7 @@ use super::identity::{Own, Parent, become_child};
 use super::message::{Inbox, Kind, Packed, malformed, say, send};
 use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
-use crate::panics::{self, place_of, words_of};
+use crate::panics::{self, caught, place_of, words_of};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::PROCESS_PANIC_BYTES_MAX;
 use commonhold_ipc::points;
@@ -20,7 +20,6 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Exit code after a panic, as the standard library's runtime has it.
@@ -151,12 +150,14 @@ impl Passage {
     fn call<A, R: Shared>(&self, arguments: A, call: impl FnOnce(A) -> R) -> Result<Outcome> {
         report_panics(&self.channel);
         points::client("process: before its function");
-        let returned = catch_unwind(AssertUnwindSafe(|| call(arguments)));
+        // With what is done with its result: that is dropped here, too, and may panic.
+        let whole = || -> Result<Outcome> {
+            let result = call(arguments);
+            Ok(Outcome::Returned(Parcel::pack(&result)?, result.error_text().map(|text| cut(&text))))
+        };
+        let outcome = caught(whole, panic_report);
         points::client("process: after its function");
-        match returned {
-            Ok(result) => Parcel::pack(&result).map(|parcel| Outcome::Returned(parcel, result.error_text().map(|text| cut(&text)))),
-            Err(payload) => Ok(Outcome::Panicked(panic_report(&*payload))),
-        }
+        outcome.unwrap_or_else(|report| Ok(Outcome::Panicked(report)))
     }
 
     /// Says what has become of the function, and gives the exit code.

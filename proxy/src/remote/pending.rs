@@ -6,6 +6,8 @@
 use super::answer::{LOOK, call_off, has_ended, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use super::question::Prepared;
+#[cfg(feature = "async")]
+use crate::panics::shielded;
 use crate::patience::deadline_after;
 use crate::session::{SessionCore, Stored};
 use crate::unpoisoned::lock;
@@ -20,7 +22,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 #[cfg(feature = "async")]
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -299,7 +300,7 @@ impl Stream {
             };
             for waker in ready {
                 // A panic of an executor's was reported by its hook; the others have their turn.
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                shielded(|| waker.wake());
             }
             if !goes_on {
                 return;

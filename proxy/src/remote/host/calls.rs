@@ -9,6 +9,7 @@ use super::not_here;
 use super::panics::{PanicReport, as_method};
 use super::turns::{Door, Place, Turn, called_off, circle};
 use crate::handle::Lent;
+use crate::panics::caught;
 use crate::payload::ids;
 use crate::retry::Ticket;
 use crate::session::{SessionCore, Stored};
@@ -22,7 +23,7 @@ use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, Words, buffers, malformed, 
 use rkyv::util::AlignedVec;
 use rkyv::vec::ArchivedVec;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// How a method gets at its object.
@@ -154,7 +155,7 @@ pub(super) fn answer_to(head: &Head, outcome: Outcome) -> Option<Answered> {
     if head.quiet {
         if code == Answer::Panicked {
             // Its caller does not want to know. Whoever reads the host's output may.
-            eprintln!("commonhold-host: {}", panic_text(&answer));
+            let _ = writeln!(io::stderr(), "commonhold-host: {}", panic_text(&answer));
         }
         return None;
     }
@@ -341,15 +342,13 @@ pub(super) fn run(host: &Arc<Host>, line: &Line, head: &Head, payload: AlignedVe
     let (road, row) = (line.road().clone(), RefCell::new(row));
     let is_committed = Cell::new(false);
     let mut passage = Passage { host: host.clone(), line: line.id(), road, head: *head, payload, row, is_committed, done: None };
-    let ran = in_chain(chain, || as_method(|| catch_unwind(AssertUnwindSafe(|| entry.run(&mut passage)))));
+    let ran = in_chain(chain, || as_method(|| caught(|| entry.run(&mut passage), |payload| PanicReport::of(payload, entry.name()))));
     let is_committed = passage.is_committed.get();
     let outcome = match ran.map(|()| passage.done.unwrap_or_else(|| Err(malformed("call")))) {
         Ok(Err(error)) if is_committed => Outcome::failed(&result_lost(error)),
         Ok(Err(error)) => Outcome::failed(&not_of_its_commit(error)),
-        Err(panic) => {
-            let report = PanicReport::of(&*panic, entry.name());
-            if is_committed { Outcome::failed(&result_lost(report.error())) } else { Outcome::panicked(&report) }
-        }
+        Err(report) if is_committed => Outcome::failed(&result_lost(report.error())),
+        Err(report) => Outcome::panicked(&report),
         Ok(done) => Outcome::of(Ok(done)),
     };
     (Some(Outcome { is_committed, ..outcome }), passage.row.into_inner())

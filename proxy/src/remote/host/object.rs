@@ -4,8 +4,8 @@ use super::super::Remote;
 use super::calls::{Access, Incoming};
 use super::panics::PanicReport;
 use super::turns::{Door, Waits};
+use crate::panics::{caught, shielded};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// An object whose methods can be called, whatever its type. The door has been passed.
@@ -129,10 +129,9 @@ impl Slot {
 
     /// Runs a method; a panic poisons the object.
     pub fn call(&self, interface: u64, method: (u32, &str), call: &mut Incoming<'_>) -> Result<Result<()>, PanicReport> {
-        catch_unwind(AssertUnwindSafe(|| self.served.call(interface, method.0, call))).map_err(|payload| {
-            let report = PanicReport::of(&*payload, &format!("{}::{}", self.name, method.1));
+        let body = || self.served.call(interface, method.0, call);
+        caught(body, |payload| PanicReport::of(payload, &format!("{}::{}", self.name, method.1))).inspect_err(|report| {
             let _ = self.poison.set(report.message.clone());
-            report
         })
     }
 
@@ -141,7 +140,7 @@ impl Slot {
         // No chain has this number: nobody can be waiting for it.
         if let Ok(_turn) = self.door.enter(waits, u64::MAX ^ self.id, true) {
             // A `Drop` that panics has said so on standard error.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.served.end()));
+            shielded(|| self.served.end());
         }
     }
 }
