@@ -535,6 +535,31 @@ fn nothing_is_held_for_who_waits_no_more() {
     manager.audit().unwrap();
 }
 
+/// Awaits where the thread that wakes futures cannot be started, for want of a descriptor, and again when it can be.
+fn waits_without_a_watcher(event: Event) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    assert!(!event.is_set().unwrap(), "it can be looked at without a descriptor from here on");
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum }).unwrap();
+    // All of them are there until the end, as of tasks that have not looked at their errors yet.
+    let mut refused: Vec<_> = (0..3).map(|_| event.wait_async()).collect();
+    for wait in &mut refused {
+        assert!(matches!(poll_once(wait, Waker::noop()), Poll::Ready(Err(error)) if error.kind() == ErrorKind::System));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    let (mut wait, unpark) = (event.wait_async(), unpark());
+    assert!(poll_once(&mut wait, &Waker::from(unpark.clone())).is_pending());
+    event.set().unwrap();
+    until("a waiter is woken", || unpark.1.load(Ordering::SeqCst) > 0);
+    block_on(wait).unwrap();
+}
+
+#[test]
+fn who_cannot_be_watched_hears_it_whoever_awaits_the_same() {
+    let manager = Manager::start().unwrap();
+    Process::spawn(waits_without_a_watcher, manager.event().unwrap()).unwrap().join().unwrap();
+}
+
 /// A waker that panics, with what must not be dropped.
 struct Panics(Sender<()>);
 

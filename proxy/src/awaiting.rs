@@ -221,8 +221,10 @@ impl Place {
         });
         let before = awaited.wakers.insert(number, waker);
         let rung = if is_new { list.ring() } else { Ok(()) };
+        // What stands on the list is watched: without a watcher, whoever awaits the same next is the first again.
+        let refused = if rung.is_err() { list.awaited.remove(&key) } else { None };
         drop(list);
-        drop((before, thing));
+        drop((before, thing, refused));
         rung
     }
 
