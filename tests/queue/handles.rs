@@ -3,8 +3,12 @@
 use crate::fates::stops;
 use crate::players::{Part, Talk, World, line};
 use crate::support::{until, until_promptly};
-use commonhold::{List, Manager, Queue, QueueOptions};
+use commonhold::{List, Manager, Queue, QueueOptions, Shared};
 use commonhold_ipc::points::CLIENT_VARIABLE;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const PARTS: &[(&str, Part)] = &[("pass", pass)];
 
@@ -27,6 +31,54 @@ fn pass(talk: &mut Talk) {
     drop(queue.lease().unwrap().unwrap());
     queue.send((7, Some(manager.list([7]).unwrap()))).unwrap();
     talk.say("done");
+}
+
+/// Whether nobody may look at what is picky now.
+static IS_PICKY: AtomicBool = AtomicBool::new(false);
+
+/// What is put into its set by code of its own, when it is unpacked.
+#[derive(Shared, Debug, Clone, PartialEq, Eq)]
+struct Picky(u64);
+
+impl Hash for Picky {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        assert!(!IS_PICKY.load(Ordering::Relaxed), "not now");
+        self.0.hash(state);
+    }
+}
+
+#[test]
+fn an_item_whose_own_code_panics_where_it_is_leased_comes_back_and_what_it_refers_to_is_kept() {
+    let manager = Manager::in_process().unwrap();
+    let queue = manager.queue_with::<(HashSet<Picky>, Item)>(QueueOptions::new().capacity(4).attempts_max(3)).unwrap();
+    let before = manager.stats().unwrap().objects;
+    let send = |number: u64| queue.send((HashSet::from([Picky(number)]), list(&manager, number))).unwrap();
+    send(1);
+    IS_PICKY.store(true, Ordering::Relaxed);
+    let panics = |take: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(take)).is_err());
+    panics(&|| drop(queue.try_lease()));
+    panics(&|| drop(queue.try_lease()));
+    assert_eq!((queue.len().unwrap(), queue.dead_letters().len().unwrap()), (1, 0));
+    IS_PICKY.store(false, Ordering::Relaxed);
+    let lease = queue.try_lease().unwrap().unwrap();
+    assert_eq!(lease.attempt(), 3);
+    check(lease.ack().unwrap().1);
+    // Too often, it is set aside.
+    send(2);
+    IS_PICKY.store(true, Ordering::Relaxed);
+    (0..3).for_each(|_| panics(&|| drop(queue.try_lease())));
+    assert_eq!((queue.len().unwrap(), queue.dead_letters().len().unwrap()), (0, 1));
+    queue.join().unwrap();
+    IS_PICKY.store(false, Ordering::Relaxed);
+    check(queue.dead_letters().try_recv().unwrap().unwrap().1);
+    // What is received is the receiver's, and goes with it.
+    send(3);
+    IS_PICKY.store(true, Ordering::Relaxed);
+    panics(&|| drop(queue.try_recv()));
+    IS_PICKY.store(false, Ordering::Relaxed);
+    assert_eq!(queue.in_use().unwrap(), (0, 0));
+    until_promptly("what it referred to is gone", || manager.stats().unwrap().objects == before);
+    manager.audit().unwrap();
 }
 
 #[test]

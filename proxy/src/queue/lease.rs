@@ -77,9 +77,10 @@ impl<T: Shared + fmt::Debug> fmt::Debug for Lease<T> {
 impl<T: Shared> Queue<T> {
     /// Takes the next item on lease, waiting for it. `None`: the queue is closed and drained.
     ///
-    /// The item comes back at once if this process ends, or drops the [`Lease`], before it acknowledges. So work is done at least
-    /// once, by whomever; twice, if a worker was killed between doing and acknowledging it. A queue made with
-    /// [`attempts_max`](super::QueueOptions::attempts_max) sets items aside that keep killing their workers.
+    /// The item comes back at once if this process ends, or drops the [`Lease`], before it acknowledges; and if code of its own panics
+    /// where it is unpacked, such as a key's `Hash`. So work is done at least once, by whomever; twice, if a worker was killed between
+    /// doing and acknowledging it. A queue made with [`attempts_max`](super::QueueOptions::attempts_max) sets items aside that keep
+    /// killing their workers.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -137,7 +138,7 @@ impl<T: Shared> Queue<T> {
                 points::client("lease: taken, its attempt not counted");
                 let attempt = ready.queue().count_attempt(index);
                 points::client("lease: its attempt counted");
-                let item = ready.unpack(index, || Ok(()));
+                let item = ready.unpack(index, How::Lease);
                 Next::Item(Lease { queue: self.clone(), index, me: ready.me, attempt, item: Some(item?) })
             }
             Next::Drained => Next::Drained,

@@ -30,6 +30,28 @@ pub(super) enum Next<R> {
     Nothing,
 }
 
+/// An item that was taken and is the queue's still: dropped, because something failed or the item's own code has panicked, it goes back.
+struct InHands<'r, 'q> {
+    ready: &'r Ready<'q>,
+    index: u32,
+}
+
+impl InHands<'_, '_> {
+    /// It is not to go back.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for InHands<'_, '_> {
+    fn drop(&mut self) {
+        // Of a session that is over the manager takes everything back.
+        if self.ready.session.is_usable() {
+            let _ = self.ready.queue().give_back(self.ready.me, self.index);
+        }
+    }
+}
+
 impl Ready<'_> {
     /// Takes an item, waiting for it.
     #[inline(always)]
@@ -57,23 +79,34 @@ impl Ready<'_> {
         Ok(queue.wait(&events, &waiting, attempt)?.unwrap_or(Next::Nothing))
     }
 
-    /// Copies a taken item's archive, does `then` with the item, and makes a value of it, whose handles are bound.
+    /// Copies a taken item's archive, takes the item out of the queue unless it is on lease, and makes a value of it, whose handles are bound.
     #[inline]
-    pub(super) fn unpack<T: Shared>(&self, index: u32, then: impl FnOnce() -> Result<()>) -> Result<T> {
+    pub(super) fn unpack<T: Shared>(&self, index: u32, how: How) -> Result<T> {
         let queue = self.queue();
+        let item = InHands { ready: self, index };
         let ticket = queue.ticket(index);
         let mut bytes = INBOX.try_with(Cell::take).unwrap_or_default();
         bytes.clear();
         let value = match queue.read(index, &mut bytes).and_then(|()| access::<T>(&bytes)) {
             Ok(archived) => self.hold(ticket).and_then(|held| {
-                then()?;
+                let (leased, parcel) = if how == How::Lease {
+                    (Some(item), None)
+                } else {
+                    // From here on it is this process's, and lost if its own code panics.
+                    item.keep();
+                    if how == How::DeadLetter { queue.drop_taken(self.me, index) } else { queue.deliver(self.me, index) }?;
+                    (None, Parcel::of(self, ticket))
+                };
                 let session = if T::FLAT { None } else { self.session.pins.owner() };
                 let value = to_owned::<T>(archived, session);
+                leased.into_iter().for_each(InHands::keep);
                 drop(held);
+                drop(parcel);
                 Ok(value)
             }),
             Err(error) => {
                 // It is as unreadable for everybody else.
+                item.keep();
                 let _ = queue.drop_taken(self.me, index);
                 drop(Parcel::of(self, ticket));
                 Err(error)
@@ -135,13 +168,7 @@ impl Ready<'_> {
         if let Some(value) = self.receive_bytes(index, how)? {
             return Ok(Next::Item(value));
         }
-        let queue = self.queue();
-        let ticket = queue.ticket(index);
-        let value = self.unpack(index, || match how {
-            How::DeadLetter => queue.drop_taken(self.me, index),
-            _ => queue.deliver(self.me, index),
-        })?;
-        drop(Parcel::of(self, ticket));
+        let value = self.unpack(index, how)?;
         points::client("queue: item received");
         Ok(Next::Item(value))
     }
