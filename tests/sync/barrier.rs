@@ -117,6 +117,24 @@ fn a_panic_in_the_action_breaks_it() {
     assert!(barrier.is_broken().unwrap());
 }
 
+/// A leader whose round was reset meanwhile gets an error, however its action ends, and leaves the round after it alone.
+#[test]
+fn a_leader_that_comes_late_breaks_no_other_round() {
+    for World { manager, .. } in World::all() {
+        let barrier = manager.barrier(1).unwrap();
+        let waited = barrier.wait_with(|| barrier.reset().unwrap());
+        assert_eq!(waited.unwrap_err().kind(), ErrorKind::Broken);
+        assert!(!barrier.is_broken().unwrap());
+        let panics = || {
+            barrier.reset().unwrap();
+            panic!("the action");
+        };
+        assert!(std::thread::scope(|scope| scope.spawn(|| barrier.wait_with(panics)).join()).is_err());
+        assert!(!barrier.is_broken().unwrap());
+        assert_eq!(barrier.wait().unwrap(), 0);
+    }
+}
+
 #[test]
 fn round_after_round() {
     for world in World::all() {

@@ -54,7 +54,8 @@ pub struct Arrival {
     pub index: usize,
     /// Whether it is the leader, for whom the others wait.
     pub leads: bool,
-    round: u64,
+    /// The round's number.
+    pub round: u64,
 }
 
 /// The words at an offset, as a barrier.

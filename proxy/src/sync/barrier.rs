@@ -44,12 +44,15 @@ pub struct Barrier {
 
 handle!(Barrier[], commonhold_ipc::catalog::Kind::Barrier, "Barrier");
 
-/// Breaks a round whose leader does not come to its end.
-struct Unfinished<'b>(barrier::Barrier<'b, Segment>);
+/// Breaks a round whose leader does not come to its end. If it was reset meanwhile, the round that others wait in is not the leader's.
+struct Unfinished<'b> {
+    barrier: barrier::Barrier<'b, Segment>,
+    round: u64,
+}
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        self.0.break_round(None);
+        self.barrier.break_round(Some(self.round));
     }
 }
 
@@ -93,9 +96,9 @@ impl Barrier {
             barrier.wait(arrival, &patience)?;
             return Ok(arrival.index);
         }
-        let unfinished = Unfinished(barrier);
+        let unfinished = Unfinished { barrier, round: arrival.round };
         action();
-        unfinished.0.open(arrival)?;
+        unfinished.barrier.open(arrival)?;
         std::mem::forget(unfinished);
         Ok(arrival.index)
     }
