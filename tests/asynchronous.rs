@@ -2,6 +2,8 @@
 mod support;
 
 use commonhold::{ErrorKind, Event, Manager, Pool, Process, Queue, QueueOptions, Result, parent_process};
+use commonhold_ipc::points::CLIENT_STOP_VARIABLE;
+use rustix::process::Signal;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
-use support::{Bomb, PATIENCE, WELL, forked, process_of, signal_to, until};
+use support::{Bomb, PATIENCE, Parent, Role, WELL, forked, process_of, signal_to, state_of, until};
 
 commonhold::init_in_tests!();
 
@@ -189,6 +191,40 @@ fn sends_wait_for_room_and_keep_what_was_not_sent() {
     }
 }
 
+/// Receives an item.
+#[test]
+fn role_receives() {
+    let Some(mut parent) = Parent::of("role_receives") else { return };
+    let queue: Queue<u64> = parent.hear_handle();
+    parent.say(queue.recv().unwrap().unwrap());
+}
+
+/// A receiver is stopped when it has made room, before it can tell: who awaits room looks all the same.
+#[test]
+fn room_that_nobody_tells_of_is_found() {
+    let manager = Manager::start().unwrap();
+    let queue: Queue<u64> = manager.queue(1).unwrap();
+    queue.send(1).unwrap();
+    let (unpark, mut polled_for) = (unpark(), 0);
+    let waker = Waker::from(unpark.clone());
+    let mut send = Box::pin(queue.send_async(2));
+    assert!(poll_once(&mut send, &waker).is_pending());
+    let mut receiver = Role::start_with("role_receives", |command| {
+        command.env(CLIENT_STOP_VARIABLE, "queue: item gone, nobody told");
+    });
+    receiver.say(queue.token().unwrap());
+    until("the receiver stands still", || state_of(receiver.pid()) == Some('T'));
+    // Polled when it was woken, and never otherwise.
+    until("the item is sent", || {
+        let woken = unpark.1.load(Ordering::SeqCst);
+        woken != std::mem::replace(&mut polled_for, woken) && poll_once(&mut send, &waker).is_ready()
+    });
+    receiver.signal(Signal::CONT);
+    receiver.expect("1");
+    receiver.end();
+    assert_eq!(queue.recv().unwrap(), Some(2));
+}
+
 /// Receives until the end, and gives most futures up before they are ready, woken or not.
 fn receive_and_give_up(queue: &Queue<u64>, mut luck: u64) -> Vec<u64> {
     let (mut got, waker) = (Vec::new(), Waker::from(unpark()));
@@ -350,7 +386,7 @@ fn deaths_end_what_is_awaited() {
     children[1].kill().unwrap();
     let error = block_on(ends.remove(1)).unwrap_err();
     assert!(error.is_died() && error.to_string().contains("SIGKILL"), "{error}");
-    signal_to(holder.pid(), rustix::process::Signal::KILL);
+    signal_to(holder.pid(), Signal::KILL);
     assert_eq!(block_on(pipe).unwrap(), None, "the end of the stream");
     assert!(ends.iter_mut().all(|end| poll_once(end, &waits[0]).is_pending()));
     let mut send = Box::pin(full.send_async(2));
@@ -618,7 +654,7 @@ fn a_waker_that_panics_harms_no_other_call_of_an_object() {
 /// A forked child refuses its parent's futures, and awaits with a watcher of its own.
 #[test]
 fn role_forks() {
-    let Some(mut parent) = support::Parent::of("role_forks") else { return };
+    let Some(mut parent) = Parent::of("role_forks") else { return };
     let manager = Manager::start().unwrap();
     let (queue, event) = (manager.queue::<u64>(1).unwrap(), manager.event().unwrap());
     let (mut receive, mut set) = (queue.recv_async(), event.wait_async());
@@ -649,7 +685,7 @@ fn role_forks() {
 
 #[test]
 fn forked_children_have_a_watcher_of_their_own() {
-    let mut role = support::Role::start("role_forks");
+    let mut role = Role::start("role_forks");
     role.expect("well");
     role.end();
 }

@@ -3,7 +3,7 @@
 //! With the feature `death-points`, which is for tests only, an environment variable makes a process kill itself with SIGKILL at
 //! the n-th point that it reaches, or at the first with the words that it says: [`MANAGER_VARIABLE`] counts the points of managers,
 //! [`CLIENT_VARIABLE`] those of clients, [`HOST_VARIABLE`] those of hosts as such; with [`CLIENT_STOP_VARIABLE`] a client, with [`MANAGER_STOP_VARIABLE`] a manager stops itself
-//! (SIGSTOP) at the n-th instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
+//! (SIGSTOP) there instead, and with [`HOST_STOP_VARIABLE`] a host, once, where it names the point. They are inherited, so a test sets them for one process of its own and starts everything else elsewhere. Without the feature nothing of this
 //! exists.
 
 /// At which of its points a manager dies.
@@ -50,11 +50,11 @@ mod counted {
     pub struct Count {
         reached: AtomicU64,
         die_at: LazyLock<Option<Point>>,
-        stop_at: LazyLock<Option<u64>>,
+        stop_at: LazyLock<Option<Point>>,
     }
 
     impl Count {
-        const fn new(die_at: fn() -> Option<Point>, stop_at: fn() -> Option<u64>) -> Self {
+        const fn new(die_at: fn() -> Option<Point>, stop_at: fn() -> Option<Point>) -> Self {
             Count { reached: AtomicU64::new(0), die_at: LazyLock::new(die_at), stop_at: LazyLock::new(stop_at) }
         }
 
@@ -71,15 +71,11 @@ mod counted {
                 eprintln!("{who} dies at point {point}: {what}");
                 crate::sys::kill_self();
             }
-            if *self.stop_at == Some(point) {
+            if self.stop_at.as_ref().is_some_and(|at| at.is(point, what)) {
                 eprintln!("{who} stops at point {point}: {what}");
                 crate::sys::stop_self();
             }
         }
-    }
-
-    fn number(variable: &str) -> Option<u64> {
-        std::env::var(variable).ok()?.parse().ok()
     }
 
     /// Stops a host at the point that is named, once.
@@ -92,9 +88,9 @@ mod counted {
         }
     }
 
-    pub static MANAGER: Count = Count::new(|| Point::of(MANAGER_VARIABLE), || number(MANAGER_STOP_VARIABLE));
+    pub static MANAGER: Count = Count::new(|| Point::of(MANAGER_VARIABLE), || Point::of(MANAGER_STOP_VARIABLE));
     pub static HOST: Count = Count::new(|| Point::of(HOST_VARIABLE), || None);
-    pub static CLIENT: Count = Count::new(|| Point::of(CLIENT_VARIABLE), || number(CLIENT_STOP_VARIABLE));
+    pub static CLIENT: Count = Count::new(|| Point::of(CLIENT_VARIABLE), || Point::of(CLIENT_STOP_VARIABLE));
 }
 
 /// A manager has reached a point.

@@ -12,7 +12,8 @@
 //!
 //! **No wake-up is lost.** What is ready is a state, which stays until somebody takes it, and the watcher looks at it after it has read
 //! the list: what became ready between 1 and 2 is found there. Of a queue's space and of an event, which may be ready for a moment only, a
-//! future says what it saw *before* it tried in vain (a number that every change raises), and ready is what differs from it.
+//! future says what it saw *before* it tried in vain (a number that every change raises), and ready is what differs from it. Who made space
+//! may be stopped before it raises the number: so space is ready once in a while all the same, and the future tries again (INV-22).
 //!
 //! **Nothing is taken ahead.** The watcher takes no item, no room and no result: a future does, in the poll that returns it. So one that is
 //! dropped has nothing to give back. It need not pass its wake-up on to other futures of this process either, because all of them were woken;

@@ -7,7 +7,7 @@
 //! each item that goes, all would be woken for one, and its receiver be held up by them: a change of processes for every item, where there
 //! are more of them than processors. Until then there may be room that nobody tells of, which harms nobody who receives. Should they stop
 //! receiving, a sender looks by itself, after [`QUEUE_SPACE_LOOK_MS`] first, then ever more seldom: so it comes late by no more than it has
-//! waited already. Who awaits room in a task, beside other things, has no looks of its own and is told of any.
+//! waited already. Who awaits room in a task, beside other things, is told of any, and looks by itself as seldom as who waits for items.
 
 use super::{Queue, Room, plan};
 use crate::error::Result;
@@ -31,7 +31,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         Eventcount::new(self.memory, plan::EVENTS + 4)
     }
 
-    /// Who waits for room, and does not look by itself: told of any.
+    /// Who waits for room, and seldom looks by itself: told of any.
     #[inline(always)]
     pub fn any_room(&self) -> Eventcount<'m, M> {
         Eventcount::new(self.memory, plan::ANY_ROOM)

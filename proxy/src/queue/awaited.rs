@@ -6,23 +6,34 @@ use crate::awaiting::{Key, Place};
 use crate::handle::Handle;
 use crate::wait::{Places, Source};
 use commonhold_ipc::error::Result;
+use commonhold_ipc::limits::LOCK_LOOK_MS;
 use commonhold_ipc::queue::How;
 use commonhold_ipc::value::{AsShared, Shared};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-/// Room in a queue: ready when its eventcount is another than before an attempt that found none.
+/// Room in a queue: ready when its eventcount is another than before an attempt that found none, and when it is time to look all the same
+/// (INV-22). Whether there is room for an item only an attempt to send it can say.
 struct Room {
     queue: Queue<()>,
     seen: u32,
+    look: Instant,
+}
+
+impl Room {
+    fn new(queue: Queue<()>, seen: u32) -> Self {
+        Room { queue, seen, look: Instant::now() + Duration::from_millis(LOCK_LOOK_MS) }
+    }
 }
 
 impl Source for Room {
     fn is_ready(&self) -> bool {
         // What fails would fail in `send`, which says why.
-        self.queue.ready().map_or(true, |ready| ready.queue().any_room().word().load(Ordering::Relaxed) != self.seen)
+        let is_told = self.queue.ready().map_or(true, |ready| ready.queue().any_room().word().load(Ordering::Relaxed) != self.seen);
+        is_told || self.look <= Instant::now()
     }
 
     fn prepare<'w>(&'w self, places: &mut Places<'w>) {
@@ -159,7 +170,7 @@ impl<T: Shared> Queue<T> {
             return Poll::Ready(Ok(()));
         }
         let key = Key::Room(self.object.manager(), self.object.id(), seen);
-        Place::keep(place, key, context.waker(), || Arc::new(Room { queue: self.untyped(), seen }))?;
+        Place::keep(place, key, context.waker(), || Arc::new(Room::new(self.untyped(), seen)))?;
         Poll::Pending
     }
 }
