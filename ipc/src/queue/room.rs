@@ -26,9 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 /// A free unit.
 pub const FREE: u64 = 1;
 const NEXT_SHIFT: u32 = 32;
-/// More units than that are counted before they are claimed: else two senders who both find half of what they need could go on
-/// claiming and giving back.
-const COUNTED_FIRST: usize = 64;
+/// More units than that are claimed from the first free one on: what was freed a moment ago is still in the caches.
+const LARGE: usize = 64;
 
 /// The owner's half of a unit's word.
 #[inline(always)]
@@ -74,21 +73,25 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
     }
 
     /// Claims a chain of units for an item of the caller's, and says 1 + the first of them; none if there is no room now.
+    ///
+    /// They are counted first, in the order in which they are claimed: else two senders who both find half of what they need could go on
+    /// claiming and giving back. And who gives back tells all who wait for room, so that one who waits for it would wake itself, for ever.
     pub(super) fn claim_units(&self, index: u32, len: usize) -> Result<Option<u32>> {
         let wanted = len.div_ceil(UNIT_BYTES);
         if wanted > self.plan.units as usize {
             return Err(too_large(len, self.plan.units));
         }
         let open = self.open(Region::Units);
-        let is_large = wanted > COUNTED_FIRST;
-        if wanted > open as usize || (is_large && !self.has_free_units(open, wanted)) {
-            return Ok(None);
-        }
-        // Large ones from the first free unit on: what was freed a moment ago is still in the caches.
+        let is_large = wanted > LARGE;
         let cursor = self.plan.unit_cursor.load(Relaxed);
         let start = if is_large || cursor >= open { 0 } else { cursor };
+        let units = || (start..open).chain(0..start);
+        let is_free = |unit: &u32| self.unit_word(*unit).load() == FREE;
+        if wanted > open as usize || units().filter(is_free).take(wanted).count() < wanted {
+            return Ok(None);
+        }
         let (mut first, mut last, mut count) = (0, 0, 0);
-        for unit in (start..open).chain(0..start) {
+        for unit in units() {
             let word = self.unit_word(unit);
             if word.load() != FREE || word.compare_exchange(FREE, owned(index)).is_err() {
                 continue;
@@ -112,10 +115,6 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
         self.free_units(index, first)?;
         self.tell_all_room();
         Ok(None)
-    }
-
-    fn has_free_units(&self, open: u32, wanted: usize) -> bool {
-        (0..open).filter(|unit| self.unit_word(*unit).load() == FREE).take(wanted).count() == wanted
     }
 
     /// Copies the next bytes of the payload in. What is more than was asked for is left out.

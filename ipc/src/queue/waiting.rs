@@ -141,9 +141,10 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
 mod tests {
     use super::*;
     use crate::catalog::Kind;
-    use crate::queue::{How, Parameters, Plan, Sent, Took};
+    use crate::map::Segment;
+    use crate::queue::{Begun, Filling, How, Parameters, Plan, Region, Sent, Took};
     use crate::segment;
-    use crate::sync::Claim;
+    use crate::sync::{Claim, Half};
 
     #[test]
     fn who_waits_for_room_is_told_when_half_is_empty_or_of_any() {
@@ -159,13 +160,50 @@ mod tests {
             for left in (0..capacity).rev() {
                 let (space, any) = (queue.space().prepare(), queue.any_room().prepare());
                 let Took::Item(index) = queue.take(me, How::Receive).unwrap() else { panic!("an item") };
-                assert_eq!(crate::sync::Half::load(queue.any_room().word()), any, "a free cell is no room yet");
+                assert_eq!(Half::load(queue.any_room().word()), any, "a free cell is no room yet");
                 queue.deliver_short(me, index).unwrap();
-                let told = |eventcount: Eventcount<'_, _>, prepared| crate::sync::Half::load(eventcount.word()) != prepared;
+                let told = |eventcount: Eventcount<'_, _>, prepared| Half::load(eventcount.word()) != prepared;
                 assert!(told(queue.any_room(), any));
                 let much = [0, 1, 2, 4, 8, 16].contains(&left) && left <= capacity.div_ceil(2);
                 assert_eq!(told(queue.space(), space), much, "{left} of {capacity} are left");
             }
         }
+    }
+
+    /// What becomes of who waits for room, of either kind, while `then` does something: whether they are told.
+    fn told(queue: &Queue<'_, Segment>, then: impl FnOnce()) -> [bool; 2] {
+        let events = [queue.space(), queue.any_room()];
+        let prepared = events.each_ref().map(Eventcount::prepare);
+        then();
+        [0, 1].map(|at| Half::load(events[at].word()) != prepared[at])
+    }
+
+    /// A queue of two items and four units, all of them there.
+    fn small() -> (Segment, Plan) {
+        let plan = Plan::new(Parameters { capacity: 2, bytes_max: 4 << 10, attempts_max: 0, joinable: false }.words()).unwrap();
+        let segment = segment::make(1, Kind::Queue, &plan.shape()).unwrap().1;
+        Queue::new(&segment, &plan).back(Region::Units, 0, 4);
+        (segment, plan)
+    }
+
+    fn begin(queue: &Queue<'_, Segment>, bytes: usize) -> std::result::Result<Filling, Sent> {
+        match queue.begin(Claim::new(1, 1), bytes).unwrap() {
+            Begun::Filling(mut filling) => {
+                queue.fill(&mut filling, &vec![7; bytes]).unwrap();
+                Ok(filling)
+            }
+            Begun::Not(sent) => Err(sent),
+        }
+    }
+
+    #[test]
+    fn who_finds_too_little_room_wakes_nobody() {
+        let (segment, plan) = small();
+        let queue = Queue::new(&segment, &plan);
+        let draft = begin(&queue, 2 << 10).unwrap();
+        // Two of the three that it asks for are free. It would wake itself, and others who wait as it does would wake it, for ever.
+        assert_eq!(told(&queue, || assert_eq!(begin(&queue, 3 << 10).unwrap_err(), Sent::Full)), [false; 2]);
+        queue.cancel(draft).unwrap();
+        begin(&queue, 3 << 10).unwrap();
     }
 }
