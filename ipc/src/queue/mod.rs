@@ -210,7 +210,7 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
                 Ok(Sent::Done)
             }
             Ok(Put::Full | Put::Closed) => {
-                self.discard(index, first)?;
+                self.give_up(index, first)?;
                 Ok(if matches!(put, Ok(Put::Full)) { Sent::Full } else { Sent::Closed })
             }
             Err(error) => Err(error),
@@ -219,7 +219,18 @@ impl<'m, M: Room + ?Sized> Queue<'m, M> {
 
     /// Throws away what was begun.
     pub fn cancel(&self, filling: Filling) -> Result<()> {
-        self.discard(filling.index, filling.first)
+        self.give_up(filling.index, filling.first)
+    }
+
+    /// Throws away an item of the caller's that others have found in their way: by its units, of which there may be few.
+    #[cold]
+    fn give_up(&self, index: u32, first: u32) -> Result<()> {
+        let freed = self.discard(index, first);
+        if first != 0 {
+            points::client("queue: item given up, nobody told");
+            self.tell_all_room();
+        }
+        freed
     }
 
     /// Publishes an item of the caller's in a ring that has at most so many.

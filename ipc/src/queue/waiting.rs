@@ -206,4 +206,18 @@ mod tests {
         queue.cancel(draft).unwrap();
         begin(&queue, 3 << 10).unwrap();
     }
+
+    #[test]
+    fn who_gives_units_back_tells_of_it() {
+        let (segment, plan) = small();
+        let queue = Queue::new(&segment, &plan);
+        let draft = begin(&queue, 2 << 10).unwrap();
+        assert_eq!(told(&queue, || queue.cancel(draft).unwrap()), [true; 2]);
+        // There is no place any more for what is ready to be sent.
+        let (draft, me) = (begin(&queue, 2 << 10).unwrap(), Claim::new(1, 1));
+        (0..2).for_each(|_| assert_eq!(queue.send_short(me, &[7], 0).unwrap(), Sent::Done));
+        assert_eq!(told(&queue, || assert_eq!(queue.publish(me, draft).unwrap(), Sent::Full)), [true; 2]);
+        // What has claimed none has none to tell of.
+        assert_eq!(told(&queue, || assert_eq!(begin(&queue, 2 << 10).unwrap_err(), Sent::Full)), [false; 2]);
+    }
 }
