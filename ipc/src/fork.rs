@@ -10,7 +10,8 @@
 //! | 0 | forked off, and no connection made since |
 //! | n | the n-th life in a line of forks; 1 in a process that was executed |
 //!
-//! A fork copies locks as well, and who held one is not in the child to give it back: what a whole process shares is [`PerLife`].
+//! A fork copies locks as well, and who held one is not in the child to give it back: what a whole process shares is [`PerLife`],
+//! and what a forked child has no use for may be [`OneLife`].
 //!
 //! `vfork` and `posix_spawn` share memory with their parent until they execute something else; nothing is wiped, nothing needs to be.
 #![allow(unsafe_code)] // Makes the page and keeps a pointer to it for ever: a reference of its own would cost a second load.
@@ -108,6 +109,28 @@ impl<T: Default> PerLife<T> {
             }
             here = here.next.get_or_init(|| Box::new(PerLife::new()));
         }
+    }
+}
+
+/// Something behind a lock, for the one life in which it was made. In a forked child a thread of its parent's may have the lock, who is not
+/// there to give it back; nobody waits for it there.
+#[derive(Debug)]
+pub struct OneLife<T> {
+    stamp: Stamp,
+    value: Mutex<T>,
+}
+
+impl<T: Default> Default for OneLife<T> {
+    fn default() -> Self {
+        OneLife { stamp: Stamp::now(), value: Mutex::default() }
+    }
+}
+
+impl<T> OneLife<T> {
+    /// What there is of it, locked; none in a forked child. A panic under the lock does not poison it.
+    #[inline]
+    pub fn lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.stamp.is_current().then(|| self.value.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -245,18 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_parent_has_locked_is_free_and_empty_in_a_child() {
+    fn what_a_parent_has_locked_keeps_no_child_waiting() {
         static SHARED: PerLife<u32> = PerLife::new();
-        let mut ours = SHARED.lock();
+        let (mut ours, own) = (SHARED.lock(), OneLife::<u32>::default());
+        let locked = own.lock();
         *ours = 5;
         // (Unlike the others, this child allocates, which the C library sees to. It is ended if it waits for the lock.)
         let code = exit_code_of_fork(|| {
             // SAFETY: no preconditions (INV-34).
             unsafe { libc::alarm(20) };
             let childs = std::mem::replace(&mut *SHARED.lock(), 7);
-            childs as i32 | exit_code_of_fork(|| *SHARED.lock() as i32) << 1 | i32::from(*SHARED.lock() != 7) << 2
+            // Free, and empty again in each life; or nobody's.
+            let shared = childs as i32 | exit_code_of_fork(|| *SHARED.lock() as i32) << 1 | i32::from(*SHARED.lock() != 7) << 2;
+            shared | i32::from(own.lock().is_some()) << 3
         });
-        assert_eq!((code, *ours), (0, 5));
+        assert_eq!((code, *ours, locked.as_deref()), (0, 5, Some(&0)));
     }
 
     #[test]
