@@ -1,6 +1,6 @@
 //! Forked children and the hosts of their parents: errors that say so, and nothing else.
 use crate::deaths::host_of;
-use crate::support::{PATIENCE, Parent, Role, WELL, Watched, forked, signal_to, stop, until};
+use crate::support::{IdleChild, PATIENCE, Parent, Role, WELL, Watched, fork_an_idle_child, forked, signal_to, stop, until};
 use commonhold::{Counter, ErrorKind, Manager, Transaction};
 use rustix::process::Signal;
 
@@ -22,29 +22,7 @@ impl Bell {
         bytes
     }
     pub fn fork(&self) -> u32 {
-        idle_child()
-    }
-}
-
-/// A forked child that does nothing, and has open what this process has.
-#[allow(unsafe_code)] // fork
-fn idle_child() -> u32 {
-    // SAFETY: the child calls nothing but `pause`.
-    match unsafe { libc::fork() } {
-        0 => loop {
-            // SAFETY: no preconditions.
-            unsafe { libc::pause() };
-        },
-        child => child as u32,
-    }
-}
-
-/// Does not outlive its test.
-struct Orphan(Watched);
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        self.0.kill();
+        fork_an_idle_child()
     }
 }
 
@@ -55,7 +33,7 @@ fn who_waits_for_a_host_hears_that_it_was_killed_though_a_forked_child_of_it_liv
         let begun = manager.counter(0).unwrap();
         let bells: [_; 3] = std::array::from_fn(|_| manager.create(Bell::new, ()).unwrap());
         let host = host_of(&manager);
-        let child = Orphan(Watched::of(bells[0].fork().unwrap()));
+        let child = IdleChild::of(bells[0].fork().unwrap());
         let large = vec![1; 8 << 20];
         std::thread::scope(|scope| {
             let mut waiting = vec![
@@ -75,7 +53,7 @@ fn who_waits_for_a_host_hears_that_it_was_killed_though_a_forked_child_of_it_liv
             // If it came after the end, a new host was started for it.
             assert!(run.join().unwrap().err().is_none_or(|error| error.kind() == ErrorKind::Died), "lanes: {lanes}");
         });
-        assert!(!child.0.has_ended());
+        assert!(!child.process.has_ended());
         bells[0].ring().unwrap_err();
         manager.audit().unwrap();
     }
@@ -105,16 +83,16 @@ fn role_that_leaves_a_child() {
     let manager = Manager::in_process().unwrap();
     let _bell = manager.create(Bell::new, ()).unwrap();
     parent.say(host_of(&manager).pid);
-    parent.say(idle_child());
+    parent.say(fork_an_idle_child());
     parent.wait_for_end();
 }
 
 #[test]
 fn a_host_ends_with_its_managers_process_though_a_forked_child_of_that_lives() {
     let mut role = Role::start("forks::role_that_leaves_a_child");
-    let mut hear = || Watched::of(role.hear().unwrap().parse().unwrap());
-    let (host, child) = (hear(), Orphan(hear()));
+    let mut hear = || role.hear().unwrap().parse().unwrap();
+    let (host, child) = (Watched::of(hear()), IdleChild::of(hear()));
     role.kill();
     assert!(host.end_within(PATIENCE).is_some());
-    assert!(!child.0.has_ended());
+    assert!(!child.process.has_ended());
 }

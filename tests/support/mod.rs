@@ -358,6 +358,36 @@ pub fn forked(body: impl FnOnce() -> bool) -> String {
     if hangs { "the child hangs".to_owned() } else { <ExitStatus as std::os::unix::process::ExitStatusExt>::from_raw(status).to_string() }
 }
 
+/// Forks off a child that does nothing, and has open what this process has: its process id.
+#[allow(unsafe_code)] // fork
+pub fn fork_an_idle_child() -> u32 {
+    // SAFETY: the child calls nothing but `pause`.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: no preconditions.
+            unsafe { libc::pause() };
+        },
+        child => u32::try_from(child).expect("a child"),
+    }
+}
+
+/// Such a child, whosever it is: it does not outlive its test.
+pub struct IdleChild {
+    pub process: Watched,
+}
+
+impl IdleChild {
+    pub fn of(pid: u32) -> IdleChild {
+        IdleChild { process: Watched::of(pid) }
+    }
+}
+
+impl Drop for IdleChild {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
+
 /// How [`forked`] describes a child that found everything as it should be.
 pub const WELL: &str = "exit status: 0";
 
