@@ -189,9 +189,12 @@ impl Connection {
         Instant::now() + Duration::from_millis(LOOK_MS)
     }
 
-    /// The manager's process, whose end can be waited for. None: there is no descriptor for it, or it has ended.
-    pub fn peer_process(&self) -> Option<OwnedFd> {
-        peer_pidfd(&self.channel).ok()
+    /// The manager's process, whose end can be waited for.
+    ///
+    /// # Errors
+    /// `NotFound` if it has ended and was waited for.
+    pub fn peer_process(&self) -> Result<OwnedFd> {
+        peer_pidfd(&self.channel)
     }
 
     /// The manager's alive word.

@@ -3,7 +3,7 @@
 use super::support::PATIENCE;
 use super::support::{Bomb, PROMPT, Parent, Role, WELL, Watched, forked, signal_to, until};
 use super::{square, whose};
-use commonhold::{Array, Dict, Error, ErrorKind, List, Manager, Pool, current_process, parent_process};
+use commonhold::{Array, Dict, Error, ErrorKind, List, Manager, Pool, Shared, current_process, parent_process};
 use commonhold_ipc::sys;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -111,6 +111,26 @@ fn a_panic_that_leaves_what_must_not_be_dropped_costs_its_call_alone() {
     let error = pool.apply(unless_zero, 0).unwrap_err();
     assert!(error.is_panic() && error.to_string().contains("no text"), "{error}");
     assert_eq!(pool.apply(unless_zero, 2).unwrap(), worker);
+}
+
+/// Panics when it is dropped in a worker.
+#[derive(Shared, Debug)]
+struct Touchy {
+    worker: u32,
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(parent_process().is_none(), "it is dropped");
+    }
+}
+
+#[test]
+fn a_result_that_panics_where_it_is_dropped_is_brought_and_its_worker_stays() {
+    let pool = Pool::new(1).unwrap();
+    let touchy = |_: u32| Touchy { worker: std::process::id() };
+    let workers = pool.map(touchy, 0..3).unwrap();
+    assert!(workers.iter().all(|touchy| [touchy.worker] == *pool.pids()), "{workers:?}");
 }
 
 #[test]

@@ -27,6 +27,11 @@ impl Ward {
     pub fn echo(&self, bytes: Vec<u8>) -> Vec<u8> {
         bytes
     }
+    pub fn hang(&self) {
+        loop {
+            std::thread::park();
+        }
+    }
     pub fn long(&mut self, ms: u64) -> commonhold::Result<u64> {
         self.begun.add(1)?;
         std::thread::sleep(Duration::from_millis(ms));
@@ -82,6 +87,27 @@ fn a_caller_that_is_killed_leaves_the_object_to_the_others() {
     role.kill();
     assert!(ward.call().unwrap() >= before + 1001);
     manager.audit().unwrap();
+}
+
+#[test]
+fn a_manager_that_is_stopped_keeps_nobody_beyond_his_time() {
+    let manager = crate::manager();
+    let [one, other] = [(); 2].map(|()| manager.create(Ward::new, (manager.counter(0).unwrap(),)).unwrap());
+    let hanging = one.call_async().hang().unwrap();
+    // So that there is a line: for a new one the manager is needed.
+    other.call().unwrap();
+    let process = process_of(&manager);
+    stop(process.pid);
+    // Long enough for two looks whether the host lives.
+    let patience = Duration::from_millis(2_200);
+    let (sender, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| sender.send((hanging.get_timeout(patience), other.with_timeout(patience).hang())).unwrap());
+        let heard = heard.recv_timeout(PATIENCE);
+        signal_to(process.pid, Signal::CONT);
+        let (ahead, plain) = heard.expect("both are back before the manager goes on");
+        assert!(ahead.unwrap().is_none() && plain.unwrap_err().is_timed_out());
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::frames::{Elsewhere, FRAMES_BYTES_MAX, Frames, Handing, Kind, Packing, Room, Space};
 use super::handover::Sender;
-use crate::panics::caught;
+use crate::panics::{caught, shielded};
 use crate::process::{PanicReport, Task, handed, panic_report, panicked, unpack};
 use crate::session::Stored;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -449,8 +449,15 @@ impl Worker {
         let returned = caught(|| call(arguments), panic_report);
         points::client("pool: after the call");
         self.turn_clock(|last| last | 1);
-        match returned {
-            Ok(result) => self.packing.add(&result, &mut self.results).map(|()| Kind::Value),
+        let added = returned.and_then(|result| {
+            let added = caught(|| self.packing.add(&result, &mut self.results), panic_report);
+            // It has been packed by now: a panic is reported by its hook alone.
+            shielded(|| drop(result));
+            // What was packed of it is not brought.
+            added.inspect_err(|_| self.packing = Packing::default())
+        });
+        match added {
+            Ok(added) => added.map(|()| Kind::Value),
             Err(report) => self.packing.add_other(Kind::Panic, &report, &mut self.results).map(|()| Kind::Panic),
         }
     }

@@ -68,18 +68,12 @@ pub(super) fn host_gone(session: &SessionCore) -> Error {
     Error::new(ErrorKind::Died, text)
 }
 
-/// Whether a host has ended, as far as the manager says.
-pub(super) fn has_ended(session: &SessionCore, host: u64) -> bool {
-    matches!(session.who(host), Ok(None))
-}
-
-/// Fails if the manager has ended, or the host. The latter is not asked for somebody who has a deadline: a manager that is stopped would keep
-/// him beyond it.
-fn look(session: &SessionCore, host: u64, deadline: Option<Instant>) -> Result<()> {
+/// Fails if there is nobody to wait for any more. What was sent before is still there.
+fn look(session: &SessionCore, line: &Line) -> Result<()> {
     if !session.is_alive() {
         return Err(disconnected());
     }
-    if deadline.is_none() && has_ended(session, host) { Err(host_gone(session)) } else { Ok(()) }
+    if line.host().is_some_and(|host| host.has_ended(session)) { Err(host_gone(session)) } else { Ok(()) }
 }
 
 /// When to look next, or the deadline.
@@ -92,7 +86,7 @@ fn next_look(deadline: Option<Instant>) -> Option<Instant> {
 ///
 /// # Errors
 /// `Died` if the host has ended, `Disconnected` if the manager has.
-pub(super) fn send(session: &SessionCore, host: u64, line: &mut Line, mut bytes: &[u8], deadline: Option<Instant>) -> Result<bool> {
+pub(super) fn send(session: &SessionCore, line: &mut Line, mut bytes: &[u8], deadline: Option<Instant>) -> Result<bool> {
     while !bytes.is_empty() {
         let sent = line.send(bytes, || next_look(deadline)).map_err(|_| host_gone(session))?;
         bytes = &bytes[sent..];
@@ -100,7 +94,7 @@ pub(super) fn send(session: &SessionCore, host: u64, line: &mut Line, mut bytes:
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
             }
-            look(session, host, deadline)?;
+            look(session, line)?;
         }
     }
     Ok(true)
@@ -110,15 +104,18 @@ pub(super) fn send(session: &SessionCore, host: u64, line: &mut Line, mut bytes:
 ///
 /// # Errors
 /// As [`send`].
-pub(super) fn wait(session: &SessionCore, host: u64, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
-    let until = || next_look(deadline);
+pub(super) fn wait(session: &SessionCore, line: &mut Line, deadline: Option<Instant>) -> Result<Option<Frame>> {
+    let mut looked = Ok(());
     loop {
+        let until = || if looked.is_ok() { next_look(deadline) } else { Some(Instant::now()) };
         match line.wait(until)? {
             Got::Frame(frame) => return Ok(Some(frame)),
             Got::Ended => return Err(host_gone(session)),
             Got::Nothing => {
-                look(session, host, deadline)?;
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                // Nor has it come meanwhile.
+                looked?;
+                looked = look(session, line);
+                if looked.is_ok() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                     return Ok(None);
                 }
             }

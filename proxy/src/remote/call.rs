@@ -1,7 +1,7 @@
 //! The client's side of a call: which line it goes on, and the calls of an object's methods.
 
-use super::answer::{result, send, timed_out, wait};
-use super::line::Line;
+use super::answer::{host_gone, result, send, timed_out, wait};
+use super::line::{HostProcess, Line};
 use super::pending::{Pending, Stream};
 use super::question::{Arguments, Chain, Prepared, Question, in_chain};
 use crate::handle::{Handle, Object};
@@ -13,6 +13,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_LINES_KEPT_MAX;
 use commonhold_ipc::line::Side;
 use commonhold_ipc::points;
+use commonhold_ipc::sys::pidfd_open;
 use commonhold_ipc::value::{Shared, fingerprint};
 use commonhold_ipc::wire::Call;
 use commonhold_ipc::wire::remote::{Ask, REACH_MEMORY};
@@ -71,6 +72,8 @@ pub struct Remotes {
     idle: Mutex<HashMap<(u64, Use), Arc<Lines>>>,
     /// Lines for calls ahead, by host, as long as an object or a result has them.
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
+    /// Hosts to which there are lines.
+    processes: Mutex<HashMap<u64, Arc<HostProcess>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
     /// The one before it, which this process has seen end. The manager may not have seen it yet.
@@ -101,13 +104,27 @@ impl Remotes {
         if let Some(stream) = streams.get(&host).and_then(Weak::upgrade).filter(|stream| !stream.has_ended()) {
             return Ok(stream);
         }
-        let stream = Arc::new(Stream::new(session.clone(), host, line)?);
+        let stream = Arc::new(Stream::new(session.clone(), line)?);
         streams.insert(host, Arc::downgrade(&stream));
         Ok(stream)
     }
 
+    /// A host's process.
+    ///
+    /// # Errors
+    /// `Died` if it has ended.
+    fn process(&self, session: &SessionCore, host: u64) -> Result<Arc<HostProcess>> {
+        if let Some(process) = lock(&self.processes).get(&host) {
+            return Ok(process.clone());
+        }
+        let (pid, _) = session.who(host)?.ok_or_else(|| host_gone(session))?;
+        let process = Arc::new(HostProcess { number: host, process: pidfd_open(pid).ok() });
+        Ok(lock(&self.processes).entry(host).or_insert(process).clone())
+    }
+
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
+        lock(&self.processes).remove(&host);
         lock(&self.streams).remove(&host);
         let lines = [Use::Methods, Use::Functions, Use::Logic].map(|used| lock(&self.idle).remove(&(host, used)));
         // Objects whose home it was keep what they have of it.
@@ -129,7 +146,11 @@ fn reach_anew(session: &Arc<SessionCore>, host: u64, with_memory: bool) -> Resul
     request.payload().push(if with_memory { REACH_MEMORY } else { 0 });
     request.payload().extend_from_slice(&host.to_le_bytes());
     let reached = session.call_for_descriptor(&mut request);
-    match reached.and_then(|(id, end)| Line::new(id, end, with_memory.then_some(Side::Client))) {
+    let line = reached.and_then(|(id, end)| {
+        let process = Remotes::of(session).process(session, host)?;
+        Line::new(id, end, with_memory.then_some(Side::Client), Some(process))
+    });
+    match line {
         // What cannot be had or mapped is not needed.
         Err(error) if with_memory && error.kind() == ErrorKind::System => reach_anew(session, host, false),
         line => line,
@@ -189,17 +210,17 @@ impl Caller {
         let number = line.next_number();
         let frame = prepared.number(number)?;
         points::client("remote: before it asks");
-        let sent = send(session, home.host, &mut line, frame, deadline).map_err(|error| self.explain(session, home.host, error))?;
+        let sent = send(session, &mut line, frame, deadline).map_err(|error| self.explain(session, home.host, error))?;
         points::client("remote: asked");
         // A line that is dropped here is closed: its answer has nobody to go to.
-        let frame = if sent { wait(session, home.host, &mut line, deadline) } else { Ok(None) };
+        let frame = if sent { wait(session, &mut line, deadline) } else { Ok(None) };
         let Some(frame) = frame.map_err(|error| self.explain(session, home.host, error))? else {
             line.road().give_up();
             points::client("remote: given up");
             return Err(timed_out(self.timeout));
         };
         let is_ours = frame.0.number == number;
-        let value = result(session, &frame, |bytes| drop(send(session, home.host, &mut line, bytes, None)));
+        let value = result(session, &frame, |bytes| drop(send(session, &mut line, bytes, None)));
         if is_ours {
             line.reuse(frame.1);
             home.lines.give(line);

@@ -1,7 +1,7 @@
 //! Making objects of users' types, and running logic beside the data: functions of the program, called in its host.
 
 use super::Remote;
-use super::answer::{has_ended, host_gone, result, send, wait};
+use super::answer::{host_gone, result, send, wait};
 use super::call::{Remotes, Use, reach};
 use super::function::{Logic, result_lost, unanswered, undone, unheard};
 use super::host::Passage;
@@ -195,7 +195,7 @@ fn call_function<R: Shared>(
         let mut prepared = Prepared::new(core, &question, &write)?;
         let number = line.next_number();
         let run = Settle { host, line: line.id(), number };
-        if send(core, host, &mut line, prepared.number(number)?, None).is_err() {
+        if send(core, &mut line, prepared.number(number)?, None).is_err() {
             // The same, just now. It may be asked all the same: all of it was written, and only a ring was not heard.
             forget(core, host);
             if limit.is_some() && settled(core, run)? {
@@ -204,7 +204,7 @@ fn call_function<R: Shared>(
             continue;
         }
         let answered = match limit {
-            None => wait(core, host, &mut line, None).and_then(|frame| frame.ok_or_else(|| host_gone(core))),
+            None => wait(core, &mut line, None).and_then(|frame| frame.ok_or_else(|| host_gone(core))),
             Some(limit) => answer_of_run(core, &mut line, run, limit),
         };
         if matches!(&answered, Err(error) if matches!(error.kind(), ErrorKind::Died | ErrorKind::ResultLost)) {
@@ -212,7 +212,7 @@ fn call_function<R: Shared>(
         }
         let frame = answered?;
         let is_ours = frame.0.number == number;
-        let value = result(core, &frame, |bytes| drop(send(core, host, &mut line, bytes, None)));
+        let value = result(core, &frame, |bytes| drop(send(core, &mut line, bytes, None)));
         let value = value.map_err(|error| if limit.is_some() { explained(core, run, frame.0.code, error) } else { error });
         // A line on which something was given up is not used again: what is barred there stays so.
         let is_over_time = matches!(&value, Err(error) if error.kind() == ErrorKind::TimedOut);
@@ -229,12 +229,7 @@ fn call_function<R: Shared>(
 fn answer_of_run(core: &Arc<SessionCore>, line: &mut Line, run: Settle, limit: Duration) -> Result<Frame> {
     let (mut has_begun, mut is_done) = (false, false);
     loop {
-        let got = match wait(core, run.host, line, deadline_after(Some(limit))) {
-            // Another process may still have its end of the line.
-            Ok(None) if has_ended(core, run.host) => Err(host_gone(core)),
-            got => got,
-        };
-        match got {
+        match wait(core, line, deadline_after(Some(limit))) {
             Ok(Some((head, _))) if Answer::from_code(head.code) == Some(Answer::Begun) => has_begun = true,
             Ok(Some(frame)) => return Ok(frame),
             // Its host says nothing: it hangs in it, or was stopped.

@@ -1,6 +1,7 @@
 //! A line: frames between a client and a host, by whatever road.
 
 use super::road::{Road, gone};
+use crate::session::SessionCore;
 use crate::unpoisoned::lock;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
@@ -195,6 +196,26 @@ pub struct Line {
     outbox: Outbox,
     /// Number of the last call.
     number: u64,
+    /// Whose other end it is, at a client's.
+    host: Option<Arc<HostProcess>>,
+}
+
+/// A host, to a client that waits for it.
+pub struct HostProcess {
+    /// Its session with the manager.
+    pub number: u64,
+    /// None: the manager knows it by a process id that is none of ours.
+    pub process: Option<OwnedFd>,
+}
+
+impl HostProcess {
+    /// Whether it has ended. The kernel is asked first: to the manager, which has the last word (its process ids may be none of ours), nobody goes
+    /// who waits for a host that lives. It may be stopped, and keep him from his answer.
+    pub fn has_ended(&self, session: &SessionCore) -> bool {
+        let may_have =
+            self.process.as_ref().is_none_or(|process| !matches!(wait_readable(&[process.as_fd()], Some(Instant::now())), Ok(0)));
+        may_have && matches!(session.who(self.number), Ok(None))
+    }
 }
 
 impl AsFd for Line {
@@ -204,10 +225,15 @@ impl AsFd for Line {
 }
 
 impl Line {
-    /// Over this end, with the manager's number for it; `side`: which side of its memory, if it has any.
-    pub fn new(id: u64, end: OwnedFd, side: Option<Side>) -> Result<Self> {
+    /// Over this end, with the manager's number for it; `side`: which side of its memory, if it has any; `host`: at a client's end.
+    pub fn new(id: u64, end: OwnedFd, side: Option<Side>, host: Option<Arc<HostProcess>>) -> Result<Self> {
         let road = Arc::new(Road::new(end, side)?);
-        Ok(Line { id, road, incoming: Incoming::new(), spin: Spin::new(), outbox: Outbox::default(), number: 0 })
+        Ok(Line { id, road, incoming: Incoming::new(), spin: Spin::new(), outbox: Outbox::default(), number: 0, host })
+    }
+
+    /// The host at its other end, at a client's.
+    pub fn host(&self) -> Option<&Arc<HostProcess>> {
+        self.host.as_ref()
     }
 
     /// The manager's number for it: no other line has it, and both its ends know it.
@@ -319,9 +345,9 @@ impl Line {
 
     /// Makes it one that several threads use.
     pub fn shared(self) -> Result<SharedLine> {
-        let Line { road, incoming, outbox, .. } = self;
+        let Line { road, incoming, outbox, host, .. } = self;
         let (spin, poked) = (Mutex::new(Spin::new()), Channel::pair()?);
-        Ok(SharedLine { road, incoming: Mutex::new(incoming), outbox: Mutex::new(outbox), spin, poked })
+        Ok(SharedLine { road, incoming: Mutex::new(incoming), outbox: Mutex::new(outbox), spin, poked, host })
     }
 }
 
@@ -377,6 +403,7 @@ pub struct SharedLine {
     spin: Mutex<Spin>,
     /// Wakes the reader: he looks what has been kept.
     poked: (Channel, Channel),
+    host: Option<Arc<HostProcess>>,
 }
 
 impl SharedLine {
@@ -428,6 +455,11 @@ impl SharedLine {
     /// What carries it.
     pub fn road(&self) -> &Arc<Road> {
         &self.road
+    }
+
+    /// The host at its other end, at a client's.
+    pub fn host(&self) -> Option<&Arc<HostProcess>> {
+        self.host.as_ref()
     }
 
     /// Ends it for both sides.

@@ -3,7 +3,7 @@
 //! Of the threads that wait, for results or for room, one reads the line and hands out what comes; the others sleep. Who reads also sends
 //! what there was no room for (`SharedLine`): so neither side can wait for the other for ever.
 
-use super::answer::{LOOK, call_off, has_ended, host_gone, result, taken};
+use super::answer::{LOOK, call_off, host_gone, result, taken};
 use super::line::{Frame, Got, Line, SharedLine};
 use super::question::Prepared;
 #[cfg(feature = "async")]
@@ -77,7 +77,6 @@ impl Inbox {
 /// A line for calls ahead to one host.
 pub struct Stream {
     session: Arc<SessionCore>,
-    host: u64,
     line: SharedLine,
     inbox: Mutex<Inbox>,
     arrived: Condvar,
@@ -85,8 +84,8 @@ pub struct Stream {
 
 impl Stream {
     /// On this line.
-    pub(super) fn new(session: Arc<SessionCore>, host: u64, line: Line) -> Result<Self> {
-        Ok(Stream { session, host, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
+    pub(super) fn new(session: Arc<SessionCore>, line: Line) -> Result<Self> {
+        Ok(Stream { session, line: line.shared()?, inbox: Mutex::default(), arrived: Condvar::new() })
     }
 
     /// Whether it is of no use any more.
@@ -187,11 +186,16 @@ impl Stream {
         inbox.reading = true;
         let is_due = now.saturating_duration_since(*inbox.looked.get_or_insert(now)) >= LOOK;
         drop(inbox);
-        let got = self.line.next(usize::MAX, || Some(until));
+        let mut got = self.line.next(usize::MAX, || Some(until));
         let is_nothing = matches!(got, Ok(Got::Nothing));
-        let is_alive = !is_nothing || self.session.is_alive() && !(is_due && has_ended(&self.session, self.host));
+        let is_alive = !is_nothing || self.session.is_alive();
+        let is_over = is_nothing && is_due && self.line.host().is_some_and(|host| host.has_ended(&self.session));
+        if is_over {
+            // What it has said before is read, one after the other.
+            got = self.line.try_next().map(|frame| frame.map_or(Got::Ended, Got::Frame));
+        }
         let mut inbox = lock(&self.inbox);
-        if is_nothing && is_due {
+        if is_nothing && is_due && !is_over {
             inbox.looked = None;
         }
         inbox.reading = false;

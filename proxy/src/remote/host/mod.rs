@@ -114,7 +114,7 @@ impl Host {
 
     /// Serves a new line. One that cannot be is closed, which its client sees.
     fn line(self: &Arc<Self>, number: u64, end: OwnedFd, with_memory: bool) {
-        let Ok(line) = Line::new(number, end, with_memory.then_some(Side::Host)) else { return };
+        let Ok(line) = Line::new(number, end, with_memory.then_some(Side::Host), None) else { return };
         {
             let mut lines = lock(&self.lines);
             if lines.len() >= REMOTE_LINES_MAX {
@@ -131,7 +131,11 @@ impl Host {
 
     /// Reads the control channel to its end, or that of the manager's process: a child that was forked off that may have its end of the channel.
     fn listen(self: &Arc<Self>, control: &Channel) {
-        let manager = self.core().connection.peer_process();
+        let manager = match self.core().connection.peer_process() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            // There is no descriptor for it.
+            manager => manager.ok(),
+        };
         let both = [Some(control.as_fd()), manager.as_ref().map(AsFd::as_fd)];
         let both: Vec<_> = both.into_iter().flatten().collect();
         let mut fds = Travelling::default();
