@@ -189,10 +189,10 @@ impl Connection {
         Instant::now() + Duration::from_millis(LOOK_MS)
     }
 
-    /// The manager's process, whose end can be waited for.
+    /// The process at the other end, as of the connect: the manager's, unless it is this one that made both ends. Its end can be waited for.
     ///
     /// # Errors
-    /// `NotFound` if it has ended and was waited for.
+    /// If there is no descriptor for it.
     pub fn peer_process(&self) -> Result<OwnedFd> {
         peer_pidfd(&self.channel)
     }

@@ -2,7 +2,7 @@
 //! has sent it, or the end of its line, and nobody else notices.
 use super::hostile::{Plain, PlainProxy, Raw, RawHost, ask, frame, frame_on, scribble_with};
 use crate::support::until;
-use commonhold::{Handle, List, Manager, Transaction};
+use commonhold::{ErrorKind, Handle, List, Manager, Transaction};
 use commonhold_ipc::limits::REMOTE_FRAME_BYTES_MAX;
 use commonhold_ipc::line::LineEnd;
 use commonhold_ipc::task::Build;
@@ -305,4 +305,23 @@ fn results_of_calls_ahead_that_are_none_are_errors_of_their_own() {
     }
     assert_eq!(example.add(vec!["a".into()]).unwrap(), 1);
     manager.audit().unwrap();
+}
+
+#[test]
+fn what_a_host_has_answered_is_heard_though_nothing_more_can_be_sent_to_it() {
+    let manager = Manager::start().unwrap();
+    let example = manager.create(Plain::new, ()).unwrap();
+    let mut host = RawHost::new(&manager);
+    let plain = host.make(&manager, &example);
+    let mut result = Vec::new();
+    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    let pending: Vec<_> = (0..3).map(|_| plain.call_async().add(vec![]).unwrap()).collect();
+    let numbers: Vec<_> = pending.iter().map(|_| host.asked().0.number).collect();
+    numbers[..2].iter().for_each(|number| host.say(&frame(Answer::Done as u8, *number, &result)));
+    host.hang_up();
+    // Of the one or of the other it is told that nobody hears it.
+    let said = [plain.call_async().add(vec![]).map(drop), pending[2].cancel()];
+    assert!(said.into_iter().all(|said| said.is_err_and(|error| error.kind() == ErrorKind::Died)));
+    let got: Vec<_> = pending.into_iter().map(|pending| pending.get().map_err(|error| error.kind())).collect();
+    assert_eq!(got, [Ok(5), Ok(5), Err(ErrorKind::Died)]);
 }

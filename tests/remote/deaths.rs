@@ -98,7 +98,7 @@ fn a_manager_that_is_stopped_keeps_nobody_beyond_his_time() {
     other.call().unwrap();
     let process = process_of(&manager);
     stop(process.pid);
-    // Long enough for two looks whether the host lives.
+    // Long enough for a look whether the host lives.
     let patience = Duration::from_millis(2_200);
     let (sender, heard) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {

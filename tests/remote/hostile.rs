@@ -441,6 +441,12 @@ impl RawHost {
         assert_eq!(line.send(bytes).unwrap(), bytes.len());
     }
 
+    /// Falls asleep over the line of the last call, and ends it: who sends on it finds that out at once.
+    pub fn hang_up(&mut self) {
+        let (line, _) = self.line.take().expect("there was a call");
+        assert!(line.fall_asleep(), "nothing was sent meanwhile");
+    }
+
     /// The next line that the manager tells of: its number. It is not served.
     pub fn told(&mut self) -> u64 {
         loop {

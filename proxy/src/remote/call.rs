@@ -73,7 +73,7 @@ pub struct Remotes {
     /// Lines for calls ahead, by host, as long as an object or a result has them.
     streams: Mutex<HashMap<u64, Weak<Stream>>>,
     /// Hosts to which there are lines.
-    processes: Mutex<HashMap<u64, Arc<HostProcess>>>,
+    processes: Mutex<HashMap<u64, Weak<HostProcess>>>,
     /// The host of this program, if it is known.
     pub(super) own_host: Mutex<Option<u64>>,
     /// The one before it, which this process has seen end. The manager may not have seen it yet.
@@ -114,17 +114,22 @@ impl Remotes {
     /// # Errors
     /// `Died` if it has ended.
     fn process(&self, session: &SessionCore, host: u64) -> Result<Arc<HostProcess>> {
-        if let Some(process) = lock(&self.processes).get(&host) {
-            return Ok(process.clone());
+        if let Some(process) = lock(&self.processes).get(&host).and_then(Weak::upgrade) {
+            return Ok(process);
         }
         let (pid, _) = session.who(host)?.ok_or_else(|| host_gone(session))?;
-        let process = Arc::new(HostProcess { number: host, process: pidfd_open(pid).ok() });
-        Ok(lock(&self.processes).entry(host).or_insert(process).clone())
+        // In another pid namespace than the manager's a process has another number.
+        let own = session.who(session.number())?.map(|(pid, _)| pid);
+        let process = if own == Some(std::process::id()) { pidfd_open(pid).ok() } else { None };
+        let process = Arc::new(HostProcess { number: host, process });
+        let mut processes = lock(&self.processes);
+        processes.retain(|_, process| process.strong_count() > 0);
+        processes.insert(host, Arc::downgrade(&process));
+        Ok(process)
     }
 
     /// A host is gone, and so are its lines.
     pub(super) fn forget(&self, host: u64) {
-        lock(&self.processes).remove(&host);
         lock(&self.streams).remove(&host);
         let lines = [Use::Methods, Use::Functions, Use::Logic].map(|used| lock(&self.idle).remove(&(host, used)));
         // Objects whose home it was keep what they have of it.

@@ -204,17 +204,17 @@ pub struct Line {
 pub struct HostProcess {
     /// Its session with the manager.
     pub number: u64,
-    /// None: the manager knows it by a process id that is none of ours.
+    /// None: it cannot be had, or the manager knows it by a process id that is another one's here.
     pub process: Option<OwnedFd>,
 }
 
 impl HostProcess {
-    /// Whether it has ended. The kernel is asked first: to the manager, which has the last word (its process ids may be none of ours), nobody goes
-    /// who waits for a host that lives. It may be stopped, and keep him from his answer.
+    /// Whether it has ended. The kernel says so, and only if it cannot be asked the manager: that may be stopped, and keep who waits from his answer.
     pub fn has_ended(&self, session: &SessionCore) -> bool {
-        let may_have =
-            self.process.as_ref().is_none_or(|process| !matches!(wait_readable(&[process.as_fd()], Some(Instant::now())), Ok(0)));
-        may_have && matches!(session.who(self.number), Ok(None))
+        match &self.process {
+            Some(process) => !matches!(wait_readable(&[process.as_fd()], Some(Instant::now())), Ok(0)),
+            None => matches!(session.who(self.number), Ok(None)),
+        }
     }
 }
 

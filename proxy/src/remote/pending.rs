@@ -41,7 +41,10 @@ struct Inbox {
     waiting: HashMap<u64, Waiting>,
     reading: bool,
     sleeping: usize,
+    /// All that has come was read, and nothing more comes.
     ended: bool,
+    /// Nothing more can be sent. What has come may still be here to be read.
+    closed: bool,
     number: u64,
     /// Calls under way whose answers nobody wants.
     forgotten: usize,
@@ -90,7 +93,8 @@ impl Stream {
 
     /// Whether it is of no use any more.
     pub(super) fn has_ended(&self) -> bool {
-        lock(&self.inbox).ended
+        let inbox = lock(&self.inbox);
+        inbox.ended || inbox.closed
     }
 
     /// Sends a call; its number.
@@ -98,7 +102,7 @@ impl Stream {
         self.catch_up();
         let number = {
             let mut inbox = lock(&self.inbox);
-            if inbox.ended {
+            if inbox.ended || inbox.closed {
                 return Err(self.gone(&inbox));
             }
             inbox.number += 1;
@@ -116,7 +120,9 @@ impl Stream {
     /// Sends a frame, and waits until there was room for it.
     fn say(&self, bytes: &[u8]) -> Result<()> {
         if self.line.post(bytes).is_err() {
-            return Err(self.end());
+            let mut inbox = lock(&self.inbox);
+            inbox.closed = true;
+            return Err(self.gone(&inbox));
         }
         self.until(None, |_| (self.line.kept() == 0).then_some(())).map(drop)
     }
@@ -133,14 +139,6 @@ impl Stream {
             }
             forgotten = left;
         }
-    }
-
-    /// The line is at its end.
-    fn end(&self) -> Error {
-        let mut inbox = lock(&self.inbox);
-        inbox.ended = true;
-        self.arrived.notify_all();
-        self.gone(&inbox)
     }
 
     /// Why there is no line any more.

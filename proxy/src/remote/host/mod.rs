@@ -132,8 +132,8 @@ impl Host {
     /// Reads the control channel to its end, or that of the manager's process: a child that was forked off that may have its end of the channel.
     fn listen(self: &Arc<Self>, control: &Channel) {
         let manager = match self.core().connection.peer_process() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return,
-            // There is no descriptor for it.
+            Err(_) if !self.core().is_alive() => return,
+            // There is no descriptor for it, or it has no number here.
             manager => manager.ok(),
         };
         let both = [Some(control.as_fd()), manager.as_ref().map(AsFd::as_fd)];
