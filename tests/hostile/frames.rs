@@ -351,6 +351,11 @@ fn frames_at_random() {
 /// Entrusts an object of the peer's, and takes the end that keeps it, or does not. Else the answer.
 fn entrusted(raw: &mut Raw, id: u64, takes: bool) -> Result<Option<OwnedFd>, Answer> {
     raw.request(Call::Entrust as u8, 1, 2, &id.to_le_bytes());
+    end_of_entrusted(raw, takes)
+}
+
+/// What comes of it that was asked for before.
+fn end_of_entrusted(raw: &mut Raw, takes: bool) -> Result<Option<OwnedFd>, Answer> {
     let (mut buffer, mut taken) = ([0; 512], Vec::new());
     match raw.channel.receive_before(&mut buffer, &mut taken, usize::from(takes), patience()).unwrap() {
         Received::Bytes(len) => raw.received.extend_from_slice(&buffer[..len]),
@@ -388,6 +393,42 @@ fn luggage_beyond_the_most_is_refused() {
     });
     scene.step();
     drop((raw, ends));
+    scene.end();
+}
+
+#[test]
+fn role_that_goes_before_it_ends() {
+    let Some(address) = task() else { return };
+    let offer = ClientOffer { versions: Versions::ours(ARCHIVE_FORMAT), purpose: Purpose::Session, authkey: None };
+    let (channel, welcome, fds) = handshake::connect(&address.parse().unwrap(), &offer, patience()).unwrap();
+    let raw = Raw { channel, welcome, fds, received: Vec::new(), refused: None };
+    say("here");
+    heard();
+    drop(raw);
+    say("gone");
+    heard();
+}
+
+#[test]
+fn luggage_outlives_whoever_had_its_place_before() {
+    let scene = Scene::new();
+    let mut raw = Raw::connect(&scene.manager);
+    let id = raw.made::<List<u64>>(Kind::List, 0, 8);
+    let with_it = scene.manager.stats().unwrap().objects;
+    let mut before = Peer::spawn("frames::role_that_goes_before_it_ends", scene.manager.address());
+    assert_eq!(before.hear(), "here");
+    // The manager hears in one go: its session is over, the luggage is given up, its process has ended.
+    let manager = rustix::process::Pid::from_raw(scene.manager.pid() as i32).unwrap();
+    stop(manager);
+    assert_eq!(before.ask("go"), "gone");
+    raw.request(Call::Entrust as u8, 1, 2, &id.to_le_bytes());
+    before.finish();
+    go_on(manager);
+    let end = end_of_entrusted(&mut raw, true).unwrap().expect("an end");
+    raw.send(&frame(Call::Release as u8, 0, 0, &id.to_le_bytes()));
+    raw.call(Call::Names, &[]);
+    assert_eq!(scene.manager.stats().unwrap().objects, with_it, "the luggage keeps it");
+    drop((raw, end));
     scene.end();
 }
 

@@ -28,7 +28,7 @@ use commonhold_ipc::value::ARCHIVE_FORMAT;
 use commonhold_ipc::wire::commit::{CommitWriter, Condition, END, Op, Values};
 use commonhold_ipc::wire::reply::{Outcome, Status, parse_error};
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Payload, Reader, Source, UploadHead, Words};
-use peers_support::{Choices, Peer, cases, heard, process_manager, say, task, thread_manager};
+use peers_support::{Choices, Peer, cases, go_on, heard, process_manager, say, stop, task, thread_manager};
 use proptest::prelude::*;
 use says::says;
 use std::os::fd::{AsFd, OwnedFd};

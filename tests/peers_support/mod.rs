@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 use commonhold::Manager;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::{Debug, Display};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -82,25 +83,18 @@ impl Peer {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Stops it where it is, and waits until it stands still.
     pub fn stop(&self) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::STOP).unwrap();
-        let state = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-            stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-        };
-        while state() != 'T' {
-            std::thread::yield_now();
-        }
+        stop(self.pid());
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::CONT).unwrap();
+        go_on(self.pid());
     }
 
     /// Nothing more will be said to it: it should come to its end, and well.
@@ -118,6 +112,23 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Stops a process where it is, and waits until it stands still.
+pub fn stop(pid: Pid) {
+    kill_process(pid, Signal::STOP).unwrap();
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    while state() != 'T' {
+        std::thread::yield_now();
+    }
+}
+
+/// Lets a process go on.
+pub fn go_on(pid: Pid) {
+    kill_process(pid, Signal::CONT).unwrap();
 }
 
 /// In a role: its task. In an ordinary run of the tests: none.

@@ -408,8 +408,11 @@ impl Server {
 
     /// A client's process has ended: nobody reads under its pins any more.
     fn process_ended(&mut self, index: usize) {
-        self.close(index);
-        self.forget_lingering(index);
+        // Else it is said of who was here before: its session ended earlier in this round, and luggage has come to its place.
+        if let Some(Some(Connection::Session(_) | Connection::Lingering(_))) = self.connections.get(index) {
+            self.close(index);
+            self.forget_lingering(index);
+        }
     }
 
     fn forget_lingering(&mut self, index: usize) {
