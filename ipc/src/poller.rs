@@ -36,6 +36,8 @@ pub struct Happening {
     pub writable: bool,
     /// It can be read, or its peer is gone, which a read then shows.
     pub readable: bool,
+    /// Its peer says no more. That is told again and again, until it is read or taken out.
+    pub ended: bool,
 }
 
 /// A set of descriptors.
@@ -120,6 +122,7 @@ impl Poller {
 fn happening(event: &epoll::Event) -> Happening {
     // The fields of a packed struct: copied, not borrowed.
     let (flags, data) = (event.flags, event.data);
-    let others = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
-    Happening { token: data.u64(), writable: flags.contains(epoll::EventFlags::OUT), readable: flags.intersects(others) }
+    let ends = epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
+    let (writable, ended) = (flags.contains(epoll::EventFlags::OUT), flags.intersects(ends));
+    Happening { token: data.u64(), writable, readable: ended || flags.contains(epoll::EventFlags::IN), ended }
 }

@@ -61,6 +61,10 @@ impl Session {
     }
 }
 
+/// References on one object that the manager counts for this session, at the most: what comes again and again while it is held would pile up, to be
+/// let go in one frame that grows with it.
+const REFERENCES_MAX: u64 = 1_024;
+
 /// How often an object is held: by handles here, and by the manager's count for this session.
 #[derive(Clone, Copy, Default)]
 struct Held {
@@ -457,6 +461,13 @@ impl SessionCore {
         let count = held.entry(id).or_default();
         count.here += 1;
         count.there += 1;
+        if count.there < REFERENCES_MAX {
+            return;
+        }
+        // One is enough, however many handles there are here.
+        let surplus = std::mem::replace(&mut count.there, 1) - 1;
+        drop(held);
+        self.tell(Call::Release, &vec![id; surplus as usize]);
     }
 
     /// A handle here refers to an object: the manager must know that this session does.

@@ -166,3 +166,31 @@ fn short_requests_of_long_work() {
     drop((raw, list, dict));
     scene.end();
 }
+
+/// Bytes of memory that a process has.
+fn resident(process: i32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
+#[test]
+fn who_has_said_much_once_keeps_no_memory_for_that() {
+    let scene = Scene::new();
+    // References that nobody has: done at once, and not answered.
+    let large = frame(Call::Release as u8, 0, 0, &vec![0xff; 16 << 20]);
+    let say_much = || {
+        let mut raw = Raw::connect(&scene.manager);
+        raw.send(&large);
+        raw.call(Call::Names, &[]);
+        raw
+    };
+    drop(say_much());
+    scene.quiet();
+    let before = resident(scene.process);
+    let raws: Vec<Raw> = (0..4).map(|_| say_much()).collect();
+    let after = resident(scene.process);
+    assert!(after < before + (16 << 20), "from {before} to {after} bytes");
+    drop(raws);
+    scene.end();
+}

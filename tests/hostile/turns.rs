@@ -199,3 +199,27 @@ fn requests_by_sockets_that_are_found_together_are_one_version() {
     drop((sockets, counter));
     scene.end();
 }
+
+#[test]
+fn who_says_no_more_and_hears_nothing_is_not_waited_for() {
+    let scene = Scene::new();
+    let raw = Raw::connect(&scene.manager);
+    let many = frame(Call::Stats as u8, 1, 1, &[]).repeat(1_000);
+    // Until the manager takes no more, as the answers are not read.
+    let (mut sent, mut in_vain) = (0, 0);
+    while in_vain < 3 {
+        match raw.channel.send(&many[sent % many.len()..]).unwrap() {
+            0 => {
+                in_vain += 1;
+                scene.step();
+            }
+            more => (sent, in_vain) = (sent + more, 0),
+        }
+    }
+    assert_eq!(scene.manager.stats().unwrap().sessions, 2);
+    rustix::net::shutdown(&raw.channel, rustix::net::Shutdown::Write).unwrap();
+    // It would look at what it does not read again and again.
+    scene.quiet();
+    drop(raw);
+    scene.end();
+}

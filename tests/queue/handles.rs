@@ -173,3 +173,18 @@ fn nothing_is_kept_for_the_dead() {
         }
     }
 }
+
+#[test]
+fn a_handle_that_comes_again_and_again_while_it_is_held_is_not_counted_for_ever() {
+    let manager = Manager::start().unwrap();
+    let (queue, list) = (manager.queue::<List<u64>>(4).unwrap(), manager.list([1u64]).unwrap());
+    for _ in 0..3_000 {
+        queue.send(list.clone()).unwrap();
+        drop(queue.recv().unwrap());
+    }
+    let own = manager.sessions().unwrap().into_iter().find(|session| session.pid == std::process::id()).unwrap();
+    assert!(own.references < 2_000, "{own:?}");
+    drop((queue, list));
+    until("all is let go", || manager.objects().unwrap().is_empty());
+    manager.audit().unwrap();
+}

@@ -338,6 +338,19 @@ fn a_breaker_dies_or_stops_at_every_point() {
 }
 
 #[test]
+fn who_finds_no_place_in_time_breaks_nothing_and_is_told_so() {
+    let manager = Manager::start().unwrap();
+    let barrier = manager.barrier(1).unwrap();
+    let led = barrier.wait_with(|| {
+        // All have come, and the leader is still at it.
+        let error = barrier.wait_timeout(Duration::from_millis(5)).unwrap_err();
+        assert!(error.is_timed_out() && error.to_string().contains("no place for another one yet"), "{error}");
+        assert!(!barrier.is_broken().unwrap());
+    });
+    assert_eq!(led.unwrap(), 0);
+}
+
+#[test]
 fn scribbled_words_are_that_barriers_affair() {
     let manager = Manager::start().unwrap();
     let barrier = manager.barrier(2).unwrap();

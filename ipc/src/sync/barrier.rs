@@ -142,7 +142,8 @@ impl<'m, M: Memory + ?Sized> Barrier<'m, M> {
             let place = place.or_else(|| take(&|_| true));
             let Some(index) = place else {
                 if waiting.is_over() {
-                    return Err(self.late());
+                    let text = "all parties of the round before have come, and it has not been let through in time: there is no place for another one yet";
+                    return Err(Error::new(ErrorKind::TimedOut, text));
                 }
                 if self.waiters().sleep(prepared, waiting, LOCK_LOOK_MS)? == Slept::ManagerDied {
                     return Err(disconnected());

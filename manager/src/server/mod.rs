@@ -314,7 +314,7 @@ impl Server {
                         self.unanswered.push(index);
                     }
                     if happening.readable {
-                        self.read(index);
+                        self.read(index, happening.ended);
                     }
                 }
             }
@@ -348,9 +348,11 @@ impl Server {
         })
     }
 
-    fn read(&mut self, index: usize) {
+    fn read(&mut self, index: usize, has_ended: bool) {
         match self.connections.get_mut(index) {
             Some(Some(Connection::Greeting { .. })) => self.read_greeting(index),
+            // It would be told again and again.
+            Some(Some(Connection::Session(session))) if has_ended && !session.is_read() => self.close(index),
             Some(Some(Connection::Session(session))) => {
                 if session.read(&self.arena, &mut self.buffer) {
                     self.work(index);

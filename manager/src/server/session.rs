@@ -28,6 +28,9 @@ struct Arriving {
     done: u64,
 }
 
+/// Bytes of either buffer that a session keeps when that is empty.
+const KEPT_BYTES: usize = 2 * TURN_BYTES;
+
 /// A session.
 pub struct Session {
     number: u64,
@@ -215,6 +218,7 @@ impl Session {
         self.done = end;
         if self.done == self.requests.len() {
             self.requests.clear();
+            self.requests.shrink_to(KEPT_BYTES);
             self.done = 0;
         }
     }
@@ -383,6 +387,7 @@ impl Session {
         }
         if self.sent == self.answers.len() {
             self.answers.clear();
+            self.answers.shrink_to(KEPT_BYTES);
             self.sent = 0;
         } else if self.sent > REPLIES_PENDING_BYTES_MAX {
             self.answers.drain(..self.sent);
@@ -400,6 +405,11 @@ impl Session {
     /// The same before that: answers that nobody has tried to send are no reason to wait for room.
     pub fn adjust_reading(&mut self, poller: &Poller, token: u64) -> bool {
         self.wait_for(self.reading(), poller, token)
+    }
+
+    /// Whether it is waited for what it says: not while it has answers to take first, or waits for the ticket.
+    pub fn is_read(&self) -> bool {
+        self.interest.read
     }
 
     fn reading(&self) -> Interest {
