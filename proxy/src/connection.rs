@@ -18,7 +18,7 @@ use commonhold_ipc::wire::{HEAD_BYTES, Head, Reader, malformed};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// A reply, taken apart.
@@ -309,9 +309,34 @@ impl Connection {
 
     /// Waits for the reply to a request that has been sent on a lane, on whatever road.
     pub fn receive(&self, lane: u16, changes: bool) -> Result<Reply> {
-        let Some((head, payload)) = self.wait_for(lane)? else { return Err(no_reply(changes)) };
+        let Some((head, payload)) = self.wait_for(lane, None)? else { return Err(no_reply(changes)) };
         points::client("reply: here");
         Reply::parse(head, &payload)
+    }
+
+    /// The same for a question whose answer is of no use later: `None` if there is none by then, as from a manager that is stopped, or busy with
+    /// something large. One thread asks at a time.
+    pub fn ask(&self, lane: u16, frame: &[u8], number: u64, deadline: Instant) -> Result<Option<Reply>> {
+        {
+            let right = self.writing.try_lock();
+            if self.is_streaming_here() || matches!(right, Err(TryLockError::WouldBlock)) {
+                return Ok(None);
+            }
+            match self.channel.send(frame) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.write(&frame[count..])?,
+                Err(_) => self.end(),
+            }
+        }
+        loop {
+            match self.wait_for(lane, Some(deadline))? {
+                Some((head, payload)) if head.number == number => return Reply::parse(head, &payload).map(Some),
+                // The answer to an earlier one, too late.
+                Some(_) => {}
+                None if self.has_ended() => return Err(disconnected()),
+                None => return Ok(None),
+            }
+        }
     }
 
     /// The descriptor that came with a reply. Of such calls only one may be under way at a time.
@@ -319,25 +344,29 @@ impl Connection {
         lock(&self.descriptors).drain(..).next_back()
     }
 
-    /// The next reply on a lane; `None` if the connection ends before it.
-    fn wait_for(&self, lane: u16) -> Result<Option<(Head, Vec<u8>)>> {
+    /// The next reply on a lane; `None` if the connection ends before it, or at the deadline.
+    fn wait_for(&self, lane: u16, deadline: Option<Instant>) -> Result<Option<(Head, Vec<u8>)>> {
         let mut inbox = lock(&self.inbox);
         loop {
             if let Some(reply) = inbox.replies.remove(&lane) {
                 return Ok(Some(reply));
             }
-            if inbox.ended {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if inbox.ended || left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
             if inbox.reading {
                 inbox.waiting += 1;
-                inbox = self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                inbox = match left {
+                    None => self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0,
+                };
                 inbox.waiting -= 1;
                 continue;
             }
             inbox.reading = true;
             drop(inbox);
-            let read = self.read();
+            let read = self.read(deadline);
             inbox = lock(&self.inbox);
             inbox.reading = false;
             match read {
@@ -354,8 +383,8 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes and takes the whole frames out of them, at least one.
-    fn read(&self) -> Result<Vec<(Head, Vec<u8>)>> {
+    /// Waits for bytes and takes the whole frames out of them, at least one unless the deadline passes.
+    fn read(&self, deadline: Option<Instant>) -> Result<Vec<(Head, Vec<u8>)>> {
         let Incoming { spin, bytes, buffer } = &mut *lock(&self.incoming);
         let (mut frames, mut descriptors) = (Vec::new(), Vec::new());
         while frames.is_empty() {
@@ -365,7 +394,8 @@ impl Connection {
                 !matches!(received, Ok(Received::Nothing))
             });
             if !ready {
-                let came = wait_readable(&[self.channel.as_fd()], Some(self.next_look()))? != 0;
+                let look = deadline.map_or(self.next_look(), |deadline| deadline.min(self.next_look()));
+                let came = wait_readable(&[self.channel.as_fd()], Some(look))? != 0;
                 let alive = came || self.manager_lives();
                 received = self.channel.receive_with_fds(buffer, &mut descriptors, DESCRIPTORS_PER_MESSAGE_MAX);
                 if !alive && matches!(received, Ok(Received::Nothing)) {
@@ -374,6 +404,7 @@ impl Connection {
             }
             match received? {
                 Received::Bytes(count) => bytes.extend_from_slice(&buffer[..count]),
+                Received::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Ok(frames),
                 Received::Nothing => continue,
                 Received::Ended => return Err(disconnected()),
             }

@@ -103,6 +103,7 @@ impl Waiting<Segment> for Patience<'_> {
     }
 
     fn knows(&self, claim: Claim) -> Result<bool> {
-        Ok(self.session.who(claim.session())?.is_some())
+        // A manager that is stopped keeps nobody from what is given back meanwhile.
+        Ok(!self.session.is_over(claim.session(), self.deadline)?)
     }
 }

@@ -13,6 +13,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, OPTION_LARGE_PAGES, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
+use commonhold_ipc::limits::LOCK_LOOK_MS;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::{ArenaReader, Segment};
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
@@ -61,6 +62,10 @@ impl Session {
     }
 }
 
+/// What answers to questions are known by that nobody waits long for: no thread's lane.
+const QUESTIONS_LANE: u16 = u16::MAX;
+const _: () = assert!(BLOCKS <= QUESTIONS_LANE as usize);
+
 /// References on one object that the manager counts for this session, at the most: what comes again and again while it is held would pile up, to be
 /// let go in one frame that grows with it.
 const REFERENCES_MAX: u64 = 1_024;
@@ -100,6 +105,8 @@ pub struct SessionCore {
     /// Number of the last call of each lane; written alone by whoever has the lane.
     calls: Box<[AtomicU64]>,
     shared_lane: Mutex<()>,
+    /// How many questions were asked that nobody waits long for.
+    questions: Mutex<u64>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
     /// Mapped segments, by object: for as long as handles here keep them.
@@ -158,6 +165,7 @@ impl SessionCore {
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
             shared_lane: Mutex::new(()),
+            questions: Mutex::new(0),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
             segments: Mutex::default(),
@@ -283,6 +291,19 @@ impl SessionCore {
             Ok([Outcome::Number(pid), Outcome::Text(program)]) => Ok(Some((pid as u32, program))),
             _ => Ok(None),
         }
+    }
+
+    /// Whether a session is known to be over, for who waits for something else: not if the manager does not say so soon, and before the deadline.
+    pub fn is_over(&self, session: u64, deadline: Option<Instant>) -> Result<bool> {
+        self.check()?;
+        let soon = Instant::now() + Duration::from_millis(LOCK_LOOK_MS);
+        let deadline = deadline.map_or(soon, |deadline| deadline.min(soon));
+        let Ok(mut number) = self.questions.try_lock() else { return Ok(false) };
+        *number += 1;
+        let mut request = Request::new(Call::Who);
+        request.payload().extend_from_slice(&session.to_le_bytes());
+        let said = self.connection.ask(QUESTIONS_LANE, request.frame(QUESTIONS_LANE, *number)?, *number, deadline)?;
+        Ok(said.map(Reply::outcomes).transpose()?.is_some_and(|outcomes| outcomes.is_empty()))
     }
 
     /// Whether the kernel has barriers, as far as the manager knows: then sessions may rely on them.

@@ -344,7 +344,10 @@ fn who_finds_no_place_in_time_breaks_nothing_and_is_told_so() {
     let led = barrier.wait_with(|| {
         // All have come, and the leader is still at it.
         let error = barrier.wait_timeout(Duration::from_millis(5)).unwrap_err();
-        assert!(error.is_timed_out() && error.to_string().contains("no place for another one yet"), "{error}");
+        assert!(error.is_timed_out());
+        let told =
+            "all parties of the round before have come, and it has not been let through in time: there is no place for another one yet";
+        assert_eq!(error.to_string(), told);
         assert!(!barrier.is_broken().unwrap());
     });
     assert_eq!(led.unwrap(), 0);

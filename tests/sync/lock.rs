@@ -2,10 +2,12 @@
 
 use crate::fates::{deaths, stops};
 use crate::players::{Part, Talk, World, line};
-use crate::support::{PATIENCE, PROMPT, process_of, until};
+use crate::support::{PATIENCE, PROMPT, process_of, signal_to, stop, until};
 use commonhold::{Acquired, ErrorKind, Lock, Manager, Process, Value};
 use commonhold_ipc::points::CLIENT_VARIABLE;
+use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 pub const PARTS: &[(&str, Part)] =
@@ -276,6 +278,27 @@ fn a_taker_dies_at_every_point() {
         assert!(lock.waiters().unwrap().is_empty());
     });
     assert!(deaths > 20, "{deaths}");
+}
+
+#[test]
+fn a_manager_that_is_stopped_keeps_nobody_beyond_his_time() {
+    let manager = Manager::start().unwrap();
+    let (lock, shared, permits) = (manager.lock().unwrap(), manager.rw_lock().unwrap(), manager.semaphore(1).unwrap());
+    let _held = (lock.lock().unwrap(), shared.read().unwrap(), permits.acquire().unwrap());
+    let process = process_of(&manager);
+    stop(process.pid);
+    // Long enough to ask whether those who have them are there.
+    let patience = Duration::from_millis(700);
+    let (sender, waited) = channel();
+    let say = |waited: commonhold::Result<bool>| sender.send(waited.map_err(|error| error.kind())).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| say(lock.lock_timeout(patience).map(|got| got.is_some())));
+        scope.spawn(|| say(shared.write_timeout(patience).map(|got| got.is_some())));
+        scope.spawn(|| say(permits.acquire_timeout(patience).map(|got| got.is_some())));
+        let waited = [(); 3].map(|()| waited.recv_timeout(PATIENCE));
+        signal_to(process.pid, Signal::CONT);
+        assert_eq!(waited, [const { Ok(Ok(false)) }; 3]);
+    });
 }
 
 #[test]
