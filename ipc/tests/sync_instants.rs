@@ -125,9 +125,9 @@ impl Waiting<Plains> for Patient {
         self.is_long
     }
 
-    fn knows(&self, _: Claim) -> Result<bool> {
+    fn knows(&self, _: Claim) -> Result<Option<bool>> {
         happen(&self.ask);
-        Ok(self.knows)
+        Ok(Some(self.knows))
     }
 }
 

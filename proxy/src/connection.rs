@@ -10,6 +10,7 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::limits::DESCRIPTORS_PER_MESSAGE_MAX;
 use commonhold_ipc::liveness::is_alive;
 use commonhold_ipc::map::ArenaReader;
+use commonhold_ipc::pin::BLOCKS;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::{Channel, Received, Spin};
 use commonhold_ipc::sys::{peer_pidfd, wait_readable, wait_writable};
@@ -137,7 +138,19 @@ pub struct Connection {
     /// Those that came with replies, see `take_descriptor`.
     descriptors: Mutex<Vec<OwnedFd>>,
     ended: AtomicBool,
+    questions: Mutex<Questions>,
 }
+
+/// Questions that nobody waits long for: how many were asked, and answered.
+#[derive(Default)]
+struct Questions {
+    asked: u64,
+    heard: u64,
+}
+
+/// What their answers are known by: no thread's lane.
+const QUESTIONS_LANE: u16 = u16::MAX;
+const _: () = assert!(BLOCKS <= QUESTIONS_LANE as usize);
 
 pub use commonhold_ipc::liveness::disconnected;
 
@@ -180,6 +193,7 @@ impl Connection {
             incoming: Mutex::new(Incoming { spin: Spin::new(), bytes: Vec::new(), buffer: vec![0; BUFFER_BYTES].into() }),
             descriptors: Mutex::default(),
             ended: AtomicBool::new(false),
+            questions: Mutex::default(),
         }
     }
 
@@ -314,28 +328,42 @@ impl Connection {
         Reply::parse(head, &payload)
     }
 
-    /// The same for a question whose answer is of no use later: `None` if there is none by then, as from a manager that is stopped, or busy with
-    /// something large. One thread asks at a time.
-    pub fn ask(&self, lane: u16, frame: &[u8], number: u64, deadline: Instant) -> Result<Option<Reply>> {
+    /// Asks what nobody waits long for, by the frame that it is given a lane and a number for: `None` if there is no answer by then, as from a
+    /// manager that is stopped or busy with something large, or if another thread asks. Only one question is under way: else answers that came too
+    /// late would pile up, as nobody reads who calls by other roads, and the manager takes no more calls from who does not take its answers.
+    pub fn ask<'f>(&self, frame: impl FnOnce(u16, u64) -> Result<&'f [u8]>, deadline: Instant) -> Result<Option<Reply>> {
+        let mut questions = match self.questions.try_lock() {
+            Ok(questions) => questions,
+            Err(TryLockError::Poisoned(questions)) => questions.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        if questions.heard < questions.asked {
+            let Some((head, _)) = self.hear(deadline)? else { return Ok(None) };
+            questions.heard = head.number;
+        }
         {
             let right = self.writing.try_lock();
             if self.is_streaming_here() || matches!(right, Err(TryLockError::WouldBlock)) {
                 return Ok(None);
             }
+            let frame = frame(QUESTIONS_LANE, questions.asked + 1)?;
             match self.channel.send(frame) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.write(&frame[count..])?,
                 Err(_) => self.end(),
             }
+            questions.asked += 1;
         }
-        loop {
-            match self.wait_for(lane, Some(deadline))? {
-                Some((head, payload)) if head.number == number => return Reply::parse(head, &payload).map(Some),
-                // The answer to an earlier one, too late.
-                Some(_) => {}
-                None if self.has_ended() => return Err(disconnected()),
-                None => return Ok(None),
-            }
+        let Some((head, payload)) = self.hear(deadline)? else { return Ok(None) };
+        questions.heard = head.number;
+        Reply::parse(head, &payload).map(Some)
+    }
+
+    /// The answer to the question that is under way.
+    fn hear(&self, deadline: Instant) -> Result<Option<(Head, Vec<u8>)>> {
+        match self.wait_for(QUESTIONS_LANE, Some(deadline))? {
+            None if self.has_ended() => Err(disconnected()),
+            heard => Ok(heard),
         }
     }
 
@@ -404,7 +432,7 @@ impl Connection {
             }
             match received? {
                 Received::Bytes(count) => bytes.extend_from_slice(&buffer[..count]),
-                Received::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Ok(frames),
+                Received::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => break,
                 Received::Nothing => continue,
                 Received::Ended => return Err(disconnected()),
             }

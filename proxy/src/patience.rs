@@ -102,8 +102,8 @@ impl Waiting<Segment> for Patience<'_> {
         self.since.elapsed() >= Duration::from_millis(LOCK_PATIENCE_MS)
     }
 
-    fn knows(&self, claim: Claim) -> Result<bool> {
+    fn knows(&self, claim: Claim) -> Result<Option<bool>> {
         // A manager that is stopped keeps nobody from what is given back meanwhile.
-        Ok(!self.session.is_over(claim.session(), self.deadline)?)
+        Ok(self.session.is_over(claim.session(), self.deadline)?.map(|over| !over))
     }
 }

@@ -62,9 +62,8 @@ impl Session {
     }
 }
 
-/// What answers to questions are known by that nobody waits long for: no thread's lane.
-const QUESTIONS_LANE: u16 = u16::MAX;
-const _: () = assert!(BLOCKS <= QUESTIONS_LANE as usize);
+/// How long whoever has waited long enough may be kept by a question to the manager, in milliseconds: many times what one takes.
+const ASK_MS: u64 = 10;
 
 /// References on one object that the manager counts for this session, at the most: what comes again and again while it is held would pile up, to be
 /// let go in one frame that grows with it.
@@ -105,8 +104,6 @@ pub struct SessionCore {
     /// Number of the last call of each lane; written alone by whoever has the lane.
     calls: Box<[AtomicU64]>,
     shared_lane: Mutex<()>,
-    /// How many questions were asked that nobody waits long for.
-    questions: Mutex<u64>,
     uploads: AtomicU64,
     held: Mutex<HashMap<u64, Held>>,
     /// Mapped segments, by object: for as long as handles here keep them.
@@ -165,7 +162,6 @@ impl SessionCore {
             stamp: Stamp::now(),
             calls: (0..BLOCKS).map(|_| AtomicU64::new(0)).collect(),
             shared_lane: Mutex::new(()),
-            questions: Mutex::new(0),
             uploads: AtomicU64::new(0),
             held: Mutex::default(),
             segments: Mutex::default(),
@@ -293,17 +289,15 @@ impl SessionCore {
         }
     }
 
-    /// Whether a session is known to be over, for who waits for something else: not if the manager does not say so soon, and before the deadline.
-    pub fn is_over(&self, session: u64, deadline: Option<Instant>) -> Result<bool> {
+    /// Whether a session is over, for who waits for something else, until the deadline: `None` if the manager does not say so soon.
+    pub fn is_over(&self, session: u64, deadline: Option<Instant>) -> Result<Option<bool>> {
         self.check()?;
-        let soon = Instant::now() + Duration::from_millis(LOCK_LOOK_MS);
-        let deadline = deadline.map_or(soon, |deadline| deadline.min(soon));
-        let Ok(mut number) = self.questions.try_lock() else { return Ok(false) };
-        *number += 1;
+        let (now, soon) = (Instant::now(), Duration::from_millis(LOCK_LOOK_MS));
+        let deadline = deadline.map_or(now + soon, |deadline| deadline.clamp(now + Duration::from_millis(ASK_MS), now + soon));
         let mut request = Request::new(Call::Who);
         request.payload().extend_from_slice(&session.to_le_bytes());
-        let said = self.connection.ask(QUESTIONS_LANE, request.frame(QUESTIONS_LANE, *number)?, *number, deadline)?;
-        Ok(said.map(Reply::outcomes).transpose()?.is_some_and(|outcomes| outcomes.is_empty()))
+        let said = self.connection.ask(|lane, number| request.frame(lane, number), deadline)?;
+        Ok(said.map(Reply::outcomes).transpose()?.map(|outcomes| outcomes.is_empty()))
     }
 
     /// Whether the kernel has barriers, as far as the manager knows: then sessions may rely on them.

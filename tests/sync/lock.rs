@@ -302,6 +302,33 @@ fn a_manager_that_is_stopped_keeps_nobody_beyond_his_time() {
 }
 
 #[test]
+fn questions_that_are_not_answered_do_not_pile_up() {
+    let manager = Manager::start().unwrap();
+    let (lock, value, other) = (manager.lock().unwrap(), manager.value(1u64).unwrap(), manager.value(2u64).unwrap());
+    let _held = lock.lock().unwrap();
+    let wait_in_vain = || {
+        let waits = || (0..320).for_each(|_| assert!(lock.lock_timeout(Duration::from_millis(1)).unwrap().is_none()));
+        std::thread::scope(|scope| scope.spawn(waits).join().unwrap());
+    };
+    let process = process_of(&manager);
+    stop(process.pid);
+    // As many as a socket would hold. Then there is still room for what is said without an answer.
+    wait_in_vain();
+    let (sender, dropped) = channel();
+    let dropping = std::thread::spawn(move || {
+        drop(other);
+        sender.send(()).unwrap();
+    });
+    let dropped = dropped.recv_timeout(PATIENCE);
+    signal_to(process.pid, Signal::CONT);
+    dropped.expect("a handle is dropped while the manager stands still");
+    dropping.join().unwrap();
+    wait_in_vain();
+    value.set(3).unwrap();
+    assert_eq!(*value.get().unwrap(), 3);
+}
+
+#[test]
 fn a_taker_is_stopped_at_every_point() {
     let world = World::of_processes();
     let lock = world.manager.lock().unwrap();

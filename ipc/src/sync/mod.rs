@@ -102,9 +102,9 @@ pub trait Waiting<M: Memory + ?Sized> {
     fn is_over(&self) -> bool;
     /// Whether it has been so long that it is this caller's turn before newcomers.
     fn is_long(&self) -> bool;
-    /// It has slept in vain, since the owner of this claim does not move: whether there is such an owner, or that cannot be found out soon. If not,
-    /// then because it was recovered before this returns, or never was.
-    fn knows(&self, claim: Claim) -> Result<bool>;
+    /// It has slept in vain, since the owner of this claim does not move: whether there is such an owner. If not, then because it was recovered
+    /// before this returns, or never was. `None`: that cannot be found out soon.
+    fn knows(&self, claim: Claim) -> Result<Option<bool>>;
 }
 
 impl Word for AtomicU64 {

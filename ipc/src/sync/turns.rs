@@ -187,10 +187,13 @@ impl<'m, M: Memory + ?Sized> Turns<'m, M> {
                     if let Some(holder) = Claim::of(obstacle.word)
                         && looks.is_power_of_two()
                         && prize.obstacle()? == obstacle
-                        && !waiting.knows(holder)?
-                        && prize.obstacle()? == obstacle
                     {
-                        return Err(scribbled("object"));
+                        match waiting.knows(holder)? {
+                            Some(false) if prize.obstacle()? == obstacle => return Err(scribbled("object")),
+                            Some(_) => {}
+                            // It is asked again at the next look.
+                            None => looks -= 1,
+                        }
                     }
                 }
             }

@@ -167,7 +167,7 @@ impl Waiting<Segment> for Careless<'_> {
         self.0.is_long()
     }
 
-    fn knows(&self, claim: Claim) -> Result<bool> {
+    fn knows(&self, claim: Claim) -> Result<Option<bool>> {
         self.0.knows(claim)
     }
 }
@@ -206,7 +206,7 @@ impl Waiting<Segment> for Patience<'_> {
         self.is_long
     }
 
-    fn knows(&self, _: Claim) -> Result<bool> {
-        Ok(true)
+    fn knows(&self, _: Claim) -> Result<Option<bool>> {
+        Ok(Some(true))
     }
 }

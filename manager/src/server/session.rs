@@ -144,6 +144,7 @@ impl Session {
         }
         if self.done > 0 {
             self.requests.drain(..self.done);
+            self.requests.shrink_to(KEPT_BYTES);
             self.done = 0;
         }
         let start = self.requests.len();

@@ -46,8 +46,8 @@ impl Waiting<Segment> for Sleeper {
         false
     }
 
-    fn knows(&self, _claim: Claim) -> Result<bool> {
-        Ok(true)
+    fn knows(&self, _claim: Claim) -> Result<Option<bool>> {
+        Ok(Some(true))
     }
 }
 

@@ -213,7 +213,7 @@ impl HostProcess {
     pub fn has_ended(&self, session: &SessionCore) -> bool {
         match &self.process {
             Some(process) => !matches!(wait_readable(&[process.as_fd()], Some(Instant::now())), Ok(0)),
-            None => session.is_over(self.number, None).unwrap_or(false),
+            None => matches!(session.is_over(self.number, None), Ok(Some(true))),
         }
     }
 }
