@@ -141,11 +141,13 @@ pub struct Connection {
     questions: Mutex<Questions>,
 }
 
-/// Questions that nobody waits long for: how many were asked, and answered.
+/// Questions that nobody waits long for.
 #[derive(Default)]
 struct Questions {
+    /// How many were asked.
     asked: u64,
-    heard: u64,
+    /// What the last one is about, if it is not answered yet.
+    under_way: Option<u64>,
 }
 
 /// What their answers are known by: no thread's lane.
@@ -328,18 +330,22 @@ impl Connection {
         Reply::parse(head, &payload)
     }
 
-    /// Asks what nobody waits long for, by the frame that it is given a lane and a number for: `None` if there is no answer by then, as from a
-    /// manager that is stopped or busy with something large, or if another thread asks. Only one question is under way: else answers that came too
-    /// late would pile up, as nobody reads who calls by other roads, and the manager takes no more calls from who does not take its answers.
-    pub fn ask<'f>(&self, frame: impl FnOnce(u16, u64) -> Result<&'f [u8]>, deadline: Instant) -> Result<Option<Reply>> {
+    /// Asks what nobody waits long for, about something, by the frame that it is given a lane and a number for: `None` if there is no answer by then,
+    /// as from a manager that is stopped or busy with something large, or if another thread asks. Who asks the same again then hears the answer
+    /// to that. Only one question is under way: else answers that came too late would pile up, as nobody reads who calls by other roads, and the
+    /// manager takes no more calls from who does not take its answers.
+    pub fn ask<'f>(&self, about: u64, frame: impl FnOnce(u16, u64) -> Result<&'f [u8]>, deadline: Instant) -> Result<Option<Reply>> {
         let mut questions = match self.questions.try_lock() {
             Ok(questions) => questions,
             Err(TryLockError::Poisoned(questions)) => questions.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        if questions.heard < questions.asked {
-            let Some((head, _)) = self.hear(deadline)? else { return Ok(None) };
-            questions.heard = head.number;
+        if let Some(asked_about) = questions.under_way {
+            let Some((head, payload)) = self.hear(deadline)? else { return Ok(None) };
+            questions.under_way = None;
+            if asked_about == about {
+                return Reply::parse(head, &payload).map(Some);
+            }
         }
         {
             let right = self.writing.try_lock();
@@ -353,9 +359,10 @@ impl Connection {
                 Err(_) => self.end(),
             }
             questions.asked += 1;
+            questions.under_way = Some(about);
         }
         let Some((head, payload)) = self.hear(deadline)? else { return Ok(None) };
-        questions.heard = head.number;
+        questions.under_way = None;
         Reply::parse(head, &payload).map(Some)
     }
 

@@ -13,7 +13,6 @@ use commonhold_ipc::error::{Error, ErrorKind, Result};
 use commonhold_ipc::fork::{PerLife, Stamp};
 use commonhold_ipc::handshake::{self, ClientOffer, OPTION_BARRIERS, OPTION_CHECK_ALWAYS, OPTION_LARGE_PAGES, Purpose, Versions, Welcome};
 use commonhold_ipc::index::KeyHash;
-use commonhold_ipc::limits::LOCK_LOOK_MS;
 use commonhold_ipc::liveness::{is_alive, sleep_until};
 use commonhold_ipc::map::{ArenaReader, Segment};
 use commonhold_ipc::pin::{BLOCKS, Pin, PinTable, SHARED_LANE, give_up};
@@ -62,7 +61,7 @@ impl Session {
     }
 }
 
-/// How long whoever has waited long enough may be kept by a question to the manager, in milliseconds: many times what one takes.
+/// How long who waits for something is kept from it by a question to the manager, in milliseconds: many times what one takes.
 const ASK_MS: u64 = 10;
 
 /// References on one object that the manager counts for this session, at the most: what comes again and again while it is held would pile up, to be
@@ -289,14 +288,13 @@ impl SessionCore {
         }
     }
 
-    /// Whether a session is over, for who waits for something else, until the deadline: `None` if the manager does not say so soon.
-    pub fn is_over(&self, session: u64, deadline: Option<Instant>) -> Result<Option<bool>> {
+    /// Whether a session is over, for who waits for something else: `None` if the manager does not say so at once. If it is, it has been recovered.
+    pub fn is_over(&self, session: u64) -> Result<Option<bool>> {
         self.check()?;
-        let (now, soon) = (Instant::now(), Duration::from_millis(LOCK_LOOK_MS));
-        let deadline = deadline.map_or(now + soon, |deadline| deadline.clamp(now + Duration::from_millis(ASK_MS), now + soon));
         let mut request = Request::new(Call::Who);
         request.payload().extend_from_slice(&session.to_le_bytes());
-        let said = self.connection.ask(|lane, number| request.frame(lane, number), deadline)?;
+        let deadline = Instant::now() + Duration::from_millis(ASK_MS);
+        let said = self.connection.ask(session, |lane, number| request.frame(lane, number), deadline)?;
         Ok(said.map(Reply::outcomes).transpose()?.map(|outcomes| outcomes.is_empty()))
     }
 

@@ -213,7 +213,7 @@ impl HostProcess {
     pub fn has_ended(&self, session: &SessionCore) -> bool {
         match &self.process {
             Some(process) => !matches!(wait_readable(&[process.as_fd()], Some(Instant::now())), Ok(0)),
-            None => matches!(session.is_over(self.number, None), Ok(Some(true))),
+            None => matches!(session.is_over(self.number), Ok(Some(true))),
         }
     }
 }
