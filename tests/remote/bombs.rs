@@ -271,14 +271,20 @@ fn who_asks_for_logic_believes_nothing_of_a_host() {
     manager.audit().unwrap();
 }
 
+/// An object as it is in a true host, a host by hand, one that this claims to have, and a result: 5.
+fn host_by_hand(manager: &Manager) -> (PlainProxy, RawHost, PlainProxy, Vec<u8>) {
+    let example = manager.create(Plain::new, ()).unwrap();
+    let host = RawHost::new(manager);
+    let plain = host.make(manager, &example);
+    let mut result = Vec::new();
+    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    (example, host, plain, result)
+}
+
 #[test]
 fn results_of_calls_ahead_that_are_none_are_errors_of_their_own() {
     let manager = Manager::start().unwrap();
-    let example = manager.create(Plain::new, ()).unwrap();
-    let mut host = RawHost::new(&manager);
-    let plain = host.make(&manager, &example);
-    let mut result = Vec::new();
-    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    let (example, mut host, plain, result) = host_by_hand(&manager);
     let answers: [(&str, u8, &[u8]); 5] = [
         ("archive", Answer::Done as u8, &result[..20]),
         ("result", Answer::Failed as u8, &[0xff; 3]),
@@ -310,11 +316,7 @@ fn results_of_calls_ahead_that_are_none_are_errors_of_their_own() {
 #[test]
 fn what_a_host_has_answered_is_heard_though_nothing_more_can_be_sent_to_it() {
     let manager = Manager::start().unwrap();
-    let example = manager.create(Plain::new, ()).unwrap();
-    let mut host = RawHost::new(&manager);
-    let plain = host.make(&manager, &example);
-    let mut result = Vec::new();
-    write_result(&mut result, Words::default(), &5u64.to_le_bytes());
+    let (_example, mut host, plain, result) = host_by_hand(&manager);
     let pending: Vec<_> = (0..3).map(|_| plain.call_async().add(vec![]).unwrap()).collect();
     let numbers: Vec<_> = pending.iter().map(|_| host.asked().0.number).collect();
     numbers[..2].iter().for_each(|number| host.say(&frame(Answer::Done as u8, *number, &result)));

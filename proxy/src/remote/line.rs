@@ -478,7 +478,7 @@ impl SharedLine {
         (had, outbox.kept())
     }
 
-    /// For the one who reads, and does not go on reading for now: sends what is kept until it is poked, or may be.
+    /// For the one who reads, as long as it must not read on: sends what is kept, until it is poked. It may return before, for nothing.
     pub fn send_kept(&self) -> Result<()> {
         let (_, kept) = self.flush();
         let poked = self.poked.0.as_fd();
