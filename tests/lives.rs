@@ -341,10 +341,8 @@ fn a_program_that_does_not_reach_init_is_an_error() {
 
 /// A program that is not ours and stays.
 fn script(directory: &std::path::Path, line: &str) -> std::path::PathBuf {
-    use std::os::unix::fs::PermissionsExt;
     let path = directory.join("program");
-    std::fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    write_program(&path, format!("#!/bin/sh\n{line}\n"));
     path
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use support::Bomb;
+use support::{Bomb, write_program};
 
 commonhold::init_in_tests!();
 
@@ -628,16 +628,14 @@ fn a_program_without_init_is_an_error_at_once() {
         assert!(error.to_string().contains(&told), "{error}");
     }
     // One that is killed before.
-    use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
-    std::fs::write(&program, "#!/bin/sh\nkill -9 $$\n").unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+    write_program(&program, "#!/bin/sh\nkill -9 $$\n");
     let child = Process::builder().executable(&program).spawn(nothing, ()).unwrap();
     let error = child.join().unwrap_err();
     assert!(error.is_died() && error.to_string().contains("SIGKILL) before it began"), "{error}");
     // One that the system's loader gives up.
-    std::fs::write(&program, "#!/bin/sh\nexit 127\n").unwrap();
+    write_program(&program, "#!/bin/sh\nexit 127\n");
     let error = Process::builder().executable(&program).spawn(nothing, ()).unwrap().join().unwrap_err();
     assert!(error.is_died(), "{error}");
     let told = "ended with exit code 127: the system could not load it; is its memory limited too tightly?";
@@ -648,23 +646,23 @@ fn a_program_without_init_is_an_error_at_once() {
 
 #[test]
 fn a_copy_of_the_program_runs_its_functions_if_its_build_is_known() {
-    let copy = std::env::temp_dir().join(format!("commonhold-copy-{}", std::process::id()));
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy");
+    let mut bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    write_program(&copy, &bytes);
     let joined = Process::builder().executable(&copy).spawn(|x: u8| x + 1, 1).unwrap().join();
     // Another build.
-    let mut bytes = std::fs::read(&copy).unwrap();
     let id = &commonhold_ipc::task::Build::own().id;
     if !id.is_empty() {
         let at = bytes.windows(id.len()).position(|window| window == id).unwrap();
         bytes[at] ^= 1;
     }
-    std::fs::write(&copy, bytes).unwrap();
+    write_program(&copy, bytes);
     let error = Process::builder().executable(&copy).spawn(nothing, ()).unwrap().join().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let told = "this executable is another program, or another build, than the one whose function `process::nothing` it is to run: start the very \
                 same executable";
     assert!(error.to_string().ends_with(told), "{error}");
-    std::fs::remove_file(&copy).unwrap();
     if commonhold_ipc::task::Build::own().id.is_empty() {
         assert_eq!(joined.unwrap_err().kind(), ErrorKind::Refused);
     } else {

@@ -1,11 +1,10 @@
 //! Of programs that are started and are not what they should be: strange environments, strange orders, strange reports.
 
+use super::support::write_program;
 use super::{ErrorKind, Manager, says};
 use commonhold_ipc::boot::{Start, VARIABLE};
 use commonhold_ipc::sys::{End, Stream};
-use std::fs::{self, Permissions};
 use std::io::{Read, Seek};
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// What this program complains of when it is started in this role, and this is what it is told.
@@ -47,8 +46,7 @@ fn of_reports() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
     let started = |says: &str| {
-        fs::write(&program, format!("#!/bin/bash\nprintf '{says}' >&\"${{COMMONHOLD_BOOT##*:}}\"\n")).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+        write_program(&program, format!("#!/bin/bash\nprintf '{says}' >&\"${{COMMONHOLD_BOOT##*:}}\"\n"));
         Manager::builder().executable(&program).start()
     };
     let unreadable = "the manager's process sent a report that cannot be read: start the very same executable";

@@ -17,7 +17,7 @@ pub fn rights_beyond() {
     use std::os::unix::fs::{PermissionsExt, chown};
     let directory = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
     let program = directory.path().join("privileged");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    write_program(&program, std::fs::read(std::env::current_exe().unwrap()).unwrap());
     if chown(&program, Some(65_534), None).is_err() {
         return println!("  (only root can make one)");
     }

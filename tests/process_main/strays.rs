@@ -57,11 +57,9 @@ pub fn strays_are_ended() {
 
 /// Role: joins children of which one says what cannot be read, more than a socket holds.
 pub fn hears_noise() {
-    use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("noise");
-    std::fs::write(&program, "#!/bin/sh\nhead -c 10000000 /dev/zero | tr '\\0' '\\377' >&\"${COMMONHOLD_BOOT##*:}\"\nexit 3\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    write_program(&program, "#!/bin/sh\nhead -c 10000000 /dev/zero | tr '\\0' '\\377' >&\"${COMMONHOLD_BOOT##*:}\"\nexit 3\n");
     let noise = || Process::builder().executable(&program).spawn(returns_seven, ()).unwrap();
     let is_unreadable = |error: &commonhold::Error| {
         error.kind() == ErrorKind::Corrupt && error.to_string().ends_with("a message between parent and child that cannot be read")

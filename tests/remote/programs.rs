@@ -2,7 +2,7 @@
 //!
 //! The other program is this test's own executable under another build id: to everybody here that is another program, with other types, and a
 //! host of its own.
-use crate::support::{PATIENCE, Parent, Role, Watched, process_of, signal_to, state_of, stop, until};
+use crate::support::{PATIENCE, Parent, Role, Watched, process_of, signal_to, state_of, stop, until, write_program};
 use commonhold::{Barrier, ErrorKind, Handle, Manager, Token};
 use commonhold_ipc::task::Build;
 use rustix::process::Signal;
@@ -127,10 +127,7 @@ impl Program {
         }
         let name = format!("other-program-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let mut mode = std::fs::metadata(&path).unwrap().permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
-        std::fs::set_permissions(&path, mode).unwrap();
+        write_program(&path, bytes);
         Program(path)
     }
 

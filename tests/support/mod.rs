@@ -33,14 +33,14 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What "within milliseconds" may come to on a machine that does other things, too.
 pub const PROMPT: Duration = Duration::from_secs(5);
 
-/// Starts a process. A program that has just been written may still be open for writing in a child of another test that has not begun its own yet.
-fn spawn(command: &mut Command) -> Child {
-    loop {
-        match command.spawn() {
-            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-            child => return child.unwrap(),
-        }
-    }
+/// Makes a file a program with that content. Another process writes it: were it open for writing in this one, it would be so, too, in children of
+/// other tests that have not begun their own programs yet, and the system starts no such file.
+pub fn write_program(path: &Path, content: impl AsRef<[u8]>) {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, content).unwrap();
+    assert!(Command::new("cp").args([&draft, path]).status().unwrap().success());
+    std::fs::remove_file(draft).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
 }
 
 /// What a panic may leave to whoever catches it: dropped, it panics again.
@@ -80,7 +80,7 @@ impl Role {
         command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE_VARIABLE, name);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         change(&mut command);
-        let mut child = spawn(&mut command);
+        let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
