@@ -29,10 +29,6 @@ impl Plain {
         self.texts.extend(texts);
         self.texts.len() as u64
     }
-    /// So many bytes.
-    pub fn large(&self, bytes: u64) -> Vec<u8> {
-        vec![0; bytes as usize]
-    }
 }
 
 /// A session by hand.
