@@ -200,10 +200,12 @@ fn a_forgotten_guard_holds_its_version_and_nothing_else() {
     pair.publish_next();
     for _ in 0..100 {
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let run = || {
                 let pin = pair.table.pin();
                 assert_eq!((pin.root().version, pair.pins()), (2, at([1, 2])));
-            });
+            };
+            // Joined: a scope ends with the closure, and a thread gives its block back behind that, with its own storage.
+            scope.spawn(run).join().unwrap();
         });
     }
     assert_eq!(pair.pins(), at([1]));
