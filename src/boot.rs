@@ -3,9 +3,12 @@
 //! | | starter | started |
 //! |---|---|---|
 //! | 1 | starts this program again in a role (see `ipc::boot`) | takes its socket |
-//! | 2 | sends the configuration: length, text | leaves the terminal's session, reads it |
+//! | 2 | sends the configuration: length, text; with it, to a manager of its own, one end of the *leash* | leaves the terminal's session, reads it |
 //! | 3 | | becomes a manager; sends the outcome: length, a letter, a message |
 //! | 4 | of a manager of its own: begins the handshake on the same socket, which so is its owner's | serves |
+//!
+//! The leash is a socket that nobody writes to. It closes with the starter, or with its last handle, and the kernel lets the manager go on then
+//! (SIGCONT): one that is stopped could not see that its owner has ended. Of a process that was forked off the starter's it is held open as well.
 //!
 //! A detached manager is started by a process in between, which ends at once: so nobody has to wait for its end. It closes
 //! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.
@@ -19,6 +22,7 @@ use commonhold_ipc::sys::{self, Signal, Spawned, Stream};
 use commonhold_ipc::task::Build;
 use commonhold_ipc::wire::reply::{code_of, kind_of};
 use commonhold_manager::server::{Config, Server};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -126,16 +130,20 @@ pub(crate) fn bytes_of(hex: &str) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn send(channel: &Channel, message: &[u8]) -> Result<()> {
+    send_with_fds(channel, message, &[])
+}
+
+fn send_with_fds(channel: &Channel, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
-    channel.send_all(&(message.len() as u32).to_le_bytes(), &[], deadline)?;
+    channel.send_all(&(message.len() as u32).to_le_bytes(), fds, deadline)?;
     channel.send_all(message, &[], deadline)
 }
 
-/// Reads exactly so many bytes: what follows belongs to the handshake.
-fn receive_exactly(channel: &Channel, bytes: &mut [u8], deadline: Instant) -> Result<()> {
+/// Reads exactly so many bytes: what follows belongs to the handshake. And so many descriptors at the most that come with them.
+fn receive_exactly(channel: &Channel, bytes: &mut [u8], fds: &mut Vec<OwnedFd>, fds_max: usize, deadline: Instant) -> Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
-        match channel.receive_before(&mut bytes[filled..], &mut Vec::new(), 0, deadline)? {
+        match channel.receive_before(&mut bytes[filled..], fds, fds_max, deadline)? {
             Received::Bytes(count) => filled += count,
             Received::Nothing | Received::Ended => {
                 let text = "the process at the other end of the socket has ended before all of its message was there";
@@ -147,24 +155,39 @@ fn receive_exactly(channel: &Channel, bytes: &mut [u8], deadline: Instant) -> Re
 }
 
 pub(crate) fn receive(channel: &Channel) -> Result<Vec<u8>> {
+    receive_with_fds(channel, &mut Vec::new(), 0)
+}
+
+fn receive_with_fds(channel: &Channel, fds: &mut Vec<OwnedFd>, fds_max: usize) -> Result<Vec<u8>> {
     let deadline = Instant::now() + START_TIMEOUT;
     let mut len = [0; 4];
-    receive_exactly(channel, &mut len, deadline)?;
+    receive_exactly(channel, &mut len, fds, fds_max, deadline)?;
     let len = u32::from_le_bytes(len) as usize;
     if len > MESSAGE_BYTES_MAX {
         let text = format!("it claims to send {len} bytes, and a message has at most {MESSAGE_BYTES_MAX}: start the very same executable");
         return Err(Error::new(ErrorKind::Corrupt, text));
     }
     let mut message = vec![0; len];
-    receive_exactly(channel, &mut message, deadline)?;
+    receive_exactly(channel, &mut message, fds, fds_max, deadline)?;
     Ok(message)
 }
 
-/// Starts `executable` (or this program) again in a role; returns our end of its socket.
-pub(crate) fn start(executable: Option<&PathBuf>, role: &str, orders: &Orders) -> Result<(Spawned, Channel)> {
+/// Starts `executable` (or this program) again as a manager of this process's own; returns our ends of its socket and its leash.
+pub(crate) fn start_own(executable: Option<&PathBuf>, orders: &Orders) -> Result<(Spawned, Channel, Channel)> {
+    let (leash, theirs) = Channel::pair()?;
+    let (child, ours) = start(executable, MANAGER, orders, &[theirs.as_fd()])?;
+    Ok((child, ours, leash))
+}
+
+/// The same as a manager that outlives this process: what is started is the process between.
+pub(crate) fn start_detached(executable: Option<&PathBuf>, orders: &Orders) -> Result<(Spawned, Channel)> {
+    start(executable, DETACHED, orders, &[])
+}
+
+fn start(executable: Option<&PathBuf>, role: &str, orders: &Orders, fds: &[BorrowedFd<'_>]) -> Result<(Spawned, Channel)> {
     let (child, ours) = managers_process(executable.map(PathBuf::as_path), role).start()?;
     // If it has died already, that shows when its report is read.
-    let _ = send(&ours, orders.to_text().as_bytes());
+    let _ = send_with_fds(&ours, orders.to_text().as_bytes(), fds);
     Ok((child, ours))
 }
 
@@ -220,15 +243,16 @@ fn end_of(child: &Spawned) -> String {
     }
 }
 
-/// Leaves the terminal's session, and reads the orders.
-fn begin(channel: &Channel) -> Result<Orders> {
+/// Leaves the terminal's session, and reads the orders, with the end of the leash that came with them.
+fn begin(channel: &Channel) -> Result<(Orders, Option<OwnedFd>)> {
     sys::set_process_name(c"commonhold");
     sys::ignore_signals()?;
     // A detached manager's first process has done so already.
     let _ = sys::setsid();
     sys::raise_nofile_limit();
-    let text = String::from_utf8(receive(channel)?).unwrap_or_default();
-    Orders::parse(&text).ok_or_else(unreadable)
+    let mut fds = Vec::new();
+    let text = String::from_utf8(receive_with_fds(channel, &mut fds, 1)?).unwrap_or_default();
+    Ok((Orders::parse(&text).ok_or_else(unreadable)?, fds.pop()))
 }
 
 /// The error of orders that no build like this one gives.
@@ -250,7 +274,9 @@ pub(crate) fn say_failed(channel: &Channel, error: &Error) -> Result<()> {
 
 /// A manager of its starter's: its whole life.
 pub(crate) fn manager(channel: Channel) -> Result<()> {
-    let orders = begin(&channel)?;
+    let (orders, leash) = begin(&channel)?;
+    // Without it, a manager that is stopped when its owner ends stays so: nothing else depends on it.
+    let _leash = leash.filter(|leash| sys::continue_at_end(leash).is_ok());
     let listener = orders.address.clone().map(Listener::bind).transpose();
     let config = Config { build: Some(Build::own().clone()), ..orders.config };
     let mut server = match listener.and_then(|listener| Server::new(config, listener)) {
@@ -271,7 +297,7 @@ pub(crate) fn detach(channel: Channel) -> Result<()> {
 
 /// A manager with a name: its whole life.
 pub(crate) fn detached(channel: Channel) -> Result<()> {
-    let orders = begin(&channel)?;
+    let (orders, _) = begin(&channel)?;
     let server = match become_named(orders) {
         Ok(Some(server)) => server,
         Ok(None) => return say(&channel, TAKEN),

@@ -259,10 +259,10 @@ impl ManagerBuilder {
             return start_thread(config, address, authkey.as_ref()).and_then(|manager| Self::offer(&self.registered, manager));
         }
         let orders = Orders { config, address: Some(address.clone()), name: None };
-        let (child, channel) = boot::start(self.executable.as_ref(), boot::MANAGER, &orders)?;
+        let (child, channel, leash) = boot::start_own(self.executable.as_ref(), &orders)?;
         let started = boot::report(&channel, "manager", &child);
         let pid = child.pid();
-        let process = StartedProcess(Some(child));
+        let process = StartedProcess::new(child, leash);
         started?;
         let session = Session::greet_started(channel, address, authkey.as_ref(), pid)?;
         session.keep(Box::new(process));
@@ -286,7 +286,7 @@ impl ManagerBuilder {
             }
             let name = Some((directory.path().to_owned(), name.to_owned()));
             let orders = Orders { config: config.clone(), address: None, name };
-            let (child, channel) = boot::start(self.executable.as_ref(), boot::DETACHED, &orders)?;
+            let (child, channel) = boot::start_detached(self.executable.as_ref(), &orders)?;
             if let Outcome::Taken = boot::report_beyond(&channel, "manager", &child)? {
                 // The one that has the name is about to listen, or to end.
                 std::thread::yield_now();

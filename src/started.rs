@@ -1,6 +1,7 @@
 //! The manager that this program has started, as a process or a thread: waited for when the connection is over.
 
 use commonhold_ipc::fork::PerLife;
+use commonhold_ipc::socket::Channel;
 use commonhold_ipc::sys::Spawned;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,12 +12,20 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Processes that did not end in time; looked at again when another one ends.
 static LATE: PerLife<Vec<Spawned>> = PerLife::new();
 
-/// A child process that is a manager of ours.
-pub(crate) struct StartedProcess(pub(crate) Option<Spawned>);
+/// A child process that is a manager of ours, and the leash that lets it go on when this end of it closes.
+pub(crate) struct StartedProcess(Option<(Spawned, Channel)>);
+
+impl StartedProcess {
+    pub(crate) fn new(child: Spawned, leash: Channel) -> Self {
+        StartedProcess(Some((child, leash)))
+    }
+}
 
 impl Drop for StartedProcess {
     fn drop(&mut self) {
-        let Some(child) = self.0.take() else { return };
+        let Some((child, leash)) = self.0.take() else { return };
+        // One that is stopped would not see that the connection is over.
+        drop(leash);
         let ended = child.wait(Some(Instant::now() + END_TIMEOUT));
         let mut late = LATE.lock();
         late.retain(|child| matches!(child.wait(Some(Instant::now())), Ok(None)));

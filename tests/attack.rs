@@ -471,6 +471,40 @@ fn a_value_that_calls_the_manager_in_the_middle_of_its_own_frame_is_told_so() {
     });
 }
 
+/// Where another thread waits for that value's end, with a right that this one wants as well.
+#[test]
+fn a_value_that_opens_a_lock_in_the_middle_of_its_own_frame_is_told_so() {
+    let manager = over_the_socket();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    let [mine, others] = [(); 2].map(|()| manager.lock().unwrap());
+    ends(move || {
+        let looks = Cell::new(0);
+        let refused = RefCell::new(None);
+        let (sender, other) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let value = Afterwards(|| {
+                looks.set(looks.get() + 1);
+                // First it is only counted.
+                if looks.get() == 2 {
+                    scope.spawn(|| {
+                        sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+                        drop(others.lock().unwrap());
+                    });
+                    let other = other.recv().unwrap();
+                    support::until("the other waits for its turn", || support::sleeps_in(std::process::id(), other).is_some());
+                    refused.replace(mine.lock().err());
+                }
+            });
+            dict.insert(1, value).unwrap();
+        });
+        assert_eq!(looks.get(), 2);
+        let refused = refused.into_inner().expect("an error");
+        assert!(refused.to_string().starts_with("a call to the manager from within the code that writes a value"), "{refused}");
+        assert!(!mine.lock().unwrap().owner_died());
+        manager.audit().unwrap();
+    });
+}
+
 #[test]
 fn a_value_that_grows_while_parts_of_it_are_sent_is_refused_and_leaves_none_of_them() {
     let manager = Manager::in_process().unwrap();

@@ -459,6 +459,36 @@ fn an_interrupt_ends_the_program_and_only_then_its_manager() {
     }
 }
 
+/// Nobody else would let it go on: it is nobody's child any more, and in a session of its own.
+#[test]
+fn a_manager_that_is_stopped_ends_with_its_program_and_with_its_last_handle() {
+    let mut role = Role::start("role_interrupted");
+    let process = process_of(&Manager::connect(&role.hear().unwrap()).unwrap());
+    stop(process.pid);
+    role.kill();
+    assert!(process.end_within(PATIENCE).is_some(), "its program was killed");
+
+    let manager = Manager::start().unwrap();
+    let (list, process) = (manager.list([1u64]).unwrap(), process_of(&manager));
+    stop(process.pid);
+    let (sender, caller) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            list.push(2).unwrap();
+        });
+        let caller = caller.recv().unwrap();
+        until("the call waits for its answer", || sleeps_in(std::process::id(), caller).is_some());
+        drop(manager.clone());
+        assert_eq!(state_of(process.pid), Some('T'), "nothing but its owner's end lets it go on");
+        signal_to(process.pid, Signal::CONT);
+    });
+    assert_eq!(list.len().unwrap(), 2);
+    stop(process.pid);
+    drop((list, manager));
+    assert!(process.has_ended(), "who drops the last handle waits for it");
+}
+
 #[test]
 fn a_manager_in_this_process_serves_others_and_ends_with_its_last_handle() {
     let manager = Manager::in_process().unwrap();

@@ -15,6 +15,7 @@ pub mod fork;
 pub mod handshake;
 pub mod index;
 pub mod lane;
+pub mod leash;
 pub mod limits;
 pub mod line;
 pub mod liveness;

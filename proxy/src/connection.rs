@@ -246,7 +246,13 @@ impl Connection {
     /// # Errors
     /// `Refused` if the calling thread is in the middle of a frame: it would wait for itself.
     pub fn begin_writing(&self) -> Result<MutexGuard<'_, ()>> {
-        if self.is_streaming_here() { Err(in_the_middle()) } else { Ok(lock(&self.writing)) }
+        self.check_between_frames()?;
+        Ok(lock(&self.writing))
+    }
+
+    /// An error of kind `Refused` if the calling thread is in the middle of a frame.
+    pub fn check_between_frames(&self) -> Result<()> {
+        if self.is_streaming_here() { Err(in_the_middle()) } else { Ok(()) }
     }
 
     /// Whether the calling thread is in the middle of a frame.

@@ -29,7 +29,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long connecting may take.
@@ -247,7 +247,7 @@ impl SessionCore {
         if let Some(segment) = known() {
             return Ok(segment);
         }
-        let _one_at_a_time = lock(&self.attaching);
+        let _one_at_a_time = self.one_at_a_time(&self.attaching)?;
         if let Some(segment) = known() {
             return Ok(segment);
         }
@@ -265,7 +265,7 @@ impl SessionCore {
 
     /// Runs a call whose answer is a number, and a descriptor that comes with it.
     pub fn call_for_descriptor(&self, request: &mut Request) -> Result<(u64, OwnedFd)> {
-        let _one_at_a_time = lock(&self.attaching);
+        let _one_at_a_time = self.one_at_a_time(&self.attaching)?;
         // One that came with the reply to a call that failed on the way.
         drop(self.connection.take_descriptor());
         let Outcome::Number(number) = self.call(request, false)?.outcome()? else { return Err(malformed("reply")) };
@@ -380,7 +380,7 @@ impl SessionCore {
     pub fn call_then<R>(&self, request: &mut Request, changes: bool, then: impl FnOnce(Reply) -> Result<R>) -> Result<R> {
         self.check()?;
         let lane = self.pins.lane();
-        let _shared = (lane == SHARED_LANE).then(|| lock(&self.shared_lane));
+        let _shared = if lane == SHARED_LANE { Some(self.one_at_a_time(&self.shared_lane)?) } else { None };
         let number = self.next_call(lane);
         let by_lane = self.lanes.as_ref().and_then(|lanes| lanes.call(&self.connection, request, lane, number, changes));
         let reply = match by_lane {
@@ -388,6 +388,13 @@ impl SessionCore {
             None => self.connection.call(lane, request.frame(lane, number)?, changes)?,
         };
         self.hear(reply, lane, number, then)
+    }
+
+    /// The right to make such calls as only one thread makes at a time. None in the middle of a frame: who has that right may be waiting for the
+    /// frame's end.
+    fn one_at_a_time<'a>(&self, right: &'a Mutex<()>) -> Result<MutexGuard<'a, ()>> {
+        self.connection.check_between_frames()?;
+        Ok(lock(right))
     }
 
     /// Hands a reply on, and acknowledges what it lends.

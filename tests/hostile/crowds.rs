@@ -134,6 +134,37 @@ fn tickets_that_are_hoarded() {
     scene.end();
 }
 
+/// Who gives a ticket back and asks for the next one in one breath, while another's commit waits for it.
+#[test]
+fn tickets_one_after_the_other() {
+    let scene = Scene::new();
+    let dict: Dict<u64, u64> = scene.manager.dict([(1u64, 1u64)]).unwrap();
+    let [mut greedy, mut other] = [(); 2].map(|()| Raw::connect(&scene.manager));
+    let number_of = |answer| match answer {
+        Answer::Done(outcomes) => match outcomes[..] {
+            [Outcome::Number(number)] => number,
+            ref other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let mut ticket = number_of(greedy.call(Call::Ticket, &[]));
+    for round in 2..20u64 {
+        let number = round.to_le_bytes();
+        let insert =
+            Op::Insert { object: dict.id(), key: &1u64.to_le_bytes(), value: Payload::inline(&number), only_if_absent: false, lend: false };
+        other.request(Call::Commit as u8, 1, round, &commit(&[], &[insert]));
+        // Then the commit has come as well, and waits: unless this ticket's time is over.
+        assert!(matches!(greedy.call(Call::Names, &[]), Answer::Done(_)));
+        let back = frame(Call::TicketBack as u8, 0, 0, &ticket.to_le_bytes());
+        greedy.send(&[back, frame(Call::Ticket as u8, 1, 1, &[])].concat());
+        ticket = number_of(greedy.answer());
+        assert_eq!(*dict.get(1).unwrap().unwrap(), round, "its turn comes before the next ticket");
+        assert!(matches!(other.answer(), Answer::Done(_)));
+    }
+    drop((greedy, other, dict));
+    scene.end();
+}
+
 /// More tickets at a time than a session has lanes: nobody remembers them all.
 #[test]
 fn tickets_without_end() {

@@ -30,7 +30,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use strays::*;
-use support::{ControlGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, until, write_program};
+use support::{ControlGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, state_of, stop, until, write_program};
 use waits::*;
 
 fn main() {
@@ -71,8 +71,9 @@ fn main() {
 type Check = (&'static str, fn());
 
 fn checks() {
-    let checks: [Check; 25] = [
+    let checks: [Check; 26] = [
         ("daemons end with their parent, others do not", daemons_end_with_their_parent),
+        ("daemons that are stopped end with their parent", stopped_daemons_end_with_their_parent),
         ("daemons do not end with the thread that started them", daemons_outlive_their_thread),
         ("a child sees its parent end", a_child_sees_its_parent_end),
         ("a parent that is killed leaves no file behind", no_file_is_left),

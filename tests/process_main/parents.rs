@@ -40,6 +40,35 @@ pub fn daemons_end_with_their_parent() {
     }
 }
 
+/// Nothing lets them go on but the kernel, at their parent's end, and nothing before.
+pub fn stopped_daemons_end_with_their_parent() {
+    let mut parent = role("daemons").arg("3").spawn().unwrap();
+    let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(4);
+    let mut children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
+    let other = children.pop().unwrap();
+    for daemon in &children {
+        until("it watches over its parent", || thread_names(daemon.pid).iter().any(|name| name == "parent's end"));
+        stop(daemon.pid);
+    }
+    stop(other.pid);
+    // One that ends is nobody's end.
+    let ended = children.pop().unwrap();
+    ended.kill();
+    assert!(children.iter().all(|daemon| state_of(daemon.pid) == Some('T')));
+    signal_to(parent.id(), Signal::KILL);
+    parent.wait().unwrap();
+    for daemon in &children {
+        daemon.end_within(PATIENCE).expect("a daemon ends with its parent");
+    }
+    assert_eq!(state_of(other.pid), Some('T'), "who is no daemon stays as it is");
+    other.kill();
+}
+
+fn thread_names(pid: u32) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| Some(std::fs::read_to_string(thread.path().join("comm")).ok()?.trim_end().to_owned())).collect()
+}
+
 pub fn daemons_outlive_their_thread() {
     let spawn = || Process::builder().daemon(true).spawn(endure, ()).unwrap();
     let child = std::thread::spawn(spawn).join().unwrap();

@@ -544,6 +544,51 @@ fn all_objects_of_a_host_are_called_on_lines_that_are_there() {
     assert_eq!(host.control.receive(&mut [0; 64]).unwrap(), Received::Nothing, "there is no other line");
 }
 
+/// Where there is no memory for another thread's stack.
+#[test]
+fn lines_without_a_thread_are_refused_with_a_reason() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let manager = crate::manager();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    assert_eq!(plain.add(vec![]).unwrap(), 0);
+    let host = crate::deaths::host_of(&manager).pid;
+    let raw = Raw::connect(&manager);
+    let statm = std::fs::read_to_string(format!("/proc/{host}/statm")).unwrap();
+    let has = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64;
+    let Rlimit { current: usual, maximum } = getrlimit(Resource::As);
+    let limit = |current| prlimit(Pid::from_raw(host as i32), Resource::As, Rlimit { current, maximum }).unwrap();
+    // A stack has two megabytes.
+    limit(Some(has + (1 << 20)));
+    let good = frame(Ask::Call as u8, 7, &ask(plain.id(), fingerprint::<PlainProxy>(), 0, &[0; 8], &[(0, 8)], &[]));
+    let answer_on = |line: &Channel| {
+        // One that is refused may be closed before it is asked.
+        let _ = line.send_all(&good, &[], Instant::now() + PATIENCE);
+        read_frame(line, &mut Vec::new()).expect("an answer")
+    };
+    let mut lines = Vec::new();
+    let (head, payload) = loop {
+        let line = raw.line();
+        let (head, payload) = answer_on(&line);
+        if head.code != Answer::Done as u8 {
+            break (head, payload);
+        }
+        // Stacks of threads that have ended are used again.
+        lines.push(line);
+        assert!(lines.len() < 100, "there is no end of threads");
+    };
+    assert_eq!((head.code, head.number), (Answer::Failed as u8, 0));
+    let error = parse_error(&mut Reader::new(&payload)).unwrap().to_string();
+    assert_eq!(
+        error,
+        "the host has no thread for another caller: raise its limits (`ulimit -u`, `ulimit -v`, pids.max), or let some calls end first"
+    );
+    // The line that is there goes on, and when there is memory again, others do.
+    assert_eq!(plain.add(vec!["a".into()]).unwrap(), 1);
+    limit(usual);
+    assert_eq!(answer_on(&raw.line()).0.code, Answer::Done as u8);
+    manager.audit().unwrap();
+}
+
 /// A host serves as many lines as it has threads for, and says so to whoever comes then.
 #[test]
 fn lines_beyond_the_most_are_refused_with_a_reason() {

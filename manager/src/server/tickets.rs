@@ -98,7 +98,8 @@ impl Server {
     /// Gives a session the ticket, or has it wait for it.
     pub(super) fn take_ticket(&mut self, index: usize, head: &Head, on_lane: Option<Request>) -> Done {
         let tickets = &mut self.tickets;
-        if tickets.ticket.is_none() && tickets.queue.is_empty() {
+        // Who has just given one back does not have the next one before those whose turn it is.
+        if tickets.ticket.is_none() && tickets.queue.is_empty() && !tickets.somebody_waits {
             return given(tickets.give(index));
         }
         // A lane has one call at a time, so no client of ours asks for more.

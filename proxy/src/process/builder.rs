@@ -10,6 +10,7 @@ use super::parcel::{Parcel, entrust};
 use super::task::{Task, assert_no_captures, entry};
 use commonhold_ipc::boot::Start;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::leash;
 use commonhold_ipc::points;
 use commonhold_ipc::sys::{ResourceLimit, Signal, Stream, pidfd_open};
 use commonhold_ipc::task::Build;
@@ -209,6 +210,7 @@ impl ProcessBuilder {
             return Err(Error::new(ErrorKind::OutOfRange, format!("{name:?} cannot be the name of an environment variable")));
         }
         let parent_pidfd = pidfd_open(std::process::id())?;
+        let leash = self.daemon.then(leash::new_end).transpose()?;
         let start = Start {
             program: self.executable.as_deref(),
             role: ROLE,
@@ -231,7 +233,9 @@ impl ProcessBuilder {
         };
         let fds: Vec<_> = std::iter::once(&parent_pidfd).chain(&self.handed).map(AsFd::as_fd).collect();
         let nothing = Packed::Inline(Vec::new());
-        let sent = luggage.iter().try_for_each(|end| send(&channel, Kind::Luggage, &(), &nothing, &[end.as_fd()]));
+        let luggage_fds = luggage.iter().map(|end| (Kind::Luggage, end.as_fd()));
+        let first = leash.iter().map(|end| (Kind::Leash, end.as_fd())).chain(luggage_fds);
+        let sent = first.into_iter().try_for_each(|(kind, end)| send(&channel, kind, &(), &nothing, &[end]));
         match sent.and_then(|()| send(&channel, Kind::Orders, &orders.into_wire(), &value, &fds)) {
             // It is dead already: that shows at its join.
             Err(error) if !error.is_disconnected() => {

@@ -281,7 +281,7 @@ impl ChildProcess {
                     state.right = Right::of(message.fds);
                     unpack::<Error>(&message.head).map(|error| Report::Failed(self.failed(error)))
                 }
-                Kind::Orders | Kind::Taken | Kind::Luggage => Err(malformed()),
+                Kind::Orders | Kind::Taken | Kind::Luggage | Kind::Leash => Err(malformed()),
             };
             state.report = Some(report.unwrap_or_else(|error| Report::Failed(self.failed(error))));
         }

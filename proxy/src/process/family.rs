@@ -64,6 +64,9 @@ pub fn join_children() -> Result<()> {
 /// Make it after the manager that the children use: what is declared last is dropped first, so it waits while that manager lives. How
 /// they ended it says of those whose handle was dropped and who failed (see [`Process`]): [`join`](Process::join) those whose errors matter.
 ///
+/// It waits as long as they take. If they wait for this process, for the end of a queue perhaps that a `?` has kept it from closing, nobody ever
+/// goes on, and the error is not seen: have the queue filled and closed before they start, or make them [daemonic](super::ProcessBuilder::daemon).
+///
 /// ```
 /// # commonhold::init_in_tests!();
 /// fn main() -> commonhold::Result<()> {

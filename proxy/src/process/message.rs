@@ -62,12 +62,14 @@ pub(super) enum Kind {
     Luggage = 7,
     /// Child to parent, before the result: that is an error, which prints so. With the right to tell (see `failure`), as `Failed`.
     Unhappy = 8,
+    /// Parent to child, before the orders and if it is to end with the parent: an end of the parent's leash.
+    Leash = 9,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Kind> {
         use Kind::*;
-        [Orders, Begun, Returned, Panicked, Failed, Taken, Luggage, Unhappy].into_iter().find(|kind| *kind as u8 == code)
+        [Orders, Begun, Returned, Panicked, Failed, Taken, Luggage, Unhappy, Leash].into_iter().find(|kind| *kind as u8 == code)
     }
 }
 

@@ -8,6 +8,7 @@ use super::orders::Orders;
 use super::parcel::{Label, Parcel, hold, unpack};
 use crate::panics::{self, caught, place_of, words_of};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
+use commonhold_ipc::leash;
 use commonhold_ipc::limits::PROCESS_PANIC_BYTES_MAX;
 use commonhold_ipc::points;
 use commonhold_ipc::socket::Channel;
@@ -98,12 +99,14 @@ impl Passage {
         // Not only by the socket's end: a process that was forked off the parent's may hold that open.
         let parent = sys::peer_pidfd(channel).ok();
         let ended = || Error::new(ErrorKind::Disconnected, "the parent has ended");
-        let mut luggage = Vec::new();
+        let (mut luggage, mut leash) = (Vec::new(), None);
         let message = loop {
             let message = inbox.wait_beside(channel, parent.as_ref().map(AsFd::as_fd))?.ok_or_else(ended)?;
             match message.kind {
                 Kind::Orders => break message,
                 Kind::Luggage => luggage.push(Channel::from_fd(message.fds.into_iter().next().ok_or_else(malformed)?)?),
+                // Without it, a daemon that is stopped when its parent ends stays so.
+                Kind::Leash => leash = leash::take_up(message.fds.into_iter().next().ok_or_else(malformed)?).ok(),
                 _ => return Err(malformed()),
             }
         };
@@ -119,7 +122,7 @@ impl Passage {
         let own = become_child(Own { name: orders.name.clone(), place: orders.place.clone(), parent, daemon: orders.daemon });
         let entry = orders.entry()?;
         if orders.daemon {
-            die_with(own.parent.pidfd.as_fd())?;
+            die_with(own.parent.pidfd.as_fd(), leash)?;
         }
         orders.settings.apply()?;
         let (arguments, label) = (message.value, orders.label);
@@ -195,8 +198,9 @@ impl Passage {
 }
 
 /// Ends this process when its parent does. The kernel's own way, PR_SET_PDEATHSIG, goes by the thread that has started us.
-fn die_with(parent: BorrowedFd<'static>) -> Result<()> {
+fn die_with(parent: BorrowedFd<'static>, leash: Option<OwnedFd>) -> Result<()> {
     let watch = move || {
+        let _leash = leash;
         while !matches!(sys::wait_readable(&[parent], None), Ok(ready) if ready != 0) {
             // The system is out of memory for a moment.
             std::thread::yield_now();

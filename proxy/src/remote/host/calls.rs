@@ -175,8 +175,7 @@ fn panic_text(answer: &[u8]) -> String {
 }
 
 /// Tells a client that this host has no thread for it.
-pub(super) fn refuse(mut line: Line) {
-    let text = "the host serves as many callers at a time as it can: let some calls end first";
+pub(super) fn refuse(mut line: Line, text: &str) {
     let mut answer = Outcome::failed(&Error::new(ErrorKind::Full, text)).answer;
     if seal(&mut answer, Answer::Failed as u8, false, 0).is_ok() {
         let _ = line.post(&answer);

@@ -112,21 +112,27 @@ impl Host {
         }
     }
 
-    /// Serves a new line. One that cannot be is closed, which its client sees.
+    /// Serves a new line. One that cannot be is closed, and where that can be said, its client hears why.
     fn line(self: &Arc<Self>, number: u64, end: OwnedFd, with_memory: bool) {
         let Ok(line) = Line::new(number, end, with_memory.then_some(Side::Host), None) else { return };
         {
             let mut lines = lock(&self.lines);
             if lines.len() >= REMOTE_LINES_MAX {
                 drop(lines);
-                calls::refuse(line);
-                return;
+                return calls::refuse(line, "the host serves as many callers at a time as it can: let some calls end first");
             }
             lines.insert(number, line.road().clone());
         }
         let served = Served { registered: Registered { host: self.clone(), number }, line, lent: HashMap::new(), is_over: false };
-        // Without a thread the client sees the line end.
-        let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve::serve(served));
+        // A thread that cannot be had drops what it was to run: so it gets its line only when it is there.
+        let (give, take) = std::sync::mpsc::channel();
+        match std::thread::Builder::new().name("line".into()).spawn(move || take.recv().map(serve::serve)) {
+            Ok(_) => drop(give.send(served)),
+            Err(_) => {
+                let text = "the host has no thread for another caller: raise its limits (`ulimit -u`, `ulimit -v`, pids.max), or let some calls end first";
+                calls::refuse(served.line, text);
+            }
+        }
     }
 
     /// Reads the control channel to its end, or that of the manager's process: a child that was forked off that may have its end of the channel.
