@@ -3,8 +3,9 @@
 //! What a process has is counted in roles, which have it to themselves.
 mod support;
 
-use commonhold::{Dict, List, Manager, Snapshot, Value};
+use commonhold::{Dict, ErrorKind, List, Manager, Snapshot, Value};
 use commonhold_ipc::socket::Channel;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 use support::*;
 
@@ -20,6 +21,23 @@ fn belongings() -> [usize; 4] {
         children_of(pid).len(),
         maps.lines().filter(|line| line.contains("commonhold-")).count(),
     ]
+}
+
+/// Nobody calls the manager meanwhile: `stats` would have it look.
+#[test]
+fn a_manager_that_was_full_gives_back_what_a_clear_has_left() {
+    let manager = Manager::builder().capacity(64 << 20).start().unwrap();
+    let dict: Dict<u64, Vec<u8>> = manager.dict([(0u64, vec![])]).unwrap();
+    let full = (1..).find_map(|key| dict.insert(key, vec![7; 1_000_000]).err()).unwrap();
+    assert_eq!(full.kind(), ErrorKind::Full, "{full}");
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", manager.pid())).unwrap().map(|entry| entry.unwrap().path());
+    let is_arena = |path: &std::path::PathBuf| std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().contains("commonhold-arena"));
+    let arena = descriptors.into_iter().find(is_arena).unwrap();
+    let bytes = || 512 * std::fs::metadata(&arena).unwrap().blocks();
+    assert!(bytes() > 50 << 20);
+    dict.clear().unwrap();
+    until("memory is given back to the system", || bytes() < 40 << 20);
+    manager.audit().unwrap();
 }
 
 /// Uses a manager in many ways, then lets everything go.

@@ -76,6 +76,8 @@ impl Server {
 
     /// Nothing is left to do but this.
     pub(super) fn before_sleep(&mut self) {
+        // What was taken apart last is news as well.
+        self.store.memory.settle();
         let now = Instant::now();
         let news = self.store.memory.retired_bytes() != self.housekeeping.held_bytes;
         let house = &mut self.housekeeping;
