@@ -31,7 +31,8 @@ fn a_manager_that_was_full_gives_back_what_a_clear_has_left() {
     let full = (1..).find_map(|key| dict.insert(key, vec![7; 1_000_000]).err()).unwrap();
     assert_eq!(full.kind(), ErrorKind::Full, "{full}");
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", manager.pid())).unwrap().map(|entry| entry.unwrap().path());
-    let is_arena = |path: &std::path::PathBuf| std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().contains("commonhold-arena"));
+    let is_arena =
+        |path: &std::path::PathBuf| std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().contains("commonhold-arena"));
     let arena = descriptors.into_iter().find(is_arena).unwrap();
     let bytes = || 512 * std::fs::metadata(&arena).unwrap().blocks();
     assert!(bytes() > 50 << 20);

@@ -245,12 +245,21 @@ fn of_queues() {
         ErrorKind::Refused,
         "this queue does not count what is done: make it with `queue_with(QueueOptions::new().joinable())`",
     );
-    says(queue.recv_timeout(Duration::from_millis(1)), ErrorKind::TimedOut, "no item came within the time that was given");
+    says(
+        queue.recv_timeout(Duration::from_millis(1)),
+        ErrorKind::TimedOut,
+        "no item came to object {…} at {…} within 1ms: wait longer, or see whether anybody sends",
+    );
+    says(
+        queue.dead_letters().recv_timeout(Duration::from_millis(1)),
+        ErrorKind::TimedOut,
+        "no dead letter came to object {…} at {…} within 1ms: wait longer, or see whether anybody sends",
+    );
     queue.send(vec![1]).unwrap();
     says(
         queue.send_timeout(vec![2], Duration::from_millis(1)),
         ErrorKind::TimedOut,
-        "the queue stayed full within the time that was given",
+        "the queue, object {…} at {…}, stayed full for 1ms: wait longer, or see who receives, and how fast",
     );
     queue.close().unwrap();
     says(queue.send(vec![2]), ErrorKind::Closed, "the queue, object {…} at {…}, is closed: nothing can be sent any more");

@@ -8,7 +8,11 @@ use std::time::Duration;
 fn of_pipes() {
     let manager = Manager::in_process().unwrap();
     let (receiver, sender) = manager.pipe_one_way::<u8>().unwrap();
-    says(receiver.recv_timeout(Duration::from_millis(1)), ErrorKind::TimedOut, "no item came within the time that was given");
+    says(
+        receiver.recv_timeout(Duration::from_millis(1)),
+        ErrorKind::TimedOut,
+        "no item came to object {…} at {…} within 1ms: wait longer, or see whether anybody sends",
+    );
     receiver.close().unwrap();
     let closed =
         "the pipe is closed: its other end was closed, or nobody holds it any more; what was sent before can still be received there";

@@ -7,7 +7,7 @@ pub use options::PipeOptions;
 
 use crate::handle::{Handle, Object, debug, handle};
 use crate::patience::deadline_after;
-use crate::queue::{Queue, SendError, Until, timed_out};
+use crate::queue::{Queue, SendError, Until, stayed_full};
 use crate::session::SessionCore;
 use crate::wait::{Places, Source, wait};
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -204,7 +204,7 @@ macro_rules! sends {
             pub fn send_timeout<A: AsShared<$item>>(&self, item: A, timeout: Duration) -> Result<(), SendError<A::Back>> {
                 match self.send_until(&item, Until::Then(deadline_after(timeout))) {
                     Ok(true) => Ok(()),
-                    Ok(false) => Err(SendError::new(timed_out("the pipe stayed full"), item.back())),
+                    Ok(false) => Err(SendError::new(stayed_full("the pipe", timeout), item.back())),
                     Err(error) => Err(SendError::new(error, item.back())),
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::parcel::Parcel;
 use super::receive::Next;
-use super::{Queue, Ready, Until, timed_out};
+use super::{Queue, Ready, Until};
 use commonhold_ipc::error::Result;
 use commonhold_ipc::points;
 use commonhold_ipc::queue::How;
@@ -127,7 +127,7 @@ impl<T: Shared> Queue<T> {
         match self.lease_until(Until::after(timeout))? {
             Next::Item(lease) => Ok(Some(lease)),
             Next::Drained => Ok(None),
-            Next::Nothing => Err(timed_out("no item came")),
+            Next::Nothing => Err(self.ready()?.nothing_came("item", timeout)),
         }
     }
 
@@ -195,9 +195,10 @@ impl<T: Shared> DeadLetters<T> {
     /// # Errors
     /// `TimedOut` if none came; else as [`Queue::recv`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T> {
-        match self.queue.ready()?.receive(How::DeadLetter, Until::after(timeout))? {
+        let ready = self.queue.ready()?;
+        match ready.receive(How::DeadLetter, Until::after(timeout))? {
             Next::Item(item) => Ok(item),
-            Next::Drained | Next::Nothing => Err(timed_out("no dead letter came")),
+            Next::Drained | Next::Nothing => Err(ready.nothing_came("dead letter", timeout)),
         }
     }
 

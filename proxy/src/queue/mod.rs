@@ -92,8 +92,25 @@ impl<'q> Ready<'q> {
     /// The error of sending into a closed queue.
     #[cold]
     fn closed(&self) -> Error {
-        let text = format!("the queue, object {} at {}, is closed: nothing can be sent any more", self.id, self.session.address);
-        Error::new(ErrorKind::Closed, text)
+        Error::new(ErrorKind::Closed, format!("the queue, {}, is closed: nothing can be sent any more", self.place()))
+    }
+
+    /// The error of waiting in vain for room in it.
+    #[cold]
+    fn stayed_full(&self, timeout: Duration) -> Error {
+        stayed_full(&format!("the queue, {},", self.place()), timeout)
+    }
+
+    /// The error of waiting in vain for an item or a dead letter; also in the queue of a pipe.
+    #[cold]
+    fn nothing_came(&self, what: &str, timeout: Duration) -> Error {
+        let text = format!("no {what} came to {} within {timeout:?}: wait longer, or see whether anybody sends", self.place());
+        Error::new(ErrorKind::TimedOut, text)
+    }
+
+    /// Which object it is, and where.
+    fn place(&self) -> String {
+        format!("object {} at {}", self.id, self.session.address)
     }
 }
 
@@ -276,8 +293,9 @@ impl<T: Shared> fmt::Debug for Queue<T> {
     }
 }
 
-/// The error of waiting in vain.
+/// The error of waiting in vain for room.
 #[cold]
-pub(crate) fn timed_out(what: &str) -> Error {
-    Error::new(ErrorKind::TimedOut, format!("{what} within the time that was given"))
+pub(crate) fn stayed_full(what: &str, timeout: Duration) -> Error {
+    let text = format!("{what} stayed full for {timeout:?}: wait longer, or see who receives, and how fast");
+    Error::new(ErrorKind::TimedOut, text)
 }

@@ -1,7 +1,7 @@
 //! Items into values.
 
 use super::parcel::Parcel;
-use super::{Queue, Ready, Until, timed_out};
+use super::{Queue, Ready, Until};
 use crate::patience::Patience;
 use crate::session::Stored;
 use commonhold_ipc::error::Result;
@@ -208,10 +208,11 @@ impl<T: Shared> Queue<T> {
     /// # Errors
     /// `TimedOut` if none came; else as [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>> {
-        match self.ready()?.receive(How::Receive, Until::after(timeout))? {
+        let ready = self.ready()?;
+        match ready.receive(How::Receive, Until::after(timeout))? {
             Next::Item(item) => Ok(Some(item)),
             Next::Drained => Ok(None),
-            Next::Nothing => Err(timed_out("no item came")),
+            Next::Nothing => Err(ready.nothing_came("item", timeout)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Values into items.
 
 use super::parcel::Parcel;
-use super::{Queue, Ready, SendError, Until, timed_out};
+use super::{Queue, Ready, SendError, Until};
 use crate::patience::Patience;
 use crate::request::Request;
 use commonhold_ipc::error::{Error, ErrorKind, Result};
@@ -190,7 +190,7 @@ impl<T: Shared> Queue<T> {
     /// When this returns, the item is in the queue, whatever happens to this process.
     ///
     /// # Errors
-    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has no memory left; disconnected, when
+    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has not the memory for it that its capacity leaves to queues; disconnected, when
     /// the manager has ended. An item that was given away is in the error: [`SendError::into_item`].
     #[inline]
     pub fn send<A: AsShared<T>>(&self, item: A) -> Result<(), SendError<A::Back>> {
@@ -234,7 +234,10 @@ impl<T: Shared> Queue<T> {
     pub fn send_timeout<A: AsShared<T>>(&self, item: A, timeout: Duration) -> Result<(), SendError<A::Back>> {
         match self.send_until(&item, Until::after(timeout)) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(SendError::new(timed_out("the queue stayed full"), item.back())),
+            Ok(false) => {
+                let error = self.ready().map_or_else(|error| error, |ready| ready.stayed_full(timeout));
+                Err(SendError::new(error, item.back()))
+            }
             Err(error) => Err(SendError::new(error, item.back())),
         }
     }
