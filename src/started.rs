@@ -24,8 +24,8 @@ impl StartedProcess {
 impl Drop for StartedProcess {
     fn drop(&mut self) {
         let Some((child, leash)) = self.0.take() else { return };
-        // One that is stopped would not see that the connection is over.
-        drop(leash);
+        // One that is stopped would not see that the connection is over. Also if a process that was forked off this one has this end, too.
+        leash.shut_down();
         let ended = child.wait(Some(Instant::now() + END_TIMEOUT));
         let mut late = LATE.lock();
         late.retain(|child| matches!(child.wait(Some(Instant::now())), Ok(None)));

@@ -464,16 +464,20 @@ fn an_interrupt_ends_the_program_and_only_then_its_manager() {
 fn a_manager_that_is_stopped_ends_with_its_program_and_with_its_last_handle() {
     let mut role = Role::start("role_interrupted");
     let process = process_of(&Manager::connect(&role.hear().unwrap()).unwrap());
+    let _doomed = Doomed(&process);
     stop(process.pid);
     role.kill();
     assert!(process.end_within(PATIENCE).is_some(), "its program was killed");
 
     let manager = Manager::start().unwrap();
     let (list, process) = (manager.list([1u64]).unwrap(), process_of(&manager));
+    let _doomed = Doomed(&process);
     stop(process.pid);
     let (sender, caller) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        // Whose call ends with the manager, if not by an answer.
+        let doomed = Doomed(&process);
+        let call = scope.spawn(|| {
             sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
             list.push(2).unwrap();
         });
@@ -482,6 +486,8 @@ fn a_manager_that_is_stopped_ends_with_its_program_and_with_its_last_handle() {
         drop(manager.clone());
         assert_eq!(state_of(process.pid), Some('T'), "nothing but its owner's end lets it go on");
         signal_to(process.pid, Signal::CONT);
+        call.join().unwrap();
+        std::mem::forget(doomed);
     });
     assert_eq!(list.len().unwrap(), 2);
     stop(process.pid);

@@ -1,5 +1,6 @@
-//! The *leash* of daemonic children: a pipe to which nobody writes. It ends with the process that has started them, and the kernel lets
-//! those of them that are stopped go on then (SIGCONT): by themselves they could not see that their parent has ended.
+//! The *leash* of daemonic children: a pipe to which nobody writes. It ends with the process that has started them, or when that executes
+//! another program, and the kernel lets those of them that are stopped go on then (SIGCONT): by themselves they could not see that their
+//! parent has ended. Who is stopped before it has taken its end up, in its first instants, is not helped by it.
 //!
 //! One pipe serves all children of a process. Each opens its end anew: whom the kernel signals belongs to the open file, which by a descriptor
 //! that was only handed over all of them would share. A process that was forked off the parent's holds the leash as well.
@@ -29,7 +30,8 @@ pub fn new_end() -> Result<OwnedFd> {
 }
 
 /// Has this process go on when the process that has sent this end ends, for as long as what is returned is open. Where that cannot be had,
-/// a process that is stopped when its parent ends stays so; nothing else depends on it.
+/// a process that is stopped when its parent ends stays so; nothing else depends on it. (A parent that has become another user since its first
+/// daemon began has a pipe that its later children may not open.)
 ///
 /// # Errors
 /// `System` if the end cannot be opened anew, or the kernel sends no such signals.

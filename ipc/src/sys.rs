@@ -444,12 +444,12 @@ pub(crate) fn close_from(actions: &mut PosixSpawnFileActions, first: i32) -> Opt
     }
 }
 
-/// Has the kernel send this process SIGCONT when the other end of a socket closes, or says something. One that is stopped goes on; to one that is
+/// Has the kernel send this process SIGCONT when the other end of a socket or pipe closes, or says something. One that is stopped goes on; to one that is
 /// not, this signal does nothing.
-pub fn continue_at_end(socket: impl AsFd) -> Result<()> {
+pub fn continue_at_end(end: impl AsFd) -> Result<()> {
     /// The same on all architectures; the libc crate has no name for it where glibc is.
     const F_SETSIG: libc::c_int = 10;
-    let socket = socket.as_fd().as_raw_fd();
+    let end = end.as_fd().as_raw_fd();
     let asks = [
         (libc::F_SETOWN, rustix::process::getpid().as_raw_nonzero().get()),
         (F_SETSIG, libc::SIGCONT),
@@ -457,8 +457,8 @@ pub fn continue_at_end(socket: impl AsFd) -> Result<()> {
     ];
     for (ask, number) in asks {
         // SAFETY: the descriptor is open, and these three take a number, no address (INV-34).
-        if unsafe { libc::fcntl(socket, ask, number) } == -1 {
-            return Err(Error::system("could not ask for a signal at a socket's end", io::Error::last_os_error()));
+        if unsafe { libc::fcntl(end, ask, number) } == -1 {
+            return Err(Error::system("could not ask for a signal at the end of a socket or pipe", io::Error::last_os_error()));
         }
     }
     Ok(())

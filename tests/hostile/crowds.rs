@@ -155,8 +155,10 @@ fn tickets_one_after_the_other() {
         other.request(Call::Commit as u8, 1, round, &commit(&[], &[insert]));
         // Then the commit has come as well, and waits: unless this ticket's time is over.
         assert!(matches!(greedy.call(Call::Names, &[]), Answer::Done(_)));
-        let back = frame(Call::TicketBack as u8, 0, 0, &ticket.to_le_bytes());
-        greedy.send(&[back, frame(Call::Ticket as u8, 1, 1, &[])].concat());
+        let back = |number: u64| frame(Call::TicketBack as u8, 0, 0, &number.to_le_bytes());
+        // All of it is read in one round; or it takes two turns, so that the next ticket is asked for in the round of those who have waited.
+        let nothing = back(0).repeat(if round % 2 == 0 { 0 } else { 150 });
+        greedy.send(&[back(ticket), nothing, frame(Call::Ticket as u8, 1, 1, &[])].concat());
         ticket = number_of(greedy.answer());
         assert_eq!(*dict.get(1).unwrap().unwrap(), round, "its turn comes before the next ticket");
         assert!(matches!(other.answer(), Answer::Done(_)));

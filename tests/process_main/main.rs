@@ -30,7 +30,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use strays::*;
-use support::{ControlGroup, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, state_of, stop, until, write_program};
+use support::{ControlGroup, Doomed, PATIENCE, PROMPT, WELL, Watched, files_in, forked, signal_to, state_of, stop, until, write_program};
 use waits::*;
 
 fn main() {

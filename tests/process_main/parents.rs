@@ -44,20 +44,21 @@ pub fn daemons_end_with_their_parent() {
 pub fn stopped_daemons_end_with_their_parent() {
     let mut parent = role("daemons").arg("3").spawn().unwrap();
     let lines = BufReader::new(parent.stdout.take().unwrap()).lines().take(4);
-    let mut children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
-    let other = children.pop().unwrap();
-    for daemon in &children {
+    let children: Vec<Watched> = lines.map(|line| Watched::of(line.unwrap().parse().unwrap())).collect();
+    let starter = Watched::of(parent.id());
+    let _doomed: Vec<Doomed> = children.iter().chain([&starter]).map(Doomed).collect();
+    let [daemons @ .., ended, other] = &children[..] else { panic!("there are four") };
+    for daemon in daemons.iter().chain([ended]) {
         until("it watches over its parent", || thread_names(daemon.pid).iter().any(|name| name == "parent's end"));
         stop(daemon.pid);
     }
     stop(other.pid);
     // One that ends is nobody's end.
-    let ended = children.pop().unwrap();
     ended.kill();
-    assert!(children.iter().all(|daemon| state_of(daemon.pid) == Some('T')));
+    assert!(daemons.iter().all(|daemon| state_of(daemon.pid) == Some('T')));
     signal_to(parent.id(), Signal::KILL);
     parent.wait().unwrap();
-    for daemon in &children {
+    for daemon in daemons {
         daemon.end_within(PATIENCE).expect("a daemon ends with its parent");
     }
     assert_eq!(state_of(other.pid), Some('T'), "who is no daemon stays as it is");

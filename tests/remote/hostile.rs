@@ -1,6 +1,7 @@
 //! Whoever speaks nonsense on a line loses that line, and nobody else notices.
 use crate::support::PATIENCE;
-use commonhold::{Handle, Manager};
+use commonhold::__rt::{Fault, Ser};
+use commonhold::{AsShared, Handle, Manager};
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::limits::LINE_RING_BYTES;
 use commonhold_ipc::line::{LINE_BYTES, LineEnd, Side, Waited, Wanted};
@@ -11,6 +12,7 @@ use commonhold_ipc::wire::remote::{Answer, Ask, Asked, LINE_MEMORY, REACH_MEMORY
 use commonhold_ipc::wire::reply::parse_error;
 use commonhold_ipc::wire::{Call, HEAD_BYTES, Head, NewObject, Reader, Words};
 use rkyv::util::AlignedVec;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -624,4 +626,55 @@ fn lines_beyond_the_most_are_refused_with_a_reason() {
             && read_frame(&line, &mut Vec::new()).is_some_and(|(head, _)| head.code == Answer::Done as u8)
     });
     manager.audit().unwrap();
+}
+
+/// A value whose own code does something when its bytes have been written.
+struct Afterwards<F>(F);
+
+impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
+    type Back = ();
+
+    fn back(self) {}
+
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
+        (self.0)();
+        Ok(())
+    }
+}
+
+/// The other thread is on its way to the host, and waits until the value has been sent.
+#[test]
+fn a_value_that_calls_an_object_that_another_thread_calls_first_is_told_so() {
+    let manager = Manager::builder().lanes(false).start().unwrap();
+    let plain = manager.create(Plain::new, ()).unwrap();
+    let dict = manager.dict::<u64, Vec<u8>>([(0, vec![])]).unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (looks, refused) = (Cell::new(0), RefCell::new(None));
+        let (sender, other) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let value = Afterwards(|| {
+                looks.set(looks.get() + 1);
+                // First it is only counted.
+                if looks.get() == 2 {
+                    scope.spawn(|| {
+                        sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+                        assert_eq!(plain.call_async().add(vec![]).unwrap().get().unwrap(), 0);
+                    });
+                    let other = other.recv().unwrap();
+                    crate::support::until("the other waits for its turn", || {
+                        crate::support::sleeps_in(std::process::id(), other).is_some()
+                    });
+                    refused.replace(plain.call_async().add(vec![]).err());
+                }
+            });
+            dict.insert(1, value).unwrap();
+        });
+        assert_eq!(plain.call_async().add(vec!["a".into()]).unwrap().get().unwrap(), 1);
+        manager.audit().unwrap();
+        done.send(refused.take().expect("an error").to_string()).unwrap();
+    });
+    let refused = ended.recv_timeout(PATIENCE).expect("it ends");
+    assert!(refused.starts_with("a call to the manager from within the code that writes a value"), "{refused}");
 }

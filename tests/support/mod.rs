@@ -246,6 +246,16 @@ impl Watched {
     }
 }
 
+/// Kills what a test has stopped, whatever becomes of the test: nobody else would.
+pub struct Doomed<'a>(pub &'a Watched);
+
+impl Drop for Doomed<'_> {
+    fn drop(&mut self) {
+        // What has ended is not signalled, nor who has got its number.
+        let _ = rustix::process::pidfd_send_signal(&self.0.pidfd, Signal::KILL);
+    }
+}
+
 /// The process of a manager.
 pub fn process_of(manager: &Manager) -> Watched {
     let channel = Channel::connect(manager.address(), Instant::now() + PATIENCE).unwrap();

@@ -38,6 +38,8 @@ pub struct Tickets {
     queue: VecDeque<Waiting>,
     /// Whether there may be sessions whose commit waits for the ticket.
     somebody_waits: bool,
+    /// Whether those who have waited have this round to themselves: nobody is given a ticket in it.
+    their_turn: bool,
 }
 
 impl Tickets {
@@ -98,8 +100,9 @@ impl Server {
     /// Gives a session the ticket, or has it wait for it.
     pub(super) fn take_ticket(&mut self, index: usize, head: &Head, on_lane: Option<Request>) -> Done {
         let tickets = &mut self.tickets;
-        // Who has just given one back does not have the next one before those whose turn it is.
-        if tickets.ticket.is_none() && tickets.queue.is_empty() && !tickets.somebody_waits {
+        // Who has just given one back does not have the next one before those whose turn it is, or is about to be.
+        let is_free = tickets.ticket.is_none() && tickets.queue.is_empty();
+        if is_free && !tickets.somebody_waits && !tickets.their_turn {
             return given(tickets.give(index));
         }
         // A lane has one call at a time, so no client of ours asks for more.
@@ -114,6 +117,7 @@ impl Server {
     /// was kept waiting has a turn: so who asks for one ticket after the other delays the others, and no more.
     #[inline]
     pub(super) fn pass_ticket_on(&mut self) {
+        self.tickets.their_turn = false;
         let Tickets { ticket, queue, somebody_waits, .. } = &self.tickets;
         if ticket.is_some() || *somebody_waits || !queue.is_empty() {
             self.pass_ticket();
@@ -124,7 +128,9 @@ impl Server {
         if self.tickets.until().is_some_and(|until| until <= Instant::now()) {
             self.tickets.ticket = None;
         }
-        if self.tickets.ticket.is_none() && !self.wake_who_waits(None) {
+        if self.tickets.ticket.is_none() && self.wake_who_waits(None) {
+            self.tickets.their_turn = true;
+        } else {
             while self.tickets.ticket.is_none()
                 && let Some(Waiting { session, head, on_lane }) = self.tickets.queue.pop_front()
             {

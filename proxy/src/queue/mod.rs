@@ -92,25 +92,23 @@ impl<'q> Ready<'q> {
     /// The error of sending into a closed queue.
     #[cold]
     fn closed(&self) -> Error {
-        Error::new(ErrorKind::Closed, format!("the queue, {}, is closed: nothing can be sent any more", self.place()))
+        let text = format!("the queue, object {} at {}, is closed: nothing can be sent any more", self.id, self.session.address);
+        Error::new(ErrorKind::Closed, text)
     }
 
     /// The error of waiting in vain for room in it.
     #[cold]
     fn stayed_full(&self, timeout: Duration) -> Error {
-        stayed_full(&format!("the queue, {},", self.place()), timeout)
+        stayed_full(&format!("the queue, object {} at {},", self.id, self.session.address), timeout)
     }
 
     /// The error of waiting in vain for an item or a dead letter; also in the queue of a pipe.
     #[cold]
     fn nothing_came(&self, what: &str, timeout: Duration) -> Error {
-        let text = format!("no {what} came to {} within {timeout:?}: wait longer, or see whether anybody sends", self.place());
+        let address = &self.session.address;
+        let text =
+            format!("no {what} came to object {} at {address} within {timeout:?}: wait longer, or see whether anybody sends", self.id);
         Error::new(ErrorKind::TimedOut, text)
-    }
-
-    /// Which object it is, and where.
-    fn place(&self) -> String {
-        format!("object {} at {}", self.id, self.session.address)
     }
 }
 

@@ -237,10 +237,12 @@ impl Caller {
     fn stream(&self) -> Result<(&Arc<SessionCore>, Arc<Stream>)> {
         let session = self.object.ready()?;
         let home = self.home(session)?;
-        let mut known = lock(&home.stream);
-        if let Some(stream) = known.as_ref().filter(|stream| !stream.has_ended()) {
-            return Ok((session, stream.clone()));
+        let known = lock(&home.stream).clone();
+        if let Some(stream) = known.filter(|stream| !stream.has_ended()) {
+            return Ok((session, stream));
         }
+        // Nothing is locked here: to reach a host may take waiting for a value whose own code calls this object. Of two who come here at once both
+        // get the same stream.
         // Its host may live though the line has ended: it had no thread for it, or one of the two has understood nothing.
         let stream = match Remotes::of(session).stream(home.host) {
             Some(stream) => stream,
@@ -249,7 +251,7 @@ impl Caller {
                 Remotes::of(session).stream_of(session, home.host, line)?
             }
         };
-        *known = Some(stream.clone());
+        *lock(&home.stream) = Some(stream.clone());
         Ok((session, stream))
     }
 

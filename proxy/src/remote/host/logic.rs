@@ -19,7 +19,7 @@
 //! A line whose client has not taken its whole answer, and each beyond `LOGIC_LINES_MAX`, has a thread of its own (`serve`).
 
 use super::Registered;
-use super::calls::{Follow, Row, answer_to, run};
+use super::calls::{Follow, Row, answer_to, refuse, run};
 use super::overseer::{Led, Overseer, Seen};
 use crate::remote::line::{Frame, Line};
 use crate::retry::Ticket;
@@ -234,9 +234,7 @@ impl Logic {
         if served.line.is_caught_up() {
             return Some(served);
         }
-        // Without a thread its client sees it end.
-        let serve = self.serve;
-        let _ = std::thread::Builder::new().name("line".into()).spawn(move || serve(served));
+        thread_for(served, self.serve);
         None
     }
 
@@ -249,6 +247,19 @@ impl Logic {
         state.running = None;
         put_back(&mut state, served);
         true
+    }
+}
+
+/// Has a line served by a thread of its own. Where there is none to be had, its client hears so.
+pub(super) fn thread_for(served: Served, serve: fn(Served)) {
+    // A thread that cannot be had drops what it was to run: so it gets its line only when it is there.
+    let (give, take) = std::sync::mpsc::channel();
+    match std::thread::Builder::new().name("line".into()).spawn(move || take.recv().map(serve)) {
+        Ok(_) => drop(give.send(served)),
+        Err(_) => {
+            let text = "the host has no thread for another caller: raise its limits (`ulimit -u`, `ulimit -v`, pids.max), or let some calls end first";
+            refuse(served.line, text);
+        }
     }
 }
 

@@ -124,15 +124,7 @@ impl Host {
             lines.insert(number, line.road().clone());
         }
         let served = Served { registered: Registered { host: self.clone(), number }, line, lent: HashMap::new(), is_over: false };
-        // A thread that cannot be had drops what it was to run: so it gets its line only when it is there.
-        let (give, take) = std::sync::mpsc::channel();
-        match std::thread::Builder::new().name("line".into()).spawn(move || take.recv().map(serve::serve)) {
-            Ok(_) => drop(give.send(served)),
-            Err(_) => {
-                let text = "the host has no thread for another caller: raise its limits (`ulimit -u`, `ulimit -v`, pids.max), or let some calls end first";
-                calls::refuse(served.line, text);
-            }
-        }
+        logic::thread_for(served, serve::serve);
     }
 
     /// Reads the control channel to its end, or that of the manager's process: a child that was forked off that may have its end of the channel.
