@@ -444,8 +444,8 @@ pub(crate) fn close_from(actions: &mut PosixSpawnFileActions, first: i32) -> Opt
     }
 }
 
-/// Has the kernel send this process SIGCONT when the other end of a socket or pipe closes, or says something. One that is stopped goes on; to one that is
-/// not, this signal does nothing.
+/// Has the kernel send this process SIGCONT when the other end of a socket or pipe closes, or says something. One that is stopped goes
+/// on; to one that is not, this signal does nothing.
 pub fn continue_at_end(end: impl AsFd) -> Result<()> {
     /// The same on all architectures; the libc crate has no name for it where glibc is.
     const F_SETSIG: libc::c_int = 10;

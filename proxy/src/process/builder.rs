@@ -234,8 +234,8 @@ impl ProcessBuilder {
         let fds: Vec<_> = std::iter::once(&parent_pidfd).chain(&self.handed).map(AsFd::as_fd).collect();
         let nothing = Packed::Inline(Vec::new());
         let luggage_fds = luggage.iter().map(|end| (Kind::Luggage, end.as_fd()));
-        let first = leash.iter().map(|end| (Kind::Leash, end.as_fd())).chain(luggage_fds);
-        let sent = first.into_iter().try_for_each(|(kind, end)| send(&channel, kind, &(), &nothing, &[end]));
+        let mut first = leash.iter().map(|end| (Kind::Leash, end.as_fd())).chain(luggage_fds);
+        let sent = first.try_for_each(|(kind, end)| send(&channel, kind, &(), &nothing, &[end]));
         match sent.and_then(|()| send(&channel, Kind::Orders, &orders.into_wire(), &value, &fds)) {
             // It is dead already: that shows at its join.
             Err(error) if !error.is_disconnected() => {

@@ -3,7 +3,7 @@
 //! | | parent | child |
 //! |---|---|---|
 //! | 1 | has managers keep what handles among the arguments name, for who has a socket's end; starts this program again (see `ipc::boot`) | |
-//! | 2 | sends these ends, then to a daemon an end of its leash (`ipc::leash`), then its orders: which function, what build, name, settings, arguments; with its own pidfd | `init` takes the socket, and reads them |
+//! | 2 | sends an end of its leash to a daemon (`ipc::leash`), then these ends, then its orders: which function, what build, name, settings, arguments; with its own pidfd | `init` takes the socket, and reads them |
 //! | 3 | | compares the build; becomes what it was told to; reads the arguments, with sessions of its own, and holds what they name |
 //! | 4 | | shuts the ends down; says that it has *begun*, and calls the function |
 //! | 5 | | says what it has *returned*, and before that if it is *unhappy* with it, an error; or that it *panicked*, or why it *failed* to begin |

@@ -190,8 +190,8 @@ impl<T: Shared> Queue<T> {
     /// When this returns, the item is in the queue, whatever happens to this process.
     ///
     /// # Errors
-    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has not the memory for it that its capacity leaves to queues; disconnected, when
-    /// the manager has ended. An item that was given away is in the error: [`SendError::into_item`].
+    /// `Closed`; `TooLarge` if the item would not fit into an empty queue; `Full` if the manager has no memory for it of what its capacity
+    /// leaves to queues; disconnected, when the manager has ended. An item that was given away is in the error: [`SendError::into_item`].
     #[inline]
     pub fn send<A: AsShared<T>>(&self, item: A) -> Result<(), SendError<A::Back>> {
         match self.send_until(&item, Until::Then(None)) {

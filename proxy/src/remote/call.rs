@@ -241,8 +241,8 @@ impl Caller {
         if let Some(stream) = known.filter(|stream| !stream.has_ended()) {
             return Ok((session, stream));
         }
-        // Nothing is locked here: to reach a host may take waiting for a value whose own code calls this object. Of two who come here at once both
-        // get the same stream.
+        // Nothing is locked here: to reach a host may take waiting for a value whose own code calls this object. Two who come
+        // here at once get the same stream.
         // Its host may live though the line has ended: it had no thread for it, or one of the two has understood nothing.
         let stream = match Remotes::of(session).stream(home.host) {
             Some(stream) => stream,

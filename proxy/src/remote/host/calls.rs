@@ -174,7 +174,7 @@ fn panic_text(answer: &[u8]) -> String {
     String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
 }
 
-/// Tells a client that this host has no thread for it.
+/// Tells a client why it is not served.
 pub(super) fn refuse(mut line: Line, text: &str) {
     let mut answer = Outcome::failed(&Error::new(ErrorKind::Full, text)).answer;
     if seal(&mut answer, Answer::Failed as u8, false, 0).is_ok() {
