@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use support::Afterwards;
 
 commonhold::init_in_tests!();
 
@@ -410,21 +411,6 @@ fn a_value_that_calls_the_manager_while_it_is_written_into_a_lane_does_not_hang(
         dict.insert(4, vec![4]).unwrap();
         manager.audit().unwrap();
     });
-}
-
-/// A value whose own code does something when its bytes have been written: some parts are with the manager then, one is on its way.
-struct Afterwards<F>(F);
-
-impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
-    type Back = ();
-
-    fn back(self) {}
-
-    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
-        AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
-        (self.0)();
-        Ok(())
-    }
 }
 
 #[test]

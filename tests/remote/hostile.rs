@@ -1,7 +1,6 @@
 //! Whoever speaks nonsense on a line loses that line, and nobody else notices.
-use crate::support::PATIENCE;
-use commonhold::__rt::{Fault, Ser};
-use commonhold::{AsShared, Handle, Manager};
+use crate::support::{Afterwards, PATIENCE};
+use commonhold::{Handle, Manager};
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::limits::LINE_RING_BYTES;
 use commonhold_ipc::line::{LINE_BYTES, LineEnd, Side, Waited, Wanted};
@@ -626,21 +625,6 @@ fn lines_beyond_the_most_are_refused_with_a_reason() {
             && read_frame(&line, &mut Vec::new()).is_some_and(|(head, _)| head.code == Answer::Done as u8)
     });
     manager.audit().unwrap();
-}
-
-/// A value whose own code does something when its bytes have been written.
-struct Afterwards<F>(F);
-
-impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
-    type Back = ();
-
-    fn back(self) {}
-
-    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
-        AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
-        (self.0)();
-        Ok(())
-    }
 }
 
 /// The other thread is on its way to the host, and waits until the value has been sent.

@@ -5,7 +5,8 @@
 //! Both sides talk in lines. A role ends with its [`Role`], with its parent's process, and when nobody talks to it any more.
 #![allow(dead_code)] // Each test file uses a part of it.
 
-use commonhold::{Handle, Manager, Token};
+use commonhold::__rt::{Fault, Ser};
+use commonhold::{AsShared, Handle, Manager, Token};
 use commonhold_ipc::handshake::{self, ClientOffer, Purpose, Versions};
 use commonhold_ipc::map::ArenaReader;
 use commonhold_ipc::pin::PinTable;
@@ -253,6 +254,21 @@ impl Drop for Doomed<'_> {
     fn drop(&mut self) {
         // What has ended is not signalled, nor who has got its number.
         let _ = rustix::process::pidfd_send_signal(&self.0.pidfd, Signal::KILL);
+    }
+}
+
+/// A value whose own code does something when its bytes have been written: some parts are with the manager then, one is on its way.
+pub struct Afterwards<F>(pub F);
+
+impl<F: Fn()> AsShared<Vec<u8>> for Afterwards<F> {
+    type Back = ();
+
+    fn back(self) {}
+
+    fn write(&self, ser: &mut Ser) -> Result<(), Fault> {
+        AsShared::<Vec<u8>>::write(&vec![7; 400_000], ser)?;
+        (self.0)();
+        Ok(())
     }
 }
 
