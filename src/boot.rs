@@ -7,8 +7,9 @@
 //! | 3 | | becomes a manager; sends the outcome: length, a letter, a message |
 //! | 4 | of a manager of its own: begins the handshake on the same socket, which so is its owner's | serves |
 //!
-//! The leash is a socket that nobody writes to. It closes with the starter, or with its last handle, and the kernel lets the manager go on then
-//! (SIGCONT): one that is stopped could not see that its owner has ended. Of a process that was forked off the starter's it is held open as well.
+//! The leash is a socket that nobody writes to. The starter's end of it is shut down with its last handle, and closes when it ends, unless a process
+//! that was forked off it has that end as well; the kernel lets the manager go on then (SIGCONT): one that is stopped could not see that its owner
+//! has ended.
 //!
 //! A detached manager is started by a process in between, which ends at once: so nobody has to wait for its end. It closes
 //! the socket after step 3. The configuration holds the authkey, which therefore is never in the environment or arguments.

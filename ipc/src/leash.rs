@@ -3,7 +3,7 @@
 //! parent has ended. Who is stopped before it has taken its end up, in its first instants, is not helped by it.
 //!
 //! One pipe serves all children of a process. Each opens its end anew: whom the kernel signals belongs to the open file, which by a descriptor
-//! that was only handed over all of them would share. A process that was forked off the parent's holds the leash as well.
+//! that was only handed over all of them would share. A process that was forked off the parent holds the leash as well.
 
 use crate::error::{Error, Result};
 use crate::fork::PerLife;
